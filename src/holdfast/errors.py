@@ -4,6 +4,7 @@
 
     HoldfastError
     ├── SettingsError               a URL, an argument or an environment variable is wrong (also a ValueError)
+    ├── InvalidArgument             an argument that AMQP cannot carry (also a ValueError)
     ├── InvalidUse                  the API was used in a way that cannot work (also a RuntimeError)
     ├── InvalidTransition           a life cycle was asked for what its table does not allow
     ├── TransportError              the bytes stopped: refused, reset, end of stream, broken TLS
@@ -12,6 +13,7 @@
     ├── ConnectionLost              a request was caught by a loss and cannot be repeated safely
     ├── ConnectionClosed            the connection is closed for good; ``__cause__`` says why
     ├── ChannelClosed               the channel is closed for good; ``__cause__`` says why
+    ├── ChannelLimitReached         ``channel_max`` channels are open already
     ├── ConsumerCancelled           the broker ended a consumer (queue deleted, node gone)
     ├── DeadlineExceeded            also a TimeoutError
     │   ├── ConnectTimeout          one attempt (TCP and handshake) took longer than ``connect_timeout``
@@ -76,6 +78,12 @@ class SettingsError(HoldfastError, ValueError):
     blame = Blame.CALLER
 
 
+class InvalidArgument(HoldfastError, ValueError):
+    """An argument that AMQP cannot carry; nothing was sent."""
+
+    blame = Blame.CALLER
+
+
 class InvalidUse(HoldfastError, RuntimeError):
     """The API was used in a way that cannot work."""
 
@@ -127,6 +135,13 @@ class ChannelClosed(HoldfastError):
     """The channel is closed for good; ``__cause__`` is the error that closed it, if one did."""
 
     blame = Blame.CALLER
+
+
+class ChannelLimitReached(HoldfastError):
+    """As many channels are open as client and broker agreed on (``channel_max``, AMQP 0-9-1 connection.tune)."""
+
+    blame = Blame.CALLER
+    cure = Cure.RETRY
 
 
 class ConsumerCancelled(HoldfastError):

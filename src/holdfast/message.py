@@ -1,0 +1,241 @@
+"""What is sent and what comes back: :class:`Message` out, :class:`Delivery` and :class:`Returned` in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from types import TracebackType
+from typing import Protocol, Self, TypeAlias
+
+from holdfast.errors import InvalidUse
+
+FieldValue: TypeAlias = (
+    "bool | int | float | Decimal | str | bytes | bytearray | datetime | Sequence[FieldValue] | FieldTable | None"
+)
+"""A value that an AMQP field table can carry (RabbitMQ, "AMQP 0-9-1 Errata", section 3)."""
+
+FieldTable: TypeAlias = "Mapping[str, FieldValue]"
+"""An AMQP field table: message headers, arguments of queues, exchanges, bindings and consumers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Properties:
+    """The properties of a message: AMQP 0-9-1, class ``basic``, and RabbitMQ's reading of them.
+
+    Attributes:
+        content_type: MIME type of the body.
+        content_encoding: MIME encoding of the body.
+        headers: application headers.
+        persistent: whether a durable queue keeps the message over a broker restart (delivery mode 2).
+        priority: 0 to 255, used by priority queues.
+        correlation_id: which request this message answers.
+        reply_to: the queue that answers should go to.
+        expiration: seconds after which a queue drops the message, with the precision of a millisecond.
+        message_id: the application's id of the message; a publisher fills it in when it is absent.
+        timestamp: when the message was made, with the precision of a second.
+        type: the application's name of the kind of message.
+        user_id: RabbitMQ refuses the message unless this is the user of the connection.
+        app_id: the name of the application that made the message.
+    """
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: FieldTable | None = None
+    persistent: bool = True
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: float | None = None
+    message_id: str | None = None
+    timestamp: datetime | None = None
+    type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Properties):
+    """A message to publish: a body and its properties. Persistent unless told otherwise."""
+
+    body: bytes = field(kw_only=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A message that came back because it was mandatory and no queue took it (basic.return).
+
+    Attributes:
+        message: the message.
+        exchange: where it was published.
+        routing_key: its routing key.
+        code: the AMQP reply code, 312 (no route) or 313 (no consumers).
+        text: the reply text.
+    """
+
+    message: Message
+    exchange: str
+    routing_key: str
+    code: int
+    text: str
+
+
+class Settler(Protocol):
+    """What a delivery settles through: the channel on the link that it came on."""
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether that link is gone, so that the broker has taken the delivery back."""
+        ...
+
+    def ack(self, delivery_tag: int, *, multiple: bool) -> None:
+        """Send basic.ack."""
+        ...
+
+    def nack(self, delivery_tag: int, *, multiple: bool, requeue: bool) -> None:
+        """Send basic.nack."""
+        ...
+
+    def reject(self, delivery_tag: int, *, requeue: bool) -> None:
+        """Send basic.reject."""
+        ...
+
+
+class Delivery:
+    """A message that the broker delivered.
+
+    As a context manager it settles itself: ``async with delivery:`` acknowledges when the block ends, and gives the
+    message back to the queue when the block raises. Settling appends to the outgoing buffer and never waits. It is
+    done once; a second time raises :class:`InvalidUse`. A delivery from an earlier link is stale: the broker has
+    already put it back, settling it sends nothing.
+
+    Attributes:
+        message: body and properties.
+        exchange: where it was published.
+        routing_key: its routing key.
+        delivery_tag: the broker's number for it, unique on its channel and link.
+        redelivered: whether the broker may have delivered it before.
+        consumer_tag: the consumer it came to; None for one that was fetched with ``get``.
+        message_count: messages left in the queue, for one that was fetched with ``get``; None otherwise.
+    """
+
+    __slots__ = (
+        "_settled",
+        "_settler",
+        "consumer_tag",
+        "delivery_tag",
+        "exchange",
+        "message",
+        "message_count",
+        "redelivered",
+        "routing_key",
+    )
+
+    def __init__(
+        self,
+        message: Message,
+        *,
+        exchange: str,
+        routing_key: str,
+        delivery_tag: int,
+        redelivered: bool,
+        consumer_tag: str | None = None,
+        message_count: int | None = None,
+        settler: Settler | None,
+    ) -> None:
+        self.message = message
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.delivery_tag = delivery_tag
+        self.redelivered = redelivered
+        self.consumer_tag = consumer_tag
+        self.message_count = message_count
+        self._settler = settler
+        self._settled = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Delivery {self.delivery_tag} message_id={self.message.message_id!r} "
+            f"routing_key={self.routing_key!r} {len(self.message.body)} bytes>"
+        )
+
+    @property
+    def body(self) -> bytes:
+        """The message's body."""
+        return self.message.body
+
+    @property
+    def headers(self) -> FieldTable:
+        """The message's headers; empty if it has none."""
+        return self.message.headers or {}
+
+    @property
+    def message_id(self) -> str | None:
+        """The message's id: the same for a message that its publisher had to send again."""
+        return self.message.message_id
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the link it came on is gone: the broker delivers the message again, settling it does nothing."""
+        return self._settler is not None and self._settler.is_stale
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it needs no ack, nack or reject (any more)."""
+        return self._settled or self._settler is None
+
+    def ack(self, *, multiple: bool = False) -> None:
+        """Acknowledge: the broker forgets the message.
+
+        Args:
+            multiple: also everything delivered earlier on the same channel.
+
+        Raises:
+            InvalidUse: already settled, or delivered with ``no_ack``.
+        """
+        self._take().ack(self.delivery_tag, multiple=multiple)
+
+    def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
+        """Give the message back (RabbitMQ, "Negative Acknowledgements").
+
+        Args:
+            requeue: back to the queue; otherwise it is dropped or dead-lettered.
+            multiple: also everything delivered earlier on the same channel.
+
+        Raises:
+            InvalidUse: already settled, or delivered with ``no_ack``.
+        """
+        self._take().nack(self.delivery_tag, multiple=multiple, requeue=requeue)
+
+    def reject(self, *, requeue: bool = False) -> None:
+        """Refuse the message.
+
+        Args:
+            requeue: back to the queue; otherwise it is dropped or dead-lettered.
+
+        Raises:
+            InvalidUse: already settled, or delivered with ``no_ack``.
+        """
+        self._take().reject(self.delivery_tag, requeue=requeue)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.is_settled:
+            return
+        if exc_type is None:
+            self.ack()
+        else:
+            self.nack(requeue=True)
+
+    def _take(self) -> Settler:
+        if self._settler is None:
+            raise InvalidUse(f"{self!r} came with no_ack: the broker expects no acknowledgement")
+        if self._settled:
+            raise InvalidUse(f"{self!r} is already settled")
+        self._settled = True
+        return self._settler
