@@ -1,0 +1,171 @@
+"""What can be seen: the stream of transitions, the statistics, the log.
+
+Every transition goes through :meth:`Journal.record`, once. Loggers: ``holdfast.connection`` tells of the connection's
+changes (INFO; WARNING for a loss and its reason), ``holdfast.channel`` and ``holdfast.link`` of theirs (DEBUG; WARNING
+for a failure).
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import Self
+
+import anyio
+
+from holdfast.protocol.lifecycle import ChannelEvent, ConnectionEvent, State, Transition
+
+_LOGGERS = {kind: logging.getLogger(f"holdfast.{kind}") for kind in ("connection", "channel", "link")}
+_ALARMING = (
+    ConnectionEvent.LOST,
+    ConnectionEvent.BLOCKED,
+    ConnectionEvent.FAILED,
+    ChannelEvent.FAILED,
+)
+_STREAM_BOUND = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """A connection at one moment.
+
+    Attributes:
+        state: the connection's state.
+        link_number: the present or last link, counted from 1; 0 before the first.
+        dials: attempts to connect so far.
+        reconnects: how often the connection was lost and came back.
+        open_channels: channels in use on the present link.
+        unconfirmed: publishes that wait for an outcome.
+        blocked_since: when the broker blocked the connection, on the event loop's clock; None if it is not blocked.
+        last_error: the last error that cost a link or an attempt; None if there was none.
+        stale_acks: acks, nacks and rejects that were not sent because their link was gone.
+        unknown_confirms: confirms for a tag that nothing waited for.
+        dropped_transitions: transitions that slow readers of the stream missed.
+        stalls: how often the event loop was late by more than a quarter of the heartbeat interval.
+        bytes_sent, bytes_received: on all links together.
+        frames_sent, frames_received: on all links together.
+    """
+
+    state: State
+    link_number: int
+    dials: int
+    reconnects: int
+    open_channels: int
+    unconfirmed: int
+    blocked_since: float | None
+    last_error: Exception | None
+    stale_acks: int
+    unknown_confirms: int
+    dropped_transitions: int
+    stalls: int
+    bytes_sent: int
+    bytes_received: int
+    frames_sent: int
+    frames_received: int
+
+
+class TransitionStream:
+    """Transitions as they happen: ``async for transition in connection.transitions()``.
+
+    Begins with the next transition and ends when the connection is closed. It holds the last 1024 that were not yet
+    read; a reader that is slower misses the oldest, which :attr:`dropped` counts.
+    """
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._waiting: deque[Transition] = deque()
+        self._ended = False
+        self._news = anyio.Event()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Transition:
+        while not self._waiting:
+            if self._ended:
+                raise StopAsyncIteration
+            await self._news.wait()
+        return self._waiting.popleft()
+
+    def push(self, transition: Transition) -> int:
+        """Add one. Returns how many were dropped for it, 0 or 1."""
+        self._waiting.append(transition)
+        self._wake()
+        if len(self._waiting) <= _STREAM_BOUND:
+            return 0
+        self._waiting.popleft()
+        self.dropped += 1
+        return 1
+
+    def end(self) -> None:
+        """No more will come."""
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
+
+
+class Journal:
+    """Where a connection and all that belongs to it record what happens."""
+
+    def __init__(self) -> None:
+        self.dials = 0
+        self.reconnects = 0
+        self.stale_acks = 0
+        self.unknown_confirms = 0
+        self.dropped_transitions = 0
+        self.stalls = 0
+        self.last_error: Exception | None = None
+        # Weak, so that a stream which nobody reads any more needs no goodbye.
+        self._streams: weakref.WeakSet[TransitionStream] = weakref.WeakSet()
+        self._ended = False
+
+    def stream(self) -> TransitionStream:
+        """A stream of what is recorded from now on."""
+        stream = TransitionStream()
+        if self._ended:
+            stream.end()
+        else:
+            self._streams.add(stream)
+        return stream
+
+    def record(self, transition: Transition) -> None:
+        """Log a transition and pass it to the streams."""
+        logger = _LOGGERS[transition.machine.partition(" ")[0]]
+        routine = logging.INFO if isinstance(transition.event, ConnectionEvent) else logging.DEBUG
+        level = logging.WARNING if transition.event in _ALARMING else routine
+        logger.log(level, "%s [link %d]", transition, transition.link_number)
+        for stream in self._streams:
+            self.dropped_transitions += stream.push(transition)
+
+    def attempt_failed(self, error: Exception, address: str, delay: float) -> None:
+        """Log that an attempt to connect failed."""
+        self.last_error = error
+        _LOGGERS["connection"].warning("connecting to %s failed: %s; next attempt in %.1f s", address, error, delay)
+
+    def stalled(self, seconds: float) -> None:
+        """Log that the event loop was late: something in this process blocks it."""
+        self.stalls += 1
+        _LOGGERS["link"].warning(
+            "the event loop was blocked for %.1f s: heartbeats were late, the broker may give this client up", seconds
+        )
+
+    def unknown_confirm(self, tag: int) -> None:
+        """Log a confirm that nothing waited for."""
+        self.unknown_confirms += 1
+        _LOGGERS["channel"].warning("the broker confirmed delivery tag %d, which nothing waits for", tag)
+
+    def entity_failed(self, entity: str, error: Exception) -> None:
+        """Log that something could not be declared again after a reconnect."""
+        self.last_error = error
+        _LOGGERS["connection"].error("%s could not be recovered: %s", entity, error)
+
+    def end(self) -> None:
+        """The connection is closed: every stream ends after what it still holds."""
+        self._ended = True
+        for stream in self._streams:
+            stream.end()
