@@ -1,0 +1,49 @@
+"""Real RabbitMQ nodes as fixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from support.rabbitmq import Node
+
+
+class MakeNode(Protocol):
+    """Makes a node for this test alone. It is not started; it is closed when the test ends."""
+
+    def __call__(self, *, config: Mapping[str, str] | Sequence[str] = ()) -> Node: ...
+
+
+@pytest.fixture(scope="session")
+def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A running node for all tests that do it no harm."""
+    with closing(Node(tmp_path_factory.mktemp("shared-node"), name="shared")) as node:
+        node.start()
+        yield node
+
+
+@pytest.fixture
+def make_node(tmp_path: Path) -> Iterator[MakeNode]:
+    """A factory of nodes of this test's own."""
+    with ExitStack() as nodes:
+        made = 0
+
+        def make(*, config: Mapping[str, str] | Sequence[str] = ()) -> Node:
+            nonlocal made
+            made += 1
+            name = f"own{made}"
+            return nodes.enter_context(closing(Node(tmp_path / name, config=config, name=name)))
+
+        yield make
+
+
+@pytest.fixture
+def own_node(make_node: MakeNode) -> Node:
+    """A running node that the test may kill, freeze and restart."""
+    node = make_node()
+    node.start()
+    return node
