@@ -142,10 +142,13 @@ class Journal:
         for stream in self._streams:
             self.dropped_transitions += stream.push(transition)
 
-    def attempt_failed(self, error: Exception, address: str, delay: float) -> None:
-        """Log that an attempt to connect failed."""
-        self.last_error = error
-        _LOGGERS["connection"].warning("connecting to %s failed: %s; next attempt in %.1f s", address, error, delay)
+    def retrying(self, error: Exception, address: str, delay: float) -> None:
+        """Log why there is no link, and what comes next."""
+        _LOGGERS["connection"].warning("no link: %s; dialing %s in %.1f s", error, address, delay)
+
+    def crashed(self, error: Exception) -> None:
+        """Log a fault of holdfast's own, with its traceback."""
+        _LOGGERS["connection"].error("the connection failed by a fault of holdfast's own", exc_info=error)
 
     def stalled(self, seconds: float) -> None:
         """Log that the event loop was late: something in this process blocks it."""

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from holdfast.errors import SettingsError
 from holdfast.message import FieldTable
 
+VERSION = "0.1.0"
 DEFAULT_PORT = 5672
 DEFAULT_HEARTBEAT = 60
 FRAME_MAX_FLOOR = 8192

@@ -32,7 +32,6 @@ from holdfast.errors import (
     LoginRefused,
     ReplyError,
     Side,
-    TransportError,
     UnexpectedFrame,
     reply_error,
 )
@@ -46,7 +45,7 @@ from holdfast.protocol.wire import (
     Frame,
     Header,
     Method,
-    encode_content,
+    content_frames,
     encode_method,
     field_table,
     message_from,
@@ -280,6 +279,11 @@ class Session:
         return self._decoder.frames_decoded
 
     @property
+    def channel_count(self) -> int:
+        """Channel numbers in use."""
+        return len(self._channels)
+
+    @property
     def output_size(self) -> int:
         """Bytes that wait to be sent."""
         return self._output_size
@@ -299,8 +303,8 @@ class Session:
         except ReplyError as error:
             self._protocol_error(error, now)
 
-    def transport_ended(self, error: TransportError, now: float) -> None:
-        """The byte stream is over, both ways."""
+    def transport_ended(self, error: HoldfastError, now: float) -> None:
+        """The byte stream is over, both ways, for this reason."""
         if self.state is not LinkState.CLOSED:
             self._die(error, now)
 
@@ -318,6 +322,10 @@ class Session:
         self.bytes_sent += len(data)
         self._heartbeat.wrote(now)
         return data
+
+    def reading_paused(self, now: float) -> None:
+        """The caller does not read for now: the broker is not to blame for the silence."""
+        self._heartbeat.read(now)
 
     def poll(self, now: float) -> float:
         """Do what is due by the clock: send a heartbeat, give up a silent broker.
@@ -389,14 +397,14 @@ class Session:
         self._require_open(method_name(method))
         self._send(number, method)
 
-    def publish(self, number: int, method: commands.Basic.Publish, message: Message) -> None:
-        """Send basic.publish with its content.
+    def publish(self, number: int, method: commands.Basic.Publish, properties: bytes, body: bytes) -> None:
+        """Send basic.publish with its content, whose properties are encoded already: a resend need not do it again.
 
         Raises:
-            InvalidArgument: AMQP cannot carry a property; nothing was sent.
+            InvalidArgument: AMQP cannot carry it; nothing was sent.
         """
         self._require_open("publish")
-        self._write(*encode_content(number, method, message, self.tuning.frame_max))
+        self._write(*content_frames(number, method, properties, body, self.tuning.frame_max))
 
     # --- what the broker sends --------------------------------------------------------------------------------------
 

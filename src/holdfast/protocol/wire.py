@@ -14,10 +14,10 @@ Buffered is at most one frame, whose size is checked before its payload is waite
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
 from pamqp import base, commands, common, constants, decode, frame, header
 
@@ -174,6 +174,22 @@ class Decoder:
                 raise _fault(FrameError, f"heartbeat with a payload of {size} bytes")
 
 
+P = ParamSpec("P")
+M = TypeVar("M", bound=Method)
+
+
+def build(method: Callable[P, M], /, *args: P.args, **kwargs: P.kwargs) -> M:
+    """A method with arguments of the caller's.
+
+    Raises:
+        InvalidArgument: one of them is not what AMQP takes there.
+    """
+    try:
+        return method(*args, **kwargs)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(str(error)) from error
+
+
 def encode_method(channel: int, method: Method) -> bytes:
     """A method frame.
 
@@ -198,8 +214,11 @@ def encode_content(channel: int, method: Method, message: Message, frame_max: in
     Raises:
         InvalidArgument: AMQP cannot carry one of the properties, or they do not fit one frame.
     """
-    properties = encode_properties(message)
-    body = message.body
+    return content_frames(channel, method, encode_properties(message), message.body, frame_max)
+
+
+def content_frames(channel: int, method: Method, properties: bytes, body: bytes, frame_max: int) -> list[bytes]:
+    """What :func:`encode_content` gives, from properties that are already encoded."""
     head = _CONTENT.pack(_BASIC_CLASS, 0, len(body)) + properties
     if frame_max and len(head) + FRAME_OVERHEAD > frame_max:
         raise InvalidArgument(

@@ -1,0 +1,672 @@
+"""The connection: one supervisor, the single-flight reconnect, recovery in order.
+
+One task per connection is the only code that dials (invariant 1). It loops: wait as the policy says, dial, handshake,
+recover, ``opened``, run the link until it ends. Everybody else waits for a state; nobody else can connect, so there is
+no race between reconnects and no lock against one. The old transport is closed before the next dial begins, because
+the task group that moves its bytes must end first.
+
+Recovery, in this order: exchanges, queues, bindings; then every channel with its qos, confirm mode and consumers; then
+the connection is OPEN and publishers send again what is unconfirmed, oldest first, before anything new. Requests in a
+step are pipelined; between the last reply and ``opened`` there is no await.
+
+Nothing here raises into the user's tasks: what goes wrong is a state, an entry in the log and the cause of the error
+that calls on the connection raise.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+import anyio
+import anyio.abc
+from pamqp import commands
+
+from holdfast.channel import Channel, ChannelHost, Queue
+from holdfast.consumer import DEFAULT_PREFETCH, Consumer
+from holdfast.errors import (
+    ConnectionClosed,
+    ConnectionLost,
+    ConnectTimeout,
+    CredentialsUnavailable,
+    Cure,
+    HoldfastError,
+    InvalidPath,
+    InvalidUse,
+    LoginRefused,
+    NotAllowed,
+    ReadyTimeout,
+    ReplyError,
+    RequestTimeout,
+    ResourceLocked,
+)
+from holdfast.link import Dial, Link, LinkOwner, dial_tcp, transport_error
+from holdfast.message import FieldTable
+from holdfast.observe import Journal, Stats, TransitionStream
+from holdfast.pool import ChannelPool
+from holdfast.protocol.lifecycle import ConnectionEvent, State, Transition, connection_lifecycle
+from holdfast.protocol.session import Plain, Session, Tuning
+from holdfast.protocol.wire import Method
+from holdfast.publisher import DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, Publisher
+from holdfast.settings import VERSION, Credentials, CredentialsSource, ReconnectPolicy, Settings
+from holdfast.topology import Entity, Topology
+
+_REFUSALS = (LoginRefused, NotAllowed, InvalidPath)
+
+_LOCKED_GRACE = 5.0
+"""Seconds for which an exclusive queue may be locked by our own earlier link, until the broker has cleaned up."""
+
+_LOCKED_PAUSE = 0.1
+
+T = TypeVar("T")
+
+
+def connect(
+    urls: str | Sequence[str] | Settings | None = None,
+    *,
+    credentials: CredentialsSource | None = None,
+    heartbeat: int | None = None,
+    name: str | None = None,
+    reconnect: ReconnectPolicy | None = None,
+    connect_timeout: float | None = None,
+    shuffle: bool | None = None,
+    ready_timeout: float | None = 60.0,
+    fail_fast: bool = True,
+    dial: Dial = dial_tcp,
+) -> Connection:
+    """A connection to a broker: ``async with connect("amqp://guest:guest@localhost/") as connection``.
+
+    Args:
+        urls: an AMQP URL, several for the nodes of one cluster, or :class:`Settings`. None takes them from the
+            environment, see :meth:`Settings.from_environment`.
+        credentials: instead of those in the URL; an async function is asked at every login.
+        heartbeat: what we propose, in seconds; 0 leaves it to the broker. Instead of the URL's and of
+            ``RABBITMQ_HEARTBEAT``; 60 if none of them says anything.
+        name: shown by the broker's management UI and in its log.
+        reconnect: when to dial again.
+        connect_timeout: seconds for one attempt, TCP and the whole handshake.
+        shuffle: try the addresses in an order of this connection's own.
+        ready_timeout: seconds that entering the block waits for the connection to be ready; None waits for ever, 0 does
+            not wait at all: calls on the connection then wait instead.
+        fail_fast: raise at once what no retry cures on the first connect: refused credentials, an unknown virtual
+            host. Otherwise such refusals are tried again for ``refusal_grace``, as on a reconnect.
+        dial: opens the transport; the default is TCP.
+
+    Raises:
+        SettingsError: an argument or a part of a URL is wrong.
+    """
+    if urls is None:
+        settings = Settings.from_environment()
+    elif isinstance(urls, Settings):
+        settings = urls
+    else:
+        settings = Settings.from_urls(urls)
+    settings = replace(
+        settings,
+        credentials=_or(credentials, settings.credentials),
+        heartbeat=_or(heartbeat, settings.heartbeat),
+        name=_or(name, settings.name),
+        reconnect=_or(reconnect, settings.reconnect),
+        connect_timeout=_or(connect_timeout, settings.connect_timeout),
+        shuffle=_or(shuffle, settings.shuffle),
+    )
+    return Connection(settings, ready_timeout=ready_timeout, fail_fast=fail_fast, dial=dial)
+
+
+def _or(given: T | None, otherwise: T) -> T:
+    return otherwise if given is None else given
+
+
+class Connection(ChannelHost, LinkOwner):
+    """A connection that lasts as long as its block, whatever happens to the network. Made by :func:`connect`.
+
+    Entering raises what made the first connect fail: :class:`LoginRefused`, :class:`NotAllowed` (unknown virtual host),
+    :class:`ReadyTimeout`, or :class:`ConnectionClosed` when the policy is exhausted. What the block raises leaves it
+    as itself. Leaving closes the connection with AMQP's handshake, also when the block was cancelled, within
+    ``close_timeout``.
+    """
+
+    def __init__(self, settings: Settings, *, ready_timeout: float | None, fail_fast: bool, dial: Dial) -> None:
+        self._settings = settings
+        self._ready_timeout = ready_timeout
+        self._fail_fast = fail_fast
+        self._dial = dial
+        self._random = random.Random()  # noqa: S311 - jitter, not a secret
+        self._lifecycle = connection_lifecycle()
+        self._journal = Journal()
+        self._topology = Topology()
+        # Dicts, because a set has no order and recovery goes in the order of creation.
+        self._channels: dict[Channel, None] = {}
+        self._publishers: set[Publisher] = set()
+        self._consumers: set[Consumer] = set()
+        self._last_channel_id = 0
+        self._link: Link | None = None
+        self._link_number = 0
+        self._blocked_since: float | None = None
+        self._past_traffic = (0, 0, 0, 0)
+        self._failure: Exception | None = None
+        self._changed = anyio.Event()
+        self._finished = anyio.Event()
+        self._tasks: anyio.abc.TaskGroup | None = None
+        # Shielded, so that a cancellation around the user's block leaves somebody to do the close handshake.
+        self._supervision = anyio.CancelScope(shield=True)
+        self._interruptible: anyio.CancelScope | None = None
+        addresses = list(settings.addresses)
+        if settings.shuffle:
+            self._random.shuffle(addresses)
+        self._addresses = deque(addresses)
+
+    def __repr__(self) -> str:
+        where = ", ".join(map(str, self._settings.addresses))
+        return f"<Connection to {where} {self.state.name}>"
+
+    # --- scope ------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._tasks is not None:
+            raise InvalidUse("a connection is entered once; make a new one with connect()")
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._supervise)
+        if self._ready_timeout == 0:
+            return self
+        try:
+            await self._wait_first_ready()
+        except BaseException:
+            await self._leave()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._leave()
+
+    async def aclose(self) -> None:
+        """Close the connection: every call on it raises :class:`ConnectionClosed` from now on.
+
+        Leaving the block does it as well. Takes ``close_timeout`` seconds at most, may be called from anywhere and more
+        than once, and is not interrupted by a cancellation.
+        """
+        with anyio.CancelScope(shield=True):
+            self._begin_close()
+            with anyio.move_on_after(self._settings.close_timeout):
+                await self._finished.wait()
+            self._supervision.cancel()
+            await self._finished.wait()
+
+    async def _wait_first_ready(self) -> None:
+        try:
+            await self.wait_ready(self._ready_timeout)
+        except ConnectionClosed:
+            if isinstance(self._failure, HoldfastError):
+                raise self._failure from self._failure.__cause__
+            raise
+
+    async def _leave(self) -> None:
+        tasks = self._tasks
+        if tasks is None:
+            raise InvalidUse("the connection was never entered")
+        await self.aclose()
+        # Nothing of the user's is passed in: what the block raised leaves it as itself, not in an exception group.
+        await tasks.__aexit__(None, None, None)
+
+    # --- what the user asks -----------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Where its life cycle is."""
+        return self._lifecycle.state
+
+    @property
+    def stats(self) -> Stats:
+        """The connection at this moment."""
+        journal, link = self._journal, self._link
+        traffic = self._past_traffic if link is None else _add(self._past_traffic, _traffic(link))
+        return Stats(
+            state=self.state,
+            link_number=self._link_number,
+            dials=journal.dials,
+            reconnects=journal.reconnects,
+            open_channels=0 if link is None else link.session.channel_count,
+            unconfirmed=sum(publisher.unconfirmed for publisher in self._publishers),
+            blocked_since=self._blocked_since,
+            last_error=journal.last_error,
+            stale_acks=journal.stale_acks,
+            unknown_confirms=journal.unknown_confirms,
+            dropped_transitions=journal.dropped_transitions,
+            stalls=journal.stalls,
+            bytes_sent=traffic[0],
+            bytes_received=traffic[1],
+            frames_sent=traffic[2],
+            frames_received=traffic[3],
+        )
+
+    def transitions(self) -> TransitionStream:
+        """The transitions of the connection, its links and its channels, from now until the connection is closed."""
+        return self._journal.stream()
+
+    async def wait_ready(self, timeout: float | None = None) -> None:
+        """Wait until the connection is OPEN or BLOCKED: handshake done and everything recovered.
+
+        Args:
+            timeout: seconds; None to wait for ever.
+
+        Raises:
+            ReadyTimeout: it was not ready in time; ``__cause__`` is the last error that kept it from being so.
+            ConnectionClosed: it is closed.
+        """
+        with anyio.move_on_after(timeout):
+            while self.state not in (State.OPEN, State.BLOCKED):
+                self._raise_if_closed()
+                await self._changed.wait()
+            return
+        raise ReadyTimeout(
+            f"not ready within {timeout} s, still {self.state.name}; last error: {self._journal.last_error}"
+        ) from self._journal.last_error
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed, for whatever reason."""
+        while self.state is not State.CLOSED:
+            await self._changed.wait()
+
+    def channel(self) -> Channel:
+        """A channel: ``async with connection.channel() as channel``."""
+        return Channel(self)
+
+    def channel_pool(self, size: int) -> ChannelPool:
+        """A pool that lends at most ``size`` channels: ``async with connection.channel_pool(8) as pool``."""
+        return ChannelPool(self.channel, size)
+
+    def publisher(self, *, window: int = DEFAULT_WINDOW, window_bytes: int = DEFAULT_WINDOW_BYTES) -> Publisher:
+        """A publisher: ``async with connection.publisher() as publisher``.
+
+        Args:
+            window: how many publishes may be without an outcome; ``submit`` waits for room.
+            window_bytes: how many bytes of bodies they may hold together.
+
+        Raises:
+            InvalidArgument: one of them is less than 1.
+        """
+        return Publisher(
+            partial(Channel, self),
+            registry=self._publishers,
+            window=window,
+            window_bytes=window_bytes,
+            max_message_size=self._settings.max_message_size,
+        )
+
+    def consumer(
+        self,
+        queue: Queue | str,
+        *,
+        prefetch: int = DEFAULT_PREFETCH,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str | None = None,
+        arguments: FieldTable | None = None,
+    ) -> Consumer:
+        """A consumer: ``async with connection.consumer("queue") as consumer: async for delivery in consumer``.
+
+        See :class:`Consumer` for the arguments.
+        """
+        return Consumer(
+            partial(Channel, self),
+            registry=self._consumers,
+            recorder=self._topology,
+            queue=queue,
+            prefetch=prefetch,
+            no_ack=no_ack,
+            exclusive=exclusive,
+            consumer_tag=consumer_tag,
+            arguments=arguments,
+        )
+
+    # --- what channels ask ------------------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Journal:
+        """Where transitions are recorded."""
+        return self._journal
+
+    @property
+    def recorder(self) -> Topology:
+        """What was declared."""
+        return self._topology
+
+    @property
+    def link_number(self) -> int:
+        """The present or last link, counted from 1; 0 before the first."""
+        return self._link_number
+
+    @property
+    def request_timeout(self) -> float | None:
+        """Seconds that a request may take."""
+        return self._settings.request_timeout
+
+    @property
+    def close_timeout(self) -> float:
+        """Seconds that a close handshake may take."""
+        return self._settings.close_timeout
+
+    def next_channel_id(self) -> int:
+        self._last_channel_id += 1
+        return self._last_channel_id
+
+    def register(self, channel: Channel) -> None:
+        self._raise_if_closed()
+        link = self._link
+        # Decided without an await: before is_ready the supervisor attaches what is registered, after it we do.
+        if link is not None and link.is_ready and link.is_open:
+            channel.attach(link)
+        self._channels[channel] = None
+
+    def forget(self, channel: Channel) -> None:
+        self._channels.pop(channel, None)
+
+    # --- what the link tells ----------------------------------------------------------------------------------------
+
+    def on_link_blocked(self, reason: str) -> None:
+        if self.state is State.OPEN:
+            self._blocked_since = anyio.current_time()
+            self._fire(ConnectionEvent.BLOCKED, reason)
+
+    def on_link_unblocked(self) -> None:
+        if self.state is State.BLOCKED:
+            self._blocked_since = None
+            self._fire(ConnectionEvent.UNBLOCKED)
+
+    def on_link_ended(self, error: HoldfastError | None) -> None:
+        if error is not None:
+            self._journal.last_error = error
+        self._blocked_since = None
+        if self.state in (State.OPEN, State.BLOCKED):
+            self._fire(ConnectionEvent.LOST, str(error))
+
+    # --- the supervisor ---------------------------------------------------------------------------------------------
+
+    async def _supervise(self) -> None:
+        try:
+            with self._supervision:
+                await self._keep_connected()
+        except HoldfastError as error:
+            self._failure = error
+        except Exception as error:  # noqa: BLE001 - a fault of ours must end as a state that everybody sees
+            self._failure = error
+            self._journal.crashed(error)
+        finally:
+            self._end()
+
+    async def _keep_connected(self) -> None:
+        policy = self._settings.reconnect
+        failed = 0  # attempts in a row that brought no stable link
+        away_since = anyio.current_time()
+        refused_since: float | None = None
+        delay = 0.0
+        while True:
+            await self._interruptibly(partial(anyio.sleep, delay))
+            if self._is_closing:
+                return
+            try:
+                opened_at, error = await self._one_link()
+            except HoldfastError as failure:
+                opened_at, error = None, failure
+                self._journal.last_error = failure
+            if self._is_closing or error is None:
+                return
+            now = anyio.current_time()
+            if opened_at is None:
+                failed += 1
+                self._addresses.rotate(-1)
+            else:
+                failed = 0 if now - opened_at >= policy.stable_after else failed + 1
+                away_since = now
+            if opened_at is not None or not isinstance(error, _REFUSALS):
+                refused_since = None
+            elif refused_since is None:
+                refused_since = now
+            if self._is_hopeless(error, None if refused_since is None else now - refused_since):
+                raise error
+            if policy.is_exhausted(failed, now - away_since):
+                text = f"gave up after {failed} attempts and {now - away_since:.1f} s; last error: {error}"
+                raise ConnectionLost(text) from error
+            rounds, rest = divmod(failed, len(self._addresses))
+            delay = 0.0 if rest else policy.delay(rounds, self._random)
+            if opened_at is None:
+                self._journal.retrying(error, str(self._addresses[0]), delay)
+
+    @property
+    def _is_closing(self) -> bool:
+        return self.state is State.CLOSING
+
+    def _is_hopeless(self, error: HoldfastError, refused_for: float | None) -> bool:
+        if self.state is State.CONNECTING and self._fail_fast:
+            return error.cure is Cure.CHANGE
+        return refused_for is not None and refused_for >= self._settings.reconnect.refusal_grace
+
+    async def _one_link(self) -> tuple[float | None, HoldfastError | None]:
+        """Dial, and run the link until it ends.
+
+        Returns:
+            When it was opened, or None if it never was; and why it ended, or None if the user is leaving.
+
+        Raises:
+            HoldfastError: there was no link.
+        """
+        timeout = self._settings.connect_timeout
+        deadline = anyio.current_time() + timeout
+        dialed = await self._dial_out(deadline)
+        if dialed is None:
+            return None, None
+        stream, mechanism = dialed
+        self._link_number += 1
+        session = Session(
+            number=self._link_number,
+            mechanism=mechanism,
+            virtual_host=self._settings.virtual_host,
+            proposal=Tuning(self._settings.channel_max, self._settings.frame_max, self._settings.heartbeat),
+            client_properties=self._client_properties(),
+            max_message_size=self._settings.max_message_size,
+            now=anyio.current_time(),
+        )
+        link = self._link = Link(self._link_number, stream, session, self, self._journal)
+        opened_at: float | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(link.run)
+                with anyio.CancelScope(deadline=deadline) as handshake:
+                    await link.wait_open()
+                if handshake.cancelled_caught:
+                    link.abort(ConnectTimeout(f"no handshake within {timeout} s"))
+                # Not interrupted before: RabbitMQ takes no connection.close during the handshake, so leaving then
+                # would be the unexpected close that its log complains of.
+                await self._interruptibly(partial(self._recover, link))
+                opened_at = self._go_open(link)
+                if self._is_closing and link.is_open:
+                    link.close()
+                await link.wait_over()
+        finally:
+            self._past_traffic = _add(self._past_traffic, _traffic(link))
+            self._link = None
+        return opened_at, link.error
+
+    async def _dial_out(self, deadline: float) -> tuple[anyio.abc.ByteStream, Plain] | None:
+        """Credentials and a transport; None if the user is leaving."""
+        address = self._addresses[0]
+        dialed: list[tuple[anyio.abc.ByteStream, Plain]] = []
+
+        async def attempt() -> None:
+            mechanism = await self._mechanism()
+            self._journal.dials += 1
+            dialed.append((await self._dial(address), mechanism))
+
+        try:
+            with anyio.CancelScope(deadline=deadline):
+                await self._interruptibly(attempt)
+        except OSError as error:
+            raise transport_error(f"connecting to {address}", error) from error
+        if dialed:
+            return dialed[0]
+        if self._is_closing:
+            return None
+        raise ConnectTimeout(f"connecting to {address}: no answer within {self._settings.connect_timeout} s")
+
+    async def _mechanism(self) -> Plain:
+        source = self._settings.credentials
+        if isinstance(source, Credentials):
+            credentials = source
+        else:
+            try:
+                credentials = await source()
+            except Exception as error:
+                raise CredentialsUnavailable(f"the credentials function raised {type(error).__name__}") from error
+        return Plain(credentials.username, credentials.password)
+
+    def _client_properties(self) -> FieldTable:
+        version = sys.version_info
+        properties: dict[str, str] = {
+            "product": "holdfast",
+            "version": VERSION,
+            "platform": f"Python {version.major}.{version.minor}.{version.micro}",
+        }
+        if self._settings.name is not None:
+            properties["connection_name"] = self._settings.name
+        return {**properties, **self._settings.client_properties}
+
+    async def _interruptibly(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do what the user's leaving cuts short."""
+        if self._is_closing:
+            return
+        with anyio.CancelScope() as self._interruptible:
+            await work()
+        self._interruptible = None
+
+    # --- recovery ---------------------------------------------------------------------------------------------------
+
+    async def _recover(self, link: Link) -> None:
+        try:
+            for part in (self._topology.exchanges, self._topology.queues, self._topology.bindings):
+                await self._declare_again(link, deque(part()))
+            await self._reopen_channels(link)
+        except RequestTimeout as error:
+            link.abort(error)
+
+    async def _declare_again(self, link: Link, entities: deque[Entity]) -> None:
+        def done(_request: Method, reply: Method) -> None:
+            self._topology.declared_again(entities.popleft(), reply)
+
+        locked_until = anyio.current_time() + _LOCKED_GRACE
+        while entities and link.is_open:
+            channel = Channel(self)
+            channel.attach(link)
+            try:
+                await channel.replay([self._topology.request_for(entity) for entity in entities], done)
+            except ConnectionLost:
+                return
+            except ResourceLocked as error:
+                if anyio.current_time() < locked_until:
+                    await anyio.sleep(_LOCKED_PAUSE)
+                else:
+                    self._entity_failed(entities.popleft(), error)
+            except ReplyError as error:
+                self._entity_failed(entities.popleft(), error)
+            else:
+                channel.begin_close()
+
+    def _entity_failed(self, entity: Entity, error: ReplyError) -> None:
+        self._journal.entity_failed(str(entity), error)
+        owner = entity.owner()
+        if owner is not None:
+            owner.shut(error)
+        if isinstance(entity.request, commands.Queue.Declare):
+            for consumer in list(self._consumers):
+                if consumer.queue == self._topology.present_name(entity.request.queue):
+                    consumer.fail(error)
+
+    async def _reopen_channels(self, link: Link) -> None:
+        while link.is_open:
+            waiting = [one for one in self._channels if one.state in (State.CONNECTING, State.RECONNECTING)]
+            if not waiting:
+                return
+            for channel in waiting:
+                if channel.attachment is None:
+                    try:
+                        channel.attach(link)
+                    except HoldfastError as error:
+                        channel.shut(error)
+            for channel in waiting:
+                await channel.wait_settled()
+
+    def _go_open(self, link: Link) -> float | None:
+        if link.is_over or not link.is_open or self.state not in (State.CONNECTING, State.RECONNECTING):
+            return None
+        if self.state is State.RECONNECTING:
+            self._journal.reconnects += 1
+        link.is_ready = True
+        self._fire(ConnectionEvent.OPENED)
+        if link.is_blocked:
+            self.on_link_blocked(link.session.blocked or "")
+        for channel in list(self._channels):
+            channel.resume()
+        return anyio.current_time()
+
+    # --- endings ----------------------------------------------------------------------------------------------------
+
+    def _begin_close(self) -> None:
+        if self.state in (State.CLOSING, State.CLOSED):
+            return
+        self._fire(ConnectionEvent.CLOSE)
+        self._shut_channels()
+        if self._interruptible is not None:
+            self._interruptible.cancel()
+        elif self._link is not None and self._link.is_open:
+            self._link.close()
+
+    def _end(self) -> None:
+        if self.state is State.CLOSING:
+            self._fire(ConnectionEvent.CLOSED)
+        elif self.state is not State.CLOSED:
+            if self.state in (State.OPEN, State.BLOCKED):
+                self._fire(ConnectionEvent.LOST, str(self._failure))
+            self._fire(ConnectionEvent.FAILED, str(self._failure))
+        self._shut_channels()
+        self._journal.end()
+        self._finished.set()
+
+    def _shut_channels(self) -> None:
+        error = self._closed_error()
+        for channel in list(self._channels):
+            channel.shut(error)
+
+    def _closed_error(self) -> ConnectionClosed:
+        why = f": {self._failure}" if self._failure is not None else ""
+        error = ConnectionClosed(f"the connection is closed{why}")
+        error.__cause__ = self._failure
+        return error
+
+    def _raise_if_closed(self) -> None:
+        if self.state in (State.CLOSING, State.CLOSED):
+            raise self._closed_error()
+
+    def _fire(self, event: ConnectionEvent, reason: str | None = None) -> None:
+        source = self._lifecycle.fire(event)
+        self._journal.record(
+            Transition("connection", source, event, self.state, anyio.current_time(), reason, self._link_number)
+        )
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+def _traffic(link: Link) -> tuple[int, int, int, int]:
+    session = link.session
+    return session.bytes_sent, session.bytes_received, session.frames_sent, session.frames_received
+
+
+def _add(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]

@@ -1,0 +1,317 @@
+"""One TCP connection of a connection, from dial to death: anyio around one session.
+
+Three tasks: the reader (which also dispatches), one writer that sends whatever has gathered since it last looked, and
+the heartbeat timer. A caller that sends only appends to the session's output and wakes the writer, hence a caller's
+cancellation can never cut a frame in two, and there is no lock to wait for.
+
+A link ends in one place, :meth:`Link._finish`, with one reason. What it ends with goes up in a fixed order and without
+an await between: first the connection, then every channel on it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeAlias
+
+import anyio
+from anyio.abc import ByteStream
+
+from holdfast.errors import HoldfastError, ReplyError, TransportError
+from holdfast.message import Message
+from holdfast.observe import Journal
+from holdfast.protocol.lifecycle import LinkState, Transition
+from holdfast.protocol.session import (
+    Blocked,
+    ChannelClosed,
+    ChannelReleased,
+    ContentReceived,
+    Ended,
+    MethodReceived,
+    Opened,
+    Session,
+    Stalled,
+    Unblocked,
+)
+from holdfast.protocol.wire import Method
+from holdfast.settings import Address
+
+Dial: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
+"""Opens a transport to an address. Raises OSError when that fails."""
+
+HIGH_WATER: Final = 1024 * 1024
+"""Bytes of outgoing buffer above which publishers wait."""
+
+_CHUNK: Final = 256 * 1024
+"""anyio splits and copies what it reads in smaller pieces."""
+
+_LINGER: Final = 1.0
+"""Seconds that the last frames of a session may take to leave."""
+
+
+async def dial_tcp(address: Address) -> ByteStream:
+    """Open a TCP connection; of a name with several records the first that answers."""
+    return await anyio.connect_tcp(address.host, address.port)
+
+
+class ChannelHandler(Protocol):
+    """What a link tells a channel that is attached to it."""
+
+    def on_method(self, method: Method, *, is_reply: bool) -> None: ...
+
+    def on_content(self, method: Method, message: Message) -> None: ...
+
+    def on_closed(self, error: ReplyError) -> None:
+        """The broker closed the channel, or made us close it."""
+        ...
+
+    def on_released(self) -> None:
+        """Our close is complete."""
+        ...
+
+    def on_writable(self) -> None:
+        """The broker takes publishes again."""
+        ...
+
+    def on_lost(self) -> None:
+        """The link is gone."""
+        ...
+
+
+class LinkOwner(Protocol):
+    """What a link tells its connection."""
+
+    def on_link_blocked(self, reason: str) -> None: ...
+
+    def on_link_unblocked(self) -> None: ...
+
+    def on_link_ended(self, error: HoldfastError | None) -> None:
+        """The link is gone; the channels on it hear of it next."""
+        ...
+
+
+class Link:
+    """A transport with an AMQP session on it.
+
+    Args:
+        stream: the transport; the link owns it from here on.
+        session: a fresh session.
+        owner: the connection.
+        journal: where transitions go.
+
+    Attributes:
+        number: counted from 1 in each connection.
+        is_ready: whether recovery on it is done, so that channels may send new work. Set by the connection.
+        is_over: whether it has ended.
+        error: why it ended; None if we closed it.
+    """
+
+    def __init__(self, number: int, stream: ByteStream, session: Session, owner: LinkOwner, journal: Journal) -> None:
+        self.number = number
+        self.session = session
+        self.is_ready = False
+        self.is_over = False
+        self.error: HoldfastError | None = None
+        self._stream = stream
+        self._owner = owner
+        self._journal = journal
+        self._handlers: dict[int, ChannelHandler] = {}
+        self._opened = anyio.Event()
+        self._over = anyio.Event()
+        self._output_added = anyio.Event()
+        self._output_taken = anyio.Event()
+        self._output_done = anyio.Event()
+        self._reading = anyio.CancelScope()
+        self._slow_readers: set[object] = set()
+        self._caught_up = anyio.Event()
+
+    # --- for the connection -----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Move bytes until the link has ended, then close the transport."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._write)
+                tasks.start_soon(self._beat)
+                await self._read()
+                if self.error is None or isinstance(self.error, ReplyError):
+                    with anyio.move_on_after(_LINGER):
+                        await self._output_done.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            self.abort(TransportError("the link was dropped"))
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_LINGER):
+                await self._stream.aclose()
+
+    async def wait_open(self) -> None:
+        """Wait until the handshake is done or the link has ended."""
+        await self._opened.wait()
+
+    async def wait_over(self) -> None:
+        """Wait until the link has ended."""
+        await self._over.wait()
+
+    def close(self) -> None:
+        """Begin the close handshake; the link ends when the broker has answered."""
+        self.session.close(anyio.current_time())
+        self._dispatch()
+
+    def abort(self, error: HoldfastError) -> None:
+        """End the link now, without a handshake."""
+        self.session.transport_ended(error, anyio.current_time())
+        self._dispatch()
+
+    # --- for channels -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker takes no publishes now."""
+        return self.session.blocked is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the outgoing buffer is above its mark."""
+        return self.session.output_size > HIGH_WATER
+
+    async def wait_not_full(self) -> None:
+        """Wait until the outgoing buffer was taken by the writer, or the link has ended."""
+        while self.is_full and not self.is_over:
+            await self._output_taken.wait()
+
+    def attach(self, handler: ChannelHandler) -> int:
+        """Open a channel for ``handler``: send channel.open, whose reply it gets.
+
+        Raises:
+            ChannelLimitReached: as many are open as was agreed.
+        """
+        number = self.session.open_channel()
+        self._handlers[number] = handler
+        self.flush()
+        return number
+
+    def pause_reading(self, reader: object) -> None:
+        """Read nothing more until ``reader`` has caught up; the broker is slowed down by TCP."""
+        self._slow_readers.add(reader)
+
+    def resume_reading(self, reader: object) -> None:
+        """``reader`` has caught up."""
+        if reader in self._slow_readers:
+            self._slow_readers.remove(reader)
+            self._caught_up.set()
+            self._caught_up = anyio.Event()
+
+    def flush(self) -> None:
+        """Wake the writer: the session has output."""
+        self._output_added.set()
+
+    # --- tasks ------------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        with self._reading:
+            while not self.is_over:
+                while self._slow_readers:
+                    await self._caught_up.wait()
+                try:
+                    data = await self._stream.receive(_CHUNK)
+                except anyio.EndOfStream:
+                    self.abort(TransportError("the broker closed the TCP connection"))
+                except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
+                    self.abort(transport_error("reading", error))
+                else:
+                    self.session.receive(data, anyio.current_time())
+                    self._dispatch()
+
+    async def _write(self) -> None:
+        session = self.session
+        while True:
+            if session.output_size:
+                data = session.output(anyio.current_time())
+                self._output_taken.set()
+                self._output_taken = anyio.Event()
+                try:
+                    await self._stream.send(data)
+                except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
+                    self.abort(transport_error("writing", error))
+                    return
+            elif self.is_over:
+                self._output_done.set()
+                return
+            else:
+                self._output_added = anyio.Event()
+                await self._output_added.wait()
+
+    async def _beat(self) -> None:
+        await self._opened.wait()
+        while not self.is_over:
+            now = anyio.current_time()
+            if self._slow_readers:
+                self.session.reading_paused(now)
+            wake_at = self.session.poll(now)
+            self._dispatch()
+            await anyio.sleep_until(wake_at)
+
+    # --- what happened ----------------------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        handlers = self._handlers
+        for event in self.session.events():
+            if isinstance(event, ContentReceived):
+                handlers[event.channel].on_content(event.method, event.message)
+            elif isinstance(event, MethodReceived):
+                handlers[event.channel].on_method(event.method, is_reply=event.is_reply)
+            elif isinstance(event, ChannelClosed):
+                handlers.pop(event.channel).on_closed(event.error)
+            elif isinstance(event, ChannelReleased):
+                # Nobody is there if we closed it for what the broker sent: on_closed was the last word then.
+                handler = handlers.pop(event.channel, None)
+                if handler is not None:
+                    handler.on_released()
+            elif isinstance(event, Transition):
+                self._journal.record(event)
+            elif isinstance(event, Opened):
+                self._opened.set()
+            elif isinstance(event, Blocked):
+                self._owner.on_link_blocked(event.reason)
+            elif isinstance(event, Unblocked):
+                self._owner.on_link_unblocked()
+                for handler in list(handlers.values()):
+                    handler.on_writable()
+            elif isinstance(event, Stalled):
+                self._journal.stalled(event.seconds)
+            else:
+                self._finish(event)
+        if self.session.output_size:
+            self.flush()
+
+    def _finish(self, ended: Ended) -> None:
+        self.is_over = True
+        self.error = ended.error
+        self._opened.set()
+        self._over.set()
+        self._output_taken.set()
+        self._output_added.set()
+        self._reading.cancel()
+        self._owner.on_link_ended(ended.error)
+        handlers = list(self._handlers.values())
+        self._handlers.clear()
+        for handler in handlers:
+            handler.on_lost()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the session is open and not closing."""
+        return self.session.state is LinkState.OPEN
+
+
+def transport_error(doing: str, error: Exception) -> TransportError:
+    """The one error for all the ways in which a transport fails."""
+    cause = error.__cause__ if isinstance(error, anyio.BrokenResourceError) and error.__cause__ else error
+    if isinstance(cause, ssl.SSLError):
+        text = f"TLS failed: {cause.reason or cause}"
+    elif isinstance(cause, OSError) and cause.strerror:
+        text = f"{type(cause).__name__}: {cause.strerror}"
+    else:
+        text = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+    wrapped = TransportError(f"{doing}: {text}")
+    wrapped.__cause__ = error
+    return wrapped

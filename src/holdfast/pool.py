@@ -1,0 +1,93 @@
+"""A bounded pool that lends channels, for code that needs one now and then."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from holdfast.channel import Channel
+from holdfast.errors import InvalidArgument, InvalidUse, RequestTimeout
+from holdfast.protocol.lifecycle import State
+
+
+class ChannelPool:
+    """Lends channels and reuses them: ``async with connection.channel_pool(size=8) as pool``.
+
+    Args:
+        new_channel: makes a channel.
+        size: at most so many channels; more borrowers wait for their turn.
+
+    Raises:
+        InvalidArgument: the size is less than 1.
+    """
+
+    def __init__(self, new_channel: Callable[[], Channel], size: int) -> None:
+        if size < 1:
+            raise InvalidArgument(f"size: a pool of {size} channels would lend none")
+        self._new_channel = new_channel
+        self._room = anyio.Semaphore(size)
+        self._idle: list[Channel] = []
+        self._is_closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._is_closed = True
+        idle, self._idle = self._idle, []
+        # All closes are on their way before the first is waited for.
+        for channel in idle:
+            channel.begin_close()
+        for channel in idle:
+            await channel.close()
+
+    @asynccontextmanager
+    async def channel(self, timeout: float | None = None) -> AsyncGenerator[Channel, None]:
+        """Borrow a channel.
+
+        Args:
+            timeout: seconds to wait for one to be free; None to wait for ever.
+
+        Raises:
+            RequestTimeout: none was free in time.
+            InvalidUse: the pool is closed.
+        """
+        if self._is_closed:
+            raise InvalidUse("the pool is closed")
+        with anyio.move_on_after(timeout) as scope:
+            await self._room.acquire()
+        if scope.cancelled_caught:
+            raise RequestTimeout(f"no channel of the pool was free within {timeout} s")
+        try:
+            channel = await self._take()
+            try:
+                yield channel
+            finally:
+                self._put(channel)
+        finally:
+            self._room.release()
+
+    async def _take(self) -> Channel:
+        while self._idle:
+            channel = self._idle.pop()
+            if channel.state not in (State.CLOSING, State.CLOSED):
+                return channel
+        channel = self._new_channel()
+        try:
+            await channel.open()
+        except BaseException:
+            channel.begin_close()
+            raise
+        return channel
+
+    def _put(self, channel: Channel) -> None:
+        if self._is_closed:
+            channel.begin_close()
+        elif channel.state not in (State.CLOSING, State.CLOSED):
+            self._idle.append(channel)

@@ -1,0 +1,21 @@
+"""What all tests share: the event loops to run on, and how hard the property tests try."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+pytest_plugins = ("anyio",)
+
+settings.register_profile("default", max_examples=200, stateful_step_count=40, deadline=None)
+settings.register_profile("nightly", settings.get_profile("default"), max_examples=20_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="module", params=["asyncio", "trio"], ids=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """The event loop of a test marked ``anyio``: each such test runs on both."""
+    backend: str = request.param
+    return backend
