@@ -5,9 +5,9 @@ recover, ``opened``, run the link until it ends. Everybody else waits for a stat
 no race between reconnects and no lock against one. The old transport is closed before the next dial begins, because
 the task group that moves its bytes must end first.
 
-Recovery, in this order: exchanges, queues, bindings; then every channel with its qos, confirm mode and consumers; then
-the connection is OPEN and publishers send again what is unconfirmed, oldest first, before anything new. Requests in a
-step are pipelined; between the last reply and ``opened`` there is no await.
+Recovery declares the topology and reopens the channels (:mod:`holdfast.recovery`); then the connection is OPEN and
+publishers send again what is unconfirmed, oldest first, before anything new. Between the last reply and ``opened``
+there is no await, so there is no moment in which OPEN is shown and a channel is unusable.
 
 Nothing here raises into the user's tasks: what goes wrong is a state, an entry in the log and the cause of the error
 that calls on the connection raise.
@@ -32,37 +32,25 @@ from holdfast.channel import Channel, ChannelHost, Queue
 from holdfast.consumer import DEFAULT_PREFETCH, Consumer
 from holdfast.errors import (
     ConnectionClosed,
-    ConnectionLost,
     ConnectTimeout,
     CredentialsUnavailable,
-    Cure,
     HoldfastError,
-    InvalidPath,
     InvalidUse,
-    LoginRefused,
-    NotAllowed,
     ReadyTimeout,
     ReplyError,
-    RequestTimeout,
-    ResourceLocked,
 )
 from holdfast.link import Dial, Link, LinkOwner, dial_tcp, transport_error
 from holdfast.message import FieldTable
 from holdfast.observe import Journal, Stats, TransitionStream
 from holdfast.pool import ChannelPool
+from holdfast.protocol.events import Tuning
 from holdfast.protocol.lifecycle import ConnectionEvent, State, Transition, connection_lifecycle
-from holdfast.protocol.session import Plain, Session, Tuning
-from holdfast.protocol.wire import Method
+from holdfast.protocol.session import Plain, Session
 from holdfast.publisher import DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, Publisher
+from holdfast.reconnect import Attempts
+from holdfast.recovery import Recovery
 from holdfast.settings import VERSION, Credentials, CredentialsSource, ReconnectPolicy, Settings
 from holdfast.topology import Entity, Topology
-
-_REFUSALS = (LoginRefused, NotAllowed, InvalidPath)
-
-_LOCKED_GRACE = 5.0
-"""Seconds for which an exclusive queue may be locked by our own earlier link, until the broker has cleaned up."""
-
-_LOCKED_PAUSE = 0.1
 
 T = TypeVar("T")
 
@@ -143,6 +131,7 @@ class Connection(ChannelHost, LinkOwner):
         self._topology = Topology()
         # Dicts, because a set has no order and recovery goes in the order of creation.
         self._channels: dict[Channel, None] = {}
+        self._recovery = Recovery(self, self._topology, self._channels, self._entity_failed)
         self._publishers: set[Publisher] = set()
         self._consumers: set[Consumer] = set()
         self._last_channel_id = 0
@@ -404,51 +393,32 @@ class Connection(ChannelHost, LinkOwner):
             self._end()
 
     async def _keep_connected(self) -> None:
-        policy = self._settings.reconnect
-        failed = 0  # attempts in a row that brought no stable link
-        away_since = anyio.current_time()
-        refused_since: float | None = None
+        attempts = Attempts(
+            self._settings.reconnect,
+            addresses=len(self._addresses),
+            fail_fast=self._fail_fast,
+            random=self._random,
+            now=anyio.current_time(),
+        )
         delay = 0.0
         while True:
             await self._interruptibly(partial(anyio.sleep, delay))
-            if self._is_closing:
+            if self._is_leaving():
                 return
             try:
                 opened_at, error = await self._one_link()
             except HoldfastError as failure:
                 opened_at, error = None, failure
                 self._journal.last_error = failure
-            if self._is_closing or error is None:
+            if self._is_leaving() or error is None:
                 return
-            now = anyio.current_time()
+            delay = attempts.ended(error, opened_at=opened_at, now=anyio.current_time())
             if opened_at is None:
-                failed += 1
                 self._addresses.rotate(-1)
-            else:
-                failed = 0 if now - opened_at >= policy.stable_after else failed + 1
-                away_since = now
-            if opened_at is not None or not isinstance(error, _REFUSALS):
-                refused_since = None
-            elif refused_since is None:
-                refused_since = now
-            if self._is_hopeless(error, None if refused_since is None else now - refused_since):
-                raise error
-            if policy.is_exhausted(failed, now - away_since):
-                text = f"gave up after {failed} attempts and {now - away_since:.1f} s; last error: {error}"
-                raise ConnectionLost(text) from error
-            rounds, rest = divmod(failed, len(self._addresses))
-            delay = 0.0 if rest else policy.delay(rounds, self._random)
-            if opened_at is None:
                 self._journal.retrying(error, str(self._addresses[0]), delay)
 
-    @property
-    def _is_closing(self) -> bool:
+    def _is_leaving(self) -> bool:
         return self.state is State.CLOSING
-
-    def _is_hopeless(self, error: HoldfastError, refused_for: float | None) -> bool:
-        if self.state is State.CONNECTING and self._fail_fast:
-            return error.cure is Cure.CHANGE
-        return refused_for is not None and refused_for >= self._settings.reconnect.refusal_grace
 
     async def _one_link(self) -> tuple[float | None, HoldfastError | None]:
         """Dial, and run the link until it ends.
@@ -486,9 +456,9 @@ class Connection(ChannelHost, LinkOwner):
                     link.abort(ConnectTimeout(f"no handshake within {timeout} s"))
                 # Not interrupted before: RabbitMQ takes no connection.close during the handshake, so leaving then
                 # would be the unexpected close that its log complains of.
-                await self._interruptibly(partial(self._recover, link))
+                await self._interruptibly(partial(self._recovery.run, link))
                 opened_at = self._go_open(link)
-                if self._is_closing and link.is_open:
+                if self._is_leaving() and link.is_open:
                     link.close()
                 await link.wait_over()
         finally:
@@ -513,7 +483,7 @@ class Connection(ChannelHost, LinkOwner):
             raise transport_error(f"connecting to {address}", error) from error
         if dialed:
             return dialed[0]
-        if self._is_closing:
+        if self._is_leaving():
             return None
         raise ConnectTimeout(f"connecting to {address}: no answer within {self._settings.connect_timeout} s")
 
@@ -541,43 +511,11 @@ class Connection(ChannelHost, LinkOwner):
 
     async def _interruptibly(self, work: Callable[[], Awaitable[object]]) -> None:
         """Do what the user's leaving cuts short."""
-        if self._is_closing:
+        if self._is_leaving():
             return
         with anyio.CancelScope() as self._interruptible:
             await work()
         self._interruptible = None
-
-    # --- recovery ---------------------------------------------------------------------------------------------------
-
-    async def _recover(self, link: Link) -> None:
-        try:
-            for part in (self._topology.exchanges, self._topology.queues, self._topology.bindings):
-                await self._declare_again(link, deque(part()))
-            await self._reopen_channels(link)
-        except RequestTimeout as error:
-            link.abort(error)
-
-    async def _declare_again(self, link: Link, entities: deque[Entity]) -> None:
-        def done(_request: Method, reply: Method) -> None:
-            self._topology.declared_again(entities.popleft(), reply)
-
-        locked_until = anyio.current_time() + _LOCKED_GRACE
-        while entities and link.is_open:
-            channel = Channel(self)
-            channel.attach(link)
-            try:
-                await channel.replay([self._topology.request_for(entity) for entity in entities], done)
-            except ConnectionLost:
-                return
-            except ResourceLocked as error:
-                if anyio.current_time() < locked_until:
-                    await anyio.sleep(_LOCKED_PAUSE)
-                else:
-                    self._entity_failed(entities.popleft(), error)
-            except ReplyError as error:
-                self._entity_failed(entities.popleft(), error)
-            else:
-                channel.begin_close()
 
     def _entity_failed(self, entity: Entity, error: ReplyError) -> None:
         self._journal.entity_failed(str(entity), error)
@@ -588,20 +526,6 @@ class Connection(ChannelHost, LinkOwner):
             for consumer in list(self._consumers):
                 if consumer.queue == self._topology.present_name(entity.request.queue):
                     consumer.fail(error)
-
-    async def _reopen_channels(self, link: Link) -> None:
-        while link.is_open:
-            waiting = [one for one in self._channels if one.state in (State.CONNECTING, State.RECONNECTING)]
-            if not waiting:
-                return
-            for channel in waiting:
-                if channel.attachment is None:
-                    try:
-                        channel.attach(link)
-                    except HoldfastError as error:
-                        channel.shut(error)
-            for channel in waiting:
-                await channel.wait_settled()
 
     def _go_open(self, link: Link) -> float | None:
         if link.is_over or not link.is_open or self.state not in (State.CONNECTING, State.RECONNECTING):

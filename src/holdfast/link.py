@@ -20,8 +20,7 @@ from anyio.abc import ByteStream
 from holdfast.errors import HoldfastError, ReplyError, TransportError
 from holdfast.message import Message
 from holdfast.observe import Journal
-from holdfast.protocol.lifecycle import LinkState, Transition
-from holdfast.protocol.session import (
+from holdfast.protocol.events import (
     Blocked,
     ChannelClosed,
     ChannelReleased,
@@ -29,10 +28,11 @@ from holdfast.protocol.session import (
     Ended,
     MethodReceived,
     Opened,
-    Session,
     Stalled,
     Unblocked,
 )
+from holdfast.protocol.lifecycle import LinkState, Transition
+from holdfast.protocol.session import Session
 from holdfast.protocol.wire import Method
 from holdfast.settings import Address
 

@@ -235,6 +235,8 @@ class Settings:
 
 
 def _from_url(url: str) -> tuple[Address, dict[str, object]]:
+    if "#" in url:
+        raise SettingsError("URL: '#' must be percent-encoded (%23), in a password too")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -245,8 +247,6 @@ def _from_url(url: str) -> tuple[Address, dict[str, object]]:
         raise SettingsError(f"URL scheme: {parts.scheme!r} is not 'amqp'{hint}")
     if port == 0:
         raise SettingsError("URL port: 0 is not between 1 and 65535")
-    if parts.fragment:
-        raise SettingsError("URL: '#' must be percent-encoded (%23), in a password too")
     values: dict[str, object] = {}
     if parts.username is not None or parts.password is not None:
         values["credentials"] = Credentials(unquote(parts.username or ""), unquote(parts.password or ""))
@@ -305,4 +305,6 @@ def _check_positive(name: str, value: float) -> None:
 
 def _without_secret(error: ValueError) -> str:
     # urllib quotes the text it could not read, which for a URL with a stray '@' or ':' may be the password.
-    return "port: not a number from 1 to 65535" if "ort" in str(error) else "it cannot be read"
+    if "ort" not in str(error):
+        return "it cannot be read"
+    return "port: not a number from 1 to 65535 (reserved characters in a password must be percent-encoded)"

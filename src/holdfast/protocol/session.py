@@ -2,9 +2,9 @@
 
 Three verbs at the border: :meth:`Session.receive` takes bytes, :meth:`Session.events` gives what they meant,
 :meth:`Session.output` gives the bytes to send. Everything that the protocol decides by itself is decided here: the
-handshake, tuning, channel numbers, which reply belongs to which request, how content is put together, what is
-discarded while a close is under way. What the broker sends out of turn ends the session with a protocol error; it is
-never an exception and never a surprise further up.
+handshake, tuning, heartbeats, both closes, and, in :mod:`holdfast.protocol.channels`, what goes on inside a channel.
+What the broker sends out of turn ends the session with a protocol error; it is never an exception and never a surprise
+further up.
 
 Sources: AMQP 0-9-1 specification, sections 2.2.4 (connection), 2.2.5 (channel), 4.2 (frames), 4.9 (closing); RabbitMQ,
 "AMQP 0-9-1 Errata" and "Extensions".
@@ -12,19 +12,13 @@ Sources: AMQP 0-9-1 specification, sections 2.2.4 (connection), 2.2.5 (channel),
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol
 
 from pamqp import commands
 
 from holdfast.errors import (
     ChannelError,
-    ChannelLimitReached,
     CommandInvalid,
-    ContentTooLarge,
-    FrameError,
     HeartbeatTimeout,
     HoldfastError,
     InvalidTransition,
@@ -33,9 +27,10 @@ from holdfast.errors import (
     ReplyError,
     Side,
     UnexpectedFrame,
-    reply_error,
 )
-from holdfast.message import FieldTable, Message
+from holdfast.message import FieldTable
+from holdfast.protocol.channels import Channels, error_of, unexpected
+from holdfast.protocol.events import Blocked, Ended, Event, Opened, Stalled, Tuning, Unblocked
 from holdfast.protocol.heartbeat import Heartbeat
 from holdfast.protocol.lifecycle import LinkEvent, LinkState, Transition, link_lifecycle
 from holdfast.protocol.wire import (
@@ -48,7 +43,6 @@ from holdfast.protocol.wire import (
     content_frames,
     encode_method,
     field_table,
-    message_from,
     method_name,
 )
 
@@ -62,28 +56,7 @@ CAPABILITIES: FieldTable = {
 }
 """What this client can take; brokers keep to it (RabbitMQ, "Extensions", capabilities)."""
 
-_HIGHEST_CHANNEL = 65535
 _REPLY_SUCCESS = 200
-
-
-class Tuning(NamedTuple):
-    """The limits of a session: AMQP 0-9-1, connection.tune.
-
-    Attributes:
-        channel_max: highest channel number; 0 for no limit.
-        frame_max: largest frame in bytes; 0 for no limit.
-        heartbeat: heartbeat interval in seconds; 0 for none.
-    """
-
-    channel_max: int
-    frame_max: int
-    heartbeat: int
-
-    def agree(self, theirs: Tuning) -> Tuning:
-        """What both sides can accept: the smaller of two values, the other one where one is 0."""
-        return Tuning(
-            *(min(ours, other) if ours and other else ours or other for ours, other in zip(self, theirs, strict=True))
-        )
 
 
 class Mechanism(Protocol):
@@ -114,110 +87,6 @@ class Plain:
 
     def answer(self, challenge: str) -> str:  # noqa: ARG002 - PLAIN has nothing more to say, whatever is asked
         return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The handshake is done."""
-
-    tuning: Tuning
-    server_properties: FieldTable
-
-
-@dataclass(frozen=True, slots=True)
-class MethodReceived:
-    """A method without content on a channel: the reply to the oldest request, or one that came unasked."""
-
-    channel: int
-    method: Method
-    is_reply: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ContentReceived:
-    """A method with its whole content on a channel: basic.deliver, basic.return or basic.get-ok."""
-
-    channel: int
-    method: Method
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelClosed:
-    """A channel was closed for an error, by the broker or because of what the broker sent on it."""
-
-    channel: int
-    error: ReplyError
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelReleased:
-    """A close of ours is complete: the number is free again."""
-
-    channel: int
-
-
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    """The broker stopped reading what is published (RabbitMQ, "Blocked Connections")."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unblocked:
-    """The broker reads again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stalled:
-    """The caller's event loop was late by so many seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The session is over. ``error`` is the one reason; None if we closed it and the broker agreed."""
-
-    error: HoldfastError | None
-
-
-Event: TypeAlias = (
-    Opened
-    | MethodReceived
-    | ContentReceived
-    | ChannelClosed
-    | ChannelReleased
-    | Blocked
-    | Unblocked
-    | Stalled
-    | Ended
-    | Transition
-)
-
-
-class _Channel:
-    """What a session knows of a channel number."""
-
-    __slots__ = ("closing", "expected", "header", "method", "pieces", "received")
-
-    def __init__(self) -> None:
-        self.closing = False
-        self.expected: deque[list[str]] = deque()
-        self.method: Method | None = None
-        self.header: Header | None = None
-        self.pieces: list[bytes] = []
-        self.received = 0
-
-
-_CONTENT_METHODS = (commands.Basic.Deliver, commands.Basic.Return, commands.Basic.GetOk)
-_UNASKED = (
-    commands.Basic.Ack,
-    commands.Basic.Nack,
-    commands.Basic.Cancel,
-    commands.Channel.Flow,
-)
 
 
 class Session:
@@ -254,14 +123,11 @@ class Session:
         self._mechanism = mechanism
         self._virtual_host = virtual_host
         self._client_properties: FieldTable = {**client_properties, "capabilities": CAPABILITIES}
-        self._max_message_size = max_message_size
         self._server_properties: FieldTable = {}
         self._lifecycle = link_lifecycle()
         self._decoder = Decoder(proposal.frame_max)
         self._heartbeat = Heartbeat(0, now)
-        self._channels: dict[int, _Channel] = {}
-        self._free: list[int] = []
-        self._highest = 0
+        self._channels = Channels(self._send, self._emit, max_message_size)
         self._events: list[Event] = []
         self._output: list[bytes] = [PROTOCOL_HEADER]
         self._output_size = len(PROTOCOL_HEADER)
@@ -337,7 +203,7 @@ class Session:
             return float("inf")
         verdict = self._heartbeat.poll(now)
         if verdict.stalled:
-            self._events.append(Stalled(verdict.stalled))
+            self._emit(Stalled(verdict.stalled))
         if verdict.dead:
             silence = 2 * self.tuning.heartbeat
             self._die(HeartbeatTimeout(f"the broker was silent for two heartbeat intervals ({silence} s)"), now)
@@ -359,24 +225,12 @@ class Session:
             ChannelLimitReached: ``channel_max`` channels are open.
         """
         self._require_open("open a channel")
-        if self._free:
-            number = heapq.heappop(self._free)
-        elif self._highest < (self.tuning.channel_max or _HIGHEST_CHANNEL):
-            self._highest += 1
-            number = self._highest
-        else:
-            raise ChannelLimitReached(
-                f"all {self._highest} channels that the connection may have are open (channel_max)"
-            )
-        self._channels[number] = _Channel()
-        self.request(number, commands.Channel.Open())
-        return number
+        return self._channels.open(self.tuning.channel_max)
 
     def close_channel(self, number: int, text: str = "bye") -> None:
         """Send channel.close; what the broker still sends on it is discarded until close-ok."""
         self._require_open("close a channel")
-        self._send(number, commands.Channel.Close(_REPLY_SUCCESS, text, 0, 0))
-        self._channels[number].closing = True
+        self._channels.close(number, text)
 
     def request(self, number: int, method: Method) -> None:
         """Send a method that the broker answers. Answers come in the order of the requests.
@@ -385,8 +239,7 @@ class Session:
             InvalidArgument: AMQP cannot carry an argument; nothing was sent.
         """
         self._require_open(method_name(method))
-        self._send(number, method)
-        self._channels[number].expected.append(method.valid_responses)
+        self._channels.request(number, method)
 
     def send(self, number: int, method: Method) -> None:
         """Send a method that has no answer.
@@ -412,20 +265,20 @@ class Session:
         channel, payload = frame
         if channel:
             if self.state is LinkState.OPEN:
-                self._handle_channel(channel, payload)
+                self._channels.receive(channel, payload)
             elif self.state is not LinkState.CLOSING:
-                raise _unexpected(ChannelError, f"a frame on channel {channel} before connection.open-ok")
+                raise unexpected(ChannelError, f"a frame on channel {channel} before connection.open-ok")
         elif isinstance(payload, Method):
             self._handle_connection(payload, now)
         elif isinstance(payload, Header | bytes):
-            raise _unexpected(UnexpectedFrame, "content on channel 0")
+            raise unexpected(UnexpectedFrame, "content on channel 0")
 
     def _handle_connection(self, method: Method, now: float) -> None:
         if isinstance(method, commands.Connection.Close):
             self._closed_by_broker(method, now)
         elif isinstance(method, commands.Connection.CloseOk):
             self._advance(LinkEvent.CLOSED, method, now, only_from=LinkState.CLOSING)
-            self._events.append(Ended(None))
+            self._emit(Ended(None))
         elif self.state is LinkState.CLOSING:
             return
         elif isinstance(method, commands.Connection.Start):
@@ -437,15 +290,15 @@ class Session:
             self._tune(method, now)
         elif isinstance(method, commands.Connection.OpenOk):
             self._advance(LinkEvent.OPENED, method, now)
-            self._events.append(Opened(self.tuning, self._server_properties))
+            self._emit(Opened(self.tuning, self._server_properties))
         elif isinstance(method, commands.Connection.Blocked) and self.state is LinkState.OPEN:
             self.blocked = method.reason
-            self._events.append(Blocked(method.reason))
+            self._emit(Blocked(method.reason))
         elif isinstance(method, commands.Connection.Unblocked) and self.state is LinkState.OPEN:
             self.blocked = None
-            self._events.append(Unblocked())
+            self._emit(Unblocked())
         else:
-            raise _unexpected(CommandInvalid, f"{method_name(method)} in state {self.state.name}")
+            raise unexpected(CommandInvalid, f"{method_name(method)} in state {self.state.name}")
 
     def _start(self, method: commands.Connection.Start, now: float) -> None:
         self._advance(LinkEvent.STARTED, method, now)
@@ -478,104 +331,13 @@ class Session:
     def _closed_by_broker(self, method: commands.Connection.Close, now: float) -> None:
         logging_in = self.state in (LinkState.AWAITING_TUNE, LinkState.AWAITING_START)
         ours = self.state is LinkState.CLOSING
-        error = _error_of(method)
+        error = error_of(method)
         if logging_in and error.code == LoginRefused.code:
             error = LoginRefused(method.reply_text)
         self._send(0, commands.Connection.CloseOk())
         self._fire(LinkEvent.CLOSED, now, reason=None if ours else str(error))
         # Two closes that cross are a close of ours that the broker agreed to.
-        self._events.append(Ended(None if ours else error))
-
-    def _handle_channel(self, number: int, payload: object) -> None:
-        channel = self._channels.get(number)
-        if channel is None:
-            raise _unexpected(ChannelError, f"a frame on channel {number}, which is not open")
-        if isinstance(payload, Method):
-            self._handle_method(number, channel, payload)
-        elif channel.closing:
-            return
-        elif isinstance(payload, Header):
-            self._handle_header(number, channel, payload)
-        elif isinstance(payload, bytes):
-            self._handle_body(number, channel, payload)
-
-    def _handle_method(self, number: int, channel: _Channel, method: Method) -> None:
-        if isinstance(method, commands.Channel.Close):
-            error = _error_of(method)
-            self._send(number, commands.Channel.CloseOk())
-            if channel.closing:
-                # The broker's close crossed ours. It answers ours as well, so the number stays taken until then.
-                return
-            self._release(number)
-            self._events.append(ChannelClosed(number, error))
-        elif isinstance(method, commands.Channel.CloseOk):
-            if not channel.closing:
-                raise _unexpected(CommandInvalid, f"channel.close-ok on channel {number}, which nobody closed")
-            self._release(number)
-            self._events.append(ChannelReleased(number))
-        elif channel.closing:
-            return
-        elif channel.method is not None:
-            raise _unexpected(
-                UnexpectedFrame,
-                f"{method_name(method)} on channel {number} inside the content of {method_name(channel.method)}",
-            )
-        elif isinstance(method, commands.Basic.GetOk):
-            self._take_expected(number, channel, method)
-            channel.method = method
-        elif isinstance(method, _CONTENT_METHODS):
-            channel.method = method
-        elif isinstance(method, _UNASKED):
-            if isinstance(method, commands.Channel.Flow):
-                self._send(number, commands.Channel.FlowOk(method.active))
-            self._events.append(MethodReceived(number, method, is_reply=False))
-        else:
-            self._take_expected(number, channel, method)
-            self._events.append(MethodReceived(number, method, is_reply=True))
-
-    def _take_expected(self, number: int, channel: _Channel, method: Method) -> None:
-        if not channel.expected or method.name not in channel.expected[0]:
-            raise _unexpected(
-                CommandInvalid, f"{method_name(method)} on channel {number} answers nothing that was asked"
-            )
-        channel.expected.popleft()
-
-    def _handle_header(self, number: int, channel: _Channel, header: Header) -> None:
-        if channel.method is None or channel.header is not None:
-            raise _unexpected(UnexpectedFrame, f"a content header on channel {number} that belongs to no method")
-        if header.body_size > self._max_message_size:
-            text = f"a message of {header.body_size} bytes, but max_message_size is {self._max_message_size}"
-            self._send(number, commands.Channel.Close(ContentTooLarge.code, text, 0, 0))
-            channel.closing = True
-            error = ContentTooLarge(text, method=method_name(channel.method), found_by=Side.CLIENT)
-            self._events.append(ChannelClosed(number, error))
-            return
-        channel.header = header
-        if header.body_size == 0:
-            self._finish_content(number, channel)
-
-    def _handle_body(self, number: int, channel: _Channel, piece: bytes) -> None:
-        if channel.header is None:
-            raise _unexpected(UnexpectedFrame, f"a body frame on channel {number} that belongs to no content header")
-        channel.received += len(piece)
-        if channel.received > channel.header.body_size:
-            raise _unexpected(
-                FrameError,
-                f"{channel.received} bytes of body on channel {number}, but {channel.header.body_size} announced",
-            )
-        channel.pieces.append(piece)
-        if channel.received == channel.header.body_size:
-            self._finish_content(number, channel)
-
-    def _finish_content(self, number: int, channel: _Channel) -> None:
-        method, header = channel.method, channel.header
-        if method is None or header is None:
-            raise _unexpected(UnexpectedFrame, f"content on channel {number} without method or header")
-        body = channel.pieces[0] if len(channel.pieces) == 1 else b"".join(channel.pieces)
-        channel.method = channel.header = None
-        channel.pieces = []
-        channel.received = 0
-        self._events.append(ContentReceived(number, method, message_from(header.properties, body)))
+        self._emit(Ended(None if ours else error))
 
     # --- endings and small change -----------------------------------------------------------------------------------
 
@@ -587,23 +349,22 @@ class Session:
 
     def _die(self, error: HoldfastError, now: float) -> None:
         self._fire(LinkEvent.DIED, now, reason=str(error))
-        self._events.append(Ended(error))
+        self._emit(Ended(error))
 
     def _advance(self, event: LinkEvent, method: Method, now: float, *, only_from: LinkState | None = None) -> None:
         if only_from is not None and self.state is not only_from:
-            raise _unexpected(CommandInvalid, f"{method_name(method)} in state {self.state.name}")
+            raise unexpected(CommandInvalid, f"{method_name(method)} in state {self.state.name}")
         try:
             self._fire(event, now)
         except InvalidTransition as refused:
-            raise _unexpected(CommandInvalid, f"{method_name(method)} in state {self.state.name}") from refused
+            raise unexpected(CommandInvalid, f"{method_name(method)} in state {self.state.name}") from refused
 
     def _fire(self, event: LinkEvent, now: float, *, reason: str | None = None) -> None:
         source = self._lifecycle.fire(event)
-        self._events.append(Transition(self._name, source, event, self._lifecycle.state, now, reason, self._number))
+        self._emit(Transition(self._name, source, event, self._lifecycle.state, now, reason, self._number))
 
-    def _release(self, number: int) -> None:
-        del self._channels[number]
-        heapq.heappush(self._free, number)
+    def _emit(self, event: Event) -> None:
+        self._events.append(event)
 
     def _require_open(self, purpose: str) -> None:
         if self.state is not LinkState.OPEN:
@@ -616,15 +377,3 @@ class Session:
         self._output.extend(frames)
         self._output_size += sum(map(len, frames))
         self.frames_sent += len(frames)
-
-
-def _unexpected(error: type[ReplyError], text: str) -> ReplyError:
-    return error(text, found_by=Side.CLIENT)
-
-
-def _error_of(close: commands.Connection.Close | commands.Channel.Close) -> ReplyError:
-    culprit = None
-    if close.class_id:
-        known = commands.INDEX_MAPPING.get(close.class_id << 16 | (close.method_id or 0))
-        culprit = method_name(known()) if known else f"method {close.class_id}.{close.method_id}"
-    return reply_error(close.reply_code or 0, close.reply_text, method=culprit)

@@ -1,0 +1,209 @@
+"""What a session knows of its channels: numbers, which reply belongs to which request, how content is put together.
+
+A number is taken by channel.open and free again after close-ok, ours or theirs. Between our channel.close and its
+close-ok whatever else arrives on the number is discarded (AMQP 0-9-1, 4.9 and 2.2.5). Content is a method, a header and
+as many body frames as the header announces (4.2.6), with nothing of the same channel in between.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+
+from pamqp import commands
+
+from holdfast.errors import (
+    ChannelError,
+    ChannelLimitReached,
+    CommandInvalid,
+    ContentTooLarge,
+    FrameError,
+    ReplyError,
+    Side,
+    UnexpectedFrame,
+    reply_error,
+)
+from holdfast.protocol.events import ChannelClosed, ChannelReleased, ContentReceived, Event, MethodReceived
+from holdfast.protocol.wire import Header, Method, Payload, message_from, method_name
+
+_HIGHEST = 65535
+_REPLY_SUCCESS = 200
+_CONTENT_METHODS = (commands.Basic.Deliver, commands.Basic.Return, commands.Basic.GetOk)
+_UNASKED = (commands.Basic.Ack, commands.Basic.Nack, commands.Basic.Cancel, commands.Channel.Flow)
+
+
+class _Channel:
+    """One number in use."""
+
+    __slots__ = ("closing", "expected", "header", "method", "pieces", "received")
+
+    def __init__(self) -> None:
+        self.closing = False
+        self.expected: deque[list[str]] = deque()
+        """For each request, oldest first, the names of the methods that answer it."""
+        self.method: Method | None = None
+        """The method whose content is coming in."""
+        self.header: Header | None = None
+        self.pieces: list[bytes] = []
+        self.received = 0
+
+
+class Channels:
+    """The channels of one session.
+
+    Args:
+        send: writes a method on a channel.
+        emit: tells an event.
+        max_message_size: the largest body accepted, in bytes.
+    """
+
+    def __init__(
+        self, send: Callable[[int, Method], None], emit: Callable[[Event], None], max_message_size: int
+    ) -> None:
+        self._send = send
+        self._emit = emit
+        self._max_message_size = max_message_size
+        self._channels: dict[int, _Channel] = {}
+        self._free: list[int] = []
+        self._highest = 0
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def open(self, channel_max: int) -> int:
+        """Send channel.open on the lowest free number.
+
+        Raises:
+            ChannelLimitReached: ``channel_max`` channels are open; 0 stands for as many as AMQP can number.
+        """
+        if self._free:
+            number = heapq.heappop(self._free)
+        elif self._highest < (channel_max or _HIGHEST):
+            self._highest += 1
+            number = self._highest
+        else:
+            raise ChannelLimitReached(f"all {self._highest} channels that the connection may have are open")
+        self._channels[number] = _Channel()
+        self.request(number, commands.Channel.Open())
+        return number
+
+    def close(self, number: int, text: str) -> None:
+        """Send channel.close; the number is free again after close-ok."""
+        self._send(number, commands.Channel.Close(_REPLY_SUCCESS, text, 0, 0))
+        self._channels[number].closing = True
+
+    def request(self, number: int, method: Method) -> None:
+        """Send a method that the broker answers."""
+        self._send(number, method)
+        self._channels[number].expected.append(method.valid_responses)
+
+    def receive(self, number: int, payload: Payload) -> None:
+        """Take a frame.
+
+        Raises:
+            ReplyError: it cannot be at this place.
+        """
+        channel = self._channels.get(number)
+        if channel is None:
+            raise unexpected(ChannelError, f"a frame on channel {number}, which is not open")
+        if isinstance(payload, Method):
+            self._method(number, channel, payload)
+        elif channel.closing:
+            return
+        elif isinstance(payload, Header):
+            self._header(number, channel, payload)
+        elif isinstance(payload, bytes):
+            self._body(number, channel, payload)
+
+    def _method(self, number: int, channel: _Channel, method: Method) -> None:
+        if isinstance(method, commands.Channel.Close):
+            self._send(number, commands.Channel.CloseOk())
+            # If it crossed ours, the broker answers ours as well, so the number stays taken until then.
+            if not channel.closing:
+                self._release(number)
+                self._emit(ChannelClosed(number, error_of(method)))
+        elif isinstance(method, commands.Channel.CloseOk):
+            if not channel.closing:
+                raise unexpected(CommandInvalid, f"channel.close-ok on channel {number}, which nobody closed")
+            self._release(number)
+            self._emit(ChannelReleased(number))
+        elif channel.closing:
+            return
+        elif channel.method is not None:
+            raise unexpected(
+                UnexpectedFrame,
+                f"{method_name(method)} on channel {number} inside the content of {method_name(channel.method)}",
+            )
+        elif isinstance(method, _CONTENT_METHODS):
+            if isinstance(method, commands.Basic.GetOk):
+                self._answer(number, channel, method)
+            channel.method = method
+        elif isinstance(method, _UNASKED):
+            if isinstance(method, commands.Channel.Flow):
+                self._send(number, commands.Channel.FlowOk(method.active))
+            self._emit(MethodReceived(number, method, is_reply=False))
+        else:
+            self._answer(number, channel, method)
+            self._emit(MethodReceived(number, method, is_reply=True))
+
+    def _answer(self, number: int, channel: _Channel, method: Method) -> None:
+        if not channel.expected or method.name not in channel.expected[0]:
+            raise unexpected(
+                CommandInvalid, f"{method_name(method)} on channel {number} answers nothing that was asked"
+            )
+        channel.expected.popleft()
+
+    def _header(self, number: int, channel: _Channel, header: Header) -> None:
+        if channel.method is None or channel.header is not None:
+            raise unexpected(UnexpectedFrame, f"a content header on channel {number} that belongs to no method")
+        if header.body_size > self._max_message_size:
+            text = f"a message of {header.body_size} bytes, but max_message_size is {self._max_message_size}"
+            self._send(number, commands.Channel.Close(ContentTooLarge.code, text, 0, 0))
+            channel.closing = True
+            error = ContentTooLarge(text, method=method_name(channel.method), found_by=Side.CLIENT)
+            self._emit(ChannelClosed(number, error))
+            return
+        channel.header = header
+        self._finish_if_complete(number, channel)
+
+    def _body(self, number: int, channel: _Channel, piece: bytes) -> None:
+        if channel.header is None:
+            raise unexpected(UnexpectedFrame, f"a body frame on channel {number} that belongs to no content header")
+        channel.received += len(piece)
+        if channel.received > channel.header.body_size:
+            raise unexpected(
+                FrameError,
+                f"{channel.received} bytes of body on channel {number}, but {channel.header.body_size} announced",
+            )
+        if piece:  # AMQP allows empty body frames; kept, a stream of them would grow without end
+            channel.pieces.append(piece)
+        self._finish_if_complete(number, channel)
+
+    def _finish_if_complete(self, number: int, channel: _Channel) -> None:
+        method, header = channel.method, channel.header
+        if method is None or header is None or channel.received < header.body_size:
+            return
+        body = channel.pieces[0] if len(channel.pieces) == 1 else b"".join(channel.pieces)
+        channel.method = channel.header = None
+        channel.pieces = []
+        channel.received = 0
+        self._emit(ContentReceived(number, method, message_from(header.properties, body)))
+
+    def _release(self, number: int) -> None:
+        del self._channels[number]
+        heapq.heappush(self._free, number)
+
+
+def unexpected(error: type[ReplyError], text: str) -> ReplyError:
+    """The error for something that the broker may not send."""
+    return error(text, found_by=Side.CLIENT)
+
+
+def error_of(close: commands.Connection.Close | commands.Channel.Close) -> ReplyError:
+    """The error that a close of the broker's carries."""
+    culprit = None
+    if close.class_id:
+        known = commands.INDEX_MAPPING.get(close.class_id << 16 | (close.method_id or 0))
+        culprit = method_name(known()) if known else f"method {close.class_id}.{close.method_id}"
+    return reply_error(close.reply_code or 0, close.reply_text, method=culprit)

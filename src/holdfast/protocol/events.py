@@ -1,0 +1,112 @@
+"""What a session tells: values, in the order in which they happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from holdfast.errors import HoldfastError, ReplyError
+from holdfast.message import FieldTable, Message
+from holdfast.protocol.lifecycle import Transition
+from holdfast.protocol.wire import Method
+
+
+class Tuning(NamedTuple):
+    """The limits of a session: AMQP 0-9-1, connection.tune.
+
+    Attributes:
+        channel_max: highest channel number; 0 for no limit.
+        frame_max: largest frame in bytes; 0 for no limit.
+        heartbeat: heartbeat interval in seconds; 0 for none.
+    """
+
+    channel_max: int
+    frame_max: int
+    heartbeat: int
+
+    def agree(self, theirs: Tuning) -> Tuning:
+        """What both sides can accept: the smaller of two values, the other one where one is 0."""
+        return Tuning(
+            *(min(ours, other) if ours and other else ours or other for ours, other in zip(self, theirs, strict=True))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The handshake is done."""
+
+    tuning: Tuning
+    server_properties: FieldTable
+
+
+@dataclass(frozen=True, slots=True)
+class MethodReceived:
+    """A method without content on a channel: the reply to the oldest request, or one that came unasked."""
+
+    channel: int
+    method: Method
+    is_reply: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ContentReceived:
+    """A method with its whole content on a channel: basic.deliver, basic.return or basic.get-ok."""
+
+    channel: int
+    method: Method
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelClosed:
+    """A channel was closed for an error, by the broker or because of what the broker sent on it."""
+
+    channel: int
+    error: ReplyError
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelReleased:
+    """A close of ours is complete: the number is free again."""
+
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """The broker stopped reading what is published (RabbitMQ, "Blocked Connections")."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unblocked:
+    """The broker reads again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """The caller's event loop was late by so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The session is over. ``error`` is the one reason; None if we closed it and the broker agreed."""
+
+    error: HoldfastError | None
+
+
+Event: TypeAlias = (
+    Opened
+    | MethodReceived
+    | ContentReceived
+    | ChannelClosed
+    | ChannelReleased
+    | Blocked
+    | Unblocked
+    | Stalled
+    | Ended
+    | Transition
+)

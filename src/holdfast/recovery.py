@@ -1,0 +1,98 @@
+"""Bringing a new link into the state that the last one had.
+
+In this order: exchanges, queues, bindings; then every channel, with its qos, confirm mode and consumers. Requests of a
+step are sent one behind the other, without waiting in between. What the broker refuses to declare again fails those who
+need it, with that error; the rest goes on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import anyio
+
+from holdfast.channel import Channel, ChannelHost
+from holdfast.errors import ConnectionLost, HoldfastError, ReplyError, RequestTimeout, ResourceLocked
+from holdfast.link import Link
+from holdfast.protocol.lifecycle import State
+from holdfast.protocol.wire import Method
+from holdfast.topology import Entity, Topology
+
+_LOCKED_GRACE = 5.0
+"""Seconds for which an exclusive queue may be locked by our own earlier link, until the broker has cleaned up."""
+
+_LOCKED_PAUSE = 0.1
+
+
+class Recovery:
+    """Recovers a connection on one link after the other.
+
+    Args:
+        host: the connection, for the channel that declares.
+        topology: what to declare.
+        channels: what to reopen, in this order; may grow meanwhile.
+        entity_failed: told of what the broker refused to declare.
+    """
+
+    def __init__(
+        self,
+        host: ChannelHost,
+        topology: Topology,
+        channels: Mapping[Channel, None],
+        entity_failed: Callable[[Entity, ReplyError], None],
+    ) -> None:
+        self._host = host
+        self._topology = topology
+        self._channels = channels
+        self._entity_failed = entity_failed
+
+    async def run(self, link: Link) -> None:
+        """Recover on ``link``. Returns early when the link ends; ends it when the broker does not answer."""
+        try:
+            await self._declare(link)
+            await self._reopen(link)
+        except RequestTimeout as error:
+            link.abort(error)
+
+    async def _declare(self, link: Link) -> None:
+        channel: Channel | None = None
+        locked_until = anyio.current_time() + _LOCKED_GRACE
+        for part in (self._topology.exchanges, self._topology.queues, self._topology.bindings):
+            entities = deque(part())
+            while entities and link.is_open:
+                if channel is None:
+                    channel = Channel(self._host)
+                    channel.attach(link)
+                try:
+                    await self._replay(channel, entities)
+                except ConnectionLost:
+                    return
+                except ReplyError as error:
+                    channel = None  # the broker closed it; what is left in entities was not done
+                    if isinstance(error, ResourceLocked) and anyio.current_time() < locked_until:
+                        await anyio.sleep(_LOCKED_PAUSE)
+                    else:
+                        self._entity_failed(entities.popleft(), error)
+        if channel is not None:
+            channel.begin_close()
+
+    async def _replay(self, channel: Channel, entities: deque[Entity]) -> None:
+        def done(_request: Method, reply: Method) -> None:
+            self._topology.declared_again(entities.popleft(), reply)
+
+        await channel.replay([self._topology.request_for(entity) for entity in entities], done)
+
+    async def _reopen(self, link: Link) -> None:
+        while link.is_open:
+            waiting = [one for one in self._channels if one.state in (State.CONNECTING, State.RECONNECTING)]
+            if not waiting:
+                return
+            for channel in waiting:
+                if channel.attachment is None:
+                    try:
+                        channel.attach(link)
+                    except HoldfastError as error:
+                        channel.shut(error)
+            for channel in waiting:
+                await channel.wait_settled()

@@ -1,0 +1,35 @@
+"""What ``import holdfast`` gives, and what it does not drag in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import holdfast
+
+
+def test_all_is_sorted_and_every_name_exists() -> None:
+    names = [name for name in holdfast.__all__ if not name.startswith("_")]
+    assert sorted(names) == names
+    assert all(hasattr(holdfast, name) for name in holdfast.__all__)
+
+
+def test_nothing_public_is_left_out_of_all() -> None:
+    public = {
+        name
+        for name, value in vars(holdfast).items()
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith("holdfast.")
+    }
+    assert public <= set(holdfast.__all__)
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert holdfast.__version__ == version("holdfast")
+
+
+def test_import_brings_neither_an_event_loop_nor_an_extra() -> None:
+    unwanted = {"asyncio", "trio", "rich", "hypercorn", "holdfast.cli", "holdfast.testing", "holdfast.diagrams"}
+    script = "import sys, holdfast; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()  # noqa: S603 - our own interpreter
+    assert unwanted.isdisjoint(loaded)

@@ -1,0 +1,169 @@
+"""URLs, environment and arguments: what is right is understood, what is wrong is named, and no secret is shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast import Address, Credentials, Settings, SettingsError
+
+SECRET = "s3cr3t-w0rd"
+
+
+def parse(*urls: str) -> Settings:
+    return Settings.from_urls(urls, environment={})
+
+
+def test_url_with_every_part() -> None:
+    settings = parse(
+        "amqp://me:p%40ss@broker.example:5673/my%2Fvhost?heartbeat=30&connection_timeout=2500&channel_max=7&name=x"
+    )
+    assert settings.addresses == (Address("broker.example", 5673),)
+    assert settings.credentials == Credentials("me", "p@ss")
+    assert settings.virtual_host == "my/vhost"
+    assert (settings.heartbeat, settings.connect_timeout, settings.channel_max, settings.name) == (30, 2.5, 7, "x")
+
+
+def test_bare_url_has_the_defaults_of_rabbitmq() -> None:
+    assert parse("amqp://") == Settings()
+    assert parse("amqp:///") == Settings()
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+def test_empty_path_means_the_default_virtual_host(path: str) -> None:
+    assert parse(f"amqp://host{path}").virtual_host == "/"
+
+
+def test_ipv6_address() -> None:
+    assert parse("amqp://[::1]:5673").addresses == (Address("::1", 5673),)
+    assert str(Address("::1", 5673)) == "[::1]:5673"
+
+
+def test_several_urls_give_their_addresses_in_order() -> None:
+    settings = parse("amqp://u:p@a/v", "amqp://u:p@b:1/v")
+    assert settings.addresses == (Address("a", 5672), Address("b", 1))
+
+
+def test_several_urls_must_agree_in_the_rest() -> None:
+    with pytest.raises(SettingsError, match="number 2 differs from the first in virtual_host"):
+        parse("amqp://a/v", "amqp://b/w")
+
+
+def test_no_url_at_all_is_refused() -> None:
+    with pytest.raises(SettingsError, match="at least one"):
+        parse()
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("http://host", "scheme"),
+        ("host:5672", "scheme"),
+        ("amqps://host", "TLS"),
+        ("amqp://host:0", "port"),
+        ("amqp://host:70000", "port"),
+        (f"amqp://user:{SECRET}:x@host:port", "port"),
+        ("amqp://[::1", "cannot be read"),
+        (f"amqp://user:{SECRET}#@host", "#"),
+        ("amqp://host/a/b", "%2F"),
+        ("amqp://host/?heartbeat=-1", "heartbeat"),
+        ("amqp://host/?heartbeat=1.5", "heartbeat"),
+        ("amqp://host/?heartbeat=70000", "heartbeat"),
+        ("amqp://host/?heartbeat=", "heartbeat"),
+        ("amqp://host/?connection_timeout=0", "connection_timeout"),
+        ("amqp://host/?channel_max=x", "channel_max"),
+        ("amqp://host/?hartbeat=1", "hartbeat"),
+        (f"amqp://host/{'v' * 256}", "virtual_host"),
+    ],
+)
+def test_a_wrong_part_of_a_url_is_named(url: str, named: str) -> None:
+    with pytest.raises(SettingsError, match=named) as caught:
+        parse(url)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@given(st.text())
+def test_any_text_is_a_url_or_a_settings_error(text: str) -> None:
+    for url in (text, f"amqp://{text}", f"amqp://u:{SECRET}@{text}", f"amqp://host/?{text}"):
+        try:
+            parse(url)
+        except SettingsError as error:
+            assert SECRET not in str(error)
+
+
+def test_environment_variables_one_by_one() -> None:
+    settings = Settings.from_environment(
+        {
+            "RABBITMQ_HOST": "rabbit",
+            "RABBITMQ_PORT": "5673",
+            "RABBITMQ_USER": "me",
+            "RABBITMQ_PASSWORD": SECRET,
+            "RABBITMQ_VHOST": "market",
+            "RABBITMQ_HEARTBEAT": "15",
+        }
+    )
+    assert settings.addresses == (Address("rabbit", 5673),)
+    assert settings.credentials == Credentials("me", SECRET)
+    assert (settings.virtual_host, settings.heartbeat) == ("market", 15)
+
+
+def test_empty_environment_has_the_defaults() -> None:
+    assert Settings.from_environment({}) == Settings()
+
+
+def test_url_in_the_environment_comes_before_the_single_variables() -> None:
+    settings = Settings.from_environment({"RABBITMQ_URL": "amqp://a/", "RABBITMQ_HOST": "b"})
+    assert settings.addresses == (Address("a", 5672),)
+
+
+def test_heartbeat_of_the_url_comes_before_the_environment() -> None:
+    assert Settings.from_urls("amqp://a/?heartbeat=9", environment={"RABBITMQ_HEARTBEAT": "15"}).heartbeat == 9
+    assert Settings.from_urls("amqp://a/", environment={"RABBITMQ_HEARTBEAT": "15"}).heartbeat == 15
+    assert Settings.from_urls("amqp://a/", environment={}).heartbeat == 60
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"RABBITMQ_PORT": "http"}, "RABBITMQ_PORT"),
+        ({"RABBITMQ_PORT": "0"}, "RABBITMQ_PORT"),
+        ({"RABBITMQ_HEARTBEAT": "soon"}, "RABBITMQ_HEARTBEAT"),
+        ({"RABBITMQ_URL": f"amqp://u:{SECRET}@h:x"}, "RABBITMQ_URL"),
+        ({"RABBITMQ_URL": "amqp://h", "RABBITMQ_HEARTBEAT": "soon"}, "^RABBITMQ_HEARTBEAT"),
+    ],
+)
+def test_a_wrong_variable_is_named(variables: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named) as caught:
+        Settings.from_environment(variables)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("heartbeat", -1),
+        ("heartbeat", 1.5),
+        ("heartbeat", True),
+        ("channel_max", 65536),
+        ("frame_max", 4096),
+        ("max_message_size", -1),
+        ("connect_timeout", 0),
+        ("close_timeout", float("inf")),
+        ("request_timeout", float("nan")),
+        ("addresses", ()),
+        ("name", "n" * 256),
+    ],
+)
+def test_a_wrong_value_is_named(name: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=name):
+        replace(Settings(), **{name: value})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_password_is_in_no_repr() -> None:
+    settings = parse(f"amqp://me:{SECRET}@host")
+    assert SECRET not in repr(settings)
+    assert SECRET not in repr(settings.credentials)
