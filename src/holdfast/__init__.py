@@ -52,6 +52,7 @@ from holdfast.link import Dial
 from holdfast.message import Delivery, FieldTable, FieldValue, Message, Properties
 from holdfast.observe import Stats, TransitionStream
 from holdfast.pool import ChannelPool
+from holdfast.protocol.events import Tuning
 from holdfast.protocol.lifecycle import ChannelEvent, ConnectionEvent, LinkEvent, LinkState, State, Transition
 from holdfast.publisher import Publication, Publisher, Receipt
 from holdfast.settings import VERSION, Address, Credentials, ReconnectPolicy, Settings
@@ -126,6 +127,7 @@ __all__ = [
     "Transition",
     "TransitionStream",
     "TransportError",
+    "Tuning",
     "UnexpectedFrame",
     "Unroutable",
     "__version__",

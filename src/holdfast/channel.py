@@ -207,6 +207,7 @@ class Channel:
         self._requests: deque[_Request] = deque()
         self._prefetch: int | None = None
         self._error: HoldfastError | None = None
+        self._is_registered = False
         self.attachment: Attachment | None = None
         """Where the channel is now; None while it is on no link."""
 
@@ -490,6 +491,9 @@ class Channel:
 
     def register(self) -> None:
         """Begin to live: the connection opens the channel when it can, and after every reconnect."""
+        if self._is_registered:
+            raise InvalidUse("a channel is entered once; make a new one with connection.channel()")
+        self._is_registered = True
         self._host.register(self)
 
     async def wait_open(self) -> None:
@@ -677,6 +681,8 @@ class Channel:
     async def _until_answered(
         self, method: Method, on_reply: Callable[[Method], None] | None, *, repeat: bool
     ) -> _Request:
+        if not self._is_registered:
+            raise InvalidUse("a channel works inside its block: async with connection.channel() as channel")
         while True:
             await self.wait_open()
             request = self._send(method, on_reply)

@@ -137,6 +137,8 @@ class Connection(ChannelHost, LinkOwner):
         self._last_channel_id = 0
         self._link: Link | None = None
         self._link_number = 0
+        self._tuning: Tuning | None = None
+        self._server_properties: FieldTable = {}
         self._blocked_since: float | None = None
         self._past_traffic = (0, 0, 0, 0)
         self._failure: Exception | None = None
@@ -183,6 +185,7 @@ class Connection(ChannelHost, LinkOwner):
         Leaving the block does it as well. Takes ``close_timeout`` seconds at most, may be called from anywhere and more
         than once, and is not interrupted by a cancellation.
         """
+        self._require_entered()
         with anyio.CancelScope(shield=True):
             self._begin_close()
             with anyio.move_on_after(self._settings.close_timeout):
@@ -199,12 +202,15 @@ class Connection(ChannelHost, LinkOwner):
             raise
 
     async def _leave(self) -> None:
-        tasks = self._tasks
-        if tasks is None:
-            raise InvalidUse("the connection was never entered")
+        tasks = self._require_entered()
         await self.aclose()
         # Nothing of the user's is passed in: what the block raised leaves it as itself, not in an exception group.
         await tasks.__aexit__(None, None, None)
+
+    def _require_entered(self) -> anyio.abc.TaskGroup:
+        if self._tasks is None:
+            raise InvalidUse("a connection works inside its block: async with connect(...) as connection")
+        return self._tasks
 
     # --- what the user asks -----------------------------------------------------------------------------------------
 
@@ -237,6 +243,16 @@ class Connection(ChannelHost, LinkOwner):
             frames_received=traffic[3],
         )
 
+    @property
+    def tuning(self) -> Tuning | None:
+        """The limits agreed with the broker at the last handshake; None before the first."""
+        return self._tuning
+
+    @property
+    def server_properties(self) -> FieldTable:
+        """What the broker said of itself at the last handshake (product, version, capabilities); empty before it."""
+        return self._server_properties
+
     def transitions(self) -> TransitionStream:
         """The transitions of the connection, its links and its channels, from now until the connection is closed."""
         return self._journal.stream()
@@ -251,6 +267,7 @@ class Connection(ChannelHost, LinkOwner):
             ReadyTimeout: it was not ready in time; ``__cause__`` is the last error that kept it from being so.
             ConnectionClosed: it is closed.
         """
+        self._require_entered()
         with anyio.move_on_after(timeout):
             while self.state not in (State.OPEN, State.BLOCKED):
                 self._raise_if_closed()
@@ -262,6 +279,7 @@ class Connection(ChannelHost, LinkOwner):
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed, for whatever reason."""
+        self._require_entered()
         while self.state is not State.CLOSED:
             await self._changed.wait()
 
@@ -349,6 +367,7 @@ class Connection(ChannelHost, LinkOwner):
         return self._last_channel_id
 
     def register(self, channel: Channel) -> None:
+        self._require_entered()
         self._raise_if_closed()
         link = self._link
         # Decided without an await: before is_ready the supervisor attaches what is registered, after it we do.
@@ -360,6 +379,10 @@ class Connection(ChannelHost, LinkOwner):
         self._channels.pop(channel, None)
 
     # --- what the link tells ----------------------------------------------------------------------------------------
+
+    def on_link_opened(self, tuning: Tuning, server_properties: FieldTable) -> None:
+        self._tuning = tuning
+        self._server_properties = server_properties
 
     def on_link_blocked(self, reason: str) -> None:
         if self.state is State.OPEN:

@@ -17,7 +17,7 @@ import anyio
 from pamqp import commands
 
 from holdfast.channel import Attachment, Channel, ChannelOwner, Queue, Recorder
-from holdfast.errors import ConsumerCancelled, HoldfastError, InvalidArgument, ReplyError
+from holdfast.errors import ConsumerCancelled, HoldfastError, InvalidArgument, InvalidUse, ReplyError
 from holdfast.link import Link
 from holdfast.message import Delivery, FieldTable, Message
 from holdfast.protocol.wire import Method, build, field_table
@@ -83,11 +83,15 @@ class Consumer(ChannelOwner):
         self._waiting: deque[Delivery] = deque()
         self._news = anyio.Event()
         self._error: HoldfastError | None = None
+        self._has_been_entered = False
         self._is_closed = False
         self._paused: Link | None = None
         self._channel = new_channel(self)
 
     async def __aenter__(self) -> Self:
+        if self._has_been_entered:
+            raise InvalidUse("a consumer is entered once; make a new one with connection.consumer()")
+        self._has_been_entered = True
         self._registry.add(self)
         try:
             await self._channel.open()
@@ -111,6 +115,8 @@ class Consumer(ChannelOwner):
         return self
 
     async def __anext__(self) -> Delivery:
+        if not self._has_been_entered:
+            raise InvalidUse("a consumer works inside its block: async with connection.consumer(...) as consumer")
         while not self._waiting:
             self._resume_reading()
             if self._error is not None:

@@ -10,7 +10,6 @@ an await between: first the connection, then every channel on it.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeAlias
 
@@ -18,7 +17,7 @@ import anyio
 from anyio.abc import ByteStream
 
 from holdfast.errors import HoldfastError, ReplyError, TransportError
-from holdfast.message import Message
+from holdfast.message import FieldTable, Message
 from holdfast.observe import Journal
 from holdfast.protocol.events import (
     Blocked,
@@ -29,6 +28,7 @@ from holdfast.protocol.events import (
     MethodReceived,
     Opened,
     Stalled,
+    Tuning,
     Unblocked,
 )
 from holdfast.protocol.lifecycle import LinkState, Transition
@@ -80,6 +80,8 @@ class ChannelHandler(Protocol):
 
 class LinkOwner(Protocol):
     """What a link tells its connection."""
+
+    def on_link_opened(self, tuning: Tuning, server_properties: FieldTable) -> None: ...
 
     def on_link_blocked(self, reason: str) -> None: ...
 
@@ -269,6 +271,7 @@ class Link:
             elif isinstance(event, Transition):
                 self._journal.record(event)
             elif isinstance(event, Opened):
+                self._owner.on_link_opened(event.tuning, event.server_properties)
                 self._opened.set()
             elif isinstance(event, Blocked):
                 self._owner.on_link_blocked(event.reason)
@@ -305,13 +308,18 @@ class Link:
 
 def transport_error(doing: str, error: Exception) -> TransportError:
     """The one error for all the ways in which a transport fails."""
-    cause = error.__cause__ if isinstance(error, anyio.BrokenResourceError) and error.__cause__ else error
-    if isinstance(cause, ssl.SSLError):
-        text = f"TLS failed: {cause.reason or cause}"
-    elif isinstance(cause, OSError) and cause.strerror:
-        text = f"{type(cause).__name__}: {cause.strerror}"
-    else:
-        text = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
-    wrapped = TransportError(f"{doing}: {text}")
+    wrapped = TransportError(f"{doing}: {' / '.join(dict.fromkeys(_reasons(error)))}")
     wrapped.__cause__ = error
     return wrapped
+
+
+def _reasons(error: BaseException) -> list[str]:
+    # anyio wraps what the system said, and puts the failures of a name with several addresses into a group.
+    if isinstance(error, BaseExceptionGroup):
+        group: BaseExceptionGroup[BaseException] = error
+        return [reason for inner in group.exceptions for reason in _reasons(inner)]
+    wraps = isinstance(error, anyio.BrokenResourceError) or (isinstance(error, OSError) and error.errno is None)
+    if wraps and error.__cause__ is not None:
+        return _reasons(error.__cause__)
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return [f"{type(error).__name__}: {text}" if text else type(error).__name__]

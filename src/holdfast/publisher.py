@@ -281,8 +281,12 @@ class Publisher(ChannelOwner):
         self._probes = 0
         """How many entries from the front are still to be sent one at a time."""
         self._closed: HoldfastError | None = None
+        self._has_been_entered = False
 
     async def __aenter__(self) -> Self:
+        if self._has_been_entered:
+            raise InvalidUse("a publisher is entered once; make a new one with connection.publisher()")
+        self._has_been_entered = True
         self._registry.add(self)
         try:
             await self._channel.open()
@@ -390,9 +394,13 @@ class Publisher(ChannelOwner):
         method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
         deadline = None if timeout is None else anyio.current_time() + timeout
         entry = _Entry(self._book, message, message_id, method, deadline)
+        if not self._has_been_entered:
+            raise InvalidUse("a publisher works inside its block: async with connection.publisher() as publisher")
         with _until(deadline) as scope:
             await self._wait_for_buffer()
-            await self._window.take(size)
+            if not self._window.try_take(size):
+                self._drop_finished()
+                await self._window.take(size)
         if scope.cancelled_caught:
             raise PublishTimeout(message_id, sent=False)
         # No await from here on: the order in which callers got room is the order of the backlog and of the ledger.
@@ -427,6 +435,18 @@ class Publisher(ChannelOwner):
                 continue
             entry.attempts += 1
             self._ledger.add(entry)
+
+    def _drop_finished(self) -> None:
+        """Free the room of what waits in the backlog although its deadline is past or its caller was cancelled."""
+        now = anyio.current_time()
+        backlog, self._backlog = self._backlog, deque()
+        for entry in backlog:
+            if entry.is_finished(now):
+                self._leave(entry)
+            else:
+                self._backlog.append(entry)
+        # Suspects that went with it make the probing end a little late, which costs speed and nothing else.
+        self._probes = min(self._probes, len(self._ledger) + len(self._backlog))
 
     def _leave(self, entry: _Entry) -> None:
         """The entry is in neither place any more: its room is free."""

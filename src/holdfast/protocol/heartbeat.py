@@ -47,7 +47,7 @@ class Heartbeat:
         self._interval = interval
         self._read_at = now
         self._wrote_at = now
-        self._wake_at = now
+        self._wake_at = float("inf")  # nobody was asked to poll yet, so the first poll cannot be late
         self._grace_until = now
 
     def read(self, now: float) -> None:

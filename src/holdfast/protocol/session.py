@@ -34,6 +34,7 @@ from holdfast.protocol.events import Blocked, Ended, Event, Opened, Stalled, Tun
 from holdfast.protocol.heartbeat import Heartbeat
 from holdfast.protocol.lifecycle import LinkEvent, LinkState, Transition, link_lifecycle
 from holdfast.protocol.wire import (
+    FRAME_MIN_SIZE,
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     Decoder,
@@ -321,6 +322,9 @@ class Session:
 
     def _tune(self, method: commands.Connection.Tune, now: float) -> None:
         self._advance(LinkEvent.TUNED, method, now)
+        if 0 < method.frame_max < FRAME_MIN_SIZE:
+            text = f"connection.tune with frame_max {method.frame_max}, where AMQP allows no less than {FRAME_MIN_SIZE}"
+            raise unexpected(CommandInvalid, text)
         self.tuning = self.tuning.agree(Tuning(method.channel_max, method.frame_max, method.heartbeat))
         self._decoder.max_frame_size = self.tuning.frame_max
         # Timers start here and not before: until tune nobody has agreed to any (AMQP 0-9-1, 4.2.7).
