@@ -11,7 +11,7 @@ an await between: first the connection, then every channel on it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, cast
 
 import anyio
 from anyio.abc import ByteStream
@@ -316,7 +316,7 @@ def transport_error(doing: str, error: Exception) -> TransportError:
 def _reasons(error: BaseException) -> list[str]:
     # anyio wraps what the system said, and puts the failures of a name with several addresses into a group.
     if isinstance(error, BaseExceptionGroup):
-        group: BaseExceptionGroup[BaseException] = error
+        group = cast("BaseExceptionGroup[BaseException]", error)
         return [reason for inner in group.exceptions for reason in _reasons(inner)]
     wraps = isinstance(error, anyio.BrokenResourceError) or (isinstance(error, OSError) and error.errno is None)
     if wraps and error.__cause__ is not None:
