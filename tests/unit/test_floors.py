@@ -1,0 +1,405 @@
+"""The floors of the house: a file imports only what stands below it, and ``protocol/`` stays pure.
+
+The sources are read, not run, so that an import counts wherever it stands: in a function, or under ``TYPE_CHECKING``.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+SOURCES = Path(__file__).parents[2] / "src"
+
+FLOORS = (
+    "holdfast.errors",
+    "holdfast.message",
+    "holdfast.protocol.lifecycle",
+    "holdfast.protocol.wire",
+    "holdfast.protocol.heartbeat",
+    "holdfast.protocol.confirms",
+    "holdfast.protocol.events",
+    "holdfast.protocol.channels",
+    "holdfast.protocol.session",
+    "holdfast.settings",
+    "holdfast.observe",
+    "holdfast.link",
+    "holdfast.reconnect",
+    "holdfast.channel",
+    "holdfast.topology",
+    "holdfast.recovery",
+    "holdfast.pool",
+    "holdfast.consumer",
+    "holdfast.publisher",
+    "holdfast.connection",
+    "holdfast.cli",
+    "holdfast",
+)
+"""From the lowest to the highest."""
+
+PROTOCOL = tuple(name for name in FLOORS if name.startswith("holdfast.protocol."))
+BELOW_LINK = FLOORS[: FLOORS.index("holdfast.link") + 1]
+DRAWINGS = "holdfast.diagrams"
+TESTING = "holdfast.testing"
+
+IMPURE = {
+    "anyio",
+    "asyncio",
+    "concurrent",
+    "logging",
+    "multiprocessing",
+    "sched",
+    "select",
+    "selectors",
+    "signal",
+    "sniffio",
+    "socket",
+    "socketserver",
+    "ssl",
+    "subprocess",
+    "threading",
+    "time",
+    "trio",
+}
+"""What ``protocol/`` must not know: loops, sockets, threads, clocks, logs."""
+
+CLOCKS = {"now", "utcnow", "today"}
+AWAITS = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(SOURCES).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for path in sorted(SOURCES.rglob("*.py"))}
+MODULES = frozenset(FILES) | set(FLOORS)
+
+
+def imports(module: str, tree: ast.Module, *, is_package: bool = False) -> Iterator[str]:
+    """The full names of what is imported: of a module where the name is one, else of the thing in its module."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def module_in(name: str) -> str:
+    """The module that an imported name lies in, or is."""
+    return name if name in MODULES or "." not in name else module_in(name.rpartition(".")[0])
+
+
+def allowed(module: str) -> frozenset[str] | None:
+    """The project's modules that a module may import; None if it stands on no floor."""
+    if module in FLOORS:
+        below = frozenset(FLOORS[: FLOORS.index(module)])
+        return {"holdfast": family("holdfast"), "holdfast.cli": below | {DRAWINGS}}.get(module, below)
+    if module == DRAWINGS:
+        return frozenset({"holdfast.protocol.lifecycle"})
+    if module == "holdfast.protocol":
+        return frozenset()
+    if in_package(module, "holdfast.extras"):
+        return frozenset(FLOORS[: FLOORS.index("holdfast.cli")]) | family("holdfast.extras")
+    if in_package(module, TESTING):
+        return frozenset(BELOW_LINK) | family(TESTING)
+    if in_package(module, "feature_service"):
+        return frozenset({"holdfast", TESTING}) | family("feature_service")
+    return None
+
+
+def in_package(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def family(package: str) -> frozenset[str]:
+    return frozenset(module for module in MODULES if in_package(module, package))
+
+
+def faults(module: str, source: str, *, is_package: bool = False) -> list[str]:
+    """All that a module does against the order of the house."""
+    below = allowed(module)
+    if below is None:
+        return [f"{module} has no floor; give it one in this test and in the design"]
+    tree = ast.parse(source)
+    found: list[str] = []
+    for name in imports(module, tree, is_package=is_package):
+        target = module_in(name)
+        if target.split(".")[0] in ("holdfast", "feature_service"):
+            if target != module and target not in below:
+                found.append(f"imports {name}, which is not below it")
+        elif module in PROTOCOL and target in IMPURE:
+            found.append(f"imports {name}, but protocol/ is pure")
+    if module in PROTOCOL:
+        found += impurities(tree)
+    if in_package(module, "feature_service"):
+        found += detours(tree)
+    return found
+
+
+def impurities(tree: ast.Module) -> Iterator[str]:
+    """Where a module waits or reads a clock."""
+    for node in ast.walk(tree):
+        if isinstance(node, AWAITS):
+            yield f"waits in line {node.lineno}, but protocol/ is pure"
+        if isinstance(node, ast.Attribute) and node.attr in CLOCKS:
+            owner = ast.unparse(node.value).rpartition(".")[2]
+            if owner in ("date", "datetime"):
+                yield f"reads a clock in line {node.lineno}, but protocol/ is pure"
+
+
+def detours(tree: ast.Module) -> Iterator[str]:
+    """Where a module reaches through ``import holdfast`` for more than the public names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "holdfast":
+            name = f"holdfast.{node.attr}"
+            if node.attr.startswith("_") or (name in MODULES and name != TESTING):
+                yield f"uses {name}, which is not public"
+        if isinstance(node, ast.ImportFrom) and node.module in ("holdfast", TESTING):
+            yield from (
+                f"imports {node.module}.{alias.name}, which is not public"
+                for alias in node.names
+                if alias.name.startswith("_")
+            )
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_module_keeps_to_its_floor(module: str) -> None:
+    path = FILES[module]
+    assert faults(module, path.read_text(encoding="utf-8"), is_package=path.name == "__init__.py") == []
+
+
+def test_walk_finds_the_house() -> None:
+    assert {"holdfast", "holdfast.errors", "holdfast.protocol.session", "feature_service"} <= set(FILES)
+
+
+def test_there_are_no_circles() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, path in FILES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = imports(module, tree, is_package=path.name == "__init__.py")
+        graph[module] = {module_in(name) for name in names} - {module}
+    assert list(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "fault"),
+    [
+        pytest.param(
+            "holdfast.channel",
+            "from holdfast.connection import Connection",
+            "imports holdfast.connection.Connection, which is not below it",
+            id="from-above",
+        ),
+        pytest.param(
+            "holdfast.channel",
+            "import holdfast.publisher",
+            "imports holdfast.publisher, which is not below it",
+            id="module-above",
+        ),
+        pytest.param(
+            "holdfast.channel",
+            "from holdfast import pool",
+            "imports holdfast.pool, which is not below it",
+            id="module-above-by-name",
+        ),
+        pytest.param(
+            "holdfast.channel",
+            "from .connection import Connection",
+            "imports holdfast.connection.Connection, which is not below it",
+            id="relative",
+        ),
+        pytest.param(
+            "holdfast.protocol.wire",
+            "from ..link import Link",
+            "imports holdfast.link.Link, which is not below it",
+            id="relative-two-up",
+        ),
+        pytest.param(
+            "holdfast.link",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from holdfast.channel import Channel",
+            "imports holdfast.channel.Channel, which is not below it",
+            id="type-checking",
+        ),
+        pytest.param(
+            "holdfast.link",
+            "def dial():\n    from holdfast.channel import Channel",
+            "imports holdfast.channel.Channel, which is not below it",
+            id="in-a-function",
+        ),
+        pytest.param(
+            "holdfast.pool",
+            "from holdfast import connect",
+            "imports holdfast.connect, which is not below it",
+            id="public-name-from-below",
+        ),
+        pytest.param(
+            "holdfast.errors",
+            "from holdfast.diagrams import svg",
+            "imports holdfast.diagrams.svg, which is not below it",
+            id="drawings-from-a-floor",
+        ),
+        pytest.param(
+            "holdfast.connection",
+            "from holdfast.testing.proxy import FaultProxy",
+            "imports holdfast.testing.proxy.FaultProxy, which is not below it",
+            id="testing-from-a-floor",
+        ),
+        pytest.param(
+            "holdfast.connection",
+            "from holdfast.extras import prometheus",
+            "imports holdfast.extras.prometheus, which is not below it",
+            id="extras-from-a-floor",
+        ),
+        pytest.param(
+            "holdfast.diagrams",
+            "from holdfast.errors import InvalidUse",
+            "imports holdfast.errors.InvalidUse, which is not below it",
+            id="drawings-read-more-than-tables",
+        ),
+        pytest.param(
+            "holdfast.testing.broker",
+            "from holdfast.channel import Channel",
+            "imports holdfast.channel.Channel, which is not below it",
+            id="testing-above-link",
+        ),
+        pytest.param(
+            "holdfast.testing.broker",
+            "import holdfast",
+            "imports holdfast, which is not below it",
+            id="testing-public-names",
+        ),
+        pytest.param(
+            "holdfast.extras.prometheus",
+            "from holdfast.cli import main",
+            "imports holdfast.cli.main, which is not below it",
+            id="extras-cli",
+        ),
+        pytest.param(
+            "holdfast.cli",
+            "from feature_service.book import Book",
+            "imports feature_service.book.Book, which is not below it",
+            id="service-from-cli",
+        ),
+        pytest.param(
+            "holdfast",
+            "import feature_service",
+            "imports feature_service, which is not below it",
+            id="service-from-the-top",
+        ),
+        pytest.param(
+            "feature_service.feed",
+            "from holdfast.connection import Connection",
+            "imports holdfast.connection.Connection, which is not below it",
+            id="service-goes-inside",
+        ),
+        pytest.param(
+            "feature_service.feed",
+            "from holdfast import connection",
+            "imports holdfast.connection, which is not below it",
+            id="service-takes-a-module",
+        ),
+        pytest.param(
+            "feature_service.feed",
+            "from holdfast import _secret",
+            "imports holdfast._secret, which is not public",
+            id="service-private-name",
+        ),
+        pytest.param(
+            "feature_service.feed",
+            "import holdfast\nholdfast.protocol.wire.Frame",
+            "uses holdfast.protocol, which is not public",
+            id="service-reaches-through",
+        ),
+        pytest.param(
+            "holdfast.protocol.session",
+            "import anyio.abc",
+            "imports anyio.abc, but protocol/ is pure",
+            id="protocol-anyio",
+        ),
+        pytest.param(
+            "holdfast.protocol.session",
+            "from time import monotonic",
+            "imports time.monotonic, but protocol/ is pure",
+            id="protocol-time",
+        ),
+        pytest.param(
+            "holdfast.protocol.session",
+            "import logging",
+            "imports logging, but protocol/ is pure",
+            id="protocol-logging",
+        ),
+        pytest.param(
+            "holdfast.protocol.session",
+            "from datetime import datetime\ndatetime.now()",
+            "reads a clock in line 2, but protocol/ is pure",
+            id="protocol-datetime-now",
+        ),
+        pytest.param(
+            "holdfast.protocol.session",
+            "import datetime\ndatetime.date.today()",
+            "reads a clock in line 2, but protocol/ is pure",
+            id="protocol-date-today",
+        ),
+        pytest.param(
+            "holdfast.protocol.session",
+            "async def read(): ...",
+            "waits in line 1, but protocol/ is pure",
+            id="protocol-async",
+        ),
+        pytest.param(
+            "holdfast.attic",
+            "",
+            "holdfast.attic has no floor; give it one in this test and in the design",
+            id="room-without-a-floor",
+        ),
+        pytest.param(
+            "holdfast.protocol.attic",
+            "",
+            "holdfast.protocol.attic has no floor; give it one in this test and in the design",
+            id="protocol-room-without-a-floor",
+        ),
+        pytest.param(
+            "lodger",
+            "",
+            "lodger has no floor; give it one in this test and in the design",
+            id="package-without-a-floor",
+        ),
+    ],
+)
+def test_fault_is_found(module: str, source: str, fault: str) -> None:
+    assert faults(module, source) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        pytest.param("holdfast.channel", "from holdfast.link import Link\nfrom .errors import NotFound", id="below"),
+        pytest.param(
+            "holdfast.protocol.wire", "from datetime import datetime\ndatetime.fromtimestamp(0)", id="no-clock"
+        ),
+        pytest.param("holdfast.protocol.heartbeat", "def poll(now): return now", id="time-as-an-argument"),
+        pytest.param("holdfast.link", "import ssl, time, logging, anyio", id="impure-above-protocol"),
+        pytest.param("holdfast.cli", "from holdfast.diagrams import svg", id="cli-draws"),
+        pytest.param("holdfast.testing.broker", "from holdfast.link import Link", id="testing-up-to-link"),
+        pytest.param("holdfast.extras.prometheus", "from holdfast.connection import Connection", id="extras-above"),
+        pytest.param("feature_service.feed", "import holdfast\nholdfast.connect('amqp://')", id="service-public-name"),
+        pytest.param("feature_service.feed", "from holdfast.testing import Broker", id="service-testing"),
+        pytest.param("feature_service.feed", "from feature_service.book import Book", id="service-itself"),
+    ],
+)
+def test_what_is_in_order_is_no_fault(module: str, source: str) -> None:
+    assert faults(module, source) == []
+
+
+def test_relative_import_in_a_package_starts_at_the_package() -> None:
+    source = "from .connection import Connection"
+    assert faults("holdfast.testing", source, is_package=True) == []
+    assert faults("holdfast", source, is_package=True) == []
+    assert faults("holdfast.protocol", "from .wire import Frame", is_package=True) != []

@@ -1,0 +1,290 @@
+"""The three tables, held against the design by hand, and the one use of ``transitions`` that runs them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import FrozenInstanceError, dataclass
+from enum import Enum
+from typing import Any, TypeAlias
+
+import pytest
+from transitions import Machine
+
+from holdfast.errors import InvalidTransition
+from holdfast.protocol.lifecycle import (
+    CHANNEL,
+    CONNECTION,
+    LINK,
+    ChannelEvent,
+    ConnectionEvent,
+    E,
+    Lifecycle,
+    LinkEvent,
+    LinkState,
+    Row,
+    S,
+    State,
+    Transition,
+    channel_lifecycle,
+    connection_lifecycle,
+    link_lifecycle,
+)
+
+AnyLifecycle: TypeAlias = Lifecycle[Any, Any]
+Step: TypeAlias = tuple[str, str, str]
+
+CONNECTION_DESIGN = {
+    ("CONNECTING", "opened", "OPEN"),
+    ("RECONNECTING", "opened", "OPEN"),
+    ("OPEN", "lost", "RECONNECTING"),
+    ("BLOCKED", "lost", "RECONNECTING"),
+    ("OPEN", "blocked", "BLOCKED"),
+    ("BLOCKED", "unblocked", "OPEN"),
+    ("CONNECTING", "close", "CLOSING"),
+    ("OPEN", "close", "CLOSING"),
+    ("BLOCKED", "close", "CLOSING"),
+    ("RECONNECTING", "close", "CLOSING"),
+    ("CLOSING", "closed", "CLOSED"),
+    ("CONNECTING", "failed", "CLOSED"),
+    ("RECONNECTING", "failed", "CLOSED"),
+}
+CHANNEL_DESIGN = {
+    ("CONNECTING", "opened", "OPEN"),
+    ("RECONNECTING", "opened", "OPEN"),
+    ("CONNECTING", "lost", "RECONNECTING"),
+    ("OPEN", "lost", "RECONNECTING"),
+    ("BLOCKED", "lost", "RECONNECTING"),
+    ("OPEN", "blocked", "BLOCKED"),
+    ("BLOCKED", "unblocked", "OPEN"),
+    ("CONNECTING", "close", "CLOSING"),
+    ("OPEN", "close", "CLOSING"),
+    ("BLOCKED", "close", "CLOSING"),
+    ("RECONNECTING", "close", "CLOSING"),
+    ("CLOSING", "closed", "CLOSED"),
+    ("CONNECTING", "failed", "CLOSED"),
+    ("OPEN", "failed", "CLOSED"),
+    ("BLOCKED", "failed", "CLOSED"),
+    ("RECONNECTING", "failed", "CLOSED"),
+}
+LINK_DESIGN = {
+    ("AWAITING_START", "started", "AWAITING_TUNE"),
+    ("AWAITING_TUNE", "secured", "AWAITING_TUNE"),
+    ("AWAITING_TUNE", "tuned", "AWAITING_OPEN_OK"),
+    ("AWAITING_OPEN_OK", "opened", "OPEN"),
+    ("OPEN", "close", "CLOSING"),
+    ("AWAITING_START", "closed", "CLOSED"),
+    ("AWAITING_TUNE", "closed", "CLOSED"),
+    ("AWAITING_OPEN_OK", "closed", "CLOSED"),
+    ("OPEN", "closed", "CLOSED"),
+    ("CLOSING", "closed", "CLOSED"),
+    ("AWAITING_START", "died", "CLOSED"),
+    ("AWAITING_TUNE", "died", "CLOSED"),
+    ("AWAITING_OPEN_OK", "died", "CLOSED"),
+    ("OPEN", "died", "CLOSED"),
+    ("CLOSING", "died", "CLOSED"),
+}
+
+
+def steps(table: Iterable[Row[S, E]]) -> tuple[Step, ...]:
+    return tuple((source.name, row.event.value, row.target.name) for row in table for source in row.sources)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the three machines, with all that its tests need to know."""
+
+    name: str
+    make: Callable[[], AnyLifecycle]
+    states: type[Enum]
+    events: type[Enum]
+    initial: Enum
+    steps: tuple[Step, ...]
+    design: set[Step]
+
+    def at(self, state: Enum) -> AnyLifecycle:
+        """A life cycle that stands in ``state``."""
+        lifecycle = self.make()
+        lifecycle.state = state
+        return lifecycle
+
+
+KINDS = (
+    Kind(
+        "connection",
+        connection_lifecycle,
+        State,
+        ConnectionEvent,
+        State.CONNECTING,
+        steps(CONNECTION),
+        CONNECTION_DESIGN,
+    ),
+    Kind("channel", channel_lifecycle, State, ChannelEvent, State.CONNECTING, steps(CHANNEL), CHANNEL_DESIGN),
+    Kind("link", link_lifecycle, LinkState, LinkEvent, LinkState.AWAITING_START, steps(LINK), LINK_DESIGN),
+)
+
+
+@pytest.fixture(params=KINDS, ids=[kind.name for kind in KINDS])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each of the three machines in turn."""
+    given: Kind = request.param
+    return given
+
+
+def machine_of(lifecycle: AnyLifecycle) -> Machine:
+    return lifecycle._machine  # pyright: ignore[reportPrivateUsage] - the contract is with what it holds
+
+
+def reachable(design: Iterable[Step], start: str) -> set[str]:
+    found = {start}
+    while more := {target for source, _, target in design if source in found} - found:
+        found |= more
+    return found
+
+
+def test_table_is_the_design(kind: Kind) -> None:
+    assert set(kind.steps) == kind.design
+
+
+def test_no_event_leaves_a_state_twice(kind: Kind) -> None:
+    edges = [(source, event) for source, event, _ in kind.steps]
+    assert len(edges) == len(set(edges))
+
+
+def test_every_event_occurs_in_the_table(kind: Kind) -> None:
+    assert {event for _, event, _ in kind.steps} == {event.value for event in kind.events}
+
+
+def test_every_state_is_reachable_from_the_beginning(kind: Kind) -> None:
+    assert reachable(kind.steps, kind.initial.name) == set(kind.states.__members__)
+
+
+def test_closed_is_reachable_from_every_state(kind: Kind) -> None:
+    assert all("CLOSED" in reachable(kind.steps, state.name) for state in kind.states)
+
+
+def test_nothing_leaves_closed(kind: Kind) -> None:
+    lifecycle = kind.at(kind.states["CLOSED"])
+    assert [event for event in kind.events if lifecycle.allows(event)] == []
+
+
+def test_life_begins_in_the_initial_state(kind: Kind) -> None:
+    assert kind.make().state is kind.initial
+
+
+def test_kind_names_the_machine(kind: Kind) -> None:
+    assert kind.make().kind == kind.name
+
+
+def test_every_step_of_the_design_can_be_taken(kind: Kind) -> None:
+    for source, event, target in sorted(kind.design):
+        lifecycle = kind.at(kind.states[source])
+        lifecycle.fire(kind.events(event))
+        assert lifecycle.state is kind.states[target], (source, event)
+
+
+def test_fire_returns_the_state_that_was_left(kind: Kind) -> None:
+    for source, event, _ in sorted(kind.design):
+        assert kind.at(kind.states[source]).fire(kind.events(event)) is kind.states[source]
+
+
+def test_every_other_step_is_refused_and_changes_nothing(kind: Kind) -> None:
+    allowed = {(source, event) for source, event, _ in kind.design}
+    for state in kind.states:
+        for event in kind.events:
+            if (state.name, event.value) not in allowed:
+                lifecycle = kind.at(state)
+                with pytest.raises(InvalidTransition):
+                    lifecycle.fire(event)
+                assert lifecycle.state is state
+
+
+def test_allows_agrees_with_fire(kind: Kind) -> None:
+    for state in kind.states:
+        for event in kind.events:
+            lifecycle = kind.at(state)
+            answer = lifecycle.allows(event)
+            try:
+                lifecycle.fire(event)
+            except InvalidTransition:
+                fired = False
+            else:
+                fired = True
+            assert answer is fired, (state, event)
+
+
+def test_asking_changes_nothing(kind: Kind) -> None:
+    lifecycle = kind.make()
+    for event in kind.events:
+        lifecycle.allows(event)
+    assert lifecycle.state is kind.initial
+
+
+def test_refusal_names_machine_state_and_event() -> None:
+    lifecycle = link_lifecycle()
+    lifecycle.state = LinkState.CLOSED
+    text = re.escape("link: no transition for 'tuned' in state CLOSED")
+    with pytest.raises(InvalidTransition, match=text) as caught:
+        lifecycle.fire(LinkEvent.TUNED)
+    assert (caught.value.machine, caught.value.state, caught.value.event) == ("link", "CLOSED", "tuned")
+
+
+def test_refusal_does_not_show_the_engine_below(kind: Kind) -> None:
+    lifecycle = kind.at(kind.states["CLOSED"])
+    with pytest.raises(InvalidTransition) as caught:
+        lifecycle.fire(next(iter(kind.events)))
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_lives_of_one_kind_are_apart(kind: Kind) -> None:
+    first, second = kind.make(), kind.make()
+    _, event, _ = next(step for step in sorted(kind.design) if step[0] == kind.initial.name and step[2] != step[0])
+    first.fire(kind.events(event))
+    assert second.state is kind.initial
+
+
+def test_machine_is_shared_by_all_of_a_kind(kind: Kind) -> None:
+    assert machine_of(kind.make()) is machine_of(kind.make())
+
+
+def test_machine_is_bound_to_no_model(kind: Kind) -> None:
+    lifecycle = kind.make()
+    lifecycle.fire(next(event for event in kind.events if lifecycle.allows(event)))
+    assert machine_of(lifecycle).models == []
+
+
+def test_machine_knows_the_events_of_the_table_and_no_back_doors(kind: Kind) -> None:
+    assert set(machine_of(kind.make()).events) == {event.value for event in kind.events}
+
+
+def test_machine_calls_nobody_back(kind: Kind) -> None:
+    machine = machine_of(kind.make())
+    rows = [row for event in machine.events.values() for rows in event.transitions.values() for row in rows]
+    assert rows
+    assert [row for row in rows if row.conditions or row.prepare or row.before or row.after] == []
+    assert [state for state in machine.states.values() if state.on_enter or state.on_exit] == []
+    assert (machine.prepare_event, machine.before_state_change, machine.after_state_change) == ([], [], [])
+
+
+def test_lifecycle_shows_nothing_that_was_generated(kind: Kind) -> None:
+    lifecycle = kind.make()
+    lifecycle.fire(next(event for event in kind.events if lifecycle.allows(event)))
+    assert {name for name in dir(lifecycle) if not name.startswith("_")} == {"allows", "fire", "kind", "state"}
+    assert not hasattr(lifecycle, "__dict__")
+
+
+def test_transition_reads_as_a_line() -> None:
+    transition = Transition("channel 3", State.OPEN, ChannelEvent.LOST, State.RECONNECTING, 1.5, None, 2)
+    assert str(transition) == "channel 3 OPEN -> RECONNECTING (lost)"
+
+
+def test_transition_with_a_reason_ends_with_it() -> None:
+    transition = Transition("link 2", LinkState.OPEN, LinkEvent.DIED, LinkState.CLOSED, 1.5, "end of stream", 2)
+    assert str(transition) == "link 2 OPEN -> CLOSED (died: end of stream)"
+
+
+def test_transition_cannot_be_changed() -> None:
+    transition = Transition("link 1", LinkState.OPEN, LinkEvent.CLOSE, LinkState.CLOSING, 0.0, None, 1)
+    with pytest.raises(FrozenInstanceError):
+        transition.at = 1.0  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue] - the point of the test
