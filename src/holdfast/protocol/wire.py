@@ -1,7 +1,8 @@
 """Bytes to frames and back: AMQP 0-9-1, 4.2 "AMQP Wire-Level Format".
 
-Framing is done here: pamqp reports a partial frame and a broken one alike. The methods inside are pamqp's. Whatever
-the bytes are, decoding ends in a frame, in waiting for more, or in one of this project's errors:
+Framing is done here, because pamqp reports a partial frame and a broken one alike. The methods inside, with their
+arguments and the types of those, are pamqp's; the values are coded by :mod:`holdfast.protocol.fields`. Whatever the
+bytes are, decoding ends in a frame, in waiting for more, or in one of this project's errors:
 
 * 501 frame error: no end byte, larger than frame_max, an unknown type, content that is not well-formed;
 * 502 syntax error: a known method whose arguments cannot be read;
@@ -15,11 +16,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
-from decimal import Decimal
-from typing import Final, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
+from functools import cache
+from inspect import signature
+from typing import Any, Final, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
-from pamqp import base, commands, common, constants, decode, frame, header
+from pamqp import base, commands
 
 from holdfast.errors import (
     CommandInvalid,
@@ -30,7 +31,9 @@ from holdfast.errors import (
     Side,
     UnexpectedFrame,
 )
-from holdfast.message import FieldTable, FieldValue, Message, Properties
+from holdfast.message import FieldTable, Message, Properties
+from holdfast.protocol import fields
+from holdfast.protocol.fields import Malformed, Reader
 
 Method: TypeAlias = base.Frame
 """A method with its arguments."""
@@ -45,10 +48,54 @@ PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
+_END_OCTET = 0xCE
+_LONG = struct.Struct(">I")
 _PREFIX = struct.Struct(">BHI")
 _CONTENT = struct.Struct(">HHQ")
 _BASIC_CLASS = commands.Basic.frame_id
 _END = b"\xce"
+
+
+_PROPERTIES: Final = (
+    (1 << 15, "content_type", "shortstr"),
+    (1 << 14, "content_encoding", "shortstr"),
+    (1 << 13, "headers", "table"),
+    (1 << 12, "persistent", "octet"),
+    (1 << 11, "priority", "octet"),
+    (1 << 10, "correlation_id", "shortstr"),
+    (1 << 9, "reply_to", "shortstr"),
+    (1 << 8, "expiration", "shortstr"),
+    (1 << 7, "message_id", "shortstr"),
+    (1 << 6, "timestamp", "timestamp"),
+    (1 << 5, "type", "shortstr"),
+    (1 << 4, "user_id", "shortstr"),
+    (1 << 3, "app_id", "shortstr"),
+)
+"""Flag, our name and AMQP's type of each property, in the order in which they are sent."""
+
+_CLUSTER_ID = 1 << 2  # reserved, and long unused
+_PERSISTENT = 2
+
+_ENCODERS: Final[Mapping[str, Callable[[str, object], bytes]]] = {
+    "octet": fields.octet,
+    "short": fields.short,
+    "long": fields.long,
+    "longlong": fields.longlong,
+    "shortstr": fields.shortstr,
+    "longstr": fields.longstr,
+    "table": fields.table,
+    "timestamp": fields.timestamp,
+}
+_DECODERS: Final[Mapping[str, Callable[[Reader], object]]] = {
+    "octet": Reader.octet,
+    "short": Reader.short,
+    "long": Reader.long,
+    "longlong": Reader.longlong,
+    "shortstr": Reader.shortstr,
+    "longstr": Reader.longstr,
+    "table": Reader.table,
+    "timestamp": Reader.timestamp,
+}
 
 
 class Heartbeat(NamedTuple):
@@ -65,7 +112,7 @@ class Header(NamedTuple):
     """A content header: the size of the body that follows, and the properties."""
 
     body_size: int
-    properties: commands.Basic.Properties
+    properties: Properties
 
 
 Payload: TypeAlias = Method | Header | bytes | Heartbeat | ProtocolHeader
@@ -135,7 +182,7 @@ class Decoder:
                     if end > len(buffer):
                         self._needed = size + FRAME_OVERHEAD
                         break
-                    if buffer[end - 1] != constants.FRAME_END:
+                    if buffer[end - 1] != _END_OCTET:
                         raise _fault(FrameError, f"frame ends with byte 0x{buffer[end - 1]:02x} instead of 0xce")
                     payload = _payload(kind, channel, buffer[position + _PREFIX.size : end - 1])
                 position = end
@@ -178,28 +225,60 @@ P = ParamSpec("P")
 M = TypeVar("M", bound=Method)
 
 
-def build(method: Callable[P, M], /, *args: P.args, **kwargs: P.kwargs) -> M:
-    """A method with arguments of the caller's.
+def build(method: Callable[P, M], /, *_: P.args, **arguments: P.kwargs) -> M:
+    """A method with arguments by name; what is not named has AMQP's default.
+
+    Around pamqp's constructors, which refuse names that RabbitMQ takes and warn of methods they think deprecated.
 
     Raises:
-        InvalidArgument: one of them is not what AMQP takes there.
+        InvalidArgument: AMQP cannot carry one of the arguments; told here, not when the connection is there at last.
     """
-    try:
-        return method(*args, **kwargs)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(str(error)) from error
+    kind = cast("type[M]", method)
+    built = object.__new__(kind)
+    for name, default in _defaults(kind.index).items():
+        setattr(built, name, arguments.get(name, default))
+    encode_method(0, built)
+    return built
+
+
+def field_table(table: FieldTable | None) -> dict[str, Any]:
+    """A copy of the caller's table, so that what is declared again after a reconnect is what was declared.
+
+    Raises:
+        InvalidArgument: AMQP cannot carry one of the values; the text names its key.
+    """
+    fields.table("arguments", table)
+    return dict(table or {})
+
+
+@cache
+def _defaults(index: int) -> dict[str, object]:
+    kind: type[Method] = commands.INDEX_MAPPING[index]
+    parameters = signature(kind).parameters
+    return {name: parameters[name].default for name in kind.attributes()}
 
 
 def encode_method(channel: int, method: Method) -> bytes:
     """A method frame.
 
     Raises:
-        InvalidArgument: AMQP cannot carry one of its arguments.
+        InvalidArgument: AMQP cannot carry one of its arguments; the text names it.
     """
-    try:
-        return frame.marshal(method, channel)
-    except (TypeError, ValueError, OverflowError, struct.error, RecursionError) as error:
-        raise InvalidArgument(f"{method_name(method)}: {error}") from error
+    parts = [_LONG.pack(method.index)]
+    bits, count = 0, 0
+    for name in method.attributes():
+        kind, value = method.amqp_type(name), getattr(method, name)
+        if kind == "bit":
+            bits |= bool(value) << count
+            count += 1
+            continue
+        if count:
+            parts.append(bytes((bits,)))
+            bits, count = 0, 0
+        parts.append(_ENCODERS[kind](f"{method_name(method)}, {name}", value))
+    if count:
+        parts.append(bytes((bits,)))
+    return _frame(_METHOD, channel, b"".join(parts))
 
 
 def encode_content(channel: int, method: Method, message: Message, frame_max: int) -> list[bytes]:
@@ -230,71 +309,30 @@ def content_frames(channel: int, method: Method, properties: bytes, body: bytes,
     return parts
 
 
-def field_table(table: FieldTable | None) -> dict[str, common.FieldValue]:
-    """A table in the types that pamqp encodes: plain dicts and lists, and bytearray for bytes.
-
-    Raises:
-        InvalidArgument: AMQP cannot carry one of the values; the text names its key.
-    """
-    return {} if table is None else {key: _field_value(key, value) for key, value in table.items()}
-
-
 def encode_properties(properties: Properties) -> bytes:
     """The property flags and values of a content header.
 
     Raises:
         InvalidArgument: AMQP cannot carry one of them; the text names it.
     """
-    expiration = properties.expiration
-    if expiration is not None and not 0 <= expiration * 1000 < 2**32:
-        raise InvalidArgument(f"expiration: {expiration} is not between 0 and {2**32 // 1000} seconds")
-    values: dict[str, object] = {
-        "content_type": properties.content_type,
-        "content_encoding": properties.content_encoding,
-        "headers": None if properties.headers is None else field_table(properties.headers),
-        "delivery_mode": 2 if properties.persistent else 1,
-        "priority": properties.priority,
-        "correlation_id": properties.correlation_id,
-        "reply_to": properties.reply_to,
-        "expiration": None if expiration is None else str(round(expiration * 1000)),
-        "message_id": properties.message_id,
-        "timestamp": properties.timestamp,
-        "message_type": properties.type,
-        "user_id": properties.user_id,
-        "app_id": properties.app_id,
-    }
     flags = 0
     parts: list[bytes] = []
-    encoder = commands.Basic.Properties()
-    for name, value in values.items():
-        if value is None:
-            continue
-        flags |= encoder.flags[name]
-        try:
-            parts.append(encoder.encode_property(name, cast(common.FieldValue, value)))
-        except (TypeError, ValueError, OverflowError, AttributeError, struct.error, RecursionError) as error:
-            raise InvalidArgument(f"message property {name}: {error}") from error
+    for flag, name, kind in _PROPERTIES:
+        if name == "persistent":
+            value: object = 2 if properties.persistent else 1
+        elif name == "expiration":
+            value = _milliseconds(properties.expiration)
+        else:
+            value = getattr(properties, name)
+        if value is not None:
+            flags |= flag
+            parts.append(_ENCODERS[kind](name, value))
     return flags.to_bytes(2, "big") + b"".join(parts)
 
 
-def message_from(properties: commands.Basic.Properties, body: bytes) -> Message:
+def message_from(properties: Properties, body: bytes) -> Message:
     """The message that a content header and a body make."""
-    return Message(
-        body,
-        content_type=properties.content_type,
-        content_encoding=properties.content_encoding,
-        headers=properties.headers,
-        persistent=properties.delivery_mode == 2,
-        priority=properties.priority,
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
-        expiration=_seconds(properties.expiration),
-        message_id=properties.message_id,
-        timestamp=properties.timestamp,
-        type=properties.message_type,
-        user_id=properties.user_id,
-        app_id=properties.app_id,
-    )
+    return Message(body, **{name: getattr(properties, name) for _, name, _ in _PROPERTIES})
 
 
 def method_name(method: Method) -> str:
@@ -305,7 +343,11 @@ def method_name(method: Method) -> str:
 
 
 def _frame(kind: int, channel: int, payload: bytes) -> bytes:
-    return b"".join((_PREFIX.pack(kind, channel, len(payload)), payload, _END))
+    try:
+        prefix = _PREFIX.pack(kind, channel, len(payload))
+    except struct.error:
+        raise InvalidArgument(f"channel {channel} with {len(payload)} bytes: AMQP frames cannot carry that") from None
+    return b"".join((prefix, payload, _END))
 
 
 def _fault(error: type[ReplyError], text: str) -> ReplyError:
@@ -329,59 +371,61 @@ def _method(data: bytes) -> Method:
     known = commands.INDEX_MAPPING.get(index)
     if known is None:
         raise _fault(CommandInvalid, f"unknown method {index >> 16}.{index & 0xFFFF}")
-    method: Method = known()
+    method: Method = object.__new__(known)
+    reader = Reader(data, 4)
+    bits, count = 0, 8
     try:
-        _decode_arguments(method, data[4:])
-    except Exception as error:  # pamqp lets struct.error, ValueError, RecursionError and more escape
+        for name in method.attributes():
+            kind = method.amqp_type(name)
+            if kind == "bit":
+                if count == 8:
+                    bits, count = reader.octet(), 0
+                setattr(method, name, bool(bits >> count & 1))
+                count += 1
+            else:
+                count = 8
+                setattr(method, name, _DECODERS[kind](reader))
+        reader.finish()
+    except Malformed as error:
         raise _fault(CommandSyntaxError, f"{method_name(method)}: {error}") from error
     return method
 
 
-def _decode_arguments(method: Method, data: bytes) -> None:
-    # pamqp's own loop takes a string that overruns the frame as a shorter one; this one counts.
-    bit = 0
-    for name in method.attributes():
-        kind = method.amqp_type(name)
-        if bit and (kind != "bit" or bit == 8):
-            data = data[1:]
-            bit = 0
-        consumed, value = decode.by_type(data, kind, bit)
-        if kind == "bit":
-            bit += 1
-        elif consumed > len(data):
-            raise ValueError(f"{name} runs over the end of the frame")
-        else:
-            data = data[consumed:]
-        setattr(method, name, value)
-    if len(data) > (1 if bit else 0):
-        raise ValueError(f"{len(data) - (1 if bit else 0)} bytes too many")
-
-
 def _header(channel: int, data: bytes) -> Header:
-    content = header.ContentHeader()
+    if len(data) < _CONTENT.size + 2:
+        raise _fault(FrameError, f"content header of {len(data)} bytes on channel {channel}")
+    class_id, _weight, body_size = _CONTENT.unpack_from(data)
+    if class_id != _BASIC_CLASS:
+        raise _fault(FrameError, f"content header for class {class_id}, but only basic (60) carries content")
+    reader = Reader(data, _CONTENT.size)
+    values: dict[str, Any] = {"persistent": False}
     try:
-        content.unmarshal(data)
-    except Exception as error:
+        flags = reader.short()
+        for flag, name, kind in _PROPERTIES:
+            if flags & flag:
+                values[name] = _DECODERS[kind](reader)
+        if flags & _CLUSTER_ID:
+            reader.shortstr()
+        reader.finish()  # of the lowest flags, which announce more flags, AMQP defines none
+    except Malformed as error:
         raise _fault(FrameError, f"content header on channel {channel}: {error}") from error
-    if content.class_id != _BASIC_CLASS:
-        raise _fault(FrameError, f"content header for class {content.class_id}, but only basic (60) carries content")
-    return Header(content.body_size, content.properties)
+    values["persistent"] = values["persistent"] == _PERSISTENT
+    values["expiration"] = _seconds(values.get("expiration"))
+    return Header(body_size, Properties(**values))
 
 
-def _field_value(path: str, value: FieldValue) -> common.FieldValue:
-    if value is None or isinstance(value, bool | int | float | Decimal | str | bytearray | datetime):
-        return value
-    if isinstance(value, bytes):
-        return bytearray(value)
-    if isinstance(value, Mapping):
-        return {key: _field_value(f"{path}.{key}", inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_field_value(f"{path}[{index}]", inner) for index, inner in enumerate(value)]
-    raise InvalidArgument(f"{path}: AMQP tables cannot carry {type(value).__name__}")
+def _milliseconds(expiration: object) -> str | None:
+    if expiration is None:
+        return None
+    if not isinstance(expiration, int | float) or not 0 <= expiration * 1000 < 2**32:
+        raise InvalidArgument(
+            f"expiration: {expiration!r} is not a number of seconds from 0 to {2**32 // 1000}"
+        )
+    return str(round(expiration * 1000))
 
 
 def _seconds(expiration: str | None) -> float | None:
     # Another client may have put anything there; RabbitMQ refuses what is not a number, other brokers may not.
-    if expiration is None or not expiration.isdecimal():
+    if expiration is None or not (expiration.isascii() and expiration.isdecimal()):
         return None
     return int(expiration) / 1000
