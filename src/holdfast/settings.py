@@ -24,6 +24,15 @@ FRAME_MAX_FLOOR = 8192
 """RabbitMQ 4.1 and later refuse less (release notes of 4.1.0)."""
 
 
+def _is_encodable(text: str) -> bool:
+    # os.environ gives bytes that are not UTF-8 as lone surrogates; they reach the broker as the bytes they were.
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Address(NamedTuple):
     """Where a broker listens."""
 
@@ -40,6 +49,11 @@ class Credentials:
 
     username: str
     password: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for name, text in (("username", self.username), ("password", self.password)):
+            if "\0" in text or not _is_encodable(text):
+                raise SettingsError(f"{name}: holds a character that SASL PLAIN cannot carry")
 
 
 CredentialsSource: TypeAlias = Credentials | Callable[[], Awaitable[Credentials]]
@@ -171,8 +185,8 @@ class Settings:
         if self.request_timeout is not None:
             _check_positive("request_timeout", self.request_timeout)
         for name, text in (("virtual_host", self.virtual_host), ("name", self.name or "")):
-            if len(text.encode()) > 255:
-                raise SettingsError(f"{name}: longer than 255 bytes")
+            if not _is_encodable(text) or len(text.encode("utf-8", "surrogateescape")) > 255:
+                raise SettingsError(f"{name}: longer than 255 bytes, or not text")
 
     @classmethod
     def from_urls(cls, urls: str | Sequence[str], *, environment: Mapping[str, str] | None = None) -> Settings:

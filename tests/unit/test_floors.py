@@ -18,6 +18,7 @@ FLOORS = (
     "holdfast.errors",
     "holdfast.message",
     "holdfast.protocol.lifecycle",
+    "holdfast.protocol.fields",
     "holdfast.protocol.wire",
     "holdfast.protocol.heartbeat",
     "holdfast.protocol.confirms",

@@ -19,6 +19,7 @@ from holdfast.errors import (
     CommandInvalid,
     ContentTooLarge,
     FrameError,
+    InvalidUse,
     ReplyError,
     Side,
     UnexpectedFrame,
@@ -90,13 +91,21 @@ class Channels:
 
     def close(self, number: int, text: str) -> None:
         """Send channel.close; the number is free again after close-ok."""
+        self.require_open(number)
         self._send(number, commands.Channel.Close(_REPLY_SUCCESS, text, 0, 0))
         self._channels[number].closing = True
 
     def request(self, number: int, method: Method) -> None:
         """Send a method that the broker answers."""
+        self.require_open(number)
         self._send(number, method)
         self._channels[number].expected.append(method.valid_responses)
+
+    def require_open(self, number: int) -> None:
+        """Raise :class:`InvalidUse` unless frames may go out on the number; else the broker closes the connection."""
+        channel = self._channels.get(number)
+        if channel is None or channel.closing:
+            raise InvalidUse(f"channel {number} is not open on this link")
 
     def receive(self, number: int, payload: Payload) -> None:
         """Take a frame.
@@ -205,5 +214,5 @@ def error_of(close: commands.Connection.Close | commands.Channel.Close) -> Reply
     culprit = None
     if close.class_id:
         known = commands.INDEX_MAPPING.get(close.class_id << 16 | (close.method_id or 0))
-        culprit = method_name(known()) if known else f"method {close.class_id}.{close.method_id}"
+        culprit = method_name(known) if known else f"method {close.class_id}.{close.method_id}"
     return reply_error(close.reply_code or 0, close.reply_text, method=culprit)

@@ -12,6 +12,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+_SLACK = 256
+"""Settled tags kept beyond those outstanding before the order is made anew."""
+
 
 class Ledger(Generic[T]):
     """Publishes in the order of their tags. Settling costs what it settles, however many are outstanding."""
@@ -55,7 +58,13 @@ class Ledger(Generic[T]):
                 return []
             item = self._items.pop(tag)
             self._drop_settled()
+            if len(self._order) > 2 * len(self._items) + _SLACK:
+                # One publish that is never confirmed would keep the tags of all that follow it.
+                self._order.clear()
+                self._order.extend(self._items)
             return [item]
+        if tag >= self._next_tag:
+            return []
         settled: list[T] = []
         while self._order and (tag == 0 or self._order[0] <= tag):
             first = self._order.popleft()

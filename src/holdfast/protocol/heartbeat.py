@@ -41,7 +41,7 @@ class Heartbeat:
         now: the present time in seconds, on any clock that does not go back.
     """
 
-    __slots__ = ("_grace_until", "_interval", "_read_at", "_wake_at", "_wrote_at")
+    __slots__ = ("_grace_for", "_grace_until", "_interval", "_read_at", "_wake_at", "_wrote_at")
 
     def __init__(self, interval: float, now: float) -> None:
         self._interval = interval
@@ -49,6 +49,7 @@ class Heartbeat:
         self._wrote_at = now
         self._wake_at = float("inf")  # nobody was asked to poll yet, so the first poll cannot be late
         self._grace_until = now
+        self._grace_for: float | None = None
 
     def read(self, now: float) -> None:
         """Bytes arrived."""
@@ -65,7 +66,9 @@ class Heartbeat:
         interval = self._interval
         late = now - self._wake_at
         stalled = late if late > interval * _LATE else 0.0
-        if stalled:
+        if stalled and self._grace_for != self._read_at:
+            # Once a silence: by the next poll the reader has had its turn, however late that one is.
+            self._grace_for = self._read_at
             self._grace_until = now + interval * _LATE
         dead_at = max(self._read_at + 2 * interval, self._grace_until)
         dead = now >= dead_at

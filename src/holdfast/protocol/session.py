@@ -21,12 +21,12 @@ from holdfast.errors import (
     CommandInvalid,
     HeartbeatTimeout,
     HoldfastError,
+    InvalidArgument,
     InvalidTransition,
     InvalidUse,
     LoginRefused,
     ReplyError,
     Side,
-    UnexpectedFrame,
 )
 from holdfast.message import FieldTable
 from holdfast.protocol.channels import Channels, error_of, unexpected
@@ -41,6 +41,7 @@ from holdfast.protocol.wire import (
     Frame,
     Header,
     Method,
+    build,
     content_frames,
     encode_method,
     field_table,
@@ -169,6 +170,9 @@ class Session:
                     return
         except ReplyError as error:
             self._protocol_error(error, now)
+        except InvalidArgument as error:
+            # Only what we were told to answer with can be wrong here: credentials, the virtual host.
+            self._die(error, now)
 
     def transport_ended(self, error: HoldfastError, now: float) -> None:
         """The byte stream is over, both ways, for this reason."""
@@ -183,6 +187,8 @@ class Session:
 
     def output(self, now: float) -> bytes:
         """The bytes to send, which count as sent from now on."""
+        if not self._output:
+            return b""
         data = self._output[0] if len(self._output) == 1 else b"".join(self._output)
         self._output.clear()
         self._output_size = 0
@@ -249,6 +255,7 @@ class Session:
             InvalidArgument: AMQP cannot carry an argument; nothing was sent.
         """
         self._require_open(method_name(method))
+        self._channels.require_open(number)
         self._send(number, method)
 
     def publish(self, number: int, method: commands.Basic.Publish, properties: bytes, body: bytes) -> None:
@@ -258,6 +265,7 @@ class Session:
             InvalidArgument: AMQP cannot carry it; nothing was sent.
         """
         self._require_open("publish")
+        self._channels.require_open(number)
         self._write(*content_frames(number, method, properties, body, self.tuning.frame_max))
 
     # --- what the broker sends --------------------------------------------------------------------------------------
@@ -271,8 +279,8 @@ class Session:
                 raise unexpected(ChannelError, f"a frame on channel {channel} before connection.open-ok")
         elif isinstance(payload, Method):
             self._handle_connection(payload, now)
-        elif isinstance(payload, Header | bytes):
-            raise unexpected(UnexpectedFrame, "content on channel 0")
+        elif isinstance(payload, Header | bytes) and self.state is not LinkState.CLOSING:
+            raise unexpected(ChannelError, "content on channel 0")
 
     def _handle_connection(self, method: Method, now: float) -> None:
         if isinstance(method, commands.Connection.Close):
@@ -330,7 +338,7 @@ class Session:
         # Timers start here and not before: until tune nobody has agreed to any (AMQP 0-9-1, 4.2.7).
         self._heartbeat = Heartbeat(self.tuning.heartbeat, now)
         self._send(0, commands.Connection.TuneOk(*self.tuning))
-        self._send(0, commands.Connection.Open(self._virtual_host))
+        self._send(0, build(commands.Connection.Open, self._virtual_host))
 
     def _closed_by_broker(self, method: commands.Connection.Close, now: float) -> None:
         logging_in = self.state in (LinkState.AWAITING_TUNE, LinkState.AWAITING_START)
@@ -375,7 +383,11 @@ class Session:
             raise InvalidUse(f"cannot {purpose}: the link is {self.state.name}")
 
     def _send(self, number: int, method: Method) -> None:
-        self._write(encode_method(number, method))
+        data = encode_method(number, method)
+        if self.tuning.frame_max and len(data) > self.tuning.frame_max:
+            text = f"{method_name(method)}: {len(data)} bytes do not fit a frame of {self.tuning.frame_max}"
+            raise InvalidArgument(text)
+        self._write(data)
 
     def _write(self, *frames: bytes) -> None:
         self._output.extend(frames)

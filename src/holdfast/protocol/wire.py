@@ -6,8 +6,8 @@ bytes are, decoding ends in a frame, in waiting for more, or in one of this proj
 
 * 501 frame error: no end byte, larger than frame_max, an unknown type, content that is not well-formed;
 * 502 syntax error: a known method whose arguments cannot be read;
-* 503 command invalid: an unknown method;
-* 505 unexpected frame: a heartbeat outside channel 0, a protocol header in the middle of a stream.
+* 503 command invalid: an unknown method, a heartbeat outside channel 0 (4.2.3);
+* 505 unexpected frame: a protocol header in the middle of a stream.
 
 Buffered is at most one frame, whose size is checked before its payload is waited for, and the last chunk that was fed.
 """
@@ -145,8 +145,9 @@ class Decoder:
 
     def feed(self, data: bytes) -> None:
         """Add bytes; they are decoded by :meth:`frames`."""
-        self._chunks.append(data)
-        self._buffered += len(data)
+        if self._error is None:
+            self._chunks.append(data)
+            self._buffered += len(data)
 
     def frames(self) -> Iterator[Frame]:
         """The frames that are complete. Take them all before feeding again.
@@ -207,16 +208,18 @@ class Decoder:
     def _check_prefix(self, kind: int, channel: int, size: int, start: bytes) -> None:
         if self._at_start and self._as_server:
             raise _fault(FrameError, f"stream opens with {start!r} instead of a protocol header")
+        if start[:4] == PROTOCOL_HEADER[:4]:
+            raise _fault(UnexpectedFrame, "a protocol header in the middle of the stream")
         if kind not in (_METHOD, _HEADER, _BODY, _HEARTBEAT):
             seen = " (is this an AMQP port?)" if self._at_start else ""
             raise _fault(FrameError, f"unknown frame type {kind}{seen}")
-        if size + FRAME_OVERHEAD > self.max_frame_size:
+        if self.max_frame_size and size + FRAME_OVERHEAD > self.max_frame_size:
             raise _fault(
                 FrameError, f"frame of {size + FRAME_OVERHEAD} bytes, but at most {self.max_frame_size} agreed"
             )
         if kind == _HEARTBEAT:
             if channel != 0:
-                raise _fault(UnexpectedFrame, f"heartbeat on channel {channel}")
+                raise _fault(CommandInvalid, f"heartbeat on channel {channel}")
             if size != 0:
                 raise _fault(FrameError, f"heartbeat with a payload of {size} bytes")
 
@@ -225,8 +228,8 @@ P = ParamSpec("P")
 M = TypeVar("M", bound=Method)
 
 
-def build(method: Callable[P, M], /, *_: P.args, **arguments: P.kwargs) -> M:
-    """A method with arguments by name; what is not named has AMQP's default.
+def build(method: Callable[P, M], /, *positional: P.args, **named: P.kwargs) -> M:
+    """A method; what is not given has AMQP's default.
 
     Around pamqp's constructors, which refuse names that RabbitMQ takes and warn of methods they think deprecated.
 
@@ -235,6 +238,7 @@ def build(method: Callable[P, M], /, *_: P.args, **arguments: P.kwargs) -> M:
     """
     kind = cast("type[M]", method)
     built = object.__new__(kind)
+    arguments = dict(zip(kind.attributes(), positional, strict=False)) | named
     for name, default in _defaults(kind.index).items():
         setattr(built, name, arguments.get(name, default))
     encode_method(0, built)
@@ -335,7 +339,7 @@ def message_from(properties: Properties, body: bytes) -> Message:
     return Message(body, **{name: getattr(properties, name) for _, name, _ in _PROPERTIES})
 
 
-def method_name(method: Method) -> str:
+def method_name(method: Method | type[Method]) -> str:
     """AMQP's name of a method, such as ``queue.declare-ok``."""
     group, _, name = method.name.partition(".")
     dashed = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name)
@@ -418,9 +422,7 @@ def _milliseconds(expiration: object) -> str | None:
     if expiration is None:
         return None
     if not isinstance(expiration, int | float) or not 0 <= expiration * 1000 < 2**32:
-        raise InvalidArgument(
-            f"expiration: {expiration!r} is not a number of seconds from 0 to {2**32 // 1000}"
-        )
+        raise InvalidArgument(f"expiration: {expiration!r} is not a number of seconds from 0 to {2**32 // 1000}")
     return str(round(expiration * 1000))
 
 

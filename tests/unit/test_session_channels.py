@@ -1,0 +1,594 @@
+"""The session's channels: numbers, replies, content, closing."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+from pamqp import commands
+
+from holdfast.errors import (
+    Blame,
+    ChannelError,
+    ChannelLimitReached,
+    ContentTooLarge,
+    InvalidArgument,
+    NotFound,
+    PreconditionFailed,
+    ReplyError,
+    Side,
+)
+from holdfast.message import Message
+from holdfast.protocol.events import ChannelClosed, ChannelReleased, ContentReceived, Ended, MethodReceived, Tuning
+from holdfast.protocol.lifecycle import LinkState
+from holdfast.protocol.wire import HEARTBEAT_FRAME, Header, Method, encode_properties
+from support.amqp import Dialogue, any_method, body, content, expect, header, opened
+
+OPEN_OK = commands.Channel.OpenOk()
+CLOSE_OK = commands.Channel.CloseOk()
+NOT_FOUND = commands.Channel.Close(404, "NOT_FOUND - no exchange 'x'", 60, 40)
+DELIVER = commands.Basic.Deliver("c", 1, redelivered=False, exchange="x", routing_key="r")
+RETURN = commands.Basic.Return(312, "NO_ROUTE", "x", "r")
+GET_OK = commands.Basic.GetOk(1, redelivered=False, exchange="x", routing_key="r", message_count=4)
+
+
+def ended_with(dialogue: Dialogue) -> ReplyError:
+    """The protocol error that ended the session; it must be ours."""
+    error = expect(dialogue.ended().error, ReplyError)
+    assert error.found_by is Side.CLIENT
+    return error
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_channel_is_opened_on_the_lowest_number() -> None:
+    dialogue = opened()
+    assert dialogue.session.open_channel() == 1
+    (sent,) = dialogue.sent()
+    assert sent.channel == 1
+    expect(sent.payload, commands.Channel.Open)
+    (told,) = dialogue.tell(OPEN_OK, 1)
+    assert expect(told, MethodReceived).is_reply
+
+
+def test_channels_have_numbers_of_their_own() -> None:
+    dialogue = opened()
+    assert [dialogue.session.open_channel() for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert dialogue.session.channel_count == 5
+
+
+def test_a_number_is_not_reused_before_close_ok() -> None:
+    dialogue = opened()
+    for _ in range(3):
+        dialogue.open_channel()
+    dialogue.session.close_channel(2)
+    assert dialogue.session.open_channel() == 4
+    assert dialogue.session.channel_count == 4
+
+
+def test_the_lowest_free_number_is_reused_after_close_ok() -> None:
+    dialogue = opened()
+    for _ in range(4):
+        dialogue.open_channel()
+    for number in (3, 2):
+        dialogue.session.close_channel(number)
+    assert dialogue.tell(CLOSE_OK, 3) == [ChannelReleased(3)]
+    assert dialogue.tell(CLOSE_OK, 2) == [ChannelReleased(2)]
+    assert dialogue.session.channel_count == 2
+    assert [dialogue.session.open_channel() for _ in range(3)] == [2, 3, 5]
+
+
+def test_a_number_that_the_broker_closed_is_free_at_once() -> None:
+    dialogue = opened()
+    dialogue.open_channel()
+    dialogue.tell(NOT_FOUND, 1)
+    dialogue.sent()
+    assert dialogue.session.open_channel() == 1
+    (sent,) = dialogue.sent()
+    expect(sent.payload, commands.Channel.Open)
+
+
+def test_a_reused_number_knows_nothing_of_its_earlier_channel() -> None:
+    dialogue = opened()
+    dialogue.open_channel()
+    dialogue.session.request(1, commands.Queue.Declare(queue="q"))
+    dialogue.tell(DELIVER, 1)
+    dialogue.say(header(1, 10), body(1, b"half"))
+    dialogue.tell(NOT_FOUND, 1)
+    assert dialogue.session.open_channel() == 1
+    (told,) = dialogue.tell(OPEN_OK, 1)
+    assert expect(told, MethodReceived).is_reply
+    (got,) = dialogue.say(content(1, DELIVER, b"whole"))
+    assert expect(got, ContentReceived).message.body == b"whole"
+
+
+def test_no_more_channels_are_opened_than_were_agreed() -> None:
+    dialogue = opened(tuning=Tuning(2, 8192, 60))
+    dialogue.open_channel()
+    dialogue.open_channel()
+    with pytest.raises(ChannelLimitReached, match="all 2 channels"):
+        dialogue.session.open_channel()
+    assert dialogue.session.output_size == 0
+    dialogue.session.close_channel(1)
+    dialogue.tell(CLOSE_OK, 1)
+    assert dialogue.session.open_channel() == 1
+
+
+def test_without_a_limit_every_number_of_amqp_can_be_used() -> None:
+    without = Tuning(0, 8192, 60)
+    dialogue = opened(proposal=without, tuning=without)
+    numbers = [dialogue.session.open_channel() for _ in range(65535)]
+    assert numbers == list(range(1, 65536))
+    with pytest.raises(ChannelLimitReached, match="all 65535 channels"):
+        dialogue.session.open_channel()
+
+
+# --- requests and replies -------------------------------------------------------------------------------------------
+
+
+def test_replies_are_matched_to_requests_in_their_order() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.session.request(number, commands.Queue.Declare(queue="q"))
+    dialogue.session.request(number, commands.Basic.Consume(queue="q"))
+    dialogue.session.request(number, commands.Queue.Declare(queue="p"))
+    replies: list[Method] = [
+        commands.Queue.DeclareOk("q", 0, 0),
+        commands.Basic.ConsumeOk("c"),
+        commands.Queue.DeclareOk("p", 0, 0),
+    ]
+    told = dialogue.say(*(any_method(number, reply) for reply in replies))
+    assert [expect(event, MethodReceived).method.name for event in told] == [reply.name for reply in replies]
+    assert all(expect(event, MethodReceived).is_reply for event in told)
+
+
+def test_replies_are_matched_channel_by_channel() -> None:
+    dialogue = opened()
+    first, second = dialogue.open_channel(), dialogue.open_channel()
+    dialogue.session.request(first, commands.Queue.Declare(queue="q"))
+    dialogue.session.request(second, commands.Basic.Qos(prefetch_count=1))
+    dialogue.tell(commands.Basic.QosOk(), second)
+    dialogue.tell(commands.Queue.DeclareOk("q", 0, 0), first)
+    assert dialogue.session.state is LinkState.OPEN
+
+
+def test_a_reply_that_nobody_asked_for_is_an_invalid_command() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.tell(commands.Queue.DeclareOk("q", 0, 0), number)
+    error = ended_with(dialogue)
+    assert error.code == 503
+    assert "queue.declare-ok on channel 1" in error.text
+
+
+def test_a_reply_in_the_wrong_order_is_an_invalid_command() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.session.request(number, commands.Queue.Declare(queue="q"))
+    dialogue.session.request(number, commands.Basic.Qos())
+    dialogue.tell(commands.Basic.QosOk(), number)
+    assert ended_with(dialogue).code == 503
+
+
+def test_a_second_reply_is_an_invalid_command() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.tell(OPEN_OK, number)
+    assert ended_with(dialogue).code == 503
+
+
+def test_a_get_may_be_answered_by_get_empty() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.session.request(number, commands.Basic.Get(queue="q"))
+    (told,) = dialogue.tell(commands.Basic.GetEmpty(), number)
+    assert expect(told, MethodReceived).is_reply
+
+
+def test_a_get_may_be_answered_by_content() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.session.request(number, commands.Basic.Get(queue="q"))
+    (told,) = dialogue.say(content(number, GET_OK, b"abc"))
+    assert expect(told, ContentReceived).message.body == b"abc"
+    dialogue.tell(commands.Basic.GetEmpty(), number)
+    assert ended_with(dialogue).code == 503
+
+
+def test_a_get_ok_that_nobody_asked_for_is_an_invalid_command() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.say(content(number, GET_OK, b"abc"))
+    assert ended_with(dialogue).code == 503
+
+
+@pytest.mark.parametrize(
+    "method",
+    [commands.Basic.Ack(1, multiple=True), commands.Basic.Nack(1), commands.Basic.Cancel("c")],
+    ids=lambda method: method.name,
+)
+def test_what_comes_unasked_leaves_the_requests_alone(method: Method) -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.session.request(number, commands.Queue.Declare(queue="q"))
+    (told,) = dialogue.tell(method, number)
+    unasked = expect(told, MethodReceived)
+    assert (unasked.channel, unasked.method.name, unasked.is_reply) == (number, method.name, False)
+    (told,) = dialogue.tell(commands.Queue.DeclareOk("q", 0, 0), number)
+    assert expect(told, MethodReceived).is_reply
+    assert dialogue.sent_methods()[1:] == []
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_flow_is_answered_with_flow_ok(*, active: bool) -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    (told,) = dialogue.tell(commands.Channel.Flow(active), number)
+    assert expect(expect(told, MethodReceived).method, commands.Channel.Flow).active is active
+    (sent,) = dialogue.sent()
+    assert sent.channel == number
+    assert expect(sent.payload, commands.Channel.FlowOk).active is active
+
+
+def test_a_method_of_the_connection_on_a_channel_is_an_invalid_command() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.tell(commands.Connection.Blocked("memory"), number)
+    assert ended_with(dialogue).code == 503
+
+
+def test_a_request_that_amqp_cannot_carry_sends_nothing_and_expects_nothing() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    with pytest.raises(InvalidArgument):
+        dialogue.session.request(number, commands.Basic.Qos(prefetch_count=2**16))
+    assert dialogue.session.output_size == 0
+    dialogue.tell(commands.Basic.QosOk(), number)
+    assert ended_with(dialogue).code == 503
+
+
+def test_a_publish_that_does_not_fit_sends_nothing() -> None:
+    dialogue = opened(tuning=Tuning(10, 8192, 60))
+    number = dialogue.open_channel()
+    properties = encode_properties(Message(b"", headers={"k": "x" * 8192}))
+    with pytest.raises(InvalidArgument):
+        dialogue.session.publish(number, commands.Basic.Publish(), properties, b"abc")
+    assert dialogue.session.output_size == 0
+
+
+def test_a_publish_is_a_method_a_header_and_a_body() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    method = commands.Basic.Publish(exchange="x", routing_key="r", mandatory=True)
+    dialogue.session.publish(number, method, encode_properties(Message(b"", message_id="m")), b"abc")
+    first, second, third = dialogue.sent()
+    assert {first.channel, second.channel, third.channel} == {number}
+    assert expect(first.payload, commands.Basic.Publish).mandatory is True
+    assert expect(second.payload, Header).properties.message_id == "m"
+    assert third.payload == b"abc"
+
+
+def test_a_method_without_answer_is_sent() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.session.send(number, commands.Basic.Ack(3, multiple=True))
+    (sent,) = dialogue.sent()
+    assert sent.channel == number
+    assert expect(sent.payload, commands.Basic.Ack).delivery_tag == 3
+
+
+# --- closing --------------------------------------------------------------------------------------------------------
+
+
+def test_a_close_of_ours_is_complete_with_close_ok() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.session.close_channel(number, "done")
+    (sent,) = dialogue.sent()
+    assert sent.channel == number
+    close = expect(sent.payload, commands.Channel.Close)
+    assert (close.reply_code, close.reply_text) == (200, "done")
+    assert dialogue.session.channel_count == 1
+    assert dialogue.tell(CLOSE_OK, number) == [ChannelReleased(number)]
+    assert dialogue.session.channel_count == 0
+
+
+def test_a_close_of_the_brokers_is_answered_and_named() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    (told,) = dialogue.tell(NOT_FOUND, number)
+    closed = expect(told, ChannelClosed)
+    error = expect(closed.error, NotFound)
+    assert closed.channel == number
+    assert (error.text, error.method) == ("NOT_FOUND - no exchange 'x'", "basic.publish")
+    assert error.found_by is Side.BROKER
+    (sent,) = dialogue.sent()
+    assert sent.channel == number
+    expect(sent.payload, commands.Channel.CloseOk)
+    assert dialogue.session.state is LinkState.OPEN
+
+
+def test_a_refused_open_closes_that_channel_alone() -> None:
+    dialogue = opened()
+    first, second = dialogue.open_channel(), dialogue.session.open_channel()
+    dialogue.tell(commands.Channel.Close(406, "PRECONDITION_FAILED", 20, 10), second)
+    dialogue.session.request(first, commands.Basic.Qos())
+    (told,) = dialogue.tell(commands.Basic.QosOk(), first)
+    assert expect(told, MethodReceived).channel == first
+
+
+def test_closes_that_cross_are_a_close_of_ours() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.session.close_channel(number)
+    dialogue.sent()
+    assert dialogue.tell(NOT_FOUND, number) == []
+    (answer,) = dialogue.sent_methods()
+    expect(answer, commands.Channel.CloseOk)
+    assert dialogue.session.channel_count == 1
+    assert dialogue.tell(CLOSE_OK, number) == [ChannelReleased(number)]
+
+
+def test_late_frames_on_a_closing_channel_are_discarded() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.session.request(number, commands.Queue.Declare(queue="q"))
+    dialogue.session.close_channel(number)
+    dialogue.sent()
+    late = [
+        any_method(number, commands.Queue.DeclareOk("q", 0, 0)),
+        any_method(number, commands.Basic.Ack(1)),
+        any_method(number, commands.Channel.Flow(active=False)),
+        content(number, DELIVER, b"late"),
+        body(number, b"later"),
+        header(number, 5),
+    ]
+    assert dialogue.say(*late) == []
+    assert dialogue.sent() == []
+    assert dialogue.session.state is LinkState.OPEN
+
+
+def test_content_that_our_close_cuts_is_discarded() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.tell(DELIVER, number)
+    dialogue.say(header(number, 6), body(number, b"abc"))
+    dialogue.session.close_channel(number)
+    assert dialogue.say(body(number, b"def")) == []
+    assert dialogue.tell(CLOSE_OK, number) == [ChannelReleased(number)]
+
+
+def test_the_broker_may_close_a_channel_inside_content() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.tell(DELIVER, number)
+    dialogue.say(header(number, 6), body(number, b"abc"))
+    (told,) = dialogue.tell(commands.Channel.Close(406, "PRECONDITION_FAILED", 0, 0), number)
+    error = expect(expect(told, ChannelClosed).error, PreconditionFailed)
+    assert error.method is None
+
+
+def test_a_close_ok_that_nobody_asked_for_is_an_invalid_command() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.tell(CLOSE_OK, number)
+    assert ended_with(dialogue).code == 503
+
+
+@pytest.mark.parametrize(
+    "data",
+    [any_method(5, OPEN_OK), any_method(5, CLOSE_OK), header(5, 1), body(5, b"x")],
+    ids=["method", "close-ok", "header", "body"],
+)
+def test_a_frame_on_a_channel_that_was_never_opened_is_a_channel_error(data: bytes) -> None:
+    dialogue = opened()
+    dialogue.open_channel()
+    dialogue.say(data)
+    error = expect(ended_with(dialogue), ChannelError)
+    assert "channel 5" in error.text
+
+
+def test_a_frame_on_a_released_channel_is_a_channel_error() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.session.close_channel(number)
+    dialogue.tell(CLOSE_OK, number)
+    dialogue.tell(commands.Basic.Ack(1), number)
+    assert ended_with(dialogue).code == 504
+
+
+# --- content --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[], [b"abc"], [b"a", b"b", b"c"], [b"", b"abc", b""], [b"\xce" * 1000] * 20],
+    ids=["no body", "one frame", "many frames", "empty frames", "large frames"],
+)
+@pytest.mark.parametrize("method", [DELIVER, RETURN], ids=["deliver", "return"])
+def test_content_is_put_together(method: Method, pieces: list[bytes]) -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    whole = b"".join(pieces)
+    sent = pieces[:-1] if pieces and not pieces[-1] else pieces
+    said = dialogue.say(
+        any_method(number, method), header(number, len(whole)), *(body(number, piece) for piece in sent)
+    )
+    (told,) = said
+    got = expect(told, ContentReceived)
+    assert got.channel == number
+    assert got.method.name == method.name
+    assert got.message.body == whole
+
+
+def test_content_brings_its_method_and_properties() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    message = Message(b"abc", message_id="m", headers={"k": 1}, persistent=True)
+    (told,) = dialogue.say(content(number, DELIVER, b"abc", message_id="m", headers={"k": 1}))
+    got = expect(told, ContentReceived)
+    deliver = expect(got.method, commands.Basic.Deliver)
+    assert (deliver.consumer_tag, deliver.delivery_tag, deliver.routing_key) == ("c", 1, "r")
+    assert got.message == message
+
+
+def test_contents_on_two_channels_may_interleave() -> None:
+    dialogue = opened()
+    first, second = dialogue.open_channel(), dialogue.open_channel()
+    told = dialogue.say(
+        any_method(first, DELIVER),
+        any_method(second, DELIVER),
+        header(first, 4),
+        header(second, 2),
+        body(first, b"ab"),
+        HEARTBEAT_FRAME,
+        body(second, b"xy"),
+        any_method(0, commands.Connection.Unblocked()),
+        body(first, b"cd"),
+    )
+    contents = [event for event in told if isinstance(event, ContentReceived)]
+    assert [(got.channel, got.message.body) for got in contents] == [(second, b"xy"), (first, b"abcd")]
+
+
+def test_contents_may_follow_each_other() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    told = dialogue.say(content(number, DELIVER, b"one"), content(number, DELIVER, b""), content(number, RETURN, b"3"))
+    assert [expect(event, ContentReceived).message.body for event in told] == [b"one", b"", b"3"]
+
+
+def test_empty_body_frames_without_end_take_no_memory() -> None:
+    # Invariant 12: nothing that the broker sends grows memory without bound.
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.tell(DELIVER, number)
+    dialogue.say(header(number, 1))
+    flood = body(number, b"") * 1000
+    dialogue.say(flood)
+    tracemalloc.start()
+    try:
+        for _ in range(50):
+            dialogue.say(flood)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000
+    (told,) = dialogue.say(body(number, b"x"))
+    assert expect(told, ContentReceived).message.body == b"x"
+
+
+@pytest.mark.parametrize("pieces", [[b"abcd"], [b"ab", b"cd"]])
+def test_a_body_longer_than_announced_is_a_frame_error(pieces: list[bytes]) -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.tell(DELIVER, number)
+    dialogue.say(header(number, 3), *(body(number, piece) for piece in pieces))
+    error = ended_with(dialogue)
+    assert error.code == 501
+    assert "4 bytes of body" in error.text
+
+
+def test_a_body_without_a_header_is_unexpected() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.tell(DELIVER, number)
+    dialogue.say(body(number, b"abc"))
+    assert ended_with(dialogue).code == 505
+
+
+def test_a_body_after_the_last_one_is_unexpected() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.say(content(number, DELIVER, b"abc"), body(number, b""))
+    assert ended_with(dialogue).code == 505
+
+
+def test_a_header_without_a_method_is_unexpected() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.say(header(number, 3))
+    assert ended_with(dialogue).code == 505
+
+
+def test_a_second_header_is_unexpected() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.tell(DELIVER, number)
+    dialogue.say(header(number, 3), header(number, 3))
+    assert ended_with(dialogue).code == 505
+
+
+@pytest.mark.parametrize("after", [[], [header(1, 3)], [header(1, 3), body(1, b"a")]], ids=["method", "header", "body"])
+def test_a_method_inside_content_is_unexpected(after: list[bytes]) -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.tell(DELIVER, number)
+    dialogue.say(*after)
+    dialogue.tell(commands.Basic.Ack(1), number)
+    error = ended_with(dialogue)
+    assert error.code == 505
+    assert "inside the content of basic.deliver" in error.text
+
+
+# --- messages that are too large ------------------------------------------------------------------------------------
+
+
+def test_a_message_of_the_largest_size_is_taken() -> None:
+    dialogue = opened(max_message_size=1000)
+    number = dialogue.open_channel()
+    (told,) = dialogue.say(content(number, DELIVER, bytes(1000)))
+    assert len(expect(told, ContentReceived).message.body) == 1000
+
+
+def test_a_message_that_is_too_large_closes_its_channel() -> None:
+    dialogue = opened(max_message_size=1000)
+    number = dialogue.open_channel()
+    dialogue.tell(DELIVER, number)
+    (told,) = dialogue.say(header(number, 1001))
+    closed = expect(told, ChannelClosed)
+    error = expect(closed.error, ContentTooLarge)
+    assert closed.channel == number
+    assert (error.code, error.method, error.found_by, error.blame) == (
+        311,
+        "basic.deliver",
+        Side.CLIENT,
+        Blame.BROKER,
+    )
+    assert "1001" in error.text
+    assert "1000" in error.text
+    (sent,) = dialogue.sent()
+    assert sent.channel == number
+    close = expect(sent.payload, commands.Channel.Close)
+    assert (close.reply_code, close.reply_text) == (311, error.text)
+    assert dialogue.session.state is LinkState.OPEN
+
+
+def test_the_body_of_a_message_that_is_too_large_is_discarded() -> None:
+    dialogue = opened(max_message_size=1000)
+    number = dialogue.open_channel()
+    dialogue.tell(DELIVER, number)
+    dialogue.say(header(number, 2000))
+    assert dialogue.say(body(number, bytes(1000)), body(number, bytes(1000)), content(number, DELIVER, b"next")) == []
+    assert dialogue.tell(CLOSE_OK, number) == [ChannelReleased(number)]
+    assert dialogue.session.open_channel() == number
+
+
+def test_other_channels_outlive_a_message_that_is_too_large() -> None:
+    dialogue = opened(max_message_size=1000)
+    first, second = dialogue.open_channel(), dialogue.open_channel()
+    dialogue.tell(DELIVER, first)
+    dialogue.say(header(first, 2**64 - 1))
+    (told,) = dialogue.say(content(second, DELIVER, b"abc"))
+    assert expect(told, ContentReceived).channel == second
+
+
+def test_no_channel_outlives_the_session() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.tell(DELIVER, number)
+    told = dialogue.say(
+        header(number, 5), any_method(0, commands.Connection.Close(320, "bye", 0, 0)), body(number, b"x")
+    )
+    assert len(told) == 1
+    assert isinstance(told[0], Ended)
