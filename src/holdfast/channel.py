@@ -557,7 +557,12 @@ class Channel:
             if attachment is not None and attachment.link.is_open:
                 attachment.link.session.close_channel(attachment.number)
                 attachment.link.flush()
-            self._fail(error)
+            if isinstance(error, ConnectionClosed) and error.__cause__ is None:
+                # The user is leaving, which is no failure.
+                self._fire(ChannelEvent.CLOSE)
+                self._end(error, ChannelEvent.CLOSED)
+            else:
+                self._end(error, ChannelEvent.FAILED)
 
     def closed_error(self) -> HoldfastError:
         """What a call on the closed channel raises."""
@@ -617,7 +622,7 @@ class Channel:
 
     def on_closed(self, error: ReplyError) -> None:
         self.attachment = None
-        self._fail(error)
+        self._end(error, ChannelEvent.FAILED)
 
     def on_released(self) -> None:
         if self.state is State.CLOSING:
@@ -732,11 +737,10 @@ class Channel:
             request.on_reply(reply)
         request.done.set()
 
-    def _fail(self, error: HoldfastError) -> None:
+    def _end(self, error: HoldfastError, event: ChannelEvent) -> None:
         self._error = error
-        requests_error = error if isinstance(error, ReplyError) else None
-        self._finish(ChannelEvent.FAILED, reason=str(error))
-        self._fail_requests(requests_error)
+        self._finish(event, reason=str(error))
+        self._fail_requests(error if isinstance(error, ReplyError) else None)
         if self._owner is not None:
             self._owner.on_failed(error)
 

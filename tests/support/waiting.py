@@ -7,15 +7,15 @@ from collections.abc import Callable
 import anyio
 
 
-async def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
-    """Wait until ``condition`` holds, looking again whenever the event loop has nothing else to do.
+async def eventually(condition: Callable[[], bool], *, within: float = 10.0, every: float = 0.001) -> None:
+    """Wait until ``condition`` holds, for at most ``within`` seconds, looking again after ``every`` seconds.
 
     Raises:
         AssertionError: it did not hold within so many seconds.
     """
     with anyio.move_on_after(within):
         while not condition():  # noqa: ASYNC110 - of a foreign state, which announces nothing
-            await anyio.sleep(0.001)
+            await anyio.sleep(every)
         return
     raise AssertionError(f"did not become true within {within} s")
 

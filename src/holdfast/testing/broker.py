@@ -63,11 +63,12 @@ class _Connection:
     """A transport with a peer on it."""
 
     def __init__(self, broker: Broker, stream: anyio.abc.ByteStream) -> None:
-        self.peer = Peer(broker.model, broker, anyio.current_time())
         self.ended_by_broker = False
         self._broker = broker
         self._stream = stream
-        self._wake = anyio.Event()
+        self._output_added = anyio.Event()
+        self._opened = anyio.Event()
+        self.peer = Peer(broker.model, broker, self._wake, anyio.current_time())
         self._scope = anyio.CancelScope()
 
     async def run(self) -> None:
@@ -95,9 +96,8 @@ class _Connection:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._scope.cancel()
 
-    def flush(self) -> None:
-        """Wake the writer."""
-        self._wake.set()
+    def _wake(self) -> None:
+        self._output_added.set()
 
     async def _read(self) -> None:
         while not self.peer.is_over:
@@ -110,7 +110,8 @@ class _Connection:
                 await self._broker.wait_changed()
             self.peer.receive(data, anyio.current_time())
             self.peer.set_blocked(self._broker.blocked)
-            self._broker.flush()
+            if self.peer.is_open:
+                self._opened.set()
         await self._flushed()
 
     async def _flushed(self) -> None:
@@ -120,8 +121,8 @@ class _Connection:
     async def _write(self) -> None:
         while True:
             if not await self._send_output():
-                self._wake = anyio.Event()
-                await self._wake.wait()
+                self._output_added = anyio.Event()
+                await self._output_added.wait()
 
     async def _send_output(self) -> bool:
         await self._broker.wait_thawed()
@@ -135,11 +136,9 @@ class _Connection:
         return bool(data)
 
     async def _beat(self) -> None:
+        await self._opened.wait()
         while not self.peer.is_over:
-            # Half a second at most, because the interval is only known once the client has tuned.
-            wake_at = self.peer.poll(anyio.current_time())
-            self.flush()
-            await anyio.sleep_until(min(wake_at, anyio.current_time() + 0.5))
+            await anyio.sleep_until(self.peer.poll(anyio.current_time()))
             if self._broker.is_frozen:
                 await self._broker.wait_thawed()
                 self.peer.slept(anyio.current_time())
@@ -148,7 +147,6 @@ class _Connection:
     async def close(self, code: int, text: str) -> None:
         self.ended_by_broker = True
         self.peer.close(code, text)
-        self.flush()
         await anyio.sleep(_CLOSE_PATIENCE)
         self._scope.cancel()
 
@@ -305,7 +303,6 @@ class Broker:
         self.blocked = reason
         for connection in list(self._connections):
             connection.peer.set_blocked(reason)
-        self.flush()
 
     def unblock(self) -> None:
         """Send connection.unblocked, and read on."""
@@ -313,7 +310,6 @@ class Broker:
         for connection in list(self._connections):
             connection.peer.set_blocked(None)
         self._announce()
-        self.flush()
 
     def close_connections(
         self, code: int = 320, text: str = "CONNECTION_FORCED - broker forced connection closure"
@@ -327,7 +323,6 @@ class Broker:
         for connection in list(self._connections):
             for channel in list(connection.peer.channels.values()):
                 connection.peer.close_channel(channel, code, text)
-        self.flush()
 
     def stop(self) -> None:
         """Die as a killed node: connections are reset, new ones refused, what is not durable or persistent is lost."""
@@ -362,11 +357,6 @@ class Broker:
     def check_credentials(self, response: str) -> bool:
         """Whether a PLAIN response is right."""
         return response == self._expected_login
-
-    def flush(self) -> None:
-        """Wake all writers: what one client sends may be for another."""
-        for connection in self._connections:
-            connection.flush()
 
     async def wait_thawed(self) -> None:
         """Wait until the broker is not frozen."""

@@ -64,7 +64,6 @@ class Login(Protocol):
     """What a broker lets in."""
 
     tuning: Tuning
-    blocked: str | None
 
     def check_credentials(self, response: str) -> bool:
         """Whether a PLAIN response is right."""
@@ -388,7 +387,8 @@ class Peer:
 
     Args:
         model: the state it shares with the other connections.
-        login: credentials, limits, and whether the broker is blocked.
+        login: credentials and limits.
+        wake: called when there is output.
         now: the present time in seconds, here and below.
 
     Attributes:
@@ -397,7 +397,7 @@ class Peer:
         has_published: whether it is one of those that are blocked.
     """
 
-    def __init__(self, model: Model, login: Login, now: float) -> None:
+    def __init__(self, model: Model, login: Login, wake: Callable[[], None], now: float) -> None:
         self.model = model
         self.is_over = False
         self.is_graceful = False
@@ -407,6 +407,7 @@ class Peer:
         self.channels: dict[int, Channel] = {}
         self.name = "unnamed"
         self._login = login
+        self._wake = wake
         self._tuning = login.tuning
         self._takes_blocked = False
         self._takes_refusal = False
@@ -508,6 +509,7 @@ class Peer:
     def _append(self, data: bytes) -> None:
         self._output.append(data)
         self._output_size += len(data)
+        self._wake()
 
     # --- frames -----------------------------------------------------------------------------------------------------
 
