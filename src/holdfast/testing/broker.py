@@ -27,6 +27,9 @@ _CHUNK = 64 * 1024
 _CLOSE_PATIENCE = 5.0
 """Seconds that a client has to answer connection.close."""
 
+_EXCUSE = 1.0
+"""Seconds after a freeze in which the ends of clients that gave the broker up come to light."""
+
 
 class QueueView:
     """A queue of the broker, as it is now.
@@ -63,7 +66,8 @@ class _Connection:
     """A transport with a peer on it."""
 
     def __init__(self, broker: Broker, stream: anyio.abc.ByteStream) -> None:
-        self.ended_by_broker = False
+        self.is_excused = False
+        """Whether the broker is to blame for the end of the transport."""
         self._broker = broker
         self._stream = stream
         self._output_added = anyio.Event()
@@ -80,7 +84,8 @@ class _Connection:
                     await self._read()
                     tasks.cancel_scope.cancel()
         finally:
-            if not self.peer.is_graceful and not self.ended_by_broker:
+            is_excused = self.is_excused or anyio.current_time() <= self._broker.excused_until
+            if not self.peer.is_graceful and not is_excused:
                 self._broker.unexpected_closes.append(self.peer.name)
             self.peer.gone()
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
@@ -88,7 +93,7 @@ class _Connection:
 
     def reset(self) -> None:
         """End the transport as a reset does, now."""
-        self.ended_by_broker = True
+        self.is_excused = True
         if isinstance(self._stream, MemoryStream):
             self._stream.reset()
         else:
@@ -145,7 +150,7 @@ class _Connection:
         self._scope.cancel()
 
     async def close(self, code: int, text: str) -> None:
-        self.ended_by_broker = True
+        self.is_excused = True
         self.peer.close(code, text)
         await anyio.sleep(_CLOSE_PATIENCE)
         self._scope.cancel()
@@ -170,6 +175,8 @@ class Broker:
         most_connections: the highest number of connections at one time.
         blocked: why publishers are blocked; None if they are not.
         is_frozen: whether it has stopped answering.
+        excused_until: until when, on the event loop's clock, clients may go away without a close handshake, because the
+            broker was frozen.
     """
 
     def __init__(
@@ -185,6 +192,7 @@ class Broker:
         self.tuning = Tuning(channel_max, frame_max, int(heartbeat))
         self.blocked: str | None = None
         self.is_frozen = False
+        self.excused_until = 0.0
         self.unexpected_closes: list[str] = []
         self.connections_total = 0
         self.most_connections = 0
@@ -207,7 +215,7 @@ class Broker:
     ) -> None:
         tasks = self._group()
         for connection in list(self._connections):
-            connection.ended_by_broker = True
+            connection.is_excused = True
         tasks.cancel_scope.cancel()
         await tasks.__aexit__(None, None, None)
 
@@ -284,10 +292,12 @@ class Broker:
     def freeze(self) -> None:
         """Stop answering: connections stay, new ones are accepted, but nothing is read or sent, not even heartbeats."""
         self.is_frozen = True
+        self.excused_until = float("inf")
 
     def thaw(self) -> None:
         """Go on where it was."""
         self.is_frozen = False
+        self.excused_until = anyio.current_time() + _EXCUSE
         self._announce()
 
     def refuse(self) -> None:

@@ -1,0 +1,82 @@
+"""The command ``feature-service``: ``run`` the service, or show what it stands in a ``demo``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+import anyio
+
+from feature_service.health import serve
+from feature_service.service import FeatureService
+from feature_service.settings import BACKENDS, ServiceSettings
+from holdfast import SettingsError
+
+WRONG_SETTINGS = 2
+
+
+async def run(settings: ServiceSettings) -> int:
+    """Run the service until SIGTERM or SIGINT. Returns the exit code."""
+    service = FeatureService(settings)
+    finished = anyio.Event()
+
+    async def stop_on_signal() -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                logging.getLogger("feature_service").info("%s: stopping", signal.Signals(number).name)
+                service.stop()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stop_on_signal)
+        async with anyio.create_task_group() as working:
+            if settings.health_port:
+                working.start_soon(serve, service, finished)
+            await service.run()
+            finished.set()
+        tasks.cancel_scope.cancel()
+    return 0 if not len(service.outbox) else 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns 0 if all went well, 1 if vectors were lost, 2 for wrong usage or settings."""
+    parsed = _parser().parse_args(arguments)
+    if parsed.command == "demo":
+        from feature_service.demo import DemoOptions, demo
+
+        options = DemoOptions(
+            url=parsed.url, seed=parsed.seed, duration=parsed.duration, live=not parsed.plain, backend=parsed.backend
+        )
+        try:
+            return anyio.run(partial(demo, options), backend=parsed.backend)
+        except SettingsError as error:
+            print(f"feature-service: {error}", file=sys.stderr)  # noqa: T201 - for who typed it
+            return WRONG_SETTINGS
+    try:
+        settings = ServiceSettings.from_environment()
+    except SettingsError as error:
+        print(f"feature-service: {error}", file=sys.stderr)  # noqa: T201 - for who started it
+        return WRONG_SETTINGS
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("transitions").setLevel(logging.WARNING)
+    return anyio.run(run, settings, backend=settings.backend)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="feature-service", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="run the service; settings come from the environment")
+    showing = commands.add_parser("demo", help="show the service while its broker is cut, frozen and restarted")
+    showing.add_argument("--url", help="a running RabbitMQ instead of the embedded broker; a proxy makes the faults")
+    showing.add_argument("--seed", type=int, help="repeat a run: the same faults, the same market")
+    showing.add_argument("--backend", choices=BACKENDS, default="asyncio", help="the event loop (asyncio)")
+    showing.add_argument("--duration", type=float, default=20.0, help="seconds of faults (20)")
+    showing.add_argument("--plain", action="store_true", help="plain lines, also in a terminal")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

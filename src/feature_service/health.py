@@ -1,0 +1,102 @@
+"""``GET /health``: the truth about the service, in JSON; 200 if all is well, 503 if not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from importlib import import_module
+from typing import Any, TypeAlias
+
+import anyio
+
+from feature_service.service import FeatureService
+from holdfast import Connection, State
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+def report(service: FeatureService) -> tuple[int, dict[str, object]]:
+    """The status code and the body of the answer."""
+    outbox = service.outbox
+    states = {service.reading.state, service.publishing.state}
+    is_well = states == {State.OPEN} and not outbox.is_full and not service.is_stopping
+    body: dict[str, object] = {
+        "status": "ok" if is_well else "stopping" if service.is_stopping else "degraded",
+        "reading": _connection(service.reading),
+        "publishing": _connection(service.publishing),
+        "vectors": {
+            "buffered": len(outbox),
+            "buffer_full": outbox.is_full,
+            "accepted": outbox.accepted,
+            "refused": outbox.refused,
+            "confirmed": outbox.confirmed,
+            "retried": outbox.retried,
+        },
+        "events": {"read": dict(service.counters.events), "bad": service.counters.bad_events},
+    }
+    return (200 if is_well else 503), body
+
+
+def _connection(connection: Connection) -> dict[str, object]:
+    stats = connection.stats
+    return {
+        "state": stats.state.value,
+        "reconnects": stats.reconnects,
+        "unconfirmed": stats.unconfirmed,
+        "last_error": None if stats.last_error is None else str(stats.last_error),
+    }
+
+
+class HealthApp:
+    """The ASGI application (ASGI 3)."""
+
+    def __init__(self, service: FeatureService) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, send)
+
+    async def _answer(self, scope: Scope, send: Send) -> None:
+        headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+        body: dict[str, object]
+        if scope["path"] != "/health":
+            status, body = 404, {"error": "only /health is here"}
+        elif scope["method"] not in ("GET", "HEAD"):
+            status, body = 405, {"error": "only GET and HEAD are allowed"}
+            headers.append((b"allow", b"GET, HEAD"))
+        else:
+            status, body = report(self._service)
+        data = b"" if scope["method"] == "HEAD" else json.dumps(body).encode()
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": data})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+async def serve(service: FeatureService, stopped: anyio.Event) -> None:
+    """Serve the health endpoint of a service until ``stopped`` is set.
+
+    Raises:
+        OSError: the port cannot be had.
+    """
+    from hypercorn.config import Config
+
+    settings = service.settings
+    config = Config()
+    host = f"[{settings.health_host}]" if ":" in settings.health_host else settings.health_host
+    config.bind = [f"{host}:{settings.health_port}"]
+    config.errorlog = None
+    config.graceful_timeout = 1.0
+    serve_on_loop: Callable[..., Awaitable[None]] = import_module(f"hypercorn.{settings.backend}").serve
+    await serve_on_loop(HealthApp(service), config, shutdown_trigger=stopped.wait)

@@ -1,0 +1,82 @@
+"""The vectors that were accepted and are not yet confirmed. Pure: it decides, others wait."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from feature_service.vector import FeatureVector
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """An accepted vector on its way out.
+
+    Attributes:
+        message_id: what a consumer recognises it by, however often it is sent.
+    """
+
+    message_id: str
+    vector: FeatureVector
+    body: bytes
+
+
+class Outbox:
+    """Holds at most ``bound`` vectors, waiting or under way. What it accepted leaves it only when it is confirmed.
+
+    Attributes:
+        accepted: vectors taken in.
+        refused: vectors turned away because it was full.
+        confirmed: vectors that the broker has taken over.
+        retried: vectors put back because their publish failed.
+    """
+
+    def __init__(self, bound: int) -> None:
+        self.accepted = 0
+        self.refused = 0
+        self.confirmed = 0
+        self.retried = 0
+        self._bound = bound
+        self._waiting: deque[Parcel] = deque()
+        self._under_way = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting) + self._under_way
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next vector would be refused."""
+        return len(self) >= self._bound
+
+    def offer(self, vector: FeatureVector) -> Parcel | None:
+        """Accept a vector, or refuse it if there is no room.
+
+        Returns:
+            What was accepted, or None.
+        """
+        if self.is_full:
+            self.refused += 1
+            return None
+        self.accepted += 1
+        parcel = Parcel(f"{vector.symbol}-{vector.timestamp:.6f}-{self.accepted}", vector, vector.to_json())
+        self._waiting.append(parcel)
+        return parcel
+
+    def take(self, most: int) -> list[Parcel]:
+        """Take the oldest vectors to publish; each is then given to :meth:`confirm` or :meth:`put_back`."""
+        parcels = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+        self._under_way += len(parcels)
+        return parcels
+
+    def confirm(self, parcel: Parcel) -> None:  # noqa: ARG002 - which one matters to those who keep accounts
+        """One of those under way is confirmed."""
+        self._under_way -= 1
+        self.confirmed += 1
+
+    def put_back(self, parcels: Iterable[Parcel]) -> None:
+        """The publish of these failed: they go out next, in their order."""
+        returned = list(parcels)
+        self._under_way -= len(returned)
+        self.retried += len(returned)
+        self._waiting.extendleft(reversed(returned))
