@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import anyio
 import anyio.abc
@@ -281,6 +281,7 @@ async def demo(options: DemoOptions) -> int:
 
 
 async def _play(cast: Cast, view: View, duration: float) -> Account:
+    channels_at_start = channels_now = 0
     async with cast.connections["gateway"], cast.connections["model"], anyio.create_task_group() as tasks:
         await cast.declare()
         tasks.start_soon(cast.model.read, cast.connections["model"], cast.queue)
@@ -297,17 +298,16 @@ async def _play(cast: Cast, view: View, duration: float) -> Account:
         view.act("the last vectors")
         cast.service.stop()
         await _until(lambda: cast.outbox.accepted_ids <= cast.model.seen)
-        # A duplicate of the last vector may still be on its way; it changes nothing in the account.
-        account = cast.account(channels_at_start, channels_now)
         tasks.cancel_scope.cancel()
         if cast.prefix:
             with anyio.CancelScope(shield=True), anyio.move_on_after(_PATIENCE):
                 await cast.remove()
-    return replace(account, unexpected_closes=cast.account(0, 0).unexpected_closes)
+    # Now that everybody has left, the broker's count of closes is final.
+    return cast.account(channels_at_start, channels_now)
 
 
 @asynccontextmanager
-async def _background(work: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
+async def _background(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGenerator[None, None]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(work)
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any, TypeAlias
 
@@ -63,7 +63,7 @@ class HealthApp:
 
     async def _answer(self, scope: Scope, send: Send) -> None:
         headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-        body: dict[str, object]
+        body: Mapping[str, object]
         if scope["path"] != "/health":
             status, body = 404, {"error": "only /health is here"}
         elif scope["method"] not in ("GET", "HEAD"):
