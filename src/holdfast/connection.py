@@ -145,8 +145,6 @@ class Connection(ChannelHost, LinkOwner):
         self._changed = anyio.Event()
         self._finished = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
-        # Shielded, so that a cancellation around the user's block leaves somebody to do the close handshake.
-        self._supervision = anyio.CancelScope(shield=True)
         self._interruptible: anyio.CancelScope | None = None
         addresses = list(settings.addresses)
         if settings.shuffle:
@@ -162,6 +160,9 @@ class Connection(ChannelHost, LinkOwner):
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
             raise InvalidUse("a connection is entered once; make a new one with connect()")
+        # Shielded, so that a cancellation around the user's block leaves somebody to do the close handshake. Made here,
+        # because a connection may be made before there is an event loop.
+        self._supervision = anyio.CancelScope(shield=True)
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._supervise)

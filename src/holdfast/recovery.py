@@ -75,7 +75,8 @@ class Recovery:
                     else:
                         self._entity_failed(entities.popleft(), error)
         if channel is not None:
-            channel.begin_close()
+            # Waited for, because its number may be the only one there is (channel_max).
+            await channel.close()
 
     async def _replay(self, channel: Channel, entities: deque[Entity]) -> None:
         def done(_request: Method, reply: Method) -> None:

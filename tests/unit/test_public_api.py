@@ -6,6 +6,8 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import anyio
+
 import holdfast
 
 
@@ -33,3 +35,13 @@ def test_import_brings_neither_an_event_loop_nor_an_extra() -> None:
     script = "import sys, holdfast; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()  # noqa: S603 - our own interpreter
     assert unwanted.isdisjoint(loaded)
+
+
+def test_a_connection_can_be_made_before_there_is_an_event_loop() -> None:
+    connection = holdfast.connect("amqp://127.0.0.1:1/", ready_timeout=0)
+
+    async def use() -> holdfast.State:
+        async with connection:
+            return connection.state
+
+    assert anyio.run(use) is holdfast.State.CONNECTING

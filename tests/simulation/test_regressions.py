@@ -1,0 +1,43 @@
+"""The smallest version of each fault that was found in the floors above the protocol."""
+
+from __future__ import annotations
+
+import pytest
+
+import holdfast
+from holdfast import Message
+from holdfast.testing import Broker
+
+pytestmark = pytest.mark.anyio
+
+URL = "amqp://guest:guest@memory/"
+
+
+async def test_the_only_channel_there_may_be_comes_back_after_the_topology() -> None:
+    """Recovery declares on a channel of its own, whose number must be free again before the user's is reopened."""
+    async with (
+        Broker(channel_max=1) as broker,
+        holdfast.connect(URL, dial=broker.dial) as connection,
+        connection.channel() as channel,
+    ):
+        queue = await channel.declare_queue("q")
+        broker.reset_connections()
+        await connection.wait_ready(10)
+        assert (await channel.get(queue)) is None
+        assert connection.stats.open_channels == 1
+
+
+async def test_an_innocent_publish_is_not_blamed_for_one_whose_caller_was_cancelled() -> None:
+    async with (
+        Broker() as broker,
+        holdfast.connect(URL, dial=broker.dial) as connection,
+        connection.channel() as channel,
+    ):
+        await channel.declare_queue("q")
+        async with connection.publisher() as publisher:
+            guilty = await publisher.submit(Message(b"guilty"), exchange="missing", routing_key="q")
+            innocent = await publisher.submit(Message(b"innocent"), routing_key="q")
+            guilty._entry.time_out()
+            assert (await innocent).attempts == 2
+            with pytest.raises(holdfast.PublishTimeout):
+                await guilty
