@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns 0 if all went well, 1 if vectors were lost, 2 for wrong usage or settings."""
     parsed = _parser().parse_args(arguments)
     if parsed.command == "demo":
-        from feature_service.demo import DemoOptions, demo
+        from feature_service.demo import demo
+        from feature_service.demo_cast import DemoOptions
 
         options = DemoOptions(
             url=parsed.url, seed=parsed.seed, duration=parsed.duration, live=not parsed.plain, backend=parsed.backend

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import anyio
 from rich.console import Console, Group, RenderableType
@@ -15,10 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from feature_service.demo_cast import Account, Cast, DemoOptions
 from holdfast import State, Transition, TransitionStream
-
-if TYPE_CHECKING:
-    from feature_service.demo import Account, Cast, DemoOptions
 
 _STYLES: Final = {
     State.CONNECTING: "yellow",

@@ -54,7 +54,8 @@ from holdfast.observe import Stats, TransitionStream
 from holdfast.pool import ChannelPool
 from holdfast.protocol.events import Tuning
 from holdfast.protocol.lifecycle import ChannelEvent, ConnectionEvent, LinkEvent, LinkState, State, Transition
-from holdfast.publisher import Publication, Publisher, Receipt
+from holdfast.publication import Publication, Receipt
+from holdfast.publisher import Publisher
 from holdfast.settings import VERSION, Address, Credentials, ReconnectPolicy, Settings
 
 __version__ = VERSION

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import anyio
 from pamqp import commands
@@ -33,216 +33,17 @@ from holdfast.errors import (
     HoldfastError,
     InvalidArgument,
     InvalidUse,
-    Nacked,
     PublishTimeout,
     ReplyError,
-    Unroutable,
 )
 from holdfast.message import Message
 from holdfast.protocol.confirms import Ledger
-from holdfast.protocol.wire import Method, build, encode_properties
+from holdfast.protocol.wire import Method, build
+from holdfast.publication import Book, Entry, Publication, Receipt, Window, until
 
 DEFAULT_TIMEOUT: Final = 60.0
 DEFAULT_WINDOW: Final = 256
 DEFAULT_WINDOW_BYTES: Final = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """The broker confirmed a message: it has taken responsibility for it.
-
-    Attributes:
-        message_id: the message's id.
-        attempts: how often it was sent; more than 1 means that a consumer may see it more than once.
-    """
-
-    message_id: str
-    attempts: int
-
-
-class _Book:
-    """What a publisher keeps about its entries, wherever they are."""
-
-    __slots__ = ("failures", "unsettled")
-
-    def __init__(self) -> None:
-        self.unsettled: dict[_Entry, None] = {}
-        """Entries without an outcome, oldest first."""
-        self.failures: list[_Entry] = []
-        """Entries that failed, for flush."""
-
-
-class _Entry:
-    """A publish on its way to its one outcome."""
-
-    __slots__ = (
-        "attempts",
-        "body",
-        "book",
-        "deadline",
-        "is_observed",
-        "message_id",
-        "method",
-        "outcome",
-        "properties",
-        "returned",
-        "settled",
-    )
-
-    def __init__(
-        self, book: _Book, message: Message, message_id: str, method: commands.Basic.Publish, deadline: float | None
-    ) -> None:
-        self.book = book
-        self.message_id = message_id
-        self.method = method
-        self.properties = encode_properties(message)
-        self.body = message.body
-        self.deadline = deadline
-        self.attempts = 0
-        self.is_observed = False
-        """Whether somebody waits for this very outcome, so that flush need not tell of it."""
-        self.returned: commands.Basic.Return | None = None
-        self.outcome: Receipt | HoldfastError | None = None
-        self.settled: anyio.Event | None = None
-
-    def settle(self, outcome: Receipt | HoldfastError) -> None:
-        """Give the outcome; the first one stays."""
-        if self.outcome is not None:
-            return
-        self.outcome = outcome
-        self.book.unsettled.pop(self, None)
-        if isinstance(outcome, HoldfastError) and not self.is_observed:
-            self.book.failures.append(self)
-        if self.settled is not None:
-            self.settled.set()
-
-    def confirm(self, *, is_ack: bool) -> None:
-        """Settle by a confirm."""
-        if self.returned is not None:
-            self.settle(
-                Unroutable(
-                    self.message_id,
-                    exchange=self.method.exchange,
-                    routing_key=self.method.routing_key,
-                    code=self.returned.reply_code or 0,
-                    text=self.returned.reply_text,
-                )
-            )
-        else:
-            self.settle(Receipt(self.message_id, self.attempts) if is_ack else Nacked(self.message_id))
-
-    def time_out(self) -> None:
-        """Settle by the deadline."""
-        self.settle(PublishTimeout(self.message_id, sent=self.attempts > 0))
-
-    def is_finished(self, now: float) -> bool:
-        """Whether there is no point in sending it (again): it has an outcome, or its deadline is past."""
-        if self.outcome is None and self.deadline is not None and now >= self.deadline:
-            self.time_out()
-        return self.outcome is not None
-
-    async def wait(self) -> None:
-        """Wait until it has an outcome, which its deadline gives it at last."""
-        if self.outcome is None:
-            if self.settled is None:
-                self.settled = anyio.Event()
-            with _until(self.deadline):
-                await self.settled.wait()
-            self.time_out()
-
-
-class Publication:
-    """A submitted publish: await it for its receipt, or for the error that ended it."""
-
-    __slots__ = ("_entry",)
-
-    def __init__(self, entry: _Entry) -> None:
-        self._entry = entry
-
-    def __repr__(self) -> str:
-        outcome = self._entry.outcome
-        state = "waiting" if outcome is None else "confirmed" if isinstance(outcome, Receipt) else repr(outcome)
-        return f"<Publication {self.message_id!r} {state}>"
-
-    def __await__(self) -> Generator[Any, Any, Receipt]:
-        return self.wait().__await__()
-
-    @property
-    def message_id(self) -> str:
-        """The message's id."""
-        return self._entry.message_id
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether its outcome is known."""
-        return self._entry.outcome is not None
-
-    async def wait(self) -> Receipt:
-        """Wait for the outcome, at most until the publish's own deadline.
-
-        Raises:
-            Unroutable, Nacked, PublishTimeout, ConnectionClosed, ReplyError: see :meth:`Publisher.publish`.
-        """
-        entry = self._entry
-        await entry.wait()
-        entry.is_observed = True
-        outcome = entry.outcome
-        if isinstance(outcome, Receipt):
-            return outcome
-        raise outcome or InvalidUse(f"{self!r} has no outcome")
-
-
-class Window:
-    """Room for unconfirmed messages, by count and by bytes; given to those who wait in their order.
-
-    A message larger than the whole window gets in when it is alone.
-    """
-
-    def __init__(self, count: int, size: int) -> None:
-        self._count = count
-        self._size = size
-        self._used_count = 0
-        self._used_size = 0
-        self._waiting: deque[tuple[int, anyio.Event]] = deque()
-
-    def try_take(self, size: int) -> bool:
-        """Take room at once, if nobody waits and it is there."""
-        return not self._waiting and self._take_if_free(size)
-
-    async def take(self, size: int) -> None:
-        """Wait for room and take it."""
-        if self.try_take(size):
-            return
-        granted = anyio.Event()
-        waiter = (size, granted)
-        self._waiting.append(waiter)
-        try:
-            await granted.wait()
-        except BaseException:
-            if granted.is_set():
-                self.give_back(size)
-            else:
-                self._waiting.remove(waiter)
-                self._grant()
-            raise
-
-    def give_back(self, size: int) -> None:
-        """Give room back."""
-        self._used_count -= 1
-        self._used_size -= size
-        self._grant()
-
-    def _grant(self) -> None:
-        while self._waiting and self._take_if_free(self._waiting[0][0]):
-            self._waiting.popleft()[1].set()
-
-    def _take_if_free(self, size: int) -> bool:
-        fits = self._used_count < self._count and self._used_size + size <= self._size
-        if not fits and self._used_count:
-            return False
-        self._used_count += 1
-        self._used_size += size
-        return True
 
 
 class Publisher(ChannelOwner):
@@ -275,9 +76,9 @@ class Publisher(ChannelOwner):
         self._window = Window(window, window_bytes)
         self._max_message_size = max_message_size
         self._channel = new_channel(self)
-        self._book = _Book()
-        self._backlog: deque[_Entry] = deque()
-        self._ledger: Ledger[_Entry] = Ledger()
+        self._book = Book()
+        self._backlog: deque[Entry] = deque()
+        self._ledger: Ledger[Entry] = Ledger()
         self._probes = 0
         """How many entries from the front are still to be sent one at a time."""
         self._closed: HoldfastError | None = None
@@ -383,7 +184,7 @@ class Publisher(ChannelOwner):
 
     async def _submit(
         self, message: Message, exchange: str, routing_key: str, *, mandatory: bool, timeout: float | None
-    ) -> _Entry:
+    ) -> Entry:
         size = len(message.body)
         if size > self._max_message_size:
             raise InvalidArgument(f"a body of {size} bytes, but max_message_size is {self._max_message_size}")
@@ -393,10 +194,10 @@ class Publisher(ChannelOwner):
             message = replace(message, message_id=message_id)
         method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
         deadline = None if timeout is None else anyio.current_time() + timeout
-        entry = _Entry(self._book, message, message_id, method, deadline)
+        entry = Entry(self._book, message, message_id, method, deadline)
         if not self._has_been_entered:
             raise InvalidUse("a publisher works inside its block: async with connection.publisher() as publisher")
-        with _until(deadline) as scope:
+        with until(deadline) as scope:
             await self._wait_for_buffer()
             if not self._window.try_take(size):
                 self._drop_finished()
@@ -448,14 +249,14 @@ class Publisher(ChannelOwner):
         # Suspects that went with it make the probing end a little late, which costs speed and nothing else.
         self._probes = min(self._probes, len(self._ledger) + len(self._backlog))
 
-    def _leave(self, entry: _Entry) -> None:
+    def _leave(self, entry: Entry) -> None:
         """The entry is in neither place any more: its room is free."""
         self._window.give_back(len(entry.body))
 
     def _take_back(self) -> int:
         """Move what is in the ledger and still wanted in front of the backlog. Returns how many that are."""
         now = anyio.current_time()
-        wanted: list[_Entry] = []
+        wanted: list[Entry] = []
         for entry in self._ledger.outstanding():
             entry.returned = None
             if entry.is_finished(now):
@@ -543,7 +344,3 @@ class Publisher(ChannelOwner):
             self._channel.register()
         except HoldfastError as refused:
             self._close(refused)
-
-
-def _until(deadline: float | None) -> anyio.CancelScope:
-    return anyio.CancelScope(deadline=float("inf") if deadline is None else deadline)

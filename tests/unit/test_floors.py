@@ -34,6 +34,7 @@ FLOORS = (
     "holdfast.recovery",
     "holdfast.pool",
     "holdfast.consumer",
+    "holdfast.publication",
     "holdfast.publisher",
     "holdfast.connection",
     "holdfast.cli",
