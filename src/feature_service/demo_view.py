@@ -86,10 +86,12 @@ def _conclude(console: Console, cast: Cast, account: Account, seed: int) -> None
     console.print()
     console.print(table)
     faults = ", ".join(f"{name} x{count}" for name, count in sorted(cast.schedule.happened.items()))
+    console.print(f"\n{sum(cast.schedule.happened.values())} faults: {faults}.", highlight=False)
     console.print(
-        f"\n{sum(cast.schedule.happened.values())} faults ({faults}), {account.reconnects} reconnects,", end=" "
+        f"{account.reconnects} reconnects; {account.duplicates} duplicates, told by their message ids; "
+        f"{account.refused} vectors refused.",
+        highlight=False,
     )
-    console.print(f"{account.duplicates} duplicates, which their message ids tell, {account.refused} refused.")
     verdict = "Nothing lost." if account.adds_up else "The account does not add up."
     console.print(Text(f"{verdict} Seed {seed}.", "bold green" if account.adds_up else "bold red"))
 

@@ -22,6 +22,7 @@ from holdfast.errors import (
     ChannelClosed,
     ConnectionClosed,
     ConnectionLost,
+    Cure,
     HoldfastError,
     InvalidUse,
     ReplyError,
@@ -174,7 +175,7 @@ class Attachment:
 class _Request:
     """A method that waits for its reply."""
 
-    __slots__ = ("attachment", "done", "error", "message", "method", "on_reply", "reply")
+    __slots__ = ("_is_abandoned", "attachment", "done", "error", "message", "method", "on_reply", "reply")
 
     def __init__(self, method: Method, attachment: Attachment, on_reply: Callable[[Method], None] | None) -> None:
         self.method = method
@@ -185,6 +186,26 @@ class _Request:
         self.message: Message | None = None
         self.error: HoldfastError | None = None
         """Set if no reply will come. None with no reply: the link was lost."""
+        self._is_abandoned = False
+
+    def answer(self, reply: Method, message: Message | None) -> None:
+        """The reply came."""
+        self.reply = reply
+        self.message = message
+        if self.on_reply is not None:
+            self.on_reply(reply)
+        self.done.set()
+        if self._is_abandoned:
+            self._give_back()
+
+    def abandon(self) -> None:
+        """The caller was cancelled: nobody takes the reply."""
+        self._is_abandoned = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if isinstance(self.reply, commands.Basic.GetOk) and not getattr(self.method, "no_ack", False):
+            self.attachment.nack(self.reply.delivery_tag or 0, multiple=False, requeue=True)
 
 
 class Channel:
@@ -631,16 +652,23 @@ class Channel:
     def on_writable(self) -> None:
         self.resume()
 
-    def on_lost(self) -> None:
+    def on_lost(self, error: HoldfastError | None) -> None:
         self.attachment = None
         if self.state is State.CLOSING:
             self._finish(ChannelEvent.CLOSED)
+            return
+        guilty = self._guilty_of(error)
+        if guilty is not None and isinstance(error, ReplyError) and self.state not in (State.OPEN, State.BLOCKED):
+            # What the channel is for costs the link: reopening it would cost the next one as well.
+            self._end(error, ChannelEvent.FAILED)
             return
         if self._lifecycle.allows(ChannelEvent.LOST):
             self._fire(ChannelEvent.LOST)
         requests = self._requests
         self._requests = deque()
         for request in requests:
+            if request is guilty:
+                request.error = error
             request.done.set()
         self._changed.set()
         self._changed = anyio.Event()
@@ -648,6 +676,16 @@ class Channel:
             self._owner.on_lost()
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _guilty_of(self, error: HoldfastError | None) -> _Request | None:
+        """The request for which the broker closed the whole connection, if it may be one of ours.
+
+        A hard error names the method, not the channel (AMQP 0-9-1, connection.close). Where several channels wait for
+        an answer to that method, each takes it for its own: sent again, it would cost the next link as well.
+        """
+        if not isinstance(error, ReplyError) or error.method is None or error.cure is not Cure.CHANGE:
+            return None
+        return next((one for one in self._requests if method_name(one.method) == error.method), None)
 
     def _setup(self) -> Sequence[Method]:
         if self._owner is not None:
@@ -691,7 +729,11 @@ class Channel:
         while True:
             await self.wait_open()
             request = self._send(method, on_reply)
-            await request.done.wait()
+            try:
+                await request.done.wait()
+            except BaseException:
+                request.abandon()
+                raise
             if request.error is not None:
                 raise request.error
             if request.reply is not None:
@@ -730,12 +772,7 @@ class Channel:
         return request
 
     def _complete(self, reply: Method, message: Message | None) -> None:
-        request = self._requests.popleft()
-        request.reply = reply
-        request.message = message
-        if request.on_reply is not None:
-            request.on_reply(reply)
-        request.done.set()
+        self._requests.popleft().answer(reply, message)
 
     def _end(self, error: HoldfastError, event: ChannelEvent) -> None:
         self._error = error

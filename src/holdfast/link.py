@@ -73,8 +73,8 @@ class ChannelHandler(Protocol):
         """The broker takes publishes again."""
         ...
 
-    def on_lost(self) -> None:
-        """The link is gone."""
+    def on_lost(self, error: HoldfastError | None) -> None:
+        """The link is gone, for this reason."""
         ...
 
 
@@ -298,7 +298,7 @@ class Link:
         handlers = list(self._handlers.values())
         self._handlers.clear()
         for handler in handlers:
-            handler.on_lost()
+            handler.on_lost(ended.error)
 
     @property
     def is_open(self) -> bool:

@@ -79,8 +79,11 @@ class Entry:
             return
         self.outcome = outcome
         self.book.unsettled.pop(self, None)
-        if isinstance(outcome, HoldfastError) and not self.is_observed:
-            self.book.failures.append(self)
+        if isinstance(outcome, HoldfastError):
+            if not hasattr(outcome, "message_id"):
+                outcome.add_note(f"while publishing message {self.message_id!r}")
+            if not self.is_observed:
+                self.book.failures.append(self)
         if self.settled is not None:
             self.settled.set()
 
