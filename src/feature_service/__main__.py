@@ -14,7 +14,7 @@ import anyio
 from feature_service.health import serve
 from feature_service.service import FeatureService
 from feature_service.settings import BACKENDS, ServiceSettings
-from holdfast import SettingsError
+from holdfast import HoldfastError, SettingsError
 
 WRONG_SETTINGS = 2
 
@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SettingsError as error:
             print(f"feature-service: {error}", file=sys.stderr)  # noqa: T201 - for who typed it
             return WRONG_SETTINGS
+        except HoldfastError as error:
+            print(f"feature-service: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 - the same
+            return 1
     try:
         settings = ServiceSettings.from_environment()
     except SettingsError as error:

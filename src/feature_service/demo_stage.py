@@ -13,7 +13,7 @@ from typing import Final
 
 import anyio
 
-from holdfast import Address, ReconnectPolicy, Settings
+from holdfast import Address, ReconnectPolicy, Settings, connect
 from holdfast.testing import Broker, FaultProxy
 
 HEARTBEAT: Final = 1
@@ -136,8 +136,11 @@ async def running(url: str) -> AsyncGenerator[Stage, None]:
 
     Raises:
         SettingsError: the URL is wrong.
+        HoldfastError: the broker cannot be reached, or does not let us in.
     """
     settings = Settings.from_urls(url)
+    async with connect(settings, name="demo", ready_timeout=5.0):
+        """There is one, and it lets us in: what goes wrong from here on is the demo's doing."""
     address = settings.addresses[0]
     with FaultProxy(address.host, address.port) as proxy:
 

@@ -204,7 +204,11 @@ class _Request:
         self._give_back()
 
     def _give_back(self) -> None:
-        if isinstance(self.reply, commands.Basic.GetOk) and not getattr(self.method, "no_ack", False):
+        if (
+            isinstance(self.reply, commands.Basic.GetOk)
+            and isinstance(self.method, commands.Basic.Get)
+            and not self.method.no_ack
+        ):
             self.attachment.nack(self.reply.delivery_tag or 0, multiple=False, requeue=True)
 
 

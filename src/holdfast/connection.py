@@ -127,7 +127,7 @@ class Connection(ChannelHost, LinkOwner):
         self._dial = dial
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
         self._lifecycle = connection_lifecycle()
-        self._journal = Journal()
+        self._journal = Journal(settings.name)
         self._topology = Topology()
         # Dicts, because a set has no order and recovery goes in the order of creation.
         self._channels: dict[Channel, None] = {}

@@ -110,9 +110,14 @@ class TransitionStream:
 
 
 class Journal:
-    """Where a connection and all that belongs to it record what happens."""
+    """Where a connection and all that belongs to it record what happens.
 
-    def __init__(self) -> None:
+    Args:
+        name: the connection's name, if it has one; the log tells connections apart by it.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        self._prefix = f"{name}: " if name else ""
         self.dials = 0
         self.reconnects = 0
         self.stale_acks = 0
@@ -138,34 +143,36 @@ class Journal:
         logger = _LOGGERS[transition.machine.partition(" ")[0]]
         routine = logging.INFO if isinstance(transition.event, ConnectionEvent) else logging.DEBUG
         level = logging.WARNING if transition.event in _ALARMING else routine
-        logger.log(level, "%s [link %d]", transition, transition.link_number)
+        logger.log(level, "%s%s [link %d]", self._prefix, transition, transition.link_number)
         for stream in self._streams:
             self.dropped_transitions += stream.push(transition)
 
     def retrying(self, error: Exception, address: str, delay: float) -> None:
         """Log why there is no link, and what comes next."""
-        _LOGGERS["connection"].warning("no link: %s; dialing %s in %.1f s", error, address, delay)
+        _LOGGERS["connection"].warning("%sno link: %s; dialing %s in %.1f s", self._prefix, error, address, delay)
 
     def crashed(self, error: Exception) -> None:
         """Log a fault of holdfast's own, with its traceback."""
-        _LOGGERS["connection"].error("the connection failed by a fault of holdfast's own", exc_info=error)
+        _LOGGERS["connection"].error("%sfailed by a fault of holdfast's own", self._prefix, exc_info=error)
 
     def stalled(self, seconds: float) -> None:
         """Log that the event loop was late: something in this process blocks it."""
         self.stalls += 1
         _LOGGERS["link"].warning(
-            "the event loop was blocked for %.1f s: heartbeats were late, the broker may give this client up", seconds
+            "%sthe event loop was blocked for %.1f s: heartbeats were late, the broker may give this client up",
+            self._prefix,
+            seconds,
         )
 
     def unknown_confirm(self, tag: int) -> None:
         """Log a confirm that nothing waited for."""
         self.unknown_confirms += 1
-        _LOGGERS["channel"].warning("the broker confirmed delivery tag %d, which nothing waits for", tag)
+        _LOGGERS["channel"].warning("%sthe broker confirmed tag %d, which nothing waits for", self._prefix, tag)
 
     def entity_failed(self, entity: str, error: Exception) -> None:
         """Log that something could not be declared again after a reconnect."""
         self.last_error = error
-        _LOGGERS["connection"].error("%s could not be recovered: %s", entity, error)
+        _LOGGERS["connection"].error("%s%s could not be recovered: %s", self._prefix, entity, error)
 
     def end(self) -> None:
         """The connection is closed: every stream ends after what it still holds."""
