@@ -140,7 +140,7 @@ async def running(url: str) -> AsyncGenerator[Stage, None]:
     """
     settings = Settings.from_urls(url)
     async with connect(settings, name="demo", ready_timeout=5.0):
-        """There is one, and it lets us in: what goes wrong from here on is the demo's doing."""
+        pass  # there is one, and it lets us in: what goes wrong from here on is the demo's doing
     address = settings.addresses[0]
     with FaultProxy(address.host, address.port) as proxy:
 

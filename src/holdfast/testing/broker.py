@@ -232,8 +232,12 @@ class Broker:
         """
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
         self._port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        self._group().start_soon(listener.serve, self._serve)
+        self._group().start_soon(self._accept, listener)
         return self.url
+
+    async def _accept(self, listener: anyio.abc.Listener[anyio.abc.SocketStream]) -> None:
+        async with listener:
+            await listener.serve(self._serve)
 
     @property
     def port(self) -> int:

@@ -64,10 +64,12 @@ class MemoryStream(anyio.abc.ByteStream):
 
         Raises:
             anyio.BrokenResourceError: the connection was reset, or the other end closed.
-            anyio.ClosedResourceError: this end was closed.
+            anyio.ClosedResourceError: this end was closed, or has sent its end of stream.
         """
         await anyio.lowlevel.checkpoint()
         pipe = self._outgoing
+        if pipe.is_finished:
+            raise anyio.ClosedResourceError
         sent = 0
         while sent < len(item):
             self._raise_if_unusable(pipe)

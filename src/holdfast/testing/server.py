@@ -85,7 +85,7 @@ class Consumer:
         return (not self._prefetch or self.unacked < self._prefetch) and self._channel.peer.has_room()
 
     def take(self, queue: Queue, entry: Entry) -> None:
-        tag = self._channel.hand_out(queue, entry, None if self._no_ack else self)
+        tag = self._channel.hand_out(queue, entry, None if self._no_ack else self, no_ack=self._no_ack)
         method = commands.Basic.Deliver(self.tag, tag, entry.redelivered, entry.exchange, entry.routing_key)
         self._channel.peer.write_content(self._channel.number, method, entry)
 
@@ -114,10 +114,10 @@ class Channel:
 
     # --- deliveries -------------------------------------------------------------------------------------------------
 
-    def hand_out(self, queue: Queue, entry: Entry, consumer: Consumer | None, *, no_ack: bool = False) -> int:
+    def hand_out(self, queue: Queue, entry: Entry, consumer: Consumer | None, *, no_ack: bool) -> int:
         """Take note of a delivery. Returns its tag."""
         self._last_delivery += 1
-        if consumer is not None or not no_ack:
+        if not no_ack:
             if consumer is not None:
                 consumer.unacked += 1
             queue.unacked += 1
@@ -481,7 +481,9 @@ class Peer:
             self.write(0, commands.Connection.Close(code, text[:255], 0, 0))
 
     def close_channel(self, channel: Channel, code: int, text: str, method: Method | None = None) -> None:
-        """Send channel.close; its consumers and deliveries are gone at once."""
+        """Send channel.close, once; its consumers and deliveries are gone at once."""
+        if channel.is_closing:
+            return
         class_id, method_id = (0, 0) if method is None else divmod(method.index, 1 << 16)
         channel.send_confirms()
         channel.is_closing = True
@@ -604,7 +606,8 @@ class Peer:
         elif isinstance(payload, commands.Channel.Close):
             channel.send_confirms()
             channel.leave()
-            del self.channels[number]
+            if not channel.is_closing:  # else the two closes cross, and the client's close-ok is still to come
+                del self.channels[number]
             self.write(number, commands.Channel.CloseOk())
         elif isinstance(payload, commands.Channel.CloseOk):
             del self.channels[number]
