@@ -71,8 +71,12 @@ class Recorder(Protocol):
         """A request that changes the topology succeeded."""
         ...
 
+    def first_name(self, queue: str) -> str:
+        """The name under which the user first saw a queue; it stays when the broker gives the queue another."""
+        ...
+
     def present_name(self, queue: str) -> str:
-        """The present name of a queue that once had this name."""
+        """The present name of a queue that has this name now or had it first."""
         ...
 
 
@@ -93,6 +97,9 @@ class ChannelHost(Protocol):
 
     @property
     def close_timeout(self) -> float: ...
+
+    @property
+    def lock_grace(self) -> float: ...
 
     def next_channel_id(self) -> int:
         """A number to tell a channel apart in logs."""

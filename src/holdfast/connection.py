@@ -52,6 +52,9 @@ from holdfast.recovery import Recovery
 from holdfast.settings import VERSION, Credentials, CredentialsSource, ReconnectPolicy, Settings
 from holdfast.topology import Entity, Topology
 
+_CLEAN_UP = 5.0
+"""Seconds that a broker may need to clean up after a connection that it knows to be dead."""
+
 T = TypeVar("T")
 
 
@@ -328,6 +331,7 @@ class Connection(ChannelHost, LinkOwner):
             partial(Channel, self),
             registry=self._consumers,
             recorder=self._topology,
+            lock_grace=lambda: self.lock_grace,
             queue=queue,
             prefetch=prefetch,
             no_ack=no_ack,
@@ -362,6 +366,16 @@ class Connection(ChannelHost, LinkOwner):
     def close_timeout(self) -> float:
         """Seconds that a close handshake may take."""
         return self._settings.close_timeout
+
+    @property
+    def lock_grace(self) -> float:
+        """Seconds for which what is exclusive may be locked by our own earlier link.
+
+        After a loss that only we have noticed the broker keeps the lock until it misses our heartbeats (RabbitMQ finds
+        a silent client within two to three intervals).
+        """
+        heartbeat = self._settings.heartbeat if self._tuning is None else self._tuning.heartbeat
+        return 3.0 * heartbeat + _CLEAN_UP
 
     def next_channel_id(self) -> int:
         self._last_channel_id += 1

@@ -17,7 +17,15 @@ import anyio
 from pamqp import commands
 
 from holdfast.channel import Attachment, Channel, ChannelOwner, Queue, Recorder
-from holdfast.errors import ConsumerCancelled, HoldfastError, InvalidArgument, InvalidUse, ReplyError
+from holdfast.errors import (
+    AccessRefused,
+    ConsumerCancelled,
+    HoldfastError,
+    InvalidArgument,
+    InvalidUse,
+    ReplyError,
+    ResourceLocked,
+)
 from holdfast.link import Link
 from holdfast.message import Delivery, FieldTable, Message
 from holdfast.protocol.wire import Method, build, field_table
@@ -40,6 +48,7 @@ class Consumer(ChannelOwner):
         new_channel: makes a channel that works for the consumer.
         registry: the connection's consumers.
         recorder: knows the present name of the queue.
+        lock_grace: for how many seconds after a loss the queue may be locked by our own earlier link.
         queue: the queue or its name.
         prefetch: how many deliveries may be unsettled; 0 for no limit.
         no_ack: the broker forgets messages as it sends them; a loss loses what was on its way.
@@ -57,6 +66,7 @@ class Consumer(ChannelOwner):
         *,
         registry: set[Consumer],
         recorder: Recorder,
+        lock_grace: Callable[[], float],
         queue: Queue | str,
         prefetch: int = DEFAULT_PREFETCH,
         no_ack: bool = False,
@@ -68,7 +78,10 @@ class Consumer(ChannelOwner):
             raise InvalidArgument(f"prefetch: {prefetch} is not between 0 and 65535")
         self._registry = registry
         self._recorder = recorder
-        self._queue = queue.name if isinstance(queue, Queue) else queue
+        self._new_channel = new_channel
+        self._lock_grace = lock_grace
+        self._may_be_locked_until = 0.0
+        self._queue = recorder.first_name(queue.name if isinstance(queue, Queue) else queue)
         self._prefetch = prefetch
         self._no_ack = no_ack
         self._consumer_tag = consumer_tag or f"holdfast-{uuid.uuid4().hex}"
@@ -173,13 +186,27 @@ class Consumer(ChannelOwner):
             self._end(ConsumerCancelled(f"the broker cancelled the consumer of queue {self.queue!r}: is it deleted?"))
 
     def on_lost(self) -> None:
+        self._may_be_locked_until = anyio.current_time() + self._lock_grace()
+        self._drop_waiting()
+
+    def on_failed(self, error: HoldfastError) -> None:
+        self._drop_waiting()
+        may_be_locked = not self._is_closed and anyio.current_time() < self._may_be_locked_until
+        if may_be_locked and isinstance(error, AccessRefused | ResourceLocked):
+            # Recovery tries again: an exclusive consumer of our own may still be there, on a link that only we know
+            # to be dead.
+            self._channel = self._new_channel(self)
+            try:
+                self._channel.register()
+            except HoldfastError as refused:
+                self._end(refused)
+            return
+        self._end(error if isinstance(error, ReplyError) else self._channel.closed_error())
+
+    def _drop_waiting(self) -> None:
         if not self._no_ack:
             self._waiting.clear()
         self._resume_reading()
-
-    def on_failed(self, error: HoldfastError) -> None:
-        self.on_lost()
-        self._end(error if isinstance(error, ReplyError) else self._channel.closed_error())
 
     def _end(self, error: HoldfastError) -> None:
         if self._error is None:

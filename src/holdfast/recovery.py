@@ -19,10 +19,8 @@ from holdfast.protocol.lifecycle import State
 from holdfast.protocol.wire import Method
 from holdfast.topology import Entity, Topology
 
-_LOCKED_GRACE = 5.0
-"""Seconds for which an exclusive queue may be locked by our own earlier link, until the broker has cleaned up."""
-
-_LOCKED_PAUSE = 0.1
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between attempts at what is locked by our own earlier link, until the broker has cleaned up."""
 
 
 class Recovery:
@@ -57,7 +55,8 @@ class Recovery:
 
     async def _declare(self, link: Link) -> None:
         channel: Channel | None = None
-        locked_until = anyio.current_time() + _LOCKED_GRACE
+        locked_until = anyio.current_time() + self._host.lock_grace
+        pause = _FIRST_PAUSE
         for part in (self._topology.exchanges, self._topology.queues, self._topology.bindings):
             entities = deque(part())
             while entities and link.is_open:
@@ -71,7 +70,8 @@ class Recovery:
                 except ReplyError as error:
                     channel = None  # the broker closed it; what is left in entities was not done
                     if isinstance(error, ResourceLocked) and anyio.current_time() < locked_until:
-                        await anyio.sleep(_LOCKED_PAUSE)
+                        await anyio.sleep(pause)
+                        pause = min(2 * pause, _LONGEST_PAUSE)
                     else:
                         self._entity_failed(entities.popleft(), error)
         if channel is not None:
@@ -85,10 +85,14 @@ class Recovery:
         await channel.replay([self._topology.request_for(entity) for entity in entities], done)
 
     async def _reopen(self, link: Link) -> None:
+        # More than one round is for those who came meanwhile, and for exclusive consumers that are still locked out.
+        pause = 0.0
         while link.is_open:
             waiting = [one for one in self._channels if one.state in (State.CONNECTING, State.RECONNECTING)]
             if not waiting:
                 return
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
             for channel in waiting:
                 if channel.attachment is None:
                     try:

@@ -74,22 +74,26 @@ class Topology:
             self._forget_bindings_of("exchange", request.exchange)
         elif isinstance(request, commands.Queue.Declare) and isinstance(reply, commands.Queue.DeclareOk):
             if not request.passive:
-                self._queues[self._first_name(reply.queue or "")] = Entity(request, owner)
+                self._queues[self.first_name(reply.queue or "")] = Entity(request, owner)
         elif isinstance(request, commands.Queue.Delete):
-            name = self._first_name(request.queue)
+            name = self.first_name(request.queue)
             self._queues.pop(name, None)
             self._present.pop(name, None)
             self._forget_bindings_of("queue", name)
         elif isinstance(request, commands.Queue.Bind | commands.Exchange.Bind):
             if isinstance(request, commands.Queue.Bind):
-                request.queue = self._first_name(request.queue)
+                request.queue = self.first_name(request.queue)
             self._bindings[self._key(request)] = Entity(request, owner)
         elif isinstance(request, commands.Queue.Unbind | commands.Exchange.Unbind):
             self._bindings.pop(self._key(request), None)
 
+    def first_name(self, queue: str) -> str:
+        """The name under which the user first saw a queue; it stays when the broker gives the queue another."""
+        return self._first.get(queue, queue)
+
     def present_name(self, queue: str) -> str:
-        """The present name of a queue that once had this name."""
-        return self._present.get(self._first_name(queue), queue)
+        """The present name of a queue that has this name now or had it first."""
+        return self._present.get(self.first_name(queue), queue)
 
     def exchanges(self) -> list[Entity]:
         """The exchanges, in the order of their declaration."""
@@ -125,13 +129,10 @@ class Topology:
                 self._present[first] = name
                 self._first[name] = first
 
-    def _first_name(self, queue: str) -> str:
-        return self._first.get(queue, queue)
-
     def _key(self, request: QueueBinding | ExchangeBinding) -> tuple[str, ...]:
         arguments = repr(sorted((request.arguments or {}).items()))
         if isinstance(request, commands.Queue.Bind | commands.Queue.Unbind):
-            return ("queue", self._first_name(request.queue), request.exchange, request.routing_key, arguments)
+            return ("queue", self.first_name(request.queue), request.exchange, request.routing_key, arguments)
         return ("exchange", request.destination, request.source, request.routing_key, arguments)
 
     def _forget_bindings_of(self, kind: str, name: str) -> None:

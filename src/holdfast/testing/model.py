@@ -150,11 +150,13 @@ class Model:
     # --- exchanges --------------------------------------------------------------------------------------------------
 
     def exchange(self, name: str) -> Exchange:
-        """An exchange.
+        """An exchange that has a name.
 
         Raises:
+            AccessRefused: it is the default exchange, which can be published to and nothing else.
             NotFound: there is none of that name.
         """
+        _refuse_default(name)
         found = self.exchanges.get(name)
         if found is None:
             raise NotFound(f"NOT_FOUND - no exchange '{name}' in vhost '/'")
@@ -162,11 +164,12 @@ class Model:
 
     def declare_exchange(self, wanted: Exchange) -> None:
         """Declare an exchange, or check that the one of that name is the same."""
+        if wanted.type not in TYPES:
+            raise CommandInvalid(f"COMMAND_INVALID - unknown exchange type '{wanted.type}'")
+        _refuse_default(wanted.name)
         known = self.exchanges.get(wanted.name)
         if known is None:
             _refuse_reserved("exchange", wanted.name)
-            if wanted.type not in TYPES:
-                raise CommandInvalid(f"COMMAND_INVALID - unknown exchange type '{wanted.type}'")
             self.exchanges[wanted.name] = wanted
             return
         for name in ("type", "durable", "auto_delete", "internal", "arguments"):
@@ -174,6 +177,7 @@ class Model:
 
     def delete_exchange(self, name: str, *, if_unused: bool) -> None:
         """Delete an exchange, and the bindings to and from it; none of that name is no error."""
+        _refuse_default(name)
         known = self.exchanges.get(name)
         if known is None:
             return
@@ -196,20 +200,17 @@ class Model:
         if found is None:
             raise NotFound(f"NOT_FOUND - no queue '{name}' in vhost '/'")
         if found.owner is not None and found.owner is not user:
-            raise ResourceLocked(
-                f"RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{name}' in vhost '/'. It could be "
-                "originally declared on another connection or the exclusive property value does not match that of the "
-                "original declaration."
-            )
+            raise _locked(name)
         return found
 
     def declare_queue(self, wanted: Queue, user: object) -> Queue:
         """Declare a queue, or check that the one of that name is the same. An empty name lets the broker choose."""
         if not wanted.name:
-            self._named += 1
-            wanted.name = f"amq.gen-{self._named}"
+            wanted.name = self.new_name("amq.gen")
         elif wanted.name in self.queues:
             known = self.queue(wanted.name, user)
+            if known.owner is not wanted.owner:
+                raise _locked(wanted.name)
             for name in ("durable", "auto_delete", "arguments"):
                 _same("queue", wanted.name, name, getattr(wanted, name), getattr(known, name))
             return known
@@ -218,12 +219,25 @@ class Model:
         self.queues[wanted.name] = wanted
         return wanted
 
-    def delete_queue(self, queue: Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        """Delete a queue; its consumers are told. Returns how many messages went with it."""
+    def new_name(self, prefix: str) -> str:
+        """A name that was never given before; the same ones in the same order in each run."""
+        self._named += 1
+        return f"{prefix}-{self._named}"
+
+    def check_deletable(self, queue: Queue, *, if_unused: bool, if_empty: bool) -> None:
+        """Check the conditions of a deletion.
+
+        Raises:
+            PreconditionFailed: one does not hold.
+        """
         if if_unused and queue.consumers:
             raise PreconditionFailed(f"PRECONDITION_FAILED - queue '{queue.name}' in vhost '/' in use")
         if if_empty and queue.ready:
             raise PreconditionFailed(f"PRECONDITION_FAILED - queue '{queue.name}' in vhost '/' is not empty")
+
+    def delete_queue(self, queue: Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete a queue; its consumers are told. Returns how many messages went with it."""
+        self.check_deletable(queue, if_unused=if_unused, if_empty=if_empty)
         self.queues.pop(queue.name, None)
         self._unbind_everywhere("queue", queue.name)
         consumers = list(queue.consumers)
@@ -286,9 +300,26 @@ def _refuse_reserved(kind: str, name: str) -> None:
         raise AccessRefused(f"ACCESS_REFUSED - {kind} name '{name}' contains reserved prefix 'amq.*'")
 
 
+def _refuse_default(name: str) -> None:
+    if not name:
+        raise AccessRefused("ACCESS_REFUSED - operation not permitted on the default exchange")
+
+
+def _locked(name: str) -> ResourceLocked:
+    return ResourceLocked(
+        f"RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{name}' in vhost '/'. It could be "
+        "originally declared on another connection or the exclusive property value does not match that of the "
+        "original declaration."
+    )
+
+
 def _same(kind: str, entity: str, name: str, wanted: object, known: object) -> None:
     if wanted != known:
         raise PreconditionFailed(
             f"PRECONDITION_FAILED - inequivalent arg '{name}' for {kind} '{entity}' in vhost '/': "
-            f"received '{wanted}' but current is '{known}'"
+            f"received '{_as_told(wanted)}' but current is '{_as_told(known)}'"
         )
+
+
+def _as_told(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
