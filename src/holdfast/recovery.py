@@ -60,7 +60,7 @@ class Recovery:
         for part in (self._topology.exchanges, self._topology.queues, self._topology.bindings):
             entities = deque(part())
             while entities and link.is_open:
-                if channel is None:
+                if channel is None or channel.attachment is None:
                     channel = Channel(self._host)
                     channel.attach(link)
                 try:
