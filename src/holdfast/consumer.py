@@ -191,8 +191,8 @@ class Consumer(ChannelOwner):
 
     def on_failed(self, error: HoldfastError) -> None:
         self._drop_waiting()
-        may_be_locked = not self._is_closed and anyio.current_time() < self._may_be_locked_until
-        if may_be_locked and isinstance(error, AccessRefused | ResourceLocked):
+        is_locked = isinstance(error, ResourceLocked) or (self._consume.exclusive and isinstance(error, AccessRefused))
+        if is_locked and not self._is_closed and anyio.current_time() < self._may_be_locked_until:
             # Recovery tries again: an exclusive consumer of our own may still be there, on a link that only we know
             # to be dead.
             self._channel = self._new_channel(self)

@@ -1,0 +1,321 @@
+"""Every way to leave a connection, against RabbitMQ: afterwards nothing is left, here or at the broker (invariant 7).
+
+"Nothing" is: no task here, no connection at the broker, and no word in its log of a client that went without a goodbye.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+
+import anyio
+import anyio.to_thread
+import pytest
+
+import holdfast
+from holdfast import (
+    Channel,
+    ChannelClosed,
+    Connection,
+    ConnectionClosed,
+    Consumer,
+    Message,
+    Publisher,
+    ReadyTimeout,
+    Settings,
+    State,
+)
+from holdfast.testing import FaultProxy
+from support.rabbitmq import Node
+from support.waiting import eventually, running_tasks
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 60.0
+
+
+class Mine(Exception):
+    """What the user's own code raises."""
+
+
+async def log_mark(node: Node) -> int:
+    """How long the log is, once it holds everything so far: the node writes it with a delay."""
+    name = f"mark-{uuid.uuid4().hex}"
+    async with holdfast.connect(node.url, name=name):
+        pass
+    await eventually(lambda: f" - {name}, vhost: '/', user: 'guest')\n" in node.log_text(), within=20, every=0.05)
+    return len(node.log_text())
+
+
+@asynccontextmanager
+async def nothing_left(node: Node) -> AsyncGenerator[None, None]:
+    """What is opened within is gone afterwards: tasks at once, connections as soon as the broker has noticed."""
+    with anyio.fail_after(LIMIT):
+        start = await log_mark(node)
+        before = running_tasks()
+        yield
+        assert running_tasks() <= before
+        connections = None
+        with anyio.move_on_after(20):
+            while connections != []:
+                connections = await anyio.to_thread.run_sync(node.connections)
+        assert connections == []
+        end = await log_mark(node)
+        assert "client unexpectedly closed" not in node.log_text()[start:end]
+
+
+@asynccontextmanager
+async def in_use(connection: Connection) -> AsyncGenerator[Consumer, None]:
+    """A channel, a publisher and a consumer with a delivery that is not settled yet, all open."""
+    async with (
+        connection.channel() as channel,
+        connection.publisher() as publisher,
+    ):
+        queue = await channel.declare_queue(durable=False, exclusive=True)
+        async with connection.consumer(queue) as consumer:
+            for body in (b"held", b"not read"):
+                await publisher.publish(Message(body), routing_key=queue.name)
+            assert (await anext(consumer)).body == b"held"
+            yield consumer
+
+
+def through(proxy: FaultProxy, *, close_timeout: float = 5.0) -> Settings:
+    settings = Settings.from_urls(f"amqp://guest:guest@{proxy.host}:{proxy.port}/")
+    return replace(settings, close_timeout=close_timeout)
+
+
+async def test_block_that_ends_leaves_nothing(shared_node: Node) -> None:
+    async with nothing_left(shared_node):
+        async with holdfast.connect(shared_node.url) as connection, in_use(connection):
+            assert connection.stats.open_channels == 3
+        assert connection.state is State.CLOSED
+        assert connection.stats.open_channels == 0
+
+
+async def test_what_the_block_raises_leaves_it_as_itself(shared_node: Node) -> None:
+    mine = Mine()
+    async with nothing_left(shared_node):
+        connection = holdfast.connect(shared_node.url)
+        with pytest.raises(Mine) as raised:
+            async with connection, in_use(connection):
+                raise mine
+        assert raised.value is mine
+        assert connection.state is State.CLOSED
+
+
+async def test_cancelled_block_closes_with_the_handshake(shared_node: Node) -> None:
+    async with nothing_left(shared_node):
+        connection = holdfast.connect(shared_node.url)
+        with anyio.CancelScope() as scope:
+            async with connection, in_use(connection) as consumer:
+                await anext(consumer)
+                scope.cancel()
+                await anext(consumer)
+        assert scope.cancelled_caught
+        assert connection.state is State.CLOSED
+
+
+async def test_cancelled_task_group_around_connections_closes_each_with_the_handshake(shared_node: Node) -> None:
+    waiting: list[Connection] = []
+
+    async def client() -> None:
+        async with holdfast.connect(shared_node.url) as connection, in_use(connection):
+            waiting.append(connection)
+            await anyio.sleep_forever()
+
+    async with nothing_left(shared_node):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(client)
+            await eventually(lambda: len(waiting) == 5, within=20)
+            tasks.cancel_scope.cancel()
+        assert {connection.state for connection in waiting} == {State.CLOSED}
+
+
+class Service:
+    """A class with start and stop methods, as README and design have it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stack = AsyncExitStack()
+
+    async def start(self) -> tuple[Connection, Channel, Publisher, Consumer]:
+        connection = await self._stack.enter_async_context(holdfast.connect(self._url))
+        channel = await self._stack.enter_async_context(connection.channel())
+        queue = await channel.declare_queue(durable=False, exclusive=True)
+        publisher = await self._stack.enter_async_context(connection.publisher())
+        consumer = await self._stack.enter_async_context(connection.consumer(queue))
+        return connection, channel, publisher, consumer
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+
+async def test_exit_stack_closes_all_that_was_entered(shared_node: Node) -> None:
+    async with nothing_left(shared_node):
+        service = Service(shared_node.url)
+        connection, channel, publisher, consumer = await service.start()
+        await publisher.submit(Message(b"on its way"), routing_key=consumer.queue)
+        await service.stop()
+        assert publisher.unconfirmed == 0
+        assert (connection.state, channel.state) == (State.CLOSED, State.CLOSED)
+        # Each says what ended it: the publisher its own block, the connection its own.
+        with pytest.raises(ChannelClosed):
+            await publisher.publish(Message(b"late"))
+        with pytest.raises(ConnectionClosed):
+            await connection.wait_ready()
+
+
+async def test_exit_stack_unwinds_when_the_block_raises(shared_node: Node) -> None:
+    mine = Mine()
+    async with nothing_left(shared_node):
+        stack = AsyncExitStack()
+        with pytest.raises(Mine) as raised:  # noqa: PT012 - it is the stack that must let it through
+            async with stack:
+                connection = await stack.enter_async_context(holdfast.connect(shared_node.url))
+                await stack.enter_async_context(in_use(connection))
+                raise mine
+        assert raised.value is mine
+
+
+async def test_several_tasks_may_close_at_once(shared_node: Node) -> None:
+    async with nothing_left(shared_node), holdfast.connect(shared_node.url) as connection:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(connection.aclose)
+            tasks.start_soon(connection.wait_closed)
+        with pytest.raises(ConnectionClosed):
+            await connection.wait_ready()
+        await connection.aclose()
+
+
+async def reconnecting(node: Node, proxy: FaultProxy, connection: Connection) -> None:
+    """Have the broker close the connection, in order, and the proxy not let it come back."""
+    proxy.refuse()
+    await anyio.to_thread.run_sync(node.close_all_connections)
+    await eventually(lambda: connection.state is State.RECONNECTING and connection.stats.dials >= 3)
+
+
+async def test_block_that_ends_while_reconnecting_leaves_nothing(shared_node: Node) -> None:
+    async with nothing_left(shared_node):
+        with FaultProxy(shared_node.host, shared_node.port) as proxy:
+            async with holdfast.connect(through(proxy)) as connection:
+                await reconnecting(shared_node, proxy, connection)
+                left_at = anyio.current_time()
+            # There is nobody to shake hands with, and no reason to wait for the next attempt.
+            assert anyio.current_time() - left_at < 3
+            assert connection.state is State.CLOSED
+
+
+async def test_cancellation_while_reconnecting_leaves_nothing(shared_node: Node) -> None:
+    async with nothing_left(shared_node):
+        with FaultProxy(shared_node.host, shared_node.port) as proxy:
+            connection = holdfast.connect(through(proxy))
+            with anyio.CancelScope() as scope:
+                async with connection, in_use(connection):
+                    await reconnecting(shared_node, proxy, connection)
+                    scope.cancel()
+                    await connection.wait_ready()
+            assert scope.cancelled_caught
+        assert connection.state is State.CLOSED
+
+
+async def test_close_while_reconnecting_ends_all_that_waits(shared_node: Node) -> None:
+    ended: set[str] = set()
+
+    async def ends(what: str, work: Callable[[], Awaitable[object]]) -> None:
+        with pytest.raises(ConnectionClosed):
+            await work()
+        ended.add(what)
+
+    async with nothing_left(shared_node):
+        with FaultProxy(shared_node.host, shared_node.port) as proxy:
+            async with (
+                holdfast.connect(through(proxy)) as connection,
+                connection.channel() as channel,
+                connection.publisher() as publisher,
+            ):
+                queue = await channel.declare_queue(durable=False, exclusive=True)
+                async with connection.consumer(queue) as consumer, anyio.create_task_group() as tasks:
+                    await reconnecting(shared_node, proxy, connection)
+                    publish = partial(publisher.publish, Message(b"waits"), routing_key="nowhere")
+                    tasks.start_soon(ends, "publish", publish)
+                    tasks.start_soon(ends, "declare", channel.declare_queue)
+                    tasks.start_soon(ends, "iteration", consumer.__anext__)
+                    tasks.start_soon(ends, "wait_ready", connection.wait_ready)
+                    await eventually(lambda: connection.stats.unconfirmed == 1)
+                    await connection.aclose()
+        assert ended == {"publish", "declare", "iteration", "wait_ready"}
+
+
+async def test_close_while_the_first_handshake_is_pending_leaves_nothing(shared_node: Node) -> None:
+    async with nothing_left(shared_node):
+        with FaultProxy(shared_node.host, shared_node.port) as proxy:
+            proxy.mute()
+            async with holdfast.connect(through(proxy, close_timeout=0.3), ready_timeout=0) as connection:
+                await eventually(lambda: proxy.live_connections == 1)
+                left_at = anyio.current_time()
+            # A handshake may still succeed, so it is waited for, but no longer than a close handshake.
+            assert anyio.current_time() - left_at < 3
+            assert connection.state is State.CLOSED
+            await eventually(lambda: proxy.live_connections == 0)
+
+
+async def test_connecting_that_meets_silence_times_out_and_leaves_nothing(shared_node: Node) -> None:
+    async with nothing_left(shared_node):
+        with FaultProxy(shared_node.host, shared_node.port) as proxy:
+            proxy.mute()
+            with pytest.raises(ReadyTimeout):
+                async with holdfast.connect(through(proxy, close_timeout=0.3), ready_timeout=0.3):
+                    pytest.fail("entered without a broker")
+            await eventually(lambda: proxy.live_connections == 0)
+
+
+async def test_connecting_that_is_cancelled_during_the_handshake_leaves_nothing(shared_node: Node) -> None:
+    async with nothing_left(shared_node):
+        with FaultProxy(shared_node.host, shared_node.port) as proxy:
+            proxy.mute()
+            with anyio.move_on_after(0.3) as scope:
+                async with holdfast.connect(through(proxy, close_timeout=0.3)):
+                    pytest.fail("entered without a broker")
+            assert scope.cancelled_caught
+            await eventually(lambda: proxy.live_connections == 0)
+
+
+async def test_close_while_the_handshake_of_a_reconnect_is_pending_leaves_nothing(shared_node: Node) -> None:
+    async with nothing_left(shared_node):
+        with FaultProxy(shared_node.host, shared_node.port) as proxy:
+            async with holdfast.connect(through(proxy, close_timeout=0.3)) as connection, in_use(connection):
+                proxy.mute()
+                await anyio.to_thread.run_sync(shared_node.close_all_connections)
+                await eventually(lambda: connection.state is State.RECONNECTING and proxy.live_connections == 1)
+            assert connection.state is State.CLOSED
+            await eventually(lambda: proxy.live_connections == 0)
+
+
+async def test_close_during_a_slow_handshake_finishes_it_and_says_goodbye(shared_node: Node) -> None:
+    """RabbitMQ takes no close during the handshake: leaving at once would be the complaint in its log."""
+    async with nothing_left(shared_node):
+        with FaultProxy(shared_node.host, shared_node.port) as proxy:
+            proxy.delay(0.1)
+            async with holdfast.connect(through(proxy), ready_timeout=0) as connection:
+                await eventually(lambda: connection.stats.frames_received == 1)
+            assert connection.state is State.CLOSED
+            assert connection.stats.last_error is None
+            # open-ok came, and then the goodbye: start, tune, open-ok, close-ok.
+            assert connection.stats.frames_received == 4
+
+
+async def test_close_on_a_dead_link_takes_no_longer_than_the_close_timeout(shared_node: Node) -> None:
+    """The broker cannot know of it here, so this one looks at our side only."""
+    before = running_tasks()
+    with anyio.fail_after(LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
+        async with holdfast.connect(through(proxy, close_timeout=0.3)) as connection:
+            proxy.strand()
+            left_at = anyio.current_time()
+        assert 0.2 < anyio.current_time() - left_at < 3
+        assert connection.state is State.CLOSED
+    assert running_tasks() <= before

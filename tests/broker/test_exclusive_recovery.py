@@ -1,0 +1,123 @@
+"""What is exclusive comes back after a loss that the broker has not noticed yet.
+
+A NAT entry that is dropped, a firewall that resets one side, a peer found dead a moment before the broker finds us
+dead: the broker keeps the old connection, and with it the lock, for two to three heartbeat intervals.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+import anyio
+import anyio.abc
+import pytest
+
+import holdfast
+from holdfast import Address, Connection, Consumer, Message, ReconnectPolicy
+from holdfast.testing import FaultProxy
+from support.rabbitmq import Node
+from support.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+EAGER = ReconnectPolicy(maximum=0.2, stable_after=0.0)
+
+
+class Line(anyio.abc.ByteStream):
+    """A transport whose end the client is told of by the test, and the broker by nobody."""
+
+    def __init__(self, inner: anyio.abc.ByteStream) -> None:
+        self._inner = inner
+        self._reading = anyio.CancelScope()
+
+    def hang_up(self) -> None:
+        self._reading.cancel()
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        with anyio.CancelScope() as self._reading:
+            return await self._inner.receive(max_bytes)
+        raise anyio.EndOfStream
+
+    async def send(self, item: bytes) -> None:
+        await self._inner.send(item)
+
+    async def send_eof(self) -> None:
+        await self._inner.send_eof()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class Exchange:
+    """Dials, and remembers the line."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+
+    async def __call__(self, address: Address) -> anyio.abc.ByteStream:
+        line = Line(await anyio.connect_tcp(address.host, address.port))
+        self.lines.append(line)
+        return line
+
+
+async def lose_unnoticed(proxy: FaultProxy, exchange: Exchange, connection: Connection) -> None:
+    proxy.strand()
+    exchange.lines[-1].hang_up()
+    await eventually(lambda: connection.stats.reconnects == 1, within=40)
+
+
+async def assert_goes_on(connection: Connection, consumer: Consumer) -> None:
+    async with connection.publisher() as publisher:
+        await publisher.publish(Message(b"after"), routing_key=consumer.queue, timeout=20)
+    with anyio.fail_after(20):
+        delivery = await anext(consumer)
+    assert delivery.body == b"after"
+    delivery.ack()
+
+
+async def test_exclusive_consumer_comes_back_after_a_loss_that_the_broker_has_not_noticed(shared_node: Node) -> None:
+    """403 ACCESS_REFUSED at first, queue in exclusive use; the broker lets us in two seconds later."""
+    name, exchange = f"exclusive-{uuid.uuid4().hex}", Exchange()
+    with FaultProxy(shared_node.host, shared_node.port) as proxy:
+        url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=1"
+        async with (
+            holdfast.connect(url, dial=exchange, reconnect=EAGER) as connection,
+            connection.channel() as channel,
+        ):
+            await channel.declare_queue(name)
+            try:
+                async with connection.consumer(name, exclusive=True) as consumer:
+                    await lose_unnoticed(proxy, exchange, connection)
+                    await assert_goes_on(connection, consumer)
+            finally:
+                await channel.delete_queue(name)
+
+
+async def test_exclusive_queue_comes_back_after_a_loss_that_the_broker_has_not_noticed(shared_node: Node) -> None:
+    """405 RESOURCE_LOCKED at first; the broker keeps the lock for two to three heartbeat intervals, 8 to 12 s here."""
+    exchange = Exchange()
+    with FaultProxy(shared_node.host, shared_node.port) as proxy:
+        url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=4"
+        async with (
+            holdfast.connect(url, dial=exchange, reconnect=EAGER) as connection,
+            connection.channel() as channel,
+        ):
+            queue = await channel.declare_queue(f"exclusive-{uuid.uuid4().hex}", durable=False, exclusive=True)
+            async with connection.consumer(queue) as consumer:
+                await lose_unnoticed(proxy, exchange, connection)
+                await assert_goes_on(connection, consumer)
+
+
+async def test_consumer_that_began_under_a_second_name_follows_the_queue_to_its_third(shared_node: Node) -> None:
+    """The consumer was made when the queue already had its second name."""
+    with FaultProxy(shared_node.host, shared_node.port) as proxy:
+        url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/"
+        async with holdfast.connect(url, reconnect=EAGER) as connection, connection.channel() as channel:
+            queue = await channel.declare_queue(durable=False, exclusive=True)
+            proxy.reset()
+            await eventually(lambda: connection.stats.reconnects == 1)
+            async with connection.consumer(queue) as consumer:
+                proxy.reset()
+                await eventually(lambda: connection.stats.reconnects == 2)
+                assert consumer.queue == queue.name
+                await assert_goes_on(connection, consumer)

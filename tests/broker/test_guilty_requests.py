@@ -1,0 +1,118 @@
+"""Requests that go wrong on a real broker in ways that have to be told apart."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+import anyio
+import anyio.to_thread
+import pytest
+
+import holdfast
+from holdfast import Message
+from support.rabbitmq import Node
+from support.stepping import cancel_at
+
+pytestmark = pytest.mark.anyio
+
+
+def unique(what: str) -> str:
+    return f"{what}-{uuid.uuid4().hex}"
+
+
+async def test_a_request_that_costs_the_link_raises_the_brokers_error_and_is_not_repeated(shared_node: Node) -> None:
+    """AMQP 0-9-1, 4.9: a hard error closes the connection. Sent again, the request would cost the next link as well."""
+    with anyio.fail_after(20):
+        async with holdfast.connect(shared_node.url) as connection, connection.channel() as channel:
+            with anyio.fail_after(5), pytest.raises(holdfast.CommandInvalid, match="no-such-type"):
+                await channel.declare_exchange(unique("exchange"), "no-such-type")
+            await connection.wait_ready(10)
+            assert connection.stats.link_number == 2
+
+
+async def test_a_get_that_was_cancelled_gives_its_message_back(shared_node: Node) -> None:
+    """The reply that nobody waits for any more carries a message, which would stay with the channel unacknowledged."""
+    queue = unique("queue")
+    with anyio.fail_after(20):
+        async with (
+            holdfast.connect(shared_node.url) as connection,
+            connection.channel() as channel,
+            connection.publisher() as publisher,
+        ):
+            await channel.declare_queue(queue)
+            try:
+                await publisher.publish(Message(b"wanted"), routing_key=queue)
+                assert await cancel_at(1, lambda: channel.get(queue))
+                delivery = None
+                with anyio.move_on_after(5):
+                    while delivery is None:
+                        delivery = await channel.get(queue)
+                assert delivery is not None
+                assert delivery.body == b"wanted"
+                delivery.ack()
+            finally:
+                await channel.delete_queue(queue)
+
+
+async def test_flush_names_the_message_of_every_failure(shared_node: Node) -> None:
+    with anyio.fail_after(20):
+        async with holdfast.connect(shared_node.url) as connection, connection.publisher() as publisher:
+            message = Message(b"guilty", message_id=unique("message"))
+            await publisher.submit(message, exchange=unique("exchange"))
+            with pytest.raises(ExceptionGroup) as caught:
+                await publisher.flush()
+            (error,) = caught.value.exceptions
+            assert isinstance(error, holdfast.NotFound)
+            assert str(message.message_id) in " ".join([str(error), *getattr(error, "__notes__", [])])
+
+
+async def test_a_delivery_that_a_multiple_ack_has_covered_is_settled(shared_node: Node) -> None:
+    """A second ack for its tag would be an error for which the broker closes the channel (406)."""
+    queue = unique("queue")
+    with anyio.fail_after(20):
+        async with (
+            holdfast.connect(shared_node.url) as connection,
+            connection.channel() as channel,
+            connection.publisher() as publisher,
+        ):
+            await channel.declare_queue(queue)
+            try:
+                for body in (b"a", b"b", b"c"):
+                    await publisher.publish(Message(body), routing_key=queue)
+                async with connection.consumer(queue, prefetch=2) as consumer:
+                    async with await anext(consumer) as first:
+                        second = await anext(consumer)
+                        second.ack(multiple=True)
+                        third = await anext(consumer)
+                        assert first.is_settled
+                    await publisher.publish(Message(b"d"), routing_key=queue)
+                    assert (await anext(consumer)).body == b"d"
+                    third.ack()
+            finally:
+                await channel.delete_queue(queue)
+
+
+async def test_an_exchange_that_costs_the_link_when_it_is_declared_again_is_given_up(own_node: Node) -> None:
+    """As after a restart of the broker without the plugin that had the exchange's type: the rest must go on."""
+    exchange = unique("exchange")
+    settings = replace(holdfast.Settings.from_urls(own_node.url), reconnect=holdfast.ReconnectPolicy.constant(0.05))
+    with anyio.fail_after(30):
+        async with (
+            holdfast.connect(settings) as connection,
+            connection.channel() as owner,
+            connection.channel() as other,
+        ):
+            await owner.declare_exchange(exchange, "headers")
+            name = f'rabbit_misc:r(<<"/">>, exchange, <<"{exchange}">>)'
+            await anyio.to_thread.run_sync(own_node.eval, f'rabbit_exchange:delete({name}, false, <<"test">>)')
+            await anyio.to_thread.run_sync(own_node.eval, 'rabbit_registry:unregister(exchange, <<"headers">>)')
+            for loss in range(2):
+                await anyio.to_thread.run_sync(own_node.close_all_connections)
+                with anyio.fail_after(8):
+                    await other.set_qos(loss)
+                    await connection.wait_ready()
+            with pytest.raises(holdfast.ChannelClosed, match="headers"):
+                await owner.set_qos(1)
+            # The first link, one that the exchange cost, its successor, and the one after the second loss.
+            assert connection.stats.link_number == 4

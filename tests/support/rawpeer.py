@@ -1,0 +1,232 @@
+"""A client that says exactly what a test tells it to, frame by frame: right, wrong or nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias, TypeVar
+
+import anyio
+import anyio.abc
+from pamqp import commands
+
+from holdfast.message import FieldValue, Message
+from holdfast.protocol.events import Tuning
+from holdfast.protocol.wire import (
+    PROTOCOL_HEADER,
+    Decoder,
+    Frame,
+    Header,
+    Heartbeat,
+    Method,
+    build,
+    encode_content,
+    encode_method,
+    field_table,
+    message_from,
+    method_name,
+)
+from holdfast.testing import Broker
+
+CAPABILITIES: Final[Mapping[str, FieldValue]] = {
+    "authentication_failure_close": True,
+    "basic.nack": True,
+    "connection.blocked": True,
+    "consumer_cancel_notify": True,
+    "exchange_exchange_bindings": True,
+    "publisher_confirms": True,
+}
+
+PATIENCE: Final = 5.0
+"""Seconds that a frame may take to come."""
+
+QUEUE: Final = build(commands.Queue.Declare, queue="q", durable=True)
+CONSUME: Final = build(commands.Basic.Consume, queue="q")
+
+M = TypeVar("M", bound=Method)
+
+Dial: TypeAlias = Callable[[Broker], Awaitable[anyio.abc.ByteStream]]
+"""A way to a broker."""
+
+
+class RawPeer:
+    """An AMQP client without a mind of its own.
+
+    Args:
+        stream: the transport, on which nothing was said yet.
+
+    Attributes:
+        stream: the transport.
+        tuning: what was agreed in the handshake.
+        heartbeats: how many heartbeats came and were passed over.
+    """
+
+    def __init__(self, stream: anyio.abc.ByteStream) -> None:
+        self.stream = stream
+        self.tuning = Tuning(0, 131072, 0)
+        self.heartbeats = 0
+        self._decoder = Decoder(0)
+        self._frames: list[Frame] = []
+
+    # --- saying -----------------------------------------------------------------------------------------------------
+
+    async def say(self, *data: bytes) -> None:
+        """Send bytes as they are, in one piece."""
+        await self.stream.send(b"".join(data))
+
+    async def send(self, channel: int, *methods: Method) -> None:
+        """Send methods, in one piece."""
+        await self.say(*(encode_method(channel, method) for method in methods))
+
+    async def call(self, channel: int, method: Method, reply: type[M]) -> M:
+        """Send a method and take its reply, which must be the next frame."""
+        await self.send(channel, method)
+        return await self.expect(channel, reply)
+
+    async def publish(
+        self, channel: int, *bodies: bytes, routing_key: str, exchange: str = "", mandatory: bool = False
+    ) -> None:
+        """Publish messages, in one piece."""
+        method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+        for_all = [encode_content(channel, method, Message(body), self.tuning.frame_max) for body in bodies]
+        await self.say(*(frame for frames in for_all for frame in frames))
+
+    # --- hearing ----------------------------------------------------------------------------------------------------
+
+    async def frame(self, *, within: float = PATIENCE) -> Frame:
+        """The next frame that is no heartbeat.
+
+        Args:
+            within: seconds that it may take.
+
+        Raises:
+            TimeoutError: none came in time.
+            anyio.EndOfStream: the broker ended the transport.
+            anyio.BrokenResourceError: the transport was reset.
+        """
+        with anyio.fail_after(within):
+            while True:
+                while not self._frames:
+                    self._decoder.feed(await self.stream.receive())
+                    self._frames.extend(self._decoder.frames())
+                frame = self._frames.pop(0)
+                if not isinstance(frame.payload, Heartbeat):
+                    return frame
+                self.heartbeats += 1
+
+    async def expect(self, channel: int, kind: type[M], *, within: float = PATIENCE) -> M:
+        """The next frame, which must be that method on that channel."""
+        frame = await self.frame(within=within)
+        payload = frame.payload
+        seen = repr(payload) if not isinstance(payload, Method) else f"{method_name(payload)} {dict(payload)}"
+        assert isinstance(payload, kind), f"{method_name(kind)} expected, but {seen} came on channel {frame.channel}"
+        assert frame.channel == channel, f"{method_name(kind)} came on channel {frame.channel} instead of {channel}"
+        return payload
+
+    async def content(self, channel: int) -> Message:
+        """The header and body that follow a method with content."""
+        header, number = (await self.frame())[::-1]
+        assert isinstance(header, Header)
+        assert number == channel
+        body = b""
+        while len(body) < header.body_size:
+            piece = (await self.frame()).payload
+            assert isinstance(piece, bytes)
+            body += piece
+        return message_from(header.properties, body)
+
+    async def delivery(self, channel: int) -> tuple[commands.Basic.Deliver, bytes]:
+        """The next frames, which must be a delivery: its method and its body."""
+        method = await self.expect(channel, commands.Basic.Deliver)
+        return method, (await self.content(channel)).body
+
+    async def closed(self, *, within: float = PATIENCE) -> commands.Connection.Close:
+        """The broker's connection.close, which must be the next frame."""
+        return await self.expect(0, commands.Connection.Close, within=within)
+
+    async def ended(self, *, within: float = PATIENCE) -> None:
+        """Wait for the end of the transport; nothing but heartbeats may come before."""
+        try:
+            frame = await self.frame(within=within)
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return
+        raise AssertionError(f"the transport goes on with {frame}")
+
+    # --- the usual beginnings ---------------------------------------------------------------------------------------
+
+    async def log_in(
+        self,
+        *,
+        response: str = "\0guest\0guest",
+        mechanism: str = "PLAIN",
+        name: str = "raw",
+        capabilities: Mapping[str, FieldValue] = CAPABILITIES,
+    ) -> None:
+        """The handshake up to start-ok; the broker's answer is not taken."""
+        await self.say(PROTOCOL_HEADER)
+        await self.expect(0, commands.Connection.Start)
+        properties = field_table({"connection_name": name, "capabilities": capabilities})
+        start_ok: dict[str, Any] = {"client_properties": properties, "mechanism": mechanism, "response": response}
+        await self.send(0, build(commands.Connection.StartOk, **start_ok, locale="en_US"))
+
+    async def tune(self, **changes: int) -> None:
+        """Take tune, and agree to it but for the ``changes``."""
+        tune = await self.expect(0, commands.Connection.Tune)
+        proposed = Tuning(tune.channel_max or 0, tune.frame_max or 0, tune.heartbeat or 0)
+        self.tuning = proposed._replace(**changes)
+        await self.send(0, build(commands.Connection.TuneOk, *self.tuning))
+
+    async def open(self, *channels: int, virtual_host: str = "/") -> None:
+        """Open the connection, and channels of these numbers."""
+        await self.call(0, build(commands.Connection.Open, virtual_host=virtual_host), commands.Connection.OpenOk)
+        for number in channels:
+            await self.call(number, build(commands.Channel.Open), commands.Channel.OpenOk)
+
+
+@asynccontextmanager
+async def raw_peer(
+    stream: anyio.abc.ByteStream,
+    *channels: int,
+    heartbeat: int = 0,
+    name: str = "raw",
+    capabilities: Mapping[str, FieldValue] = CAPABILITIES,
+) -> AsyncGenerator[RawPeer, None]:
+    """A peer whose handshake is done, with channels of these numbers. Leaving closes the transport, without a word.
+
+    Args:
+        stream: the transport, on which nothing was said yet.
+        channels: numbers of channels to open.
+        heartbeat: the interval to agree on, in seconds; the peer itself never sends heartbeats.
+        name: the connection's name.
+        capabilities: what it says it can do.
+    """
+    async with stream:
+        peer = RawPeer(stream)
+        await peer.log_in(name=name, capabilities=capabilities)
+        await peer.tune(heartbeat=heartbeat)
+        await peer.open(*channels)
+        yield peer
+
+
+@asynccontextmanager
+async def serving(
+    *channels: int, dial: Dial = Broker.dial, heartbeat: int = 0
+) -> AsyncGenerator[tuple[Broker, RawPeer], None]:
+    """A broker and a peer of it that is past its handshake.
+
+    Args:
+        channels: numbers of channels to open.
+        dial: the way to the broker.
+        heartbeat: the interval to agree on, in seconds.
+    """
+    async with Broker() as broker, raw_peer(await dial(broker), *channels, heartbeat=heartbeat) as peer:
+        yield broker, peer
+
+
+async def fill(peer: RawPeer, count: int, size: int) -> None:
+    """Declare :data:`QUEUE` and publish so many messages of that size on channel 1; all are there afterwards."""
+    await peer.call(1, QUEUE, commands.Queue.DeclareOk)
+    await peer.call(1, build(commands.Confirm.Select), commands.Confirm.SelectOk)
+    for number in range(count):
+        await peer.publish(1, bytes(size), routing_key="q")
+        assert (await peer.expect(1, commands.Basic.Ack)).delivery_tag == number + 1
