@@ -150,10 +150,12 @@ class ChannelOwner(Protocol):
 class Attachment:
     """A channel on one link. What was delivered through it can be settled through it, and nowhere else."""
 
-    __slots__ = ("_channel", "link", "number")
+    __slots__ = ("_channel", "link", "number", "settled_up_to")
 
     def __init__(self, channel: Channel, link: Link, number: int) -> None:
         self._channel = channel
+        self.settled_up_to = 0
+        """The highest tag that was settled together with everything before it."""
         self.link = link
         self.number = number
 
@@ -163,13 +165,19 @@ class Attachment:
         return self._channel.attachment is not self
 
     def ack(self, delivery_tag: int, *, multiple: bool) -> None:
+        self._note(delivery_tag, multiple=multiple)
         self._settle(commands.Basic.Ack(delivery_tag, multiple))
 
     def nack(self, delivery_tag: int, *, multiple: bool, requeue: bool) -> None:
+        self._note(delivery_tag, multiple=multiple)
         self._settle(commands.Basic.Nack(delivery_tag, multiple, requeue))
 
     def reject(self, delivery_tag: int, *, requeue: bool) -> None:
         self._settle(commands.Basic.Reject(delivery_tag, requeue))
+
+    def _note(self, delivery_tag: int, *, multiple: bool) -> None:
+        if multiple:
+            self.settled_up_to = max(self.settled_up_to, delivery_tag)
 
     def _settle(self, method: Method) -> None:
         if self.is_stale:

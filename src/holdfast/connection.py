@@ -557,6 +557,9 @@ class Connection(ChannelHost, LinkOwner):
 
     def _entity_failed(self, entity: Entity, error: ReplyError) -> None:
         self._journal.entity_failed(str(entity), error)
+        if error.hard:
+            # Declared again, it would cost every link to come.
+            self._topology.forget(entity)
         owner = entity.owner()
         if owner is not None:
             owner.shut(error)

@@ -89,6 +89,11 @@ class Settler(Protocol):
         """Whether that link is gone, so that the broker has taken the delivery back."""
         ...
 
+    @property
+    def settled_up_to(self) -> int:
+        """The highest tag that was settled together with everything before it."""
+        ...
+
     def ack(self, delivery_tag: int, *, multiple: bool) -> None:
         """Send basic.ack."""
         ...
@@ -183,7 +188,7 @@ class Delivery:
     @property
     def is_settled(self) -> bool:
         """Whether it needs no ack, nack or reject (any more)."""
-        return self._settled or self._settler is None
+        return self._settled or self._settler is None or self.delivery_tag <= self._settler.settled_up_to
 
     def ack(self, *, multiple: bool = False) -> None:
         """Acknowledge: the broker forgets the message.
@@ -235,7 +240,7 @@ class Delivery:
     def _take(self) -> Settler:
         if self._settler is None:
             raise InvalidUse(f"{self!r} came with no_ack: the broker expects no acknowledgement")
-        if self._settled:
+        if self.is_settled:
             raise InvalidUse(f"{self!r} is already settled")
         self._settled = True
         return self._settler

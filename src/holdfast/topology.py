@@ -107,6 +107,13 @@ class Topology:
         """The bindings, in the order of their declaration."""
         return list(self._bindings.values())
 
+    def forget(self, entity: Entity) -> None:
+        """Do not declare it again."""
+        for known in (self._exchanges, self._queues):
+            for name in [name for name, one in known.items() if one is entity]:
+                del known[name]
+        self._bindings = {key: one for key, one in self._bindings.items() if one is not entity}
+
     def request_for(self, entity: Entity) -> Method:
         """The request that declares an entity now: a binding speaks of its queue by the present name."""
         request = entity.request
