@@ -248,6 +248,8 @@ class Channel:
         self._prefetch: int | None = None
         self._error: HoldfastError | None = None
         self._is_registered = False
+        self.has_been_open = False
+        """Whether it was ever open, so that an error is not for what it is made for."""
         self.attachment: Attachment | None = None
         """Where the channel is now; None while it is on no link."""
 
@@ -712,6 +714,7 @@ class Channel:
         return [] if self._prefetch is None else [commands.Basic.Qos(prefetch_count=self._prefetch)]
 
     def _on_attached(self, _: Method) -> None:
+        self.has_been_open = True
         self._fire(ChannelEvent.OPENED)
         self.resume()
 

@@ -51,7 +51,8 @@ class Consumer(ChannelOwner):
         lock_grace: for how many seconds after a loss the queue may be locked by our own earlier link.
         queue: the queue or its name.
         prefetch: how many deliveries may be unsettled; 0 for no limit.
-        no_ack: the broker forgets messages as it sends them; a loss loses what was on its way.
+        no_ack: the broker forgets messages as it sends them; a loss loses what was on its way. A reader that is too
+            slow then makes the whole connection pause reading, because no prefetch slows the broker down.
         exclusive: nobody else may consume from the queue.
         consumer_tag: the consumer's name; a random one if None.
         arguments: such as ``{"x-priority": 10}``.

@@ -44,6 +44,7 @@ from holdfast.publication import Book, Entry, Publication, Receipt, Window, unti
 DEFAULT_TIMEOUT: Final = 60.0
 DEFAULT_WINDOW: Final = 256
 DEFAULT_WINDOW_BYTES: Final = 16 * 1024 * 1024
+_ATTEMPTS_BEFORE_BLAME: Final = 3
 
 
 class Publisher(ChannelOwner):
@@ -327,13 +328,13 @@ class Publisher(ChannelOwner):
         self._take_back()
 
     def on_failed(self, error: HoldfastError) -> None:
-        # An error with nothing unconfirmed is not a publish's: the channel itself cannot be had.
-        if not isinstance(error, ReplyError) or not len(self._ledger) or self._closed is not None:
+        # An error before the channel was ever open is not a publish's: the channel itself cannot be had.
+        if not isinstance(error, ReplyError) or not self._channel.has_been_open or self._closed is not None:
             self._close(self._channel.closed_error())
             return
         is_alone = len(self._ledger) == 1
         self._probes = self._take_back()
-        if is_alone and self._probes:
+        if is_alone and self._probes and self._is_guilty(self._backlog[0], error):
             guilty = self._backlog.popleft()
             guilty.settle(error)
             self._leave(guilty)
@@ -344,3 +345,9 @@ class Publisher(ChannelOwner):
             self._channel.register()
         except HoldfastError as refused:
             self._close(refused)
+
+    @staticmethod
+    def _is_guilty(entry: Entry, error: ReplyError) -> bool:
+        # RabbitMQ names basic.publish when it means a publish. A channel that is closed for another reason is no
+        # entry's fault, unless it happens to the same one again and again.
+        return error.method == "basic.publish" or entry.attempts >= _ATTEMPTS_BEFORE_BLAME

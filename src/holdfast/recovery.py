@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import anyio
 
 from holdfast.channel import Channel, ChannelHost
-from holdfast.errors import ConnectionLost, HoldfastError, ReplyError, RequestTimeout, ResourceLocked
+from holdfast.errors import ChannelClosed, ConnectionLost, HoldfastError, ReplyError, RequestTimeout, ResourceLocked
 from holdfast.link import Link
 from holdfast.protocol.lifecycle import State
 from holdfast.protocol.wire import Method
@@ -50,7 +50,7 @@ class Recovery:
         try:
             await self._declare(link)
             await self._reopen(link)
-        except RequestTimeout as error:
+        except (RequestTimeout, ChannelClosed) as error:
             link.abort(error)
 
     async def _declare(self, link: Link) -> None:

@@ -41,3 +41,15 @@ async def test_an_innocent_publish_is_not_blamed_for_one_whose_caller_was_cancel
             innocent = await publisher.submit(Message(b"innocent"), routing_key="q")
             broker.thaw()
             assert (await innocent).attempts == 2
+
+
+async def test_publisher_goes_on_when_its_channel_is_closed_while_it_is_idle() -> None:
+    async with (
+        Broker() as broker,
+        holdfast.connect(URL, dial=broker.dial) as connection,
+        connection.channel() as channel,
+    ):
+        await channel.declare_queue("q")
+        async with connection.publisher() as publisher:
+            broker.close_channels(406, "PRECONDITION_FAILED - an operator's doing")
+            assert (await publisher.publish(Message(b"after"), routing_key="q", timeout=5)).message_id

@@ -255,7 +255,9 @@ class Model:
     def unbind(self, source: str, kind: str, name: str, routing_key: str) -> None:
         """Undo :meth:`bind`; no such binding is no error."""
         exchange = self.exchange(source)
-        exchange.bindings.pop((kind, name, routing_key), None)
+        if (kind, name, routing_key) not in exchange.bindings:
+            return
+        del exchange.bindings[kind, name, routing_key]
         if exchange.auto_delete and not exchange.bindings:
             self.delete_exchange(source, if_unused=False)
 

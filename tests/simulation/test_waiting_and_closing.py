@@ -1,0 +1,739 @@
+"""Waiting for a connection, being told of it, and its end: in virtual time, so every second is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import pytest
+import trio.testing
+
+import holdfast
+from holdfast import (
+    Connection,
+    ConnectionClosed,
+    ConnectionEvent,
+    ConnectionLost,
+    Credentials,
+    CredentialsUnavailable,
+    HeartbeatTimeout,
+    InvalidUse,
+    LoginRefused,
+    Message,
+    NotAllowed,
+    ReadyTimeout,
+    ReconnectPolicy,
+    RequestTimeout,
+    Settings,
+    State,
+    Transition,
+    TransportError,
+)
+from holdfast.testing import Broker
+from support.waiting import eventually, running_tasks
+
+pytestmark = pytest.mark.anyio
+
+URL = "amqp://guest:guest@memory/"
+STEADY = ReconnectPolicy(initial=1.0, factor=1.0, maximum=1.0, jitter=0.0)
+"""At once, then every second."""
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """Virtual time: only trio has a clock that jumps."""
+    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+class Stopwatch:
+    """Virtual seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = anyio.current_time()
+
+    @property
+    def seconds(self) -> float:
+        return round(anyio.current_time() - self._start, 6)
+
+
+async def at(seconds: float, act: Callable[[], object]) -> None:
+    """Do it after so many virtual seconds."""
+    await anyio.sleep(seconds)
+    act()
+
+
+async def collect(connection: Connection, into: list[Transition]) -> None:
+    async for transition in connection.transitions():
+        into.append(transition)  # noqa: PERF401 - what came so far is looked at before the end
+
+
+# --- being ready ----------------------------------------------------------------------------------------------------
+
+
+async def test_entering_waits_until_the_broker_is_there() -> None:
+    async with Broker() as broker, anyio.create_task_group() as tasks:
+        broker.refuse()
+        tasks.start_soon(at, 7.5, broker.accept)
+        watch = Stopwatch()
+        async with holdfast.connect(URL, dial=broker.dial, reconnect=STEADY) as connection:
+            assert connection.state is State.OPEN
+            assert watch.seconds == 8
+
+
+async def test_entering_gives_up_after_ready_timeout_and_leaves_nothing() -> None:
+    """Invariant 7."""
+    async with Broker() as broker:
+        broker.refuse()
+        before = running_tasks()
+        watch = Stopwatch()
+        with pytest.raises(ReadyTimeout, match="Connection refused") as caught:
+            async with holdfast.connect(URL, dial=broker.dial, ready_timeout=30):
+                pass
+        assert watch.seconds == 30
+        assert isinstance(caught.value.__cause__, TransportError)
+        assert running_tasks() == before
+
+
+async def test_ready_timeout_of_zero_does_not_wait() -> None:
+    async with Broker() as broker:
+        broker.refuse()
+        watch = Stopwatch()
+        async with holdfast.connect(URL, dial=broker.dial, ready_timeout=0) as connection:
+            assert connection.state is State.CONNECTING
+            assert watch.seconds == 0
+
+
+async def test_wait_ready_returns_at_once_when_ready() -> None:
+    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial) as connection:
+        await connection.wait_ready(0)
+
+
+async def test_wait_ready_times_out_while_the_broker_is_away_and_works_later() -> None:
+    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, reconnect=STEADY) as connection:
+        broker.stop()
+        await anyio.wait_all_tasks_blocked()
+        watch = Stopwatch()
+        with pytest.raises(ReadyTimeout, match="still RECONNECTING"):
+            await connection.wait_ready(12)
+        assert watch.seconds == 12
+        await broker.start()
+        await connection.wait_ready(12)
+        assert connection.state is State.OPEN
+
+
+async def test_blocked_connection_is_ready() -> None:
+    async with (
+        Broker() as broker,
+        holdfast.connect(URL, dial=broker.dial) as connection,
+        connection.publisher() as publisher,
+    ):
+        await publisher.publish(Message(b"x"), routing_key="q", mandatory=False)
+        broker.block()
+        await eventually(lambda: connection.state is State.BLOCKED)
+        await connection.wait_ready(0)
+
+
+async def test_calls_before_readiness_wait_for_it() -> None:
+    async with Broker() as broker, anyio.create_task_group() as tasks:
+        broker.refuse()
+        tasks.start_soon(at, 20, broker.accept)
+        watch = Stopwatch()
+        async with (
+            holdfast.connect(URL, dial=broker.dial, reconnect=STEADY, ready_timeout=0) as connection,
+            connection.channel() as channel,
+        ):
+            assert watch.seconds == 20
+            await channel.declare_queue("q")
+            assert watch.seconds == 20
+
+
+async def test_nothing_works_before_the_block_is_entered() -> None:
+    async with Broker() as broker:
+        connection = holdfast.connect(URL, dial=broker.dial)
+        for call in (connection.wait_ready, connection.wait_closed, connection.aclose, connection.channel().open):
+            with pytest.raises(InvalidUse):
+                await call()
+
+
+async def test_connection_is_entered_once() -> None:
+    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial) as connection:
+        with pytest.raises(InvalidUse, match="entered once"):
+            async with connection:
+                pass
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+async def test_refused_login_fails_fast_on_the_first_connect() -> None:
+    async with Broker(password="other") as broker:
+        watch = Stopwatch()
+        with pytest.raises(LoginRefused):
+            async with holdfast.connect(URL, dial=broker.dial):
+                pass
+        assert watch.seconds == 0
+        assert broker.connections_total == 1
+
+
+async def test_refused_login_is_retried_for_the_grace_when_told_so() -> None:
+    policy = ReconnectPolicy(initial=1.0, factor=1.0, maximum=1.0, jitter=0.0, refusal_grace=10)
+    async with Broker(password="other") as broker:
+        watch = Stopwatch()
+        with pytest.raises(LoginRefused):
+            async with holdfast.connect(URL, dial=broker.dial, reconnect=policy, fail_fast=False):
+                pass
+        assert watch.seconds == 10
+        assert broker.connections_total == 11
+
+
+async def test_login_refused_by_a_booting_broker_is_cured_within_the_grace() -> None:
+    async with Broker(password="other") as broker, anyio.create_task_group() as tasks:
+        tasks.start_soon(at, 5.5, lambda: setattr(broker, "_expected_login", "\0guest\0guest"))
+        watch = Stopwatch()
+        async with holdfast.connect(URL, dial=broker.dial, reconnect=STEADY, fail_fast=False) as connection:
+            assert watch.seconds == 6
+            assert connection.stats.dials == 7
+
+
+async def test_login_refused_on_a_reconnect_is_retried_for_the_grace_then_ends_the_connection() -> None:
+    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, reconnect=STEADY) as connection:
+        await anyio.sleep(5)
+        vars(broker)["_expected_login"] = "changed"
+        broker.reset_connections()
+        watch = Stopwatch()
+        await connection.wait_closed()
+        assert watch.seconds == 60
+        with pytest.raises(ConnectionClosed) as caught:
+            await connection.wait_ready()
+        assert isinstance(caught.value.__cause__, LoginRefused)
+
+
+async def test_unknown_virtual_host_fails_fast() -> None:
+    async with Broker() as broker:
+        with pytest.raises(NotAllowed):
+            async with holdfast.connect(URL + "gone", dial=broker.dial):
+                pass
+        assert broker.connections_total == 1
+
+
+# --- giving up ------------------------------------------------------------------------------------------------------
+
+FEW = ReconnectPolicy(initial=1.0, factor=1.0, maximum=1.0, jitter=0.0, max_attempts=4)
+
+
+async def test_exhausted_policy_on_the_first_connect_raises_its_cause() -> None:
+    async with Broker() as broker:
+        broker.refuse()
+        watch = Stopwatch()
+        with pytest.raises(ConnectionLost, match="gave up after 4 attempts"):
+            async with holdfast.connect(URL, dial=broker.dial, reconnect=FEW):
+                pass
+        assert watch.seconds == 3
+
+
+async def declare(connection: Connection) -> None:
+    async with connection.channel():
+        pass
+
+
+async def publish(connection: Connection) -> None:
+    async with connection.publisher() as publisher:
+        await publisher.publish(Message(b"x"), routing_key="q")
+
+
+async def consume(connection: Connection) -> None:
+    async with connection.consumer("q"):
+        pass
+
+
+async def wait_ready(connection: Connection) -> None:
+    await connection.wait_ready()
+
+
+Call = Callable[[Connection], Awaitable[None]]
+CALLS: list[Call] = [declare, publish, consume, wait_ready]
+
+
+def call_name(call: object) -> str:
+    return getattr(call, "__name__", "")
+
+
+@pytest.mark.parametrize("call", CALLS, ids=call_name)
+async def test_exhausted_policy_ends_pending_and_later_calls_from_its_cause(call: Call) -> None:
+    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, reconnect=FEW) as connection:
+        await anyio.sleep(5)
+        broker.stop()
+        await anyio.wait_all_tasks_blocked()
+        watch = Stopwatch()
+        for _ in range(2):
+            with pytest.raises(ConnectionClosed, match="gave up after 4 attempts") as caught:
+                await call(connection)
+            assert isinstance(caught.value.__cause__, ConnectionLost)
+            assert connection.state is State.CLOSED
+            assert watch.seconds == 3
+
+
+async def test_exhausted_policy_ends_a_request_that_a_loss_caught() -> None:
+    async with (
+        Broker() as broker,
+        holdfast.connect(URL, dial=broker.dial, reconnect=FEW) as connection,
+        connection.channel() as channel,
+    ):
+        await anyio.sleep(5)
+
+        async def declare_queue() -> None:
+            with pytest.raises(ConnectionClosed) as caught:
+                await channel.declare_queue("q")
+            assert isinstance(caught.value.__cause__, ConnectionLost)
+
+        async with anyio.create_task_group() as tasks:
+            broker.freeze()
+            tasks.start_soon(declare_queue)
+            await anyio.wait_all_tasks_blocked()
+            broker.stop()
+
+
+async def test_exhausted_policy_ends_iterations() -> None:
+    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, reconnect=FEW) as connection:
+        await anyio.sleep(5)
+        async with connection.channel() as channel:
+            await channel.declare_queue("q")
+        async with connection.consumer("q") as consumer:
+            broker.stop()
+            with pytest.raises(ConnectionClosed) as caught:
+                await anext(consumer)
+            assert isinstance(caught.value.__cause__, ConnectionLost)
+
+
+async def test_exhausted_policy_does_not_cancel_the_users_block() -> None:
+    async with Broker() as broker:
+        async with holdfast.connect(URL, dial=broker.dial, reconnect=FEW) as connection:
+            await anyio.sleep(5)
+            broker.stop()
+            watch = Stopwatch()
+            await connection.wait_closed()
+            assert watch.seconds == 3
+            await anyio.sleep(100)
+            assert watch.seconds == 103
+        assert connection.state is State.CLOSED
+
+
+async def test_closed_is_terminal() -> None:
+    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, reconnect=FEW) as connection:
+        await anyio.sleep(5)
+        broker.stop()
+        await connection.wait_closed()
+        dials = connection.stats.dials
+        await broker.start()
+        await anyio.sleep(1000)
+        assert connection.state is State.CLOSED
+        assert connection.stats.dials == dials
+        assert broker.connections_total == 1
+
+
+# --- requests that nobody answers -----------------------------------------------------------------------------------
+
+
+async def test_request_that_is_not_answered_times_out() -> None:
+    settings = Settings(request_timeout=15, heartbeat=0)
+    async with (
+        Broker(heartbeat=0) as broker,
+        holdfast.connect(settings, dial=broker.dial) as connection,
+        connection.channel() as channel,
+    ):
+        broker.freeze()
+        watch = Stopwatch()
+        with pytest.raises(RequestTimeout, match=r"no answer within 15 s"):
+            await channel.declare_queue("q")
+        assert watch.seconds == 15
+        broker.thaw()
+        await channel.declare_queue("other")
+        assert set(broker.queues) == {"q", "other"}
+        assert connection.stats.link_number == 1
+
+
+async def test_request_times_out_over_reconnects_too() -> None:
+    settings = Settings(request_timeout=15, reconnect=STEADY)
+    async with (
+        Broker() as broker,
+        holdfast.connect(settings, dial=broker.dial) as connection,
+        connection.channel() as channel,
+    ):
+        broker.stop()
+        watch = Stopwatch()
+        with pytest.raises(RequestTimeout, match="Connection refused"):
+            await channel.declare_queue("q")
+        assert watch.seconds == 15
+
+
+async def test_handshake_that_is_not_answered_is_given_up_after_connect_timeout() -> None:
+    settings = Settings(connect_timeout=4, reconnect=STEADY)
+    async with Broker() as broker:
+        broker.freeze()
+        async with holdfast.connect(settings, dial=broker.dial, ready_timeout=0) as connection:
+            watch = Stopwatch()
+            await eventually(lambda: connection.stats.last_error is not None, within=60, every=0.25)
+            assert 4 <= watch.seconds <= 4.25
+            assert isinstance(connection.stats.last_error, holdfast.ConnectTimeout)
+            broker.thaw()
+            await connection.wait_ready(10)
+
+
+# --- being told -----------------------------------------------------------------------------------------------------
+
+
+async def test_transitions_tell_the_whole_story_in_order() -> None:
+    story: list[Transition] = []
+    async with Broker() as broker:
+        connection = holdfast.connect(URL, dial=broker.dial, ready_timeout=0)
+        async with anyio.create_task_group() as tasks, connection:
+            tasks.start_soon(collect, connection, story)
+            await anyio.wait_all_tasks_blocked()
+            await connection.wait_ready()
+            async with connection.publisher() as publisher:
+                await publisher.publish(Message(b"x"), routing_key="q", mandatory=False)
+                broker.block("low on disk")
+                await eventually(lambda: connection.state is State.BLOCKED)
+                broker.unblock()
+                await eventually(lambda: connection.state is State.OPEN)
+                broker.reset_connections()
+                await eventually(lambda: connection.stats.reconnects == 1)
+    of_connection = [transition for transition in story if transition.machine == "connection"]
+    assert [transition.event for transition in of_connection] == [
+        ConnectionEvent.OPENED,
+        ConnectionEvent.BLOCKED,
+        ConnectionEvent.UNBLOCKED,
+        ConnectionEvent.LOST,
+        ConnectionEvent.OPENED,
+        ConnectionEvent.CLOSE,
+        ConnectionEvent.CLOSED,
+    ]
+    assert [transition.link_number for transition in of_connection] == [1, 1, 1, 1, 2, 2, 2]
+    assert of_connection[1].reason == "low on disk"
+    assert [transition.at for transition in story] == sorted(transition.at for transition in story)
+    for machine in {transition.machine for transition in story}:
+        own = [transition for transition in story if transition.machine == machine]
+        assert all(one.target == other.source for one, other in pairwise(own))
+
+
+async def test_transitions_end_at_once_on_a_closed_connection() -> None:
+    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial) as connection:
+        await connection.aclose()
+        assert [transition async for transition in connection.transitions()] == []
+
+
+async def test_slow_reader_of_transitions_misses_the_oldest_and_is_told_how_many() -> None:
+    """Invariant 11."""
+    async with Broker() as broker:
+        async with holdfast.connect(URL, dial=broker.dial) as connection:
+            slow = connection.transitions()
+            prompt: list[Transition] = []
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(collect, connection, prompt)
+                for _ in range(500):
+                    async with connection.channel():
+                        pass
+                await connection.aclose()
+            held = [transition async for transition in slow]
+        assert len(held) == 1024
+        assert slow.dropped == connection.stats.dropped_transitions == len(prompt) - 1024
+        assert slow.dropped > 0
+        assert held == prompt[-1024:]
+
+
+async def test_stats_count_bytes_and_frames_over_all_links() -> None:
+    async with (
+        Broker() as broker,
+        holdfast.connect(URL, dial=broker.dial) as connection,
+        connection.publisher() as publisher,
+    ):
+        before = connection.stats
+        await publisher.publish(Message(bytes(10_000)), routing_key="q", mandatory=False)
+        after = connection.stats
+        assert 10_000 < after.bytes_sent - before.bytes_sent < 10_200
+        assert after.frames_sent - before.frames_sent == 3
+        assert after.frames_received - before.frames_received == 1
+        broker.reset_connections()
+        await eventually(lambda: connection.stats.reconnects == 1)
+        again = connection.stats
+        assert again.link_number == again.dials == 2
+        assert after.bytes_sent < again.bytes_sent
+        assert after.bytes_received < again.bytes_received
+        assert isinstance(again.last_error, TransportError)
+
+
+async def test_stats_tell_since_when_the_connection_is_blocked() -> None:
+    async with (
+        Broker() as broker,
+        holdfast.connect(URL, dial=broker.dial) as connection,
+        connection.publisher() as publisher,
+    ):
+        await publisher.publish(Message(b"x"), routing_key="q", mandatory=False)
+        await anyio.sleep(10)
+        broker.block()
+        blocked_at = anyio.current_time()
+        await anyio.sleep(10)
+        assert connection.stats.blocked_since == blocked_at
+        broker.unblock()
+        await anyio.sleep(1)
+        assert connection.stats.blocked_since is None
+
+
+async def test_loss_while_blocked_ends_the_block() -> None:
+    async with (
+        Broker() as broker,
+        holdfast.connect(URL, dial=broker.dial) as connection,
+        connection.publisher() as publisher,
+    ):
+        await publisher.publish(Message(b"x"), routing_key="q", mandatory=False)
+        broker.block()
+        await eventually(lambda: connection.state is State.BLOCKED)
+        broker.reset_connections()
+        await eventually(lambda: connection.stats.reconnects == 1)
+        assert connection.state is State.OPEN
+        assert connection.stats.blocked_since is None
+
+
+# --- closing --------------------------------------------------------------------------------------------------------
+
+
+async def test_closing_twice_is_closing_once() -> None:
+    async with Broker() as broker:
+        async with holdfast.connect(URL, dial=broker.dial) as connection:
+            await connection.aclose()
+            await connection.aclose()
+            assert connection.state is State.CLOSED
+            with pytest.raises(ConnectionClosed) as caught:
+                await connection.wait_ready()
+            assert caught.value.__cause__ is None
+        assert broker.unexpected_closes == []
+
+
+async def test_closing_from_another_task_ends_what_waits() -> None:
+    ended: list[str] = []
+    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial) as connection:
+        async with connection.channel() as channel:
+            await channel.declare_queue("q")
+
+        async def iterate() -> None:
+            with pytest.raises(ConnectionClosed):
+                async with connection.consumer("q") as consumer:
+                    await anext(consumer)
+            ended.append("consumer")
+
+        async def watch() -> None:
+            await connection.wait_closed()
+            ended.append("wait_closed")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(iterate)
+            tasks.start_soon(watch)
+            await anyio.wait_all_tasks_blocked()
+            for _ in range(3):
+                tasks.start_soon(connection.aclose)
+        assert sorted(ended) == ["consumer", "wait_closed"]
+        assert connection.state is State.CLOSED
+    assert broker.unexpected_closes == []
+
+
+async def test_closing_takes_no_longer_than_close_timeout() -> None:
+    settings = Settings(close_timeout=3)
+    async with Broker() as broker:
+        async with holdfast.connect(settings, dial=broker.dial) as connection:
+            broker.freeze()
+            watch = Stopwatch()
+            await connection.aclose()
+            assert watch.seconds == 3
+        broker.thaw()
+
+
+@pytest.mark.parametrize("moment", ["waiting", "dialing", "handshake", "recovery"])
+async def test_closing_while_recovering_ends_quietly(moment: str) -> None:
+    """Invariant 7."""
+    before = running_tasks()
+    async with Broker() as broker:
+        hangs = False
+
+        async def dial(address: holdfast.Address) -> anyio.abc.ByteStream:
+            if hangs:
+                await anyio.sleep_forever()
+            return await broker.dial(address)
+
+        async with holdfast.connect(URL, dial=dial, reconnect=STEADY) as connection:
+            async with connection.channel() as channel:
+                await channel.declare_queue("q")
+            await anyio.sleep(5)
+            if moment == "waiting":
+                broker.refuse()
+            elif moment == "dialing":
+                hangs = True
+            elif moment == "handshake":
+                broker.freeze()
+            else:
+                declared = broker.model.declare_queue
+
+                def freeze(*args: object) -> object:
+                    broker.freeze()
+                    return declared(*args)  # type: ignore[arg-type]
+
+                vars(broker.model)["declare_queue"] = freeze
+            broker.reset_connections()
+            await anyio.sleep(0.5)
+            assert connection.state is State.RECONNECTING
+            watch = Stopwatch()
+            await connection.aclose()
+            assert watch.seconds <= 5
+            assert connection.stats.state is State.CLOSED
+        broker.thaw()
+    assert running_tasks() == before
+    assert broker.unexpected_closes == []
+
+
+# --- credentials ----------------------------------------------------------------------------------------------------
+
+
+async def test_credentials_function_is_asked_at_every_login() -> None:
+    asked: list[float] = []
+
+    async def credentials() -> Credentials:
+        await anyio.lowlevel.checkpoint()
+        asked.append(anyio.current_time())
+        return Credentials("guest", "guest")
+
+    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, credentials=credentials) as connection:
+        for count in (1, 2, 3):
+            assert len(asked) == connection.stats.link_number == count
+            await anyio.sleep(5)
+            broker.reset_connections()
+            await anyio.sleep(5)
+
+
+async def test_credentials_that_cannot_be_had_are_asked_for_again() -> None:
+    asked: list[float] = []
+
+    async def credentials() -> Credentials:
+        await anyio.lowlevel.checkpoint()
+        asked.append(anyio.current_time())
+        if len(asked) <= 3:
+            raise LookupError("the vault is sealed")
+        return Credentials("guest", "guest")
+
+    async with Broker() as broker:
+        watch = Stopwatch()
+        async with holdfast.connect(URL, dial=broker.dial, credentials=credentials, reconnect=STEADY) as connection:
+            assert watch.seconds == 3
+            error = connection.stats.last_error
+            assert isinstance(error, CredentialsUnavailable)
+            assert isinstance(error.__cause__, LookupError)
+            assert broker.connections_total == connection.stats.dials == 1
+
+
+# --- silence --------------------------------------------------------------------------------------------------------
+
+
+async def test_idle_connection_stays_on_its_link_for_a_day() -> None:
+    """Invariant 9: no false alarm, on either side."""
+    async with (
+        Broker(heartbeat=10) as broker,
+        holdfast.connect(URL, dial=broker.dial, heartbeat=10) as connection,
+        connection.publisher(),
+    ):
+        await anyio.sleep(86_400)
+        stats = connection.stats
+        assert (stats.link_number, stats.last_error, stats.stalls) == (1, None, 0)
+        assert 86_400 / 10 <= stats.frames_sent <= 86_400 / 4
+        assert broker.connections_total == 1
+
+
+@pytest.mark.parametrize("interval", [1, 10, 60])
+async def test_silent_broker_is_found_after_two_intervals_exactly(interval: int) -> None:
+    """Invariant 9."""
+    async with (
+        Broker(heartbeat=interval) as broker,
+        holdfast.connect(URL, dial=broker.dial, heartbeat=interval) as connection,
+    ):
+        transitions = connection.transitions()
+        broker.freeze()
+        watch = Stopwatch()
+        async for transition in transitions:
+            if transition.event is ConnectionEvent.LOST:
+                break
+        assert watch.seconds == 2 * interval
+        assert isinstance(connection.stats.last_error, HeartbeatTimeout)
+        broker.thaw()
+        await connection.wait_ready(60)
+
+
+class Muted(anyio.abc.ByteStream):
+    """A transport on which, once muted, nothing arrives at the broker."""
+
+    def __init__(self, inner: anyio.abc.ByteStream) -> None:
+        self.is_muted = False
+        self._inner = inner
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        return await self._inner.receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        if not self.is_muted:
+            await self._inner.send(item)
+
+    async def send_eof(self) -> None:
+        await self._inner.send_eof()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def test_broker_gives_up_a_silent_client_after_two_intervals_which_comes_back() -> None:
+    """Invariant 9, seen from the other side."""
+    streams: list[Muted] = []
+    async with Broker(heartbeat=10) as broker:
+
+        async def dial(address: holdfast.Address) -> anyio.abc.ByteStream:
+            streams.append(Muted(await broker.dial(address)))
+            return streams[-1]
+
+        async with holdfast.connect(URL, dial=dial) as connection:
+            streams[0].is_muted = True
+            watch = Stopwatch()
+            await eventually(lambda: connection.stats.link_number == 2, within=60, every=0.25)
+            assert 20 <= watch.seconds <= 20.25
+            await connection.wait_ready(10)
+            assert isinstance(connection.stats.last_error, TransportError)
+            assert "closed the TCP connection" in str(connection.stats.last_error)
+    assert broker.unexpected_closes == []
+
+
+# --- slowness -------------------------------------------------------------------------------------------------------
+
+
+async def test_slow_consumer_without_acks_pauses_reading_instead_of_growing() -> None:
+    """Invariants 9 and 11: what nobody takes stays at the broker, and the pause is no silence of the broker's."""
+    count = 20_000
+    async with Broker(heartbeat=10) as broker:
+        async with (
+            holdfast.connect(URL, dial=broker.dial) as connection,
+            connection.channel() as channel,
+            connection.publisher() as publisher,
+        ):
+            await channel.declare_queue("q")
+            for _ in range(count):
+                await publisher.submit(Message(bytes(1000)), routing_key="q")
+            await publisher.flush()
+        async with (
+            holdfast.connect(URL, dial=broker.dial, heartbeat=10) as connection,
+            connection.consumer("q", no_ack=True) as consumer,
+        ):
+            await anyio.sleep(3600)
+            received = connection.stats.bytes_received
+            assert received < 2_000_000
+            assert broker.queues["q"].messages > count / 2
+            assert connection.stats.link_number == 1
+            for _ in range(count):
+                await anext(consumer)
+            assert connection.stats.bytes_received > count * 1000
+            assert (connection.stats.link_number, broker.queues["q"].messages) == (1, 0)
