@@ -18,7 +18,6 @@ from holdfast import (
     InvalidUse,
     Message,
     NotFound,
-    PreconditionFailed,
     Publication,
     Publisher,
     PublishTimeout,
