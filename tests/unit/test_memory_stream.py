@@ -155,6 +155,15 @@ async def test_half_closed_end_still_receives() -> None:
     assert await one.receive() == b"answer"
 
 
+async def test_half_closed_end_sends_no_more() -> None:
+    one, other = stream_pair()
+    await one.send_eof()
+    with pytest.raises((anyio.ClosedResourceError, anyio.BrokenResourceError)):
+        await one.send(b"x")
+    with pytest.raises(anyio.EndOfStream):
+        await other.receive()
+
+
 # --- reset ----------------------------------------------------------------------------------------------------------
 
 

@@ -7,8 +7,6 @@ RabbitMQ in a claim about RabbitMQ.
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -17,15 +15,11 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from holdfast.errors import InvalidUse
+from holdfast.errors import InvalidUse, SettingsError
 from holdfast.protocol.events import Tuning
-from holdfast.testing.memory import MemoryStream, stream_pair
+from holdfast.testing.memory import stream_pair
 from holdfast.testing.model import Model, Queue
-from holdfast.testing.server import Peer
-
-_CHUNK = 64 * 1024
-_CLOSE_PATIENCE = 5.0
-"""Seconds that a client has to answer connection.close."""
+from holdfast.testing.transport import Served
 
 _EXCUSE = 1.0
 """Seconds after a freeze in which the ends of clients that gave the broker up come to light."""
@@ -62,100 +56,6 @@ class QueueView:
         return [entry.message.body for entry in self._queue.ready]
 
 
-class _Connection:
-    """A transport with a peer on it."""
-
-    def __init__(self, broker: Broker, stream: anyio.abc.ByteStream) -> None:
-        self.is_excused = False
-        """Whether the broker is to blame for the end of the transport."""
-        self._broker = broker
-        self._stream = stream
-        self._output_added = anyio.Event()
-        self._opened = anyio.Event()
-        self.peer = Peer(broker.model, broker, self._wake, anyio.current_time())
-        self._scope = anyio.CancelScope()
-
-    async def run(self) -> None:
-        try:
-            with self._scope:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._write)
-                    tasks.start_soon(self._beat)
-                    await self._read()
-                    tasks.cancel_scope.cancel()
-        finally:
-            is_excused = self.is_excused or anyio.current_time() <= self._broker.excused_until
-            if not self.peer.is_graceful and not is_excused:
-                self._broker.unexpected_closes.append(self.peer.name)
-            self.peer.gone()
-            with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-                await self._stream.aclose()
-
-    def reset(self) -> None:
-        """End the transport as a reset does, now."""
-        self.is_excused = True
-        if isinstance(self._stream, MemoryStream):
-            self._stream.reset()
-        else:
-            raw = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._scope.cancel()
-
-    def _wake(self) -> None:
-        self._output_added.set()
-
-    async def _read(self) -> None:
-        while not self.peer.is_over:
-            try:
-                data = await self._stream.receive(_CHUNK)
-            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-                return
-            await self._broker.wait_thawed()
-            while self.peer.is_notified_of_block:
-                await self._broker.wait_changed()
-            self.peer.receive(data, anyio.current_time())
-            self.peer.set_blocked(self._broker.blocked)
-            if self.peer.is_open:
-                self._opened.set()
-        await self._flushed()
-
-    async def _flushed(self) -> None:
-        with anyio.move_on_after(1):
-            await self._send_output()
-
-    async def _write(self) -> None:
-        while True:
-            if not await self._send_output():
-                self._output_added = anyio.Event()
-                await self._output_added.wait()
-
-    async def _send_output(self) -> bool:
-        await self._broker.wait_thawed()
-        data = self.peer.output(anyio.current_time())
-        if data:
-            try:
-                await self._stream.send(data)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-                return False
-            self.peer.pump()
-        return bool(data)
-
-    async def _beat(self) -> None:
-        await self._opened.wait()
-        while not self.peer.is_over:
-            await anyio.sleep_until(self.peer.poll(anyio.current_time()))
-            if self._broker.is_frozen:
-                await self._broker.wait_thawed()
-                self.peer.slept(anyio.current_time())
-        self._scope.cancel()
-
-    async def close(self, code: int, text: str) -> None:
-        self.is_excused = True
-        self.peer.close(code, text)
-        await anyio.sleep(_CLOSE_PATIENCE)
-        self._scope.cancel()
-
-
 class Broker:
     """An AMQP broker: ``async with Broker() as broker``.
 
@@ -164,9 +64,12 @@ class Broker:
     Args:
         username: who may log in.
         password: with which password.
-        heartbeat: what it proposes, in seconds; 0 for none.
+        heartbeat: what it proposes, in whole seconds; 0 for none.
         channel_max: highest channel number; 0 for no limit.
         frame_max: largest frame, in bytes.
+
+    Raises:
+        SettingsError: ``heartbeat`` is not a whole number.
 
     Attributes:
         unexpected_closes: names of the connections whose client went away without a close handshake, as RabbitMQ logs
@@ -188,6 +91,8 @@ class Broker:
         channel_max: int = 2047,
         frame_max: int = 131072,
     ) -> None:
+        if heartbeat != int(heartbeat):
+            raise SettingsError(f"heartbeat: {heartbeat} is not a whole number of seconds, and AMQP carries no other")
         self.model = Model()
         self.tuning = Tuning(channel_max, frame_max, int(heartbeat))
         self.blocked: str | None = None
@@ -198,11 +103,13 @@ class Broker:
         self.most_connections = 0
         self._expected_login = f"\0{username}\0{password}"
         self._credentials = f"{username}:{password}"
-        self._connections: dict[_Connection, None] = {}
+        self._connections: dict[Served, None] = {}
         self._changed = anyio.Event()
         self._is_refusing = False
         self._is_stopped = False
         self._port: int | None = None
+        self._listening: anyio.CancelScope | None = None
+        self._deafened = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -229,15 +136,28 @@ class Broker:
 
         Returns:
             The URL to connect to.
+
+        Raises:
+            OSError: the port is taken.
         """
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
         self._port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        self._group().start_soon(self._accept, listener)
+        self._listening = scope = anyio.CancelScope()
+        self._deafened = anyio.Event()
+        self._group().start_soon(self._accept, listener, scope, self._deafened)
         return self.url
 
-    async def _accept(self, listener: anyio.abc.Listener[anyio.abc.SocketStream]) -> None:
-        async with listener:
-            await listener.serve(self._serve)
+    async def _accept(
+        self, listener: anyio.abc.Listener[anyio.abc.SocketStream], scope: anyio.CancelScope, deafened: anyio.Event
+    ) -> None:
+        try:
+            with scope:
+                # The connections outlive the listener: whoever ends them says so.
+                await listener.serve(self._serve, self._group())
+        finally:
+            with anyio.CancelScope(shield=True):
+                await listener.aclose()
+            deafened.set()
 
     @property
     def port(self) -> int:
@@ -269,7 +189,7 @@ class Broker:
         return theirs
 
     async def _serve(self, stream: anyio.abc.ByteStream) -> None:
-        connection = _Connection(self, stream)
+        connection = Served(self, stream)
         if self._is_refusing or self._is_stopped:
             # The kernel has already accepted: a reset is as near to a refusal as a listening socket comes.
             connection.reset()
@@ -287,10 +207,13 @@ class Broker:
 
     def reset_connections(self) -> None:
         """End all connections as by RST; nothing more is sent, and what was under way is lost."""
-        for connection in list(self._connections):
+        connections = list(self._connections)
+        self._connections.clear()
+        for connection in connections:
             connection.reset()
-            # At once, not when its task gets its turn: nothing that happens next may find the dead client's consumers.
-            self._connections.pop(connection)
+        # At once, not when their tasks get their turn: nothing that happens next may find the dead clients' consumers,
+        # and what one of them gives back must not go to another.
+        for connection in connections:
             connection.peer.gone()
 
     def freeze(self) -> None:
@@ -330,23 +253,33 @@ class Broker:
     ) -> None:
         """Send connection.close to all connections; a client that does not answer is dropped after 5 s."""
         for connection in list(self._connections):
-            self._group().start_soon(connection.close, code, text)
+            connection.peer.close(code, text)
 
-    def close_channels(self, code: int, text: str) -> None:
-        """Send channel.close on all channels."""
+    def close_channels(self, code: int, text: str, *, number: int | None = None) -> None:
+        """Send channel.close on all channels, or on those with that number."""
         for connection in list(self._connections):
             for channel in list(connection.peer.channels.values()):
-                connection.peer.close_channel(channel, code, text)
+                if number is None or channel.number == number:
+                    connection.peer.close_channel(channel, code, text)
 
     def stop(self) -> None:
         """Die as a killed node: connections are reset, new ones refused, what is not durable or persistent is lost."""
         self._is_stopped = True
+        if self._listening is not None:
+            self._listening.cancel()
         self.reset_connections()
         self.model.restart()
 
     async def start(self) -> None:
-        """Come back after :meth:`stop`, on the same port, with the durable queues and their persistent messages."""
+        """Come back after :meth:`stop`, on the same port, with the durable queues and their persistent messages.
+
+        Raises:
+            OSError: somebody else took the port meanwhile.
+        """
         await anyio.lowlevel.checkpoint()
+        if self._is_stopped and self._port is not None:
+            await self._deafened.wait()
+            await self.listen(self._port)
         self._is_stopped = False
 
     # --- looking in -------------------------------------------------------------------------------------------------
@@ -360,6 +293,11 @@ class Broker:
     def channel_count(self) -> int:
         """Open channels now, of all connections."""
         return sum(len(connection.peer.channels) for connection in self._connections)
+
+    @property
+    def channels(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Each connection's name and the numbers of its channels, in the order in which they came."""
+        return [(connection.peer.name, tuple(connection.peer.channels)) for connection in self._connections]
 
     @property
     def queues(self) -> Mapping[str, QueueView]:

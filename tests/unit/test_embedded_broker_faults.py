@@ -1,0 +1,153 @@
+"""The embedded broker at the transport: resets, restarts, slow readers."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.abc
+import pytest
+from pamqp import commands
+
+from holdfast.protocol.wire import build, encode_method
+from holdfast.testing import Broker
+from support.rawpeer import CONSUME, QUEUE, Dial, fill, raw_peer, serving
+from support.waiting import eventually, running_tasks
+
+pytestmark = pytest.mark.anyio
+
+
+async def over_tcp(broker: Broker) -> anyio.abc.ByteStream:
+    await broker.listen()
+    return await anyio.connect_tcp("127.0.0.1", broker.port)
+
+
+both_transports = pytest.mark.parametrize("dial", [Broker.dial, over_tcp], ids=["memory", "tcp"])
+
+
+# --- ends of transports ---------------------------------------------------------------------------------------------
+
+
+@both_transports
+async def test_reset_breaks_the_clients_transport_and_nothing_more_is_said(dial: Dial) -> None:
+    async with serving(1, dial=dial) as (broker, peer):
+        await fill(peer, 1, 10)
+        await peer.send(1, QUEUE)
+        broker.reset_connections()
+        with anyio.fail_after(5), pytest.raises(anyio.BrokenResourceError) as caught:
+            await peer.stream.receive()
+        assert isinstance(caught.value.__cause__, ConnectionResetError)
+        assert (broker.connection_count, broker.unexpected_closes) == (0, [])
+
+
+async def test_what_a_reset_connection_gives_back_goes_to_none_that_is_reset_with_it() -> None:
+    async with serving(1) as (broker, peer), raw_peer(await broker.dial(), 1) as other:
+        await fill(peer, 1, 10)
+        await peer.call(1, CONSUME, commands.Basic.ConsumeOk)
+        await peer.delivery(1)
+        no_ack = build(commands.Basic.Consume, queue="q", no_ack=True)
+        await other.call(1, no_ack, commands.Basic.ConsumeOk)
+        broker.reset_connections()
+        assert (broker.queues["q"].messages, broker.queues["q"].unacked, broker.queues["q"].consumers) == (1, 0, 0)
+
+
+async def test_nothing_is_left_of_a_broker_that_was_left_in_the_middle() -> None:
+    before = running_tasks()
+    async with Broker() as broker:
+        await broker.listen()
+        stream = await anyio.connect_tcp("127.0.0.1", broker.port)
+        memory = await broker.dial()
+        port = broker.port
+    await eventually(lambda: running_tasks() <= before)
+    for left in (stream, memory):
+        with anyio.fail_after(5), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            await left.receive()
+        await left.aclose()
+    with pytest.raises(OSError, match=r"connect|refused"):
+        await anyio.connect_tcp("127.0.0.1", port)
+
+
+@both_transports
+async def test_client_that_says_goodbye_without_reading_what_it_was_sent_harms_nobody(dial: Dial) -> None:
+    async with serving(1, dial=dial) as (broker, peer), raw_peer(await broker.dial(), 1) as other:
+        await fill(peer, 40, 100_000)
+        await peer.call(1, CONSUME, commands.Basic.ConsumeOk)
+        close = build(commands.Connection.Close, reply_code=200, reply_text="bye", class_id=0, method_id=0)
+        await peer.send(0, close)
+        await eventually(lambda: broker.connection_count == 1)
+        assert broker.unexpected_closes == []
+        assert broker.queues["q"].messages == 40
+        await other.call(1, QUEUE, commands.Queue.DeclareOk)
+
+
+# --- slow readers ---------------------------------------------------------------------------------------------------
+
+
+async def test_client_that_does_not_read_is_sent_no_more_than_a_bounded_amount() -> None:
+    async with serving(1) as (broker, peer):
+        await fill(peer, 60, 100_000)
+        await peer.call(1, CONSUME, commands.Basic.ConsumeOk)
+        await anyio.wait_all_tasks_blocked()
+        assert 0 < broker.queues["q"].unacked < 30
+        for _ in range(60):
+            await peer.delivery(1)
+        assert broker.queues["q"].messages == 0
+
+
+async def test_client_that_leaves_its_deliveries_unread_is_still_heard() -> None:
+    async with serving(1) as (broker, peer), raw_peer(await broker.dial(), 1) as other:
+        await fill(peer, 40, 100_000)
+        await peer.call(1, CONSUME, commands.Basic.ConsumeOk)
+        await anyio.wait_all_tasks_blocked()
+        # The first lot is on its way and stuck; this one fills the buffer behind it.
+        await other.publish(1, b"m", routing_key="q")
+        await anyio.wait_all_tasks_blocked()
+        await peer.send(1, build(commands.Queue.Declare, queue="heard"))
+        await eventually(lambda: "heard" in broker.queues)
+
+
+async def test_client_that_does_not_read_its_answers_is_read_no_more() -> None:
+    async with serving(1) as (broker, peer):
+        await fill(peer, 60, 100_000)
+        get = encode_method(1, build(commands.Basic.Get, queue="q", no_ack=True))
+        for _ in range(60):
+            await peer.say(get)
+            await anyio.wait_all_tasks_blocked()
+        assert broker.queues["q"].messages > 20
+        for _ in range(60):
+            await peer.expect(1, commands.Basic.GetOk)
+            await peer.content(1)
+        assert broker.queues["q"].messages == 0
+
+
+# --- stop and start -------------------------------------------------------------------------------------------------
+
+
+async def test_stopped_broker_does_not_listen_and_comes_back_on_the_same_port() -> None:
+    async with serving(dial=over_tcp) as (broker, peer):
+        port = broker.port
+        broker.stop()
+        with pytest.raises(anyio.BrokenResourceError):
+            await peer.stream.receive()
+        with pytest.raises(OSError, match=r"connect|refused"):
+            await anyio.connect_tcp("127.0.0.1", port)
+        with pytest.raises(ConnectionRefusedError):
+            await broker.dial()
+        await broker.start()
+        assert broker.port == port
+        async with raw_peer(await anyio.connect_tcp("127.0.0.1", port), 1):
+            assert broker.channel_count == 1
+
+
+async def test_broker_that_is_started_at_once_finds_its_port_free() -> None:
+    async with Broker() as broker:
+        await broker.listen()
+        for _ in range(5):
+            broker.stop()
+            await broker.start()
+        async with raw_peer(await anyio.connect_tcp("127.0.0.1", broker.port), 1):
+            assert broker.connection_count == 1
+
+
+async def test_starting_a_broker_that_runs_changes_nothing() -> None:
+    async with serving(1, dial=over_tcp) as (broker, peer):
+        await broker.start()
+        await peer.call(1, QUEUE, commands.Queue.DeclareOk)

@@ -1,0 +1,113 @@
+"""Whatever a client sends, the embedded broker answers in AMQP or ends the connection; it never fails itself."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp import commands
+
+from holdfast.protocol.events import Tuning
+from holdfast.protocol.wire import PROTOCOL_HEADER, Decoder, Method, build, encode_method, method_name
+from holdfast.testing.model import Model
+from holdfast.testing.server import Peer
+from support.amqp import any_method, body, header
+from support.streams import METHODS, damaged, methods, split, streams
+
+
+class AnyLogin:
+    """Lets everybody in."""
+
+    tuning = Tuning(channel_max=2047, frame_max=131072, heartbeat=60)
+
+    def check_credentials(self, response: str) -> bool:  # noqa: ARG002
+        return True
+
+
+HANDSHAKE = b"".join(
+    (
+        PROTOCOL_HEADER,
+        encode_method(0, build(commands.Connection.StartOk, client_properties={}, response="", locale="")),
+        encode_method(0, build(commands.Connection.TuneOk, *AnyLogin.tuning)),
+        encode_method(0, build(commands.Connection.Open)),
+        encode_method(1, build(commands.Channel.Open)),
+    )
+)
+
+USUAL = [
+    build(commands.Queue.Declare, queue="q"),
+    build(commands.Queue.Declare),
+    build(commands.Queue.Delete, queue="q"),
+    build(commands.Confirm.Select),
+    build(commands.Basic.Consume, queue="q"),
+    build(commands.Basic.Consume, queue="q", no_ack=True),
+    build(commands.Basic.Get, queue="q"),
+    build(commands.Basic.Qos, prefetch_count=1),
+    build(commands.Basic.Qos, prefetch_count=1, global_=True),
+    build(commands.Basic.Ack, delivery_tag=1),
+    build(commands.Basic.Nack, delivery_tag=2, multiple=True),
+    build(commands.Basic.Recover, requeue=True),
+    build(commands.Channel.Open),
+    build(commands.Channel.CloseOk),
+    build(commands.Channel.Close, reply_code=200, reply_text="", class_id=0, method_id=0),
+]
+PUBLISH = encode_method(1, build(commands.Basic.Publish, routing_key="q")) + header(1, 2) + body(1, b"ab")
+CONNECTION = tuple(method for method in METHODS if method_name(method).startswith("connection."))
+OTHERS = tuple(method for method in METHODS if method not in CONNECTION)
+
+pieces = st.one_of(
+    st.sampled_from([encode_method(1, method) for method in USUAL] + [PUBLISH] * 4),
+    methods(OTHERS).map(lambda method: any_method(1, method)),
+    methods(CONNECTION).map(lambda method: any_method(0, method)),
+)
+
+
+def heard(peer: Peer, *chunks: bytes) -> list[Method]:
+    """What the peer says to that; it must be AMQP."""
+    decoder = Decoder(0)
+    said: list[Method] = []
+    for chunk in chunks:
+        if not peer.is_over:
+            peer.receive(chunk, 0.0)
+        peer.pump()
+        decoder.feed(peer.output(0.0))
+        said += [frame.payload for frame in decoder.frames() if isinstance(frame.payload, Method)]
+    return said
+
+
+def new_peer(model: Model) -> Peer:
+    peer = Peer(model, AnyLogin(), lambda: None, 0.0)
+    assert isinstance(heard(peer, HANDSHAKE)[-1], commands.Channel.OpenOk)
+    return peer
+
+
+def check_books(model: Model, *peers: Peer) -> None:
+    """When all are gone, nothing is out, and nobody consumes."""
+    for peer in peers:
+        peer.gone()
+    assert all(queue.unacked == 0 and not queue.consumers for queue in model.queues.values())
+    assert all(queue.owner is None for queue in model.queues.values())
+
+
+@given(st.lists(st.tuples(st.booleans(), pieces), max_size=15))
+def test_any_methods_of_two_clients_are_answered_in_amqp(said: list[tuple[bool, bytes]]) -> None:
+    model = Model()
+    peers = (new_peer(model), new_peer(model))
+    for which, data in said:
+        heard(peers[which], data)
+    for queue in model.queues.values():
+        positions = [entry.position for entry in queue.ready]
+        assert positions == sorted(positions)
+    check_books(model, *peers)
+
+
+@given(damaged(streams).flatmap(split), st.booleans())
+def test_damaged_streams_are_answered_in_amqp_or_end(chunks: list[bytes], is_open: bool) -> None:
+    model = Model()
+    peer = new_peer(model) if is_open else Peer(model, AnyLogin(), lambda: None, 0.0)
+    if is_open:
+        heard(peer, *chunks)
+    else:
+        for chunk in chunks:
+            if not peer.is_over:
+                peer.receive(chunk, 0.0)
+    check_books(model, peer)
