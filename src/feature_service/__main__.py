@@ -66,7 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_SETTINGS
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("transitions").setLevel(logging.WARNING)
-    return anyio.run(run, settings, backend=settings.backend)
+    code = WRONG_SETTINGS
+    try:
+        code = anyio.run(run, settings, backend=settings.backend)
+    except* SettingsError as group:
+        for wrong in _leaves(group):
+            print(f"feature-service: {wrong}", file=sys.stderr)  # noqa: T201 - for who started it
+    return code
+
+
+def _leaves(group: BaseExceptionGroup[SettingsError]) -> list[SettingsError]:
+    found: list[SettingsError] = []
+    for inner in group.exceptions:
+        found += _leaves(inner) if isinstance(inner, BaseExceptionGroup) else [inner]
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any, TypeAlias
@@ -10,7 +11,8 @@ from typing import Any, TypeAlias
 import anyio
 
 from feature_service.service import FeatureService
-from holdfast import Connection, State
+from feature_service.settings import ServiceSettings
+from holdfast import Connection, SettingsError, State
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -88,15 +90,22 @@ async def serve(service: FeatureService, stopped: anyio.Event) -> None:
     """Serve the health endpoint of a service until ``stopped`` is set.
 
     Raises:
-        OSError: the port cannot be had.
+        SettingsError: the port cannot be had.
     """
     from hypercorn.config import Config
 
-    settings = service.settings
     config = Config()
-    host = f"[{settings.health_host}]" if ":" in settings.health_host else settings.health_host
-    config.bind = [f"{host}:{settings.health_port}"]
+    # Bound here, because hypercorn leaks its socket where the port cannot be had.
+    config.bind = [f"fd://{_listen(service.settings).detach()}"]
     config.errorlog = None
     config.graceful_timeout = 1.0
-    serve_on_loop: Callable[..., Awaitable[None]] = import_module(f"hypercorn.{settings.backend}").serve
-    await serve_on_loop(HealthApp(service), config, shutdown_trigger=stopped.wait)
+    run: Callable[..., Awaitable[None]] = import_module(f"hypercorn.{service.settings.backend}").serve
+    await run(HealthApp(service), config, shutdown_trigger=stopped.wait)
+
+
+def _listen(settings: ServiceSettings) -> socket.socket:
+    host, port = settings.health_host, settings.health_port
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise SettingsError(f"HEALTH_PORT: cannot listen on {host}, port {port}: {error.strerror or error}") from error
