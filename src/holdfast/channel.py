@@ -675,6 +675,8 @@ class Channel:
 
     def on_lost(self, error: HoldfastError | None) -> None:
         self.attachment = None
+        if self.state is State.CLOSED:
+            return
         if self.state is State.CLOSING:
             self._finish(ChannelEvent.CLOSED)
             return

@@ -9,7 +9,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
-from holdfast.errors import InvalidUse
+from holdfast.errors import InvalidArgument, InvalidUse
 
 FieldValue: TypeAlias = (
     "bool | int | float | Decimal | str | bytes | bytearray | datetime | Sequence[FieldValue] | FieldTable | None"
@@ -57,9 +57,20 @@ class Properties:
 
 @dataclass(frozen=True, slots=True)
 class Message(Properties):
-    """A message to publish: a body and its properties. Persistent unless told otherwise."""
+    """A message to publish: a body and its properties. Persistent unless told otherwise.
+
+    Attributes:
+        body: the body, any bytes.
+
+    Raises:
+        InvalidArgument: the body is not bytes.
+    """
 
     body: bytes = field(kw_only=False)
+
+    def __post_init__(self) -> None:
+        if type(self.body) is not bytes:
+            raise InvalidArgument(f"body: {type(self.body).__name__} instead of bytes; encode it first")
 
 
 @dataclass(frozen=True, slots=True)

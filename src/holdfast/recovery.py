@@ -87,12 +87,12 @@ class Recovery:
     async def _reopen(self, link: Link) -> None:
         # More than one round is for those who came meanwhile, and for exclusive consumers that are still locked out.
         pause = 0.0
-        while link.is_open:
-            waiting = [one for one in self._channels if one.state in (State.CONNECTING, State.RECONNECTING)]
-            if not waiting:
-                return
-            await anyio.sleep(pause)
+        while link.is_open and self._unopened():
+            if pause:
+                await anyio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
+            # Looked up after the pause, and attached without an await: nobody can close one of them in between.
+            waiting = self._unopened()
             for channel in waiting:
                 if channel.attachment is None:
                     try:
@@ -101,3 +101,6 @@ class Recovery:
                         channel.shut(error)
             for channel in waiting:
                 await channel.wait_settled()
+
+    def _unopened(self) -> list[Channel]:
+        return [one for one in self._channels if one.state in (State.CONNECTING, State.RECONNECTING)]
