@@ -1,6 +1,7 @@
 """Every way to leave a connection, against RabbitMQ: afterwards nothing is left, here or at the broker (invariant 7).
 
-"Nothing" is: no task here, no connection at the broker, and no word in its log of a client that went without a goodbye.
+"Nothing" is: no task, timer, socket or thread here, no connection at the broker, and no word in its log of a client that
+went without a goodbye.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from holdfast import (
     State,
 )
 from holdfast.testing import FaultProxy
+from support.leftovers import belongings
 from support.rabbitmq import Node
-from support.waiting import eventually, running_tasks
+from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -52,12 +54,12 @@ async def log_mark(node: Node) -> int:
 
 @asynccontextmanager
 async def nothing_left(node: Node) -> AsyncGenerator[None, None]:
-    """What is opened within is gone afterwards: tasks at once, connections as soon as the broker has noticed."""
+    """What is opened within is gone afterwards: here at once, at the broker as soon as it has noticed."""
     with anyio.fail_after(LIMIT):
         start = await log_mark(node)
-        before = running_tasks()
+        before = belongings()
         yield
-        assert running_tasks() <= before
+        assert belongings().added_since(before) == {}
         connections = None
         with anyio.move_on_after(20):
             while connections != []:
@@ -311,11 +313,11 @@ async def test_close_during_a_slow_handshake_finishes_it_and_says_goodbye(shared
 
 async def test_close_on_a_dead_link_takes_no_longer_than_the_close_timeout(shared_node: Node) -> None:
     """The broker cannot know of it here, so this one looks at our side only."""
-    before = running_tasks()
+    before = belongings()
     with anyio.fail_after(LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
         async with holdfast.connect(through(proxy, close_timeout=0.3)) as connection:
             proxy.strand()
             left_at = anyio.current_time()
         assert 0.2 < anyio.current_time() - left_at < 3
         assert connection.state is State.CLOSED
-    assert running_tasks() <= before
+    assert belongings().added_since(before) == {}
