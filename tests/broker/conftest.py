@@ -15,7 +15,13 @@ from support.rabbitmq import Node
 class MakeNode(Protocol):
     """Makes a node for this test alone. It is not started; it is closed when the test ends."""
 
-    def __call__(self, *, config: Mapping[str, str] | Sequence[str] = ()) -> Node: ...
+    def __call__(
+        self,
+        *,
+        config: Mapping[str, str] | Sequence[str] = (),
+        advanced: str = "",
+        plugins: Sequence[str] = (),
+    ) -> Node: ...
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +38,18 @@ def make_node(tmp_path: Path) -> Iterator[MakeNode]:
     with ExitStack() as nodes:
         made = 0
 
-        def make(*, config: Mapping[str, str] | Sequence[str] = ()) -> Node:
+        def make(
+            *,
+            config: Mapping[str, str] | Sequence[str] = (),
+            advanced: str = "",
+            plugins: Sequence[str] = (),
+        ) -> Node:
             nonlocal made
             made += 1
             name = f"own{made}"
-            return nodes.enter_context(closing(Node(tmp_path / name, config=config, name=name)))
+            return nodes.enter_context(
+                closing(Node(tmp_path / name, config=config, advanced=advanced, plugins=plugins, name=name))
+            )
 
         yield make
 

@@ -155,13 +155,23 @@ class Node:
         folder: where everything of the node is kept; made if it is missing.
         config: settings for ``rabbitmq.conf``, as a mapping or as lines ``key = value``. They override the defaults:
             guest may log in, heartbeat 60 s, disk limit 50 MB.
+        advanced: the terms of ``advanced.config``, such as ``{rabbit, [{channel_tick_interval, 1000}]}``.
+        plugins: the plugins to enable; those that they need come along.
         name: the part of the node's name before ``@localhost``.
 
     Raises:
         MissingBroker: RabbitMQ is not installed.
     """
 
-    def __init__(self, folder: Path, *, config: Mapping[str, str] | Sequence[str] = (), name: str = "test") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config: Mapping[str, str] | Sequence[str] = (),
+        advanced: str = "",
+        plugins: Sequence[str] = (),
+        name: str = "test",
+    ) -> None:
         self._scripts = find_scripts()
         self._epmd = _find_epmd()
         self._folder = folder.resolve()
@@ -171,7 +181,7 @@ class Node:
         self._broker: subprocess.Popen[bytes] | None = None
         self._helpers: list[subprocess.Popen[bytes]] = []
         self._frozen = False
-        self._write_files(_configuration(config))
+        self._write_files(_configuration(config), advanced, plugins)
 
     @property
     def host(self) -> str:
@@ -339,12 +349,13 @@ class Node:
 
     # Within
 
-    def _write_files(self, configuration: str) -> None:
+    def _write_files(self, configuration: str, advanced: str, plugins: Sequence[str]) -> None:
         home = self._folder / "home"
         for folder in (home, self._folder / "mnesia", self._folder / "log"):
             folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "rabbitmq.conf").write_text(configuration)
-        (self._folder / "enabled_plugins").write_text("[].\n")
+        (self._folder / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
+        (self._folder / "advanced.config").write_text(f"[{advanced}].\n")
         cookie = home / ".erlang.cookie"
         if not cookie.exists():
             cookie.write_text(secrets.token_hex(16))
@@ -369,6 +380,7 @@ class Node:
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+sbwt none {loopback}",
             "RABBITMQ_CTL_ERL_ARGS": loopback,
             # The script then replaces itself with the Erlang VM, so that a signal to the process hits the broker.
