@@ -1,16 +1,21 @@
 """holdfast: an AMQP 0-9-1 client on anyio in which nothing confirmed is lost, nothing hangs, and anyone can see why."""
 
+from holdfast.arguments import Overflow, QueueOptions, QueueType, StreamOffset
 from holdfast.channel import Channel, Queue
 from holdfast.connection import Connection, connect
-from holdfast.consumer import Consumer
+from holdfast.consumer import Consumer, Handler, OnCancel, OnError
+from holdfast.entities import Entity, RecoveryMode, TopologyRecovery
 from holdfast.errors import (
     AccessRefused,
     Blame,
     ChannelClosed,
     ChannelError,
     ChannelLimitReached,
+    CloseFacts,
+    CloseFrame,
     CommandInvalid,
     CommandSyntaxError,
+    ConnectionBlocked,
     ConnectionClosed,
     ConnectionForced,
     ConnectionLost,
@@ -35,10 +40,12 @@ from holdfast.errors import (
     NotAllowed,
     NotFound,
     NotImplementedByBroker,
+    OutcomeUnknown,
     PreconditionFailed,
     PublishTimeout,
     ReadyTimeout,
     ReplyError,
+    ReplyTimeout,
     RequestTimeout,
     ResourceError,
     ResourceLocked,
@@ -56,7 +63,9 @@ from holdfast.protocol.events import Tuning
 from holdfast.protocol.lifecycle import ChannelEvent, ConnectionEvent, LinkEvent, LinkState, State, Transition
 from holdfast.publication import Publication, Receipt
 from holdfast.publisher import Publisher
+from holdfast.rpc import RpcClient, serve_rpc
 from holdfast.settings import VERSION, Address, Credentials, ReconnectPolicy, Settings
+from holdfast.transaction import Transaction
 
 __version__ = VERSION
 
@@ -70,10 +79,13 @@ __all__ = [
     "ChannelEvent",
     "ChannelLimitReached",
     "ChannelPool",
+    "CloseFacts",
+    "CloseFrame",
     "CommandInvalid",
     "CommandSyntaxError",
     "ConnectTimeout",
     "Connection",
+    "ConnectionBlocked",
     "ConnectionClosed",
     "ConnectionEvent",
     "ConnectionForced",
@@ -87,9 +99,11 @@ __all__ = [
     "DeadlineExceeded",
     "Delivery",
     "Dial",
+    "Entity",
     "FieldTable",
     "FieldValue",
     "FrameError",
+    "Handler",
     "HeartbeatTimeout",
     "HoldfastError",
     "InternalError",
@@ -107,24 +121,36 @@ __all__ = [
     "NotAllowed",
     "NotFound",
     "NotImplementedByBroker",
+    "OnCancel",
+    "OnError",
+    "OutcomeUnknown",
+    "Overflow",
     "PreconditionFailed",
     "Properties",
     "Publication",
     "PublishTimeout",
     "Publisher",
     "Queue",
+    "QueueOptions",
+    "QueueType",
     "ReadyTimeout",
     "Receipt",
     "ReconnectPolicy",
+    "RecoveryMode",
     "ReplyError",
+    "ReplyTimeout",
     "RequestTimeout",
     "ResourceError",
     "ResourceLocked",
+    "RpcClient",
     "Settings",
     "SettingsError",
     "Side",
     "State",
     "Stats",
+    "StreamOffset",
+    "TopologyRecovery",
+    "Transaction",
     "Transition",
     "TransitionStream",
     "TransportError",
@@ -133,4 +159,5 @@ __all__ = [
     "Unroutable",
     "__version__",
     "connect",
+    "serve_rpc",
 ]

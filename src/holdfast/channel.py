@@ -1,40 +1,25 @@
-"""A logical AMQP channel: requests, and moving from link to link.
+"""A user's channel: ``async with connection.channel() as channel``.
 
-A channel is attached to a link and detached from it again; in between it is the same object. A call on a detached
-channel waits on the channel's own machine. Attaching sends everything that brings the channel back into shape (open,
-qos, confirm mode, consumers) in one go and without an await, so whoever attaches first is the only one, and there is
-no lock. Replies come in the order of the requests (AMQP 0-9-1, 4.2.3), so a queue of requests is all the matching
-there is, and a cancelled caller leaves nothing behind: its reply is taken and dropped.
+Declarations, single messages, transactions. Publishing with confirms and consuming have channels of their own:
+:class:`holdfast.publisher.Publisher` and :class:`holdfast.consumer.Consumer`.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Self, Unpack
 
-import anyio
 from pamqp import commands
 
-from holdfast.errors import (
-    ChannelClosed,
-    ConnectionClosed,
-    ConnectionLost,
-    Cure,
-    HoldfastError,
-    InvalidUse,
-    ReplyError,
-    RequestTimeout,
-)
-from holdfast.link import Link
+from holdfast.arguments import QueueOptions, queue_arguments
+from holdfast.attachment import Attachment
+from holdfast.errors import HoldfastError, InvalidArgument
+from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel, Recorder
 from holdfast.message import Delivery, FieldTable, Message
-from holdfast.observe import Journal
-from holdfast.protocol.lifecycle import ChannelEvent, State, Transition, channel_lifecycle
-from holdfast.protocol.wire import Method, build, field_table, method_name
-
-T = TypeVar("T")
+from holdfast.protocol.lifecycle import State
+from holdfast.protocol.wire import Method, build, encode_properties, field_table, method_name
+from holdfast.transaction import Transaction
 
 
 class Queue:
@@ -64,170 +49,7 @@ class Queue:
         return f"<Queue {self.name!r}>"
 
 
-class Recorder(Protocol):
-    """Remembers what was declared, to declare it again."""
-
-    def record(self, channel: Channel, request: Method, reply: Method) -> None:
-        """A request that changes the topology succeeded."""
-        ...
-
-    def first_name(self, queue: str) -> str:
-        """The name under which the user first saw a queue; it stays when the broker gives the queue another."""
-        ...
-
-    def present_name(self, queue: str) -> str:
-        """The present name of a queue that has this name now or had it first."""
-        ...
-
-
-class ChannelHost(Protocol):
-    """What a channel needs of its connection."""
-
-    @property
-    def journal(self) -> Journal: ...
-
-    @property
-    def recorder(self) -> Recorder: ...
-
-    @property
-    def link_number(self) -> int: ...
-
-    @property
-    def request_timeout(self) -> float | None: ...
-
-    @property
-    def close_timeout(self) -> float: ...
-
-    @property
-    def lock_grace(self) -> float: ...
-
-    def next_channel_id(self) -> int:
-        """A number to tell a channel apart in logs."""
-        ...
-
-    def register(self, channel: Channel) -> None:
-        """Keep the channel until :meth:`forget`, and attach it whenever a link is ready; at once if one is.
-
-        Raises:
-            ChannelLimitReached: as many are open as was agreed.
-            ConnectionClosed: the connection is closed.
-        """
-        ...
-
-    def forget(self, channel: Channel) -> None:
-        """The channel is closed."""
-        ...
-
-
-class ChannelOwner(Protocol):
-    """What a channel works for: a publisher or a consumer. None of this may raise or wait."""
-
-    def setup(self) -> Sequence[Method]:
-        """The requests that bring a fresh channel into shape."""
-        ...
-
-    def on_ready(self) -> None:
-        """The channel takes publishes, now or again."""
-        ...
-
-    def on_content(self, method: Method, message: Message, attachment: Attachment) -> None:
-        """A delivery or a return."""
-        ...
-
-    def on_method(self, method: Method) -> None:
-        """A confirm, or the broker's basic.cancel."""
-        ...
-
-    def on_lost(self) -> None:
-        """The link is gone."""
-        ...
-
-    def on_failed(self, error: HoldfastError) -> None:
-        """The channel is closed for good."""
-        ...
-
-
-class Attachment:
-    """A channel on one link. What was delivered through it can be settled through it, and nowhere else."""
-
-    __slots__ = ("_channel", "link", "number", "settled_up_to")
-
-    def __init__(self, channel: Channel, link: Link, number: int) -> None:
-        self._channel = channel
-        self.settled_up_to = 0
-        """The highest tag that was settled together with everything before it."""
-        self.link = link
-        self.number = number
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether the channel has left this link (invariant 8: an ack never crosses links)."""
-        return self._channel.attachment is not self
-
-    def ack(self, delivery_tag: int, *, multiple: bool) -> None:
-        self._note(delivery_tag, multiple=multiple)
-        self._settle(commands.Basic.Ack(delivery_tag, multiple))
-
-    def nack(self, delivery_tag: int, *, multiple: bool, requeue: bool) -> None:
-        self._note(delivery_tag, multiple=multiple)
-        self._settle(commands.Basic.Nack(delivery_tag, multiple, requeue))
-
-    def reject(self, delivery_tag: int, *, requeue: bool) -> None:
-        self._settle(commands.Basic.Reject(delivery_tag, requeue))
-
-    def _note(self, delivery_tag: int, *, multiple: bool) -> None:
-        if multiple:
-            self.settled_up_to = max(self.settled_up_to, delivery_tag)
-
-    def _settle(self, method: Method) -> None:
-        if self.is_stale:
-            self._channel.journal.stale_acks += 1
-        else:
-            self.link.session.send(self.number, method)
-            self.link.flush()
-
-
-class _Request:
-    """A method that waits for its reply."""
-
-    __slots__ = ("_is_abandoned", "attachment", "done", "error", "message", "method", "on_reply", "reply")
-
-    def __init__(self, method: Method, attachment: Attachment, on_reply: Callable[[Method], None] | None) -> None:
-        self.method = method
-        self.attachment = attachment
-        self.on_reply = on_reply
-        self.done = anyio.Event()
-        self.reply: Method | None = None
-        self.message: Message | None = None
-        self.error: HoldfastError | None = None
-        """Set if no reply will come. None with no reply: the link was lost."""
-        self._is_abandoned = False
-
-    def answer(self, reply: Method, message: Message | None) -> None:
-        """The reply came."""
-        self.reply = reply
-        self.message = message
-        if self.on_reply is not None:
-            self.on_reply(reply)
-        self.done.set()
-        if self._is_abandoned:
-            self._give_back()
-
-    def abandon(self) -> None:
-        """The caller was cancelled: nobody takes the reply."""
-        self._is_abandoned = True
-        self._give_back()
-
-    def _give_back(self) -> None:
-        if (
-            isinstance(self.reply, commands.Basic.GetOk)
-            and isinstance(self.method, commands.Basic.Get)
-            and not self.method.no_ack
-        ):
-            self.attachment.nack(self.reply.delivery_tag or 0, multiple=False, requeue=True)
-
-
-class Channel:
+class Channel(ChannelOwner):
     """A channel of a connection: ``async with connection.channel() as channel``.
 
     Made by the connection. It survives reconnects. An error that the broker finds in a request closes it for good
@@ -236,35 +58,26 @@ class Channel:
     All requests wait while the connection is away, and are sent again if a loss caught them. They raise
     :class:`RequestTimeout` after ``request_timeout``, :class:`ChannelClosed`, :class:`ConnectionClosed`,
     :class:`InvalidArgument` for what AMQP cannot carry, and the :class:`ReplyError` that the broker names.
+
+    Args:
+        host: the connection.
+        wait: seconds to wait for a free channel number on entering, when ``channel_max`` channels are open.
     """
 
-    def __init__(self, host: ChannelHost, owner: ChannelOwner | None = None) -> None:
+    def __init__(self, host: ChannelHost, *, wait: float = 0.0) -> None:
         self._host = host
-        self._owner = owner
-        self._id = host.next_channel_id()
-        self._lifecycle = channel_lifecycle()
-        self._changed = anyio.Event()
-        self._requests: deque[_Request] = deque()
+        self._wait = wait
+        self._core = LogicalChannel(host, self)
         self._prefetch: int | None = None
-        self._error: HoldfastError | None = None
-        self._is_registered = False
-        self.has_been_open = False
-        """Whether it was ever open, so that an error is not for what it is made for."""
-        self.attachment: Attachment | None = None
-        """Where the channel is now; None while it is on no link."""
+        self._transaction: Transaction | None = None
 
     def __repr__(self) -> str:
-        return f"<Channel {self._id} {self.state.name}>"
+        return f"<Channel {str(self._core).removeprefix('channel ')} {self.state.name}>"
 
     @property
     def state(self) -> State:
         """Where its life cycle is."""
-        return self._lifecycle.state
-
-    @property
-    def journal(self) -> Journal:
-        """Where its transitions go."""
-        return self._host.journal
+        return self._core.state
 
     async def __aenter__(self) -> Self:
         try:
@@ -279,6 +92,24 @@ class Channel:
     ) -> None:
         await self.close()
 
+    async def open(self) -> None:
+        """Begin to live, and wait until the channel is open. Entering the block does it.
+
+        Raises:
+            ChannelLimitReached: as many are open as was agreed, and none was closed in time.
+            RequestTimeout: it took longer than ``request_timeout``.
+            ConnectionClosed: the connection is closed.
+        """
+        await self._core.open_within(self._wait)
+
+    async def close(self) -> None:
+        """Close the channel and wait for the broker's close-ok, for at most ``close_timeout`` seconds."""
+        await self._core.close()
+
+    def begin_close(self) -> None:
+        """Send channel.close and wait for nothing; the number is free again when the broker's close-ok comes."""
+        self._core.begin_close()
+
     # --- queues, exchanges, bindings --------------------------------------------------------------------------------
 
     async def declare_queue(
@@ -290,6 +121,7 @@ class Channel:
         exclusive: bool = False,
         auto_delete: bool = False,
         arguments: FieldTable | None = None,
+        **options: Unpack[QueueOptions],
     ) -> Queue:
         """Declare a queue (queue.declare); it is declared again after every reconnect.
 
@@ -299,13 +131,18 @@ class Channel:
             durable: it survives a restart of the broker.
             exclusive: only this connection may use it, and it goes with the connection.
             auto_delete: it goes when its last consumer does.
-            arguments: such as ``{"x-message-ttl": 86400000}``.
+            arguments: what no keyword says, such as ``{"x-queue-leader-locator": "balanced"}``.
+            options: what keywords say, such as ``queue_type="quorum"``: see :class:`QueueOptions`.
 
         Raises:
+            InvalidArgument: an option is wrong, or cannot be had together with another.
             NotFound: passive, and there is no such queue.
             PreconditionFailed: it exists with other settings.
             ResourceLocked: it is another connection's exclusive queue.
         """
+        queue_type = options.get("queue_type")
+        if queue_type in ("quorum", "stream") and (not durable or exclusive or auto_delete) and not passive:
+            raise InvalidArgument(f"queue_type: a {queue_type} queue is durable, never exclusive, never auto_delete")
         method = build(
             commands.Queue.Declare,
             queue=name,
@@ -313,7 +150,7 @@ class Channel:
             durable=durable,
             exclusive=exclusive,
             auto_delete=auto_delete,
-            arguments=field_table(arguments),
+            arguments=field_table(queue_arguments(arguments, options)),
         )
         reply = await self._change(method)
         if not isinstance(reply, commands.Queue.DeclareOk):
@@ -347,7 +184,7 @@ class Channel:
         Raises:
             NotFound: there is no such queue.
         """
-        reply = await self._request(build(commands.Queue.Purge, queue=self._name(queue)))
+        reply = (await self._core.request(build(commands.Queue.Purge, queue=self._name(queue)))).reply
         return reply.message_count or 0 if isinstance(reply, commands.Queue.PurgeOk) else 0
 
     async def bind_queue(
@@ -429,6 +266,7 @@ class Channel:
         durable: bool = True,
         auto_delete: bool = False,
         internal: bool = False,
+        alternate_exchange: str | None = None,
         arguments: FieldTable | None = None,
     ) -> None:
         """Declare an exchange (exchange.declare); it is declared again after every reconnect.
@@ -440,13 +278,20 @@ class Channel:
             durable: it survives a restart of the broker.
             auto_delete: it goes when the last binding from it does.
             internal: only other exchanges may publish to it.
-            arguments: such as ``{"alternate-exchange": "unrouted"}``.
+            alternate_exchange: where messages go that it cannot route (RabbitMQ, "Alternate Exchanges").
+            arguments: what a plugin's type asks for, such as ``{"x-delayed-type": "direct"}``.
 
         Raises:
+            InvalidArgument: the alternate exchange is given in ``arguments`` as well.
             NotFound: passive, and there is no such exchange.
             PreconditionFailed: it exists with other settings.
             CommandInvalid: the broker knows no such type; RabbitMQ closes the connection for it.
         """
+        table = dict(arguments or {})
+        if alternate_exchange is not None:
+            if "alternate-exchange" in table:
+                raise InvalidArgument("alternate_exchange: given as a keyword and in arguments; one of them is enough")
+            table["alternate-exchange"] = alternate_exchange
         await self._change(
             build(
                 commands.Exchange.Declare,
@@ -456,7 +301,7 @@ class Channel:
                 durable=durable,
                 auto_delete=auto_delete,
                 internal=internal,
-                arguments=field_table(arguments),
+                arguments=field_table(table),
             )
         )
 
@@ -472,7 +317,7 @@ class Channel:
         """
         await self._change(build(commands.Exchange.Delete, exchange=name, if_unused=if_unused))
 
-    # --- qos, get ---------------------------------------------------------------------------------------------------
+    # --- messages ---------------------------------------------------------------------------------------------------
 
     async def set_qos(self, prefetch: int) -> None:
         """Limit unacknowledged deliveries for each consumer of the channel (basic.qos); kept over reconnects.
@@ -480,7 +325,7 @@ class Channel:
         Args:
             prefetch: at most so many; 0 for no limit.
         """
-        await self._request(build(commands.Basic.Qos, prefetch_count=prefetch))
+        await self._core.request(build(commands.Basic.Qos, prefetch_count=prefetch))
         self._prefetch = prefetch
 
     async def get(self, queue: Queue | str, *, no_ack: bool = False) -> Delivery | None:
@@ -498,7 +343,7 @@ class Channel:
             ConnectionLost: a loss caught a ``get`` with ``no_ack``: a message may be gone.
         """
         method = build(commands.Basic.Get, queue=self._name(queue), no_ack=no_ack)
-        request = await self._completed(method, repeat=not no_ack)
+        request = await self._core.request(method, repeat=not no_ack)
         reply, message = request.reply, request.message
         if message is None or not isinstance(reply, commands.Basic.GetOk):
             return None
@@ -512,219 +357,82 @@ class Channel:
             settler=None if no_ack else request.attachment,
         )
 
-    # --- life cycle -------------------------------------------------------------------------------------------------
+    async def recover(self) -> None:
+        """Give everything that was fetched with :meth:`get` and not settled back to its queue (basic.recover).
 
-    async def open(self) -> None:
-        """Begin to live, and wait until the channel is open.
+        RabbitMQ does not have the other form, redelivery to the same consumer ("AMQP 0-9-1 Errata", basic.recover).
+        """
+        request = await self._core.request(build(commands.Basic.Recover, requeue=True))
+        request.attachment.requeued()
+
+    async def publish(self, message: Message, *, exchange: str = "", routing_key: str = "") -> None:
+        """Publish without a confirm: the broker may lose the message, and nobody tells (basic.publish).
+
+        For what may get lost. What must not goes through :meth:`Connection.publisher`, or through
+        :meth:`transaction`. Waits while the connection is away or blocked and while the outgoing buffer is full.
+
+        Args:
+            message: the message.
+            exchange: where to publish; empty for the default exchange, which routes to the queue named by the key.
+            routing_key: the routing key.
 
         Raises:
-            ChannelLimitReached: as many are open as was agreed.
-            RequestTimeout: it took longer than ``request_timeout``.
-            ConnectionClosed: the connection is closed.
-            ReplyError: the broker refused what the channel is for, such as consuming from a queue that is not there.
+            InvalidArgument: AMQP cannot carry the message, or it is larger than ``max_message_size``.
+            RequestTimeout: it could not be sent within ``request_timeout``.
         """
-        self.register()
-        try:
-            await self._within_deadline(self.wait_open(), "opening a channel")
-        except ChannelClosed:
-            if isinstance(self._error, ReplyError):
-                raise self._error from None
-            raise
+        size = len(message.body)
+        if size > self._host.max_message_size:
+            raise InvalidArgument(f"a body of {size} bytes, but max_message_size is {self._host.max_message_size}")
+        method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key)
+        properties = encode_properties(message)
+        await self._core.wait_writable("basic.publish")
+        self._core.publish(method, properties, message.body)
 
-    def register(self) -> None:
-        """Begin to live: the connection opens the channel when it can, and after every reconnect."""
-        if self._is_registered:
-            raise InvalidUse("a channel is entered once; make a new one with connection.channel()")
-        self._is_registered = True
-        self._host.register(self)
+    def transaction(self) -> Transaction:
+        """A transaction: ``async with channel.transaction() as transaction`` (AMQP 0-9-1, class tx).
 
-    async def wait_open(self) -> None:
-        """Wait until the channel is usable.
+        What is published through it and what is acknowledged on this channel meanwhile happens when the block ends, or
+        not at all. The channel is transactional from then on (AMQP has no way back), so acknowledge on it inside such
+        blocks only. Confirms say as much and cost a fraction; a transaction is for a publish and an ack that belong
+        together, on one queue (RabbitMQ, "Semantics of tx").
 
         Raises:
-            ChannelClosed, ConnectionClosed: it never will be (again).
+            InvalidUse: a transaction of the channel has not ended yet.
         """
-        while self.state not in (State.OPEN, State.BLOCKED):
-            if self.state in (State.CLOSING, State.CLOSED):
-                raise self.closed_error()
-            await self._changed.wait()
+        transaction = Transaction(self._core, previous=self._transaction)
+        self._transaction = transaction
+        return transaction
 
-    async def wait_settled(self) -> None:
-        """Wait until the channel is open on the present link, or closed, or has lost that link.
+    # --- what its core tells ----------------------------------------------------------------------------------------
 
-        Raises:
-            RequestTimeout: the broker did not answer.
-        """
-        await self._within_deadline(self._until_settled(), "opening a channel")
+    def setup(self) -> Sequence[Method]:
+        methods: list[Method] = []
+        if self._prefetch is not None:
+            methods.append(commands.Basic.Qos(prefetch_count=self._prefetch))
+        if self._transaction is not None and self._transaction.is_selected:
+            methods.append(commands.Tx.Select())
+        return methods
 
-    async def close(self) -> None:
-        """Close the channel and wait for the broker's close-ok, for at most ``close_timeout`` seconds."""
-        self.begin_close()
-        with anyio.move_on_after(self._host.close_timeout):
-            while self.state is State.CLOSING:
-                await self._changed.wait()
+    def on_opened(self) -> None:
+        """Nothing waits for it but the requests themselves."""
 
-    def begin_close(self) -> None:
-        """Send channel.close and wait for nothing; the number is free again when the broker's close-ok comes."""
-        if self.state in (State.CLOSING, State.CLOSED):
-            return
-        self._fire(ChannelEvent.CLOSE)
-        attachment = self.attachment
-        if attachment is not None and attachment.link.is_open:
-            attachment.link.session.close_channel(attachment.number)
-            attachment.link.flush()
-        else:
-            self._finish(ChannelEvent.CLOSED)
-        self.attachment = None
-        self._fail_requests(None)
+    def on_ready(self) -> None:
+        """Whoever publishes waits for it by himself."""
 
-    def attach(self, link: Link) -> None:
-        """Open the channel on a link, and bring it into shape there.
+    def on_content(self, method: Method, message: Message, attachment: Attachment) -> None:  # noqa: ARG002
+        if isinstance(method, commands.Basic.Return) and self._transaction is not None:
+            self._transaction.on_return(method, message)
 
-        Raises:
-            ChannelLimitReached: as many are open as was agreed.
-        """
-        self.attachment = Attachment(self, link, link.attach(self))
-        self._requests.append(_Request(commands.Channel.Open(), self.attachment, None))
-        for method in self._setup():
-            self._send(method, None)
-        self._requests[-1].on_reply = self._on_attached
+    def on_method(self, method: Method) -> None:
+        """There is neither a consumer here nor a confirm."""
 
-    def shut(self, error: HoldfastError) -> None:
-        """The connection is closed, or something that the channel cannot do without is gone."""
-        if self.state is State.CLOSING:
-            self._finish(ChannelEvent.CLOSED)
-        elif self.state is not State.CLOSED:
-            attachment, self.attachment = self.attachment, None
-            if attachment is not None and attachment.link.is_open:
-                attachment.link.session.close_channel(attachment.number)
-                attachment.link.flush()
-            if isinstance(error, ConnectionClosed) and error.__cause__ is None:
-                # The user is leaving, which is no failure.
-                self._fire(ChannelEvent.CLOSE)
-                self._end(error, ChannelEvent.CLOSED)
-            else:
-                self._end(error, ChannelEvent.FAILED)
+    def on_lost(self) -> None:
+        """Requests are sent again; what was fetched is stale by its attachment."""
 
-    def closed_error(self) -> HoldfastError:
-        """What a call on the closed channel raises."""
-        if isinstance(self._error, ConnectionClosed):
-            error: HoldfastError = ConnectionClosed(str(self._error))
-            error.__cause__ = self._error.__cause__
-        else:
-            error = ChannelClosed(f"the channel is closed: {self._error}" if self._error else "the channel is closed")
-            error.__cause__ = self._error
-        return error
-
-    # --- publishing -------------------------------------------------------------------------------------------------
-
-    @property
-    def can_publish(self) -> bool:
-        """Whether what is published now goes out: open, recovered, not blocked."""
-        attachment = self.attachment
-        return (
-            attachment is not None
-            and self.state is State.OPEN
-            and attachment.link.is_ready
-            and not attachment.link.is_blocked
-        )
-
-    def publish(self, method: commands.Basic.Publish, properties: bytes, body: bytes) -> None:
-        """Append a publish to the outgoing buffer. Only if :attr:`can_publish`.
-
-        Raises:
-            InvalidArgument: the properties do not fit a frame; nothing was appended.
-        """
-        attachment = self.attachment
-        if attachment is None:
-            raise InvalidUse("publish on a channel that is on no link")
-        attachment.link.session.publish(attachment.number, method, properties, body)
-        attachment.link.flush()
-
-    def resume(self) -> None:
-        """Recovery of the connection is done: whoever owns the channel may send."""
-        if self._owner is not None and self.can_publish:
-            self._owner.on_ready()
-
-    # --- what the link tells ----------------------------------------------------------------------------------------
-
-    def on_method(self, method: Method, *, is_reply: bool) -> None:
-        if is_reply:
-            self._complete(method, None)
-        elif isinstance(method, commands.Channel.Flow):
-            self._on_flow(active=bool(method.active))
-        elif self._owner is not None:
-            self._owner.on_method(method)
-
-    def on_content(self, method: Method, message: Message) -> None:
-        if isinstance(method, commands.Basic.GetOk):
-            self._complete(method, message)
-        elif self._owner is not None and self.attachment is not None:
-            self._owner.on_content(method, message, self.attachment)
-
-    def on_closed(self, error: ReplyError) -> None:
-        self.attachment = None
-        self._end(error, ChannelEvent.FAILED)
-
-    def on_released(self) -> None:
-        if self.state is State.CLOSING:
-            self._finish(ChannelEvent.CLOSED)
-
-    def on_writable(self) -> None:
-        self.resume()
-
-    def on_lost(self, error: HoldfastError | None) -> None:
-        self.attachment = None
-        if self.state is State.CLOSED:
-            return
-        if self.state is State.CLOSING:
-            self._finish(ChannelEvent.CLOSED)
-            return
-        guilty = self._guilty_of(error)
-        if guilty is not None and isinstance(error, ReplyError) and self.state not in (State.OPEN, State.BLOCKED):
-            # What the channel is for costs the link: reopening it would cost the next one as well.
-            self._end(error, ChannelEvent.FAILED)
-            return
-        if self._lifecycle.allows(ChannelEvent.LOST):
-            self._fire(ChannelEvent.LOST)
-        requests = self._requests
-        self._requests = deque()
-        for request in requests:
-            if request is guilty:
-                request.error = error
-            request.done.set()
-        self._changed.set()
-        self._changed = anyio.Event()
-        if self._owner is not None:
-            self._owner.on_lost()
+    def on_failed(self, error: HoldfastError) -> None:
+        """Calls raise it by themselves."""
 
     # --- inside -----------------------------------------------------------------------------------------------------
-
-    def _guilty_of(self, error: HoldfastError | None) -> _Request | None:
-        """The request for which the broker closed the whole connection, if it may be one of ours.
-
-        A hard error names the method, not the channel (AMQP 0-9-1, connection.close). Where several channels wait for
-        an answer to that method, each takes it for its own: sent again, it would cost the next link as well.
-        """
-        if not isinstance(error, ReplyError) or error.method is None or error.cure is not Cure.CHANGE:
-            return None
-        return next((one for one in self._requests if method_name(one.method) == error.method), None)
-
-    def _setup(self) -> Sequence[Method]:
-        if self._owner is not None:
-            return self._owner.setup()
-        return [] if self._prefetch is None else [commands.Basic.Qos(prefetch_count=self._prefetch)]
-
-    def _on_attached(self, _: Method) -> None:
-        self.has_been_open = True
-        self._fire(ChannelEvent.OPENED)
-        self.resume()
-
-    def _on_flow(self, *, active: bool) -> None:
-        event = ChannelEvent.UNBLOCKED if active else ChannelEvent.BLOCKED
-        if self._lifecycle.allows(event):
-            self._fire(event)
-        self.resume()
 
     def _name(self, queue: Queue | str) -> str:
         return queue.name if isinstance(queue, Queue) else self._host.recorder.present_name(queue)
@@ -732,112 +440,8 @@ class Channel:
     async def _change(self, method: Method) -> Method:
         # Recorded when the reply comes, not when the caller goes on: a caller that was cancelled meanwhile has
         # changed the broker all the same.
-        return await self._request(method, on_reply=lambda reply: self._host.recorder.record(self, method, reply))
-
-    async def _request(self, method: Method, *, on_reply: Callable[[Method], None] | None = None) -> Method:
-        request = await self._completed(method, on_reply=on_reply)
+        recorder = self._host.recorder
+        request = await self._core.request(method, on_reply=lambda reply: recorder.record(self._core, method, reply))
         if request.reply is None:
-            raise ConnectionLost(f"{method_name(method)} was in flight when the link died")
+            raise TypeError(f"{method_name(method)} ended without a reply")
         return request.reply
-
-    async def _completed(
-        self, method: Method, *, on_reply: Callable[[Method], None] | None = None, repeat: bool = True
-    ) -> _Request:
-        return await self._within_deadline(self._until_answered(method, on_reply, repeat=repeat), method_name(method))
-
-    async def _until_answered(
-        self, method: Method, on_reply: Callable[[Method], None] | None, *, repeat: bool
-    ) -> _Request:
-        if not self._is_registered:
-            raise InvalidUse("a channel works inside its block: async with connection.channel() as channel")
-        while True:
-            await self.wait_open()
-            request = self._send(method, on_reply)
-            try:
-                await request.done.wait()
-            except BaseException:
-                request.abandon()
-                raise
-            if request.error is not None:
-                raise request.error
-            if request.reply is not None:
-                return request
-            if not repeat:
-                raise ConnectionLost(f"{method_name(method)} was in flight when the link died")
-
-    async def _until_settled(self) -> None:
-        while self.attachment is not None and self.state in (State.CONNECTING, State.RECONNECTING):
-            await self._changed.wait()
-
-    async def replay(self, methods: Sequence[Method], on_reply: Callable[[Method, Method], None]) -> None:
-        """Send requests one behind the other without waiting in between, for recovery.
-
-        Raises:
-            ReplyError: the broker refused one; those before it succeeded, none after it was done.
-            ConnectionLost: the link died.
-            RequestTimeout: the broker did not answer.
-        """
-        sent = [self._send(method, partial(on_reply, method)) for method in methods]
-        for request in sent:
-            await self._within_deadline(request.done.wait(), method_name(request.method))
-            if request.error is not None:
-                raise request.error
-            if request.reply is None:
-                raise ConnectionLost("the link died during recovery")
-
-    def _send(self, method: Method, on_reply: Callable[[Method], None] | None) -> _Request:
-        attachment = self.attachment
-        if attachment is None:
-            raise InvalidUse(f"{method_name(method)} on a channel that is on no link")
-        attachment.link.session.request(attachment.number, method)
-        attachment.link.flush()
-        request = _Request(method, attachment, on_reply)
-        self._requests.append(request)
-        return request
-
-    def _complete(self, reply: Method, message: Message | None) -> None:
-        self._requests.popleft().answer(reply, message)
-
-    def _end(self, error: HoldfastError, event: ChannelEvent) -> None:
-        self._error = error
-        self._finish(event, reason=str(error))
-        self._fail_requests(error if isinstance(error, ReplyError) else None)
-        if self._owner is not None:
-            self._owner.on_failed(error)
-
-    def _fail_requests(self, error: ReplyError | None) -> None:
-        # The broker works a channel's methods off in order, so the one it complains of is the oldest of that name;
-        # nothing behind it was done.
-        requests = self._requests
-        self._requests = deque()
-        for request in requests:
-            if error is not None and (error.method is None or error.method == method_name(request.method)):
-                request.error = error
-                error = None
-            else:
-                request.error = self.closed_error()
-            request.done.set()
-
-    def _finish(self, event: ChannelEvent, *, reason: str | None = None) -> None:
-        self._fire(event, reason=reason)
-        self._host.forget(self)
-
-    def _fire(self, event: ChannelEvent, *, reason: str | None = None) -> None:
-        source = self._lifecycle.fire(event)
-        self._host.journal.record(
-            Transition(
-                f"channel {self._id}", source, event, self.state, anyio.current_time(), reason, self._host.link_number
-            )
-        )
-        self._changed.set()
-        self._changed = anyio.Event()
-
-    async def _within_deadline(self, work: Awaitable[T], what: str) -> T:
-        timeout = self._host.request_timeout
-        with anyio.move_on_after(timeout):
-            return await work
-        raise RequestTimeout(f"{what}: no answer within {timeout} s; the connection's last error: {self._last_error()}")
-
-    def _last_error(self) -> str:
-        error = self._host.journal.last_error
-        return "none" if error is None else str(error)

@@ -15,6 +15,7 @@ that calls on the connection raise.
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from collections import deque
@@ -26,31 +27,39 @@ from typing import Self, TypeVar
 
 import anyio
 import anyio.abc
-from pamqp import commands
 
-from holdfast.channel import Channel, ChannelHost, Queue
-from holdfast.consumer import DEFAULT_PREFETCH, Consumer
+from holdfast.arguments import StreamOffset
+from holdfast.channel import Channel, Queue
+from holdfast.consumer import DEFAULT_PREFETCH, Consumer, OnCancel
+from holdfast.entities import Entity, TopologyRecovery
 from holdfast.errors import (
+    CloseFacts,
+    ConnectionBlocked,
     ConnectionClosed,
     ConnectTimeout,
     CredentialsUnavailable,
     HoldfastError,
     InvalidUse,
+    PreconditionFailed,
     ReadyTimeout,
     ReplyError,
+    reason_of,
 )
 from holdfast.link import Dial, Link, LinkOwner, dial_tcp, transport_error
-from holdfast.message import FieldTable
+from holdfast.logical import Block, ChannelHost, LogicalChannel
+from holdfast.message import FieldTable, Properties
 from holdfast.observe import Journal, Stats, TransitionStream
 from holdfast.pool import ChannelPool
 from holdfast.protocol.events import Tuning
 from holdfast.protocol.lifecycle import ConnectionEvent, State, Transition, connection_lifecycle
 from holdfast.protocol.session import Plain, Session
-from holdfast.publisher import DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, Publisher
+from holdfast.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, NO_DEFAULTS, Publisher
 from holdfast.reconnect import Attempts
 from holdfast.recovery import Recovery
+from holdfast.rpc import RpcClient
 from holdfast.settings import VERSION, Credentials, CredentialsSource, ReconnectPolicy, Settings
-from holdfast.topology import Entity, Topology
+from holdfast.timers import Timer, Timers
+from holdfast.topology import Recorded, Topology
 
 _CLEAN_UP = 5.0
 """Seconds that a broker may need to clean up after a connection that it knows to be dead."""
@@ -67,6 +76,7 @@ def connect(
     reconnect: ReconnectPolicy | None = None,
     connect_timeout: float | None = None,
     shuffle: bool | None = None,
+    topology_recovery: TopologyRecovery | None = None,
     ready_timeout: float | None = 60.0,
     fail_fast: bool = True,
     dial: Dial = dial_tcp,
@@ -83,6 +93,8 @@ def connect(
         reconnect: when to dial again.
         connect_timeout: seconds for one attempt, TCP and the whole handshake.
         shuffle: try the addresses in an order of this connection's own.
+        topology_recovery: which declared entities are declared again after a reconnect, and who is told of those that
+            the broker refused.
         ready_timeout: seconds that entering the block waits for the connection to be ready; None waits for ever, 0 does
             not wait at all: calls on the connection then wait instead.
         fail_fast: raise at once what no retry cures on the first connect: refused credentials, an unknown virtual
@@ -106,6 +118,7 @@ def connect(
         reconnect=_or(reconnect, settings.reconnect),
         connect_timeout=_or(connect_timeout, settings.connect_timeout),
         shuffle=_or(shuffle, settings.shuffle),
+        topology_recovery=_or(topology_recovery, settings.topology_recovery),
     )
     return Connection(settings, ready_timeout=ready_timeout, fail_fast=fail_fast, dial=dial)
 
@@ -131,10 +144,11 @@ class Connection(ChannelHost, LinkOwner):
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
         self._lifecycle = connection_lifecycle()
         self._journal = Journal(settings.name)
-        self._topology = Topology()
+        self._topology = Topology(settings.topology_recovery.mode)
         # Dicts, because a set has no order and recovery goes in the order of creation.
-        self._channels: dict[Channel, None] = {}
-        self._recovery = Recovery(self, self._topology, self._channels, self._entity_failed)
+        self._channels: dict[LogicalChannel, None] = {}
+        self._recovery = Recovery(self, self._topology, self._is_wanted, self._channels, self._entity_failed)
+        self._timers = Timers()
         self._publishers: set[Publisher] = set()
         self._consumers: set[Consumer] = set()
         self._last_channel_id = 0
@@ -142,10 +156,12 @@ class Connection(ChannelHost, LinkOwner):
         self._link_number = 0
         self._tuning: Tuning | None = None
         self._server_properties: FieldTable = {}
-        self._blocked_since: float | None = None
+        self._block: Block | None = None
         self._past_traffic = (0, 0, 0, 0)
         self._failure: Exception | None = None
+        self._close_facts: CloseFacts | None = None
         self._changed = anyio.Event()
+        self._forgotten = anyio.Event()
         self._finished = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._interruptible: anyio.CancelScope | None = None
@@ -235,7 +251,7 @@ class Connection(ChannelHost, LinkOwner):
             reconnects=journal.reconnects,
             open_channels=0 if link is None else link.session.channel_count,
             unconfirmed=sum(publisher.unconfirmed for publisher in self._publishers),
-            blocked_since=self._blocked_since,
+            blocked_since=None if self._block is None else self._block.since,
             last_error=journal.last_error,
             stale_acks=journal.stale_acks,
             unknown_confirms=journal.unknown_confirms,
@@ -281,36 +297,94 @@ class Connection(ChannelHost, LinkOwner):
             f"not ready within {timeout} s, still {self.state.name}; last error: {self._journal.last_error}"
         ) from self._journal.last_error
 
+    async def wait_unblocked(self, timeout: float | None = None) -> None:
+        """Wait until the broker takes publishes: the connection is OPEN.
+
+        Args:
+            timeout: seconds; None to wait for ever.
+
+        Raises:
+            ConnectionBlocked: it is still BLOCKED after that time; the error has the broker's reason.
+            ReadyTimeout: it is not ready after that time for another reason.
+            ConnectionClosed: it is closed.
+        """
+        self._require_entered()
+        with anyio.move_on_after(timeout):
+            while self.state is not State.OPEN:
+                self._raise_if_closed()
+                await self._changed.wait()
+            return
+        if self._block is not None:
+            raise ConnectionBlocked(self._block.reason)
+        raise ReadyTimeout(
+            f"not ready within {timeout} s, still {self.state.name}; last error: {self._journal.last_error}"
+        ) from self._journal.last_error
+
     async def wait_closed(self) -> None:
         """Wait until the connection is closed, for whatever reason."""
         self._require_entered()
         while self.state is not State.CLOSED:
             await self._changed.wait()
 
-    def channel(self) -> Channel:
-        """A channel: ``async with connection.channel() as channel``."""
-        return Channel(self)
+    def channel(self, *, wait: float = 0.0) -> Channel:
+        """A channel: ``async with connection.channel() as channel``.
+
+        Args:
+            wait: seconds to wait for another channel to be closed when ``channel_max`` channels are open; entering
+                the block then raises :class:`ChannelLimitReached`.
+        """
+        return Channel(self, wait=wait)
 
     def channel_pool(self, size: int) -> ChannelPool:
         """A pool that lends at most ``size`` channels: ``async with connection.channel_pool(8) as pool``."""
-        return ChannelPool(self.channel, size)
+        return ChannelPool(partial(Channel, self, wait=math.inf), size)
 
-    def publisher(self, *, window: int = DEFAULT_WINDOW, window_bytes: int = DEFAULT_WINDOW_BYTES) -> Publisher:
+    def publisher(
+        self,
+        *,
+        exchange: str = "",
+        defaults: Properties = NO_DEFAULTS,
+        mandatory: bool = True,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        window: int = DEFAULT_WINDOW,
+        window_bytes: int = DEFAULT_WINDOW_BYTES,
+        resend: bool = True,
+        retry_nacked: bool = False,
+        blocked_timeout: float | None = None,
+    ) -> Publisher:
         """A publisher: ``async with connection.publisher() as publisher``.
 
         Args:
+            exchange: where to publish what does not say otherwise.
+            defaults: the properties of messages that do not say otherwise, such as
+                ``Properties(content_type="application/json", app_id="billing")``. Headers are joined, the message's
+                before the defaults.
+            mandatory: whether it is an error if no queue takes a message.
+            timeout: seconds that a publish has until :class:`PublishTimeout`; None to wait for ever.
             window: how many publishes may be without an outcome; ``submit`` waits for room.
             window_bytes: how many bytes of bodies they may hold together.
+            resend: whether to send again after a loss what has no confirm. A consumer may then see a message twice,
+                under the same ``message_id``. Otherwise such a publish raises :class:`OutcomeUnknown`.
+            retry_nacked: whether to send again what the broker nacks, as a quorum queue does while it elects a leader,
+                until the publish's deadline. Otherwise such a publish raises :class:`Nacked`.
+            blocked_timeout: for how many seconds of connection.blocked publishes wait before they raise
+                :class:`ConnectionBlocked`: None to wait until their own deadlines, 0 to fail at once.
 
         Raises:
-            InvalidArgument: one of them is less than 1.
+            InvalidArgument: an argument is out of its range, or AMQP cannot carry one of the defaults.
         """
         return Publisher(
-            partial(Channel, self),
+            self,
             registry=self._publishers,
+            exchange=exchange,
+            defaults=defaults,
+            mandatory=mandatory,
+            timeout=timeout,
             window=window,
             window_bytes=window_bytes,
-            max_message_size=self._settings.max_message_size,
+            resend=resend,
+            retry_nacked=retry_nacked,
+            blocked_timeout=blocked_timeout,
         )
 
     def consumer(
@@ -321,24 +395,54 @@ class Connection(ChannelHost, LinkOwner):
         no_ack: bool = False,
         exclusive: bool = False,
         consumer_tag: str | None = None,
+        priority: int | None = None,
+        stream_offset: StreamOffset | None = None,
         arguments: FieldTable | None = None,
+        on_cancel: OnCancel = "raise",
     ) -> Consumer:
         """A consumer: ``async with connection.consumer("queue") as consumer: async for delivery in consumer``.
 
-        See :class:`Consumer` for the arguments.
+        Args:
+            queue: the queue or its name.
+            prefetch: how many deliveries may be unsettled; 0 for no limit.
+            no_ack: the broker forgets messages as it sends them; a loss loses what was on its way. A reader that is
+                too slow then makes the whole connection pause reading, because no prefetch slows the broker down.
+            exclusive: nobody else may consume from the queue.
+            consumer_tag: the consumer's name; a random one if None.
+            priority: consumers with a higher one are served first (RabbitMQ, "Consumer Priorities").
+            stream_offset: where to begin to read a stream: ``first``, ``last``, ``next``, an offset, a time, or an
+                interval such as ``1h``. After a reconnect it is read on behind the last delivery that was handed out.
+            arguments: what else the broker is to be told, such as ``{"x-stream-filter": "eu"}``.
+            on_cancel: what to do when the broker cancels the consumer (its queue was deleted, or is gone with its
+                node): ``raise`` :class:`ConsumerCancelled`, ``resubscribe`` as soon as the queue is back, or ``end``
+                the iteration.
+
+        Raises:
+            InvalidArgument: an argument is out of its range, or AMQP cannot carry it.
         """
         return Consumer(
-            partial(Channel, self),
+            self,
             registry=self._consumers,
-            recorder=self._topology,
-            lock_grace=lambda: self.lock_grace,
             queue=queue,
             prefetch=prefetch,
             no_ack=no_ack,
             exclusive=exclusive,
             consumer_tag=consumer_tag,
+            priority=priority,
+            stream_offset=stream_offset,
             arguments=arguments,
+            on_cancel=on_cancel,
         )
+
+    def rpc_client(self, *, timeout: float | None = DEFAULT_TIMEOUT, resend: bool = False) -> RpcClient:
+        """A client for request and reply: ``async with connection.rpc_client() as rpc: await rpc.call(...)``.
+
+        Args:
+            timeout: seconds that a call has, reconnects included; None to wait for ever.
+            resend: whether to send a request again after a loss, which a server may then see twice. Otherwise a call
+                that was sent raises :class:`ConnectionLost`.
+        """
+        return RpcClient(self, timeout=timeout, resend=resend)
 
     # --- what channels ask ------------------------------------------------------------------------------------------
 
@@ -356,6 +460,16 @@ class Connection(ChannelHost, LinkOwner):
     def link_number(self) -> int:
         """The present or last link, counted from 1; 0 before the first."""
         return self._link_number
+
+    @property
+    def block(self) -> Block | None:
+        """Why and since when the broker takes no publishes; None if it does."""
+        return self._block
+
+    @property
+    def max_message_size(self) -> int:
+        """The largest body accepted, in bytes."""
+        return self._settings.max_message_size
 
     @property
     def request_timeout(self) -> float | None:
@@ -381,7 +495,7 @@ class Connection(ChannelHost, LinkOwner):
         self._last_channel_id += 1
         return self._last_channel_id
 
-    def register(self, channel: Channel) -> None:
+    def register(self, channel: LogicalChannel) -> None:
         self._require_entered()
         self._raise_if_closed()
         link = self._link
@@ -390,8 +504,16 @@ class Connection(ChannelHost, LinkOwner):
             channel.attach(link)
         self._channels[channel] = None
 
-    def forget(self, channel: Channel) -> None:
+    def forget(self, channel: LogicalChannel) -> None:
         self._channels.pop(channel, None)
+        self._forgotten.set()
+        self._forgotten = anyio.Event()
+
+    async def wait_forgotten(self) -> None:
+        await self._forgotten.wait()
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        return self._timers.later(seconds, call)
 
     # --- what the link tells ----------------------------------------------------------------------------------------
 
@@ -401,34 +523,48 @@ class Connection(ChannelHost, LinkOwner):
 
     def on_link_blocked(self, reason: str) -> None:
         if self.state is State.OPEN:
-            self._blocked_since = anyio.current_time()
+            self._block = Block(reason, anyio.current_time())
             self._fire(ConnectionEvent.BLOCKED, reason)
+            for publisher in list(self._publishers):
+                publisher.on_blocked()
 
     def on_link_unblocked(self) -> None:
         if self.state is State.BLOCKED:
-            self._blocked_since = None
+            self._no_longer_blocked()
             self._fire(ConnectionEvent.UNBLOCKED)
 
     def on_link_ended(self, error: HoldfastError | None) -> None:
         if error is not None:
             self._journal.last_error = error
-        self._blocked_since = None
+        self._no_longer_blocked()
         if self.state in (State.OPEN, State.BLOCKED):
-            self._fire(ConnectionEvent.LOST, str(error))
+            self._fire(ConnectionEvent.LOST, reason_of(error))
+
+    def _no_longer_blocked(self) -> None:
+        self._block = None
+        for publisher in list(self._publishers):
+            publisher.on_unblocked()
 
     # --- the supervisor ---------------------------------------------------------------------------------------------
 
     async def _supervise(self) -> None:
         try:
             with self._supervision:
-                await self._keep_connected()
-        except HoldfastError as error:
-            self._failure = error
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._timers.run)
+                    await self._keep_connected_or_fail()
+                    tasks.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 - a fault of ours must end as a state that everybody sees
             self._failure = error
             self._journal.crashed(error)
         finally:
             self._end()
+
+    async def _keep_connected_or_fail(self) -> None:
+        try:
+            await self._keep_connected()
+        except HoldfastError as error:
+            self._failure = error
 
     async def _keep_connected(self) -> None:
         attempts = Attempts(
@@ -500,6 +636,7 @@ class Connection(ChannelHost, LinkOwner):
                     link.close()
                 await link.wait_over()
         finally:
+            self._close_facts = session.close_facts
             self._past_traffic = _add(self._past_traffic, _traffic(link))
             self._link = None
         return opened_at, link.error
@@ -555,18 +692,33 @@ class Connection(ChannelHost, LinkOwner):
             await work()
         self._interruptible = None
 
-    def _entity_failed(self, entity: Entity, error: ReplyError) -> None:
+    def _is_wanted(self, entity: Entity) -> bool:
+        wanted = self._settings.topology_recovery.wanted
+        try:
+            return wanted is None or wanted(entity)
+        except Exception as error:  # noqa: BLE001 - the user's code must not cost the connection
+            self._journal.hook_failed("topology_recovery.wanted", error)
+            return True
+
+    def _entity_failed(self, recorded: Recorded, error: ReplyError) -> None:
+        entity = recorded.entity
         self._journal.entity_failed(str(entity), error)
         if error.hard:
             # Declared again, it would cost every link to come.
-            self._topology.forget(entity)
-        owner = entity.owner()
+            self._topology.forget(recorded)
+        owner = recorded.owner()
         if owner is not None:
             owner.shut(error)
-        if isinstance(entity.request, commands.Queue.Declare):
+        # Refused for what it is (406), it is there all the same, and those who only use it may go on.
+        if entity.kind == "queue" and not isinstance(error, PreconditionFailed):
             for consumer in list(self._consumers):
-                if consumer.queue == self._topology.present_name(entity.request.queue):
+                if consumer.queue == self._topology.present_name(entity.name):
                     consumer.fail(error)
+        if (on_error := self._settings.topology_recovery.on_error) is not None:
+            try:
+                on_error(entity, error)
+            except Exception as raised:  # noqa: BLE001 - the user's code must not cost the connection
+                self._journal.hook_failed("topology_recovery.on_error", raised)
 
     def _go_open(self, link: Link) -> float | None:
         if link.is_over or not link.is_open or self.state not in (State.CONNECTING, State.RECONNECTING):
@@ -598,8 +750,8 @@ class Connection(ChannelHost, LinkOwner):
             self._fire(ConnectionEvent.CLOSED)
         elif self.state is not State.CLOSED:
             if self.state in (State.OPEN, State.BLOCKED):
-                self._fire(ConnectionEvent.LOST, str(self._failure))
-            self._fire(ConnectionEvent.FAILED, str(self._failure))
+                self._fire(ConnectionEvent.LOST, reason_of(self._failure))
+            self._fire(ConnectionEvent.FAILED, reason_of(self._failure))
         self._shut_channels()
         self._journal.end()
         self._finished.set()
@@ -612,6 +764,7 @@ class Connection(ChannelHost, LinkOwner):
     def _closed_error(self) -> ConnectionClosed:
         why = f": {self._failure}" if self._failure is not None else ""
         error = ConnectionClosed(f"the connection is closed{why}")
+        error.close = self._close_facts
         error.__cause__ = self._failure
         return error
 

@@ -2,38 +2,70 @@
 
 A consumer owns a channel with its own prefetch. Deliveries go from the reader's task into a deque, and from there to
 whoever iterates; there is no task in between. After a loss the channel consumes again under the same tag. What was
-delivered but not yet handed out belongs to the old link and is dropped: the broker delivers it again.
+delivered but not yet handed out belongs to the old link and is dropped: the broker delivers it again. A stream is read
+on behind what was handed out last.
+
+What ends a consumer and what does not:
+
+* a loss, and an error of its channel that is not its own doing to begin with (an acknowledgement that took longer than
+  the broker allows, a tag that it does not know): it consumes again, and what was delivered before is stale;
+* the broker cancels it, because its queue was deleted or moved: as ``on_cancel`` says;
+* the broker refuses to let it consume (no such queue, no permission), or sends more than ``max_message_size``: the
+  iteration raises that.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self, TypeAlias
 
 import anyio
 from pamqp import commands
 
-from holdfast.channel import Attachment, Channel, ChannelOwner, Queue, Recorder
+from holdfast.arguments import StreamOffset, stream_offset_argument
+from holdfast.attachment import Attachment
+from holdfast.channel import Queue
 from holdfast.errors import (
     AccessRefused,
     ConsumerCancelled,
     HoldfastError,
     InvalidArgument,
     InvalidUse,
+    NotFound,
     ReplyError,
     ResourceLocked,
+    Side,
 )
 from holdfast.link import Link
+from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
 from holdfast.message import Delivery, FieldTable, Message
+from holdfast.protocol.lifecycle import State
 from holdfast.protocol.wire import Method, build, field_table
+
+OnCancel: TypeAlias = Literal["raise", "resubscribe", "end"]
+"""What a consumer does when the broker cancels it: raise :class:`ConsumerCancelled`, wait for its queue to come back,
+or end the iteration."""
+
+OnError: TypeAlias = Literal["raise", "reject"]
+"""What becomes of a delivery whose handler raised: back to the queue, and the error ends the processing; or it is
+rejected (dropped or dead-lettered), and the error is logged."""
+
+Handler: TypeAlias = Callable[[Delivery], Awaitable[object]]
 
 DEFAULT_PREFETCH: Final = 100
 
 _PAUSE_AT = 1000
 """Deliveries held for a consumer without acknowledgements, which no prefetch limits, before reading pauses."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+"""Seconds between attempts to consume from a queue that is not there."""
+
+_YOUNG = 1.0
+_MOST_YOUNG_ENDS = 3
+"""A channel that is closed for an error so many times in a row within so many seconds of its opening is given up."""
 
 
 class Consumer(ChannelOwner):
@@ -44,47 +76,35 @@ class Consumer(ChannelOwner):
     consumed from any more, :class:`ConnectionClosed` when the connection is closed for good. When the block ends, what
     was not settled goes back to the queue.
 
-    Args:
-        new_channel: makes a channel that works for the consumer.
-        registry: the connection's consumers.
-        recorder: knows the present name of the queue.
-        lock_grace: for how many seconds after a loss the queue may be locked by our own earlier link.
-        queue: the queue or its name.
-        prefetch: how many deliveries may be unsettled; 0 for no limit.
-        no_ack: the broker forgets messages as it sends them; a loss loses what was on its way. A reader that is too
-            slow then makes the whole connection pause reading, because no prefetch slows the broker down.
-        exclusive: nobody else may consume from the queue.
-        consumer_tag: the consumer's name; a random one if None.
-        arguments: such as ``{"x-priority": 10}``.
-
-    Raises:
-        InvalidArgument: AMQP cannot carry an argument.
+    Made by :meth:`Connection.consumer`, which tells of the arguments.
     """
 
     def __init__(
         self,
-        new_channel: Callable[[ChannelOwner], Channel],
+        host: ChannelHost,
         *,
         registry: set[Consumer],
-        recorder: Recorder,
-        lock_grace: Callable[[], float],
         queue: Queue | str,
         prefetch: int = DEFAULT_PREFETCH,
         no_ack: bool = False,
         exclusive: bool = False,
         consumer_tag: str | None = None,
+        priority: int | None = None,
+        stream_offset: StreamOffset | None = None,
         arguments: FieldTable | None = None,
+        on_cancel: OnCancel = "raise",
     ) -> None:
         if not 0 <= prefetch <= 65535:
             raise InvalidArgument(f"prefetch: {prefetch} is not between 0 and 65535")
+        if on_cancel not in ("raise", "resubscribe", "end"):
+            raise InvalidArgument(f"on_cancel: {on_cancel!r} is none of 'raise', 'resubscribe', 'end'")
+        self._host = host
         self._registry = registry
-        self._recorder = recorder
-        self._new_channel = new_channel
-        self._lock_grace = lock_grace
         self._may_be_locked_until = 0.0
-        self._queue = recorder.first_name(queue.name if isinstance(queue, Queue) else queue)
+        self._queue = host.recorder.first_name(queue.name if isinstance(queue, Queue) else queue)
         self._prefetch = prefetch
         self._no_ack = no_ack
+        self._on_cancel: OnCancel = on_cancel
         self._consumer_tag = consumer_tag or f"holdfast-{uuid.uuid4().hex}"
         self._consume = build(
             commands.Basic.Consume,
@@ -92,15 +112,20 @@ class Consumer(ChannelOwner):
             consumer_tag=self._consumer_tag,
             no_ack=no_ack,
             exclusive=exclusive,
-            arguments=field_table(arguments),
+            arguments=field_table(_arguments(arguments, priority, stream_offset)),
         )
         self._waiting: deque[Delivery] = deque()
         self._news = anyio.Event()
         self._error: HoldfastError | None = None
         self._has_been_entered = False
-        self._is_closed = False
+        self._has_consumed = False
+        self._is_over = False
+        """Whether the iteration ends when nothing waits any more."""
+        self._opened_at = 0.0
+        self._young_ends = 0
+        self._pause = _FIRST_PAUSE
         self._paused: Link | None = None
-        self._channel = new_channel(self)
+        self._channel = LogicalChannel(host, self)
 
     async def __aenter__(self) -> Self:
         if self._has_been_entered:
@@ -119,10 +144,8 @@ class Consumer(ChannelOwner):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._registry.discard(self)
-        self._is_closed = True
         self._waiting.clear()
-        self._wake()
-        self._resume_reading()
+        self._finish(None)
         await self._channel.close()
 
     def __aiter__(self) -> Self:
@@ -135,20 +158,102 @@ class Consumer(ChannelOwner):
             self._resume_reading()
             if self._error is not None:
                 raise self._error
-            if self._is_closed:
+            if self._is_over:
                 raise StopAsyncIteration
             await self._news.wait()
-        return self._waiting.popleft()
+        delivery = self._waiting.popleft()
+        if (offset := delivery.stream_offset) is not None:
+            self._consume.arguments = {**(self._consume.arguments or {}), "x-stream-offset": offset + 1}
+        return delivery
 
     @property
     def queue(self) -> str:
         """The present name of the queue."""
-        return self._recorder.present_name(self._queue)
+        return self._host.recorder.present_name(self._queue)
 
     @property
     def consumer_tag(self) -> str:
         """The consumer's name on its channel."""
         return self._consumer_tag
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether the broker delivers to it now."""
+        return self._channel.state in (State.OPEN, State.BLOCKED) and not self._is_over
+
+    async def stop(self) -> None:
+        """Take no more: the iteration ends, and what it did not hand out goes back to the queue.
+
+        What it did hand out can be settled until the block ends. With ``no_ack`` nothing can go back, so what has
+        arrived is still handed out. Takes ``close_timeout`` seconds at most (basic.cancel).
+        """
+        if self._is_over:
+            return
+        self._finish(None)
+        channel = self._channel
+        if channel.state not in (State.OPEN, State.BLOCKED):
+            channel.begin_close()
+            return
+        if not self._no_ack:
+            while self._waiting:
+                self._waiting.popleft().nack(requeue=True)
+        with anyio.move_on_after(self._host.close_timeout):
+            await channel.request(build(commands.Basic.Cancel, consumer_tag=self._consumer_tag), repeat=False)
+
+    async def process(self, handler: Handler, *, concurrency: int = 1, on_error: OnError = "raise") -> None:
+        """Run ``handler`` for every delivery, at most ``concurrency`` at a time, until the iteration ends.
+
+        A delivery is acknowledged when its handler returns. :meth:`stop` ends the processing gracefully: handlers that
+        run are waited for, and what they return is acknowledged. A cancellation gives what is being handled back to
+        the queue.
+
+        Args:
+            handler: an async function of a delivery; it may settle the delivery by itself.
+            concurrency: how many run at a time; the consumer's prefetch should be at least that.
+            on_error: when a handler raises: ``raise`` gives its delivery back to the queue, stops, lets the other
+                handlers finish and raises the error, as itself; ``reject`` drops or dead-letters the delivery, logs
+                the error and goes on.
+
+        Raises:
+            InvalidArgument: ``concurrency`` is less than 1.
+            ConsumerCancelled, NotFound, ConnectionClosed: what the iteration raises.
+        """
+        if concurrency < 1:
+            raise InvalidArgument(f"concurrency: {concurrency} handlers at a time would handle nothing")
+        failures: list[BaseException] = []
+
+        async def work() -> None:
+            try:
+                async for delivery in self:
+                    await self._handle(delivery, handler, on_error)
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised below, as itself and not in a group
+                failures.append(error)
+                await self.stop()
+
+        async with anyio.create_task_group() as workers:
+            for _ in range(concurrency):
+                workers.start_soon(work)
+        for error in failures[1:]:
+            if error is not failures[0]:
+                self._host.journal.handler_failed(self.queue, error)
+        if failures:
+            raise failures[0]
+
+    async def _handle(self, delivery: Delivery, handler: Handler, on_error: OnError) -> None:
+        try:
+            async with delivery:
+                try:
+                    await handler(delivery)
+                except Exception:
+                    if on_error == "reject" and not delivery.is_settled:
+                        delivery.reject(requeue=False)
+                    raise
+        except Exception as error:
+            if on_error == "raise":
+                raise
+            self._host.journal.handler_failed(self.queue, error)
 
     def fail(self, error: HoldfastError) -> None:
         """The queue could not be recovered."""
@@ -160,59 +265,114 @@ class Consumer(ChannelOwner):
         self._consume.queue = self.queue
         return [commands.Basic.Qos(prefetch_count=self._prefetch), self._consume]
 
+    def on_opened(self) -> None:
+        self._opened_at = anyio.current_time()
+        self._pause = _FIRST_PAUSE
+        if not self._has_consumed:
+            self._has_consumed = True
+            self._host.recorder.consumer_started(self._queue)
+
     def on_ready(self) -> None:
         """A consumer has nothing to send."""
 
     def on_content(self, method: Method, message: Message, attachment: Attachment) -> None:
         if not isinstance(method, commands.Basic.Deliver):
             return
-        self._waiting.append(
-            Delivery(
-                message,
-                exchange=method.exchange,
-                routing_key=method.routing_key or "",
-                delivery_tag=method.delivery_tag or 0,
-                redelivered=bool(method.redelivered),
-                consumer_tag=method.consumer_tag,
-                settler=None if self._no_ack else attachment,
-            )
+        delivery = Delivery(
+            message,
+            exchange=method.exchange,
+            routing_key=method.routing_key or "",
+            delivery_tag=method.delivery_tag or 0,
+            redelivered=bool(method.redelivered),
+            consumer_tag=method.consumer_tag,
+            settler=None if self._no_ack else attachment,
         )
+        if self._is_over and not self._no_ack:
+            delivery.nack(requeue=True)
+            return
+        self._waiting.append(delivery)
         self._wake()
         if len(self._waiting) >= _PAUSE_AT and (self._no_ack or not self._prefetch) and self._paused is None:
             self._paused = attachment.link
             attachment.link.pause_reading(self)
 
     def on_method(self, method: Method) -> None:
-        if isinstance(method, commands.Basic.Cancel):
-            self._end(ConsumerCancelled(f"the broker cancelled the consumer of queue {self.queue!r}: is it deleted?"))
+        if not isinstance(method, commands.Basic.Cancel):
+            return
+        if self._on_cancel == "resubscribe":
+            self._channel.begin_close()
+            self._drop_waiting()
+            self._resubscribe_later()
+            return
+        cancelled = ConsumerCancelled(f"the broker cancelled the consumer of queue {self.queue!r}: is it deleted?")
+        self._finish(cancelled if self._on_cancel == "raise" else None)
 
     def on_lost(self) -> None:
-        self._may_be_locked_until = anyio.current_time() + self._lock_grace()
+        self._may_be_locked_until = anyio.current_time() + self._host.lock_grace
         self._drop_waiting()
 
     def on_failed(self, error: HoldfastError) -> None:
         self._drop_waiting()
-        is_locked = isinstance(error, ResourceLocked) or (self._consume.exclusive and isinstance(error, AccessRefused))
-        if is_locked and not self._is_closed and anyio.current_time() < self._may_be_locked_until:
+        if self._is_over:
+            return
+        if self._is_locked_by_us(error):
             # Recovery tries again: an exclusive consumer of our own may still be there, on a link that only we know
             # to be dead.
-            self._channel = self._new_channel(self)
-            try:
-                self._channel.register()
-            except HoldfastError as refused:
-                self._end(refused)
+            self._resubscribe()
+        elif isinstance(error, NotFound) and self._has_consumed and self._on_cancel != "raise":
+            if self._on_cancel == "resubscribe":
+                self._resubscribe_later()
+            else:
+                self._finish(None)
+        elif self._may_go_on_after(error):
+            self._resubscribe()
+        else:
+            self._finish(error if isinstance(error, ReplyError) else self._channel.closed_error())
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _is_locked_by_us(self, error: HoldfastError) -> bool:
+        is_locked = isinstance(error, ResourceLocked) or (self._consume.exclusive and isinstance(error, AccessRefused))
+        return is_locked and anyio.current_time() < self._may_be_locked_until
+
+    def _may_go_on_after(self, error: HoldfastError) -> bool:
+        """Whether the channel failed for something else than what the consumer is made for.
+
+        Mostly that is a delivery whose acknowledgement took longer than the broker's ``consumer_timeout``.
+        """
+        if not isinstance(error, ReplyError) or error.found_by is Side.CLIENT or not self._channel.has_been_open:
+            return False
+        is_young = anyio.current_time() - self._opened_at < _YOUNG
+        self._young_ends = self._young_ends + 1 if is_young else 0
+        return self._young_ends < _MOST_YOUNG_ENDS
+
+    def _resubscribe_later(self) -> None:
+        self._host.later(self._pause, self._resubscribe)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def _resubscribe(self) -> None:
+        if self._is_over:
             return
-        self._end(error if isinstance(error, ReplyError) else self._channel.closed_error())
+        self._channel = LogicalChannel(self._host, self)
+        try:
+            self._channel.register()
+        except HoldfastError as refused:
+            self._finish(refused)
 
     def _drop_waiting(self) -> None:
         if not self._no_ack:
             self._waiting.clear()
         self._resume_reading()
 
-    def _end(self, error: HoldfastError) -> None:
-        if self._error is None:
-            self._error = error
+    def _finish(self, error: HoldfastError | None) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._error = error
+        if self._has_consumed:
+            self._host.recorder.consumer_ended(self._queue)
         self._wake()
+        self._resume_reading()
 
     def _wake(self) -> None:
         self._news.set()
@@ -222,3 +382,16 @@ class Consumer(ChannelOwner):
         if self._paused is not None:
             self._paused.resume_reading(self)
             self._paused = None
+
+
+def _arguments(
+    arguments: FieldTable | None, priority: int | None, stream_offset: StreamOffset | None
+) -> FieldTable | None:
+    given = {
+        "x-priority": priority,
+        "x-stream-offset": None if stream_offset is None else stream_offset_argument(stream_offset),
+    }
+    for key, value in given.items():
+        if value is not None and arguments is not None and key in arguments:
+            raise InvalidArgument(f"{key}: given as a keyword and in arguments; one of them is enough")
+    return {**(arguments or {}), **{key: value for key, value in given.items() if value is not None}}

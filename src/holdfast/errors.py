@@ -11,14 +11,17 @@
     │   └── HeartbeatTimeout        the peer said nothing for two heartbeat intervals
     ├── CredentialsUnavailable      the caller's credentials function raised
     ├── ConnectionLost              a request was caught by a loss and cannot be repeated safely
-    ├── ConnectionClosed            the connection is closed for good; ``__cause__`` says why
-    ├── ChannelClosed               the channel is closed for good; ``__cause__`` says why
+    │   └── OutcomeUnknown          so was a publish that may not be sent again: the broker may have it
+    ├── ConnectionBlocked           the broker takes no publishes now, and the publisher does not wait for it
+    ├── ConnectionClosed            the connection is closed for good; ``__cause__`` and ``close`` say why
+    ├── ChannelClosed               the channel is closed for good; ``__cause__`` and ``close`` say why
     ├── ChannelLimitReached         ``channel_max`` channels are open already
     ├── ConsumerCancelled           the broker ended a consumer (queue deleted, node gone)
     ├── DeadlineExceeded            also a TimeoutError
     │   ├── ConnectTimeout          one attempt (TCP and handshake) took longer than ``connect_timeout``
     │   ├── ReadyTimeout            the connection was not ready in time
     │   ├── RequestTimeout          the broker did not answer a request in time
+    │   ├── ReplyTimeout            an RPC server did not answer in time
     │   └── PublishTimeout          no outcome in time; ``sent`` says whether the broker may have the message
     ├── Unroutable                  mandatory message returned: no queue took it
     ├── Nacked                      the broker refused the message
@@ -31,13 +34,17 @@
             ResourceError 506, NotAllowed 530, NotImplementedByBroker 540, InternalError 541
 
 Each class answers two questions: :class:`Blame` (whose fault) and :class:`Cure` (whether the same thing may succeed
-when it is tried again). Reply codes: AMQP 0-9-1 specification, section 1.4 "Constants".
+when it is tried again). Reply codes: AMQP 0-9-1 specification, section 1.4 "Constants"; what RabbitMQ makes of them:
+"AMQP 0-9-1 Complete Reference Guide" and "Channels", section "Channel Exceptions".
 """
 
 from __future__ import annotations
 
+import copy
+import re
+from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 
 class Blame(Enum):
@@ -63,6 +70,44 @@ class Side(Enum):
 
     BROKER = "broker"
     CLIENT = "client"
+
+
+class CloseFrame(NamedTuple):
+    """What one side said with its close: AMQP 0-9-1, connection.close and channel.close.
+
+    Attributes:
+        code: the reply code; 200 for a close without an error.
+        text: the reply text, as its sender wrote it.
+        method: the AMQP method that caused it (such as ``queue.declare``), if the close names one.
+    """
+
+    code: int
+    text: str
+    method: str | None
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.text}" + (f" ({self.method})" if self.method else "")
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFacts:
+    """How a connection or a channel was closed on the wire.
+
+    Attributes:
+        received: the broker's close; None if it sent none.
+        sent: our close; None if we sent none.
+        first: whose close came first, as seen from here.
+    """
+
+    received: CloseFrame | None
+    sent: CloseFrame | None
+    first: Side
+
+    def __str__(self) -> str:
+        theirs = f"the broker closed: {self.received}" if self.received else ""
+        ours = f"we closed: {self.sent}" if self.sent else ""
+        order = (theirs, ours) if self.first is Side.BROKER else (ours, theirs)
+        return "; then ".join(part for part in order if part)
 
 
 class HoldfastError(Exception):
@@ -125,16 +170,57 @@ class ConnectionLost(HoldfastError):
     cure = Cure.RETRY
 
 
+class OutcomeUnknown(ConnectionLost):
+    """A message was sent, its confirm never came, and its publisher was told not to send again.
+
+    The broker may have it or not. ``__cause__`` is what cost the confirm.
+
+    Attributes:
+        message_id: the message's id.
+    """
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(f"message {message_id!r}: sent, but its link or channel ended before the broker's confirm")
+        self.message_id = message_id
+
+
+class ConnectionBlocked(HoldfastError):
+    """The broker takes no publishes now (connection.blocked), for longer than the caller waits.
+
+    Source: RabbitMQ, "Blocked Connections".
+
+    Attributes:
+        reason: the broker's word for it, such as ``low on memory``.
+    """
+
+    blame = Blame.BROKER
+    cure = Cure.RETRY
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the broker takes no publishes now: {reason}")
+        self.reason = reason
+
+
 class ConnectionClosed(HoldfastError):
-    """The connection is closed for good; ``__cause__`` is the error that closed it, if one did."""
+    """The connection is closed for good; ``__cause__`` is the error that closed it, if one did.
+
+    Attributes:
+        close: what was said on the wire, if anything was.
+    """
 
     blame = Blame.CALLER
+    close: CloseFacts | None = None
 
 
 class ChannelClosed(HoldfastError):
-    """The channel is closed for good; ``__cause__`` is the error that closed it, if one did."""
+    """The channel is closed for good; ``__cause__`` is the error that closed it, if one did.
+
+    Attributes:
+        close: what was said on the wire, if anything was.
+    """
 
     blame = Blame.CALLER
+    close: CloseFacts | None = None
 
 
 class ChannelLimitReached(HoldfastError):
@@ -171,6 +257,10 @@ class ReadyTimeout(DeadlineExceeded):
 
 class RequestTimeout(DeadlineExceeded):
     """The broker did not answer a request in time."""
+
+
+class ReplyTimeout(DeadlineExceeded):
+    """No reply to an RPC request came in time."""
 
 
 class PublishTimeout(DeadlineExceeded):
@@ -222,6 +312,10 @@ class Nacked(HoldfastError):
         self.message_id = message_id
 
 
+_SYMBOL = re.compile(r"[A-Z_]+ - ")
+"""RabbitMQ opens its texts with the name of the code, which the class says already."""
+
+
 class ReplyError(HoldfastError):
     """An AMQP reply code, with the facts of the close that carried it.
 
@@ -229,40 +323,62 @@ class ReplyError(HoldfastError):
         code: the AMQP reply code.
         text: the reply text, as its sender wrote it.
         method: the AMQP method that caused it (such as ``queue.declare``), if known.
+        request: what was asked, where it is known: the method with its flags, such as ``queue.declare passive``.
         found_by: who found the fault: the broker, in what we sent, or we, in what the broker sent.
+        close: what was said on the wire, by whom and who first; None if the fault was told without a close.
     """
 
     code: ClassVar[int] = 0
     hard: ClassVar[bool] = False
     """Whether AMQP closes the whole connection for this code, rather than one channel."""
 
-    def __init__(self, text: str, *, method: str | None = None, found_by: Side = Side.BROKER) -> None:
-        at = f" ({method})" if method else ""
-        super().__init__(f"{self.code} {text}{at}")
+    def __init__(
+        self,
+        text: str,
+        *,
+        method: str | None = None,
+        found_by: Side = Side.BROKER,
+        close: CloseFacts | None = None,
+    ) -> None:
+        super().__init__(text)
         self.text = text
         self.method = method
+        self.request = method
         self.found_by = found_by
+        self.close = close
         if found_by is Side.CLIENT:
             self.blame = Blame.BROKER
 
+    def __str__(self) -> str:
+        reason = _SYMBOL.sub("", self.text, count=1)
+        return f"{reason} ({self.request})" if self.request else reason
+
 
 class ContentTooLarge(ReplyError):
+    """A message is larger than the receiver takes: the broker's ``max_message_size``, or ours."""
+
     code = 311
     blame = Blame.CALLER
 
 
 class NoRoute(ReplyError):
+    """A mandatory message reached no queue. RabbitMQ says so with basic.return, see :class:`Unroutable`."""
+
     code = 312
     blame = Blame.CALLER
 
 
 class NoConsumers(ReplyError):
+    """An immediate message found no consumer. RabbitMQ has given up immediate messages."""
+
     code = 313
     blame = Blame.BROKER
     cure = Cure.RETRY
 
 
 class ConnectionForced(ReplyError):
+    """An operator or a shutdown closed the connection."""
+
     code = 320
     hard = True
     blame = Blame.BROKER
@@ -270,12 +386,16 @@ class ConnectionForced(ReplyError):
 
 
 class InvalidPath(ReplyError):
+    """The virtual host is not known. RabbitMQ says :class:`NotAllowed` instead."""
+
     code = 402
     hard = True
     blame = Blame.CALLER
 
 
 class AccessRefused(ReplyError):
+    """The user has no permission for that, or the name is reserved (``amq.``), or a consumer is exclusive."""
+
     code = 403
     blame = Blame.CALLER
 
@@ -287,52 +407,74 @@ class LoginRefused(AccessRefused):
 
 
 class NotFound(ReplyError):
+    """There is no such queue or exchange."""
+
     code = 404
     blame = Blame.CALLER
 
 
 class ResourceLocked(ReplyError):
+    """The queue is exclusive to another connection, which may be an earlier one of ours."""
+
     code = 405
     blame = Blame.CALLER
     cure = Cure.RETRY
 
 
 class PreconditionFailed(ReplyError):
+    """Something is not as the request takes it to be.
+
+    It exists with other settings, is in use, is not empty; a delivery tag is unknown; a delivery was not acknowledged
+    in the broker's ``consumer_timeout``; the message is too large.
+    """
+
     code = 406
     blame = Blame.CALLER
 
 
 class FrameError(ReplyError):
+    """A frame that cannot be read."""
+
     code = 501
     hard = True
     blame = Blame.LIBRARY
 
 
 class CommandSyntaxError(ReplyError):
+    """A frame with values that cannot be read."""
+
     code = 502
     hard = True
     blame = Blame.LIBRARY
 
 
 class CommandInvalid(ReplyError):
+    """A method that cannot be used here. RabbitMQ also says it for an unknown exchange type."""
+
     code = 503
     hard = True
     blame = Blame.LIBRARY
 
 
 class ChannelError(ReplyError):
+    """A method on a channel that is not open."""
+
     code = 504
     hard = True
     blame = Blame.LIBRARY
 
 
 class UnexpectedFrame(ReplyError):
+    """A frame in the middle of another method's content."""
+
     code = 505
     hard = True
     blame = Blame.LIBRARY
 
 
 class ResourceError(ReplyError):
+    """The broker lacks the resources."""
+
     code = 506
     hard = True
     blame = Blame.BROKER
@@ -340,18 +482,24 @@ class ResourceError(ReplyError):
 
 
 class NotAllowed(ReplyError):
+    """The broker's settings forbid it: unknown virtual host, too many connections or channels, exceeded limits."""
+
     code = 530
     hard = True
     blame = Blame.CALLER
 
 
 class NotImplementedByBroker(ReplyError):
+    """The broker does not have this part of AMQP."""
+
     code = 540
     hard = True
     blame = Blame.CALLER
 
 
 class InternalError(ReplyError):
+    """The broker failed, or closed with a code that AMQP does not know."""
+
     code = 541
     hard = True
     blame = Blame.BROKER
@@ -383,12 +531,26 @@ REPLY_ERRORS: dict[int, type[ReplyError]] = {
 }
 
 
-def reply_error(code: int, text: str, *, method: str | None = None) -> ReplyError:
-    """The error for a reply code that the broker sent.
+def reply_error(
+    code: int, text: str, *, method: str | None = None, found_by: Side = Side.BROKER, close: CloseFacts | None = None
+) -> ReplyError:
+    """The error for a reply code.
 
     A code outside the AMQP 0-9-1 specification becomes an :class:`InternalError` whose text keeps the number.
     """
     known = REPLY_ERRORS.get(code)
     if known is None:
-        return InternalError(f"unknown reply code {code}: {text}", method=method)
-    return known(text, method=method)
+        known, text = InternalError, f"unknown reply code {code}: {text}"
+    return known(text, method=method, found_by=found_by, close=close)
+
+
+def reason_of(error: BaseException | None) -> str:
+    """An error for a log, where its class does not show: a reply code is told by its number."""
+    return f"{error.code} {error}" if isinstance(error, ReplyError) else str(error)
+
+
+def copy_of(error: HoldfastError) -> HoldfastError:
+    """The same error for another caller: a shared one would collect the traceback of each."""
+    mine = copy.copy(error)
+    mine.__cause__ = error.__cause__
+    return mine

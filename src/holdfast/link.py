@@ -226,7 +226,7 @@ class Link:
     async def _write(self) -> None:
         session = self.session
         while True:
-            if session.output_size:
+            if session.has_output:
                 data = session.output(anyio.current_time())
                 self._output_taken.set()
                 self._output_taken = anyio.Event()
@@ -283,7 +283,7 @@ class Link:
                 self._journal.stalled(event.seconds)
             else:
                 self._finish(event)
-        if self.session.output_size:
+        if self.session.has_output:
             self.flush()
 
     def _finish(self, ended: Ended) -> None:

@@ -1,4 +1,4 @@
-"""What is sent and what comes back: :class:`Message` out, :class:`Delivery` and :class:`Returned` in."""
+"""What is sent and what comes: :class:`Message` out, :class:`Delivery` in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Properties:
         content_type: MIME type of the body.
         content_encoding: MIME encoding of the body.
         headers: application headers.
-        persistent: whether a durable queue keeps the message over a broker restart (delivery mode 2).
+        persistent: whether a durable queue keeps the message over a broker restart (delivery mode 2). None in a message
+            to publish means what its publisher's defaults say, and True if they say nothing.
         priority: 0 to 255, used by priority queues.
         correlation_id: which request this message answers.
         reply_to: the queue that answers should go to.
@@ -43,7 +44,7 @@ class Properties:
     content_type: str | None = None
     content_encoding: str | None = None
     headers: FieldTable | None = None
-    persistent: bool = True
+    persistent: bool | None = None
     priority: int | None = None
     correlation_id: str | None = None
     reply_to: str | None = None
@@ -57,7 +58,7 @@ class Properties:
 
 @dataclass(frozen=True, slots=True)
 class Message(Properties):
-    """A message to publish: a body and its properties. Persistent unless told otherwise.
+    """A message to publish: a body and its properties. Persistent unless it or its publisher's defaults say otherwise.
 
     Attributes:
         body: the body, any bytes.
@@ -71,25 +72,6 @@ class Message(Properties):
     def __post_init__(self) -> None:
         if type(self.body) is not bytes:
             raise InvalidArgument(f"body: {type(self.body).__name__} instead of bytes; encode it first")
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """A message that came back because it was mandatory and no queue took it (basic.return).
-
-    Attributes:
-        message: the message.
-        exchange: where it was published.
-        routing_key: its routing key.
-        code: the AMQP reply code, 312 (no route) or 313 (no consumers).
-        text: the reply text.
-    """
-
-    message: Message
-    exchange: str
-    routing_key: str
-    code: int
-    text: str
 
 
 class Settler(Protocol):
@@ -190,6 +172,28 @@ class Delivery:
     def message_id(self) -> str | None:
         """The message's id: the same for a message that its publisher had to send again."""
         return self.message.message_id
+
+    @property
+    def reply_to(self) -> str | None:
+        """The queue that an answer should go to."""
+        return self.message.reply_to
+
+    @property
+    def correlation_id(self) -> str | None:
+        """What an answer should be marked with, or which request this answers."""
+        return self.message.correlation_id
+
+    @property
+    def stream_offset(self) -> int | None:
+        """The message's offset in its stream; None if it does not come from one (RabbitMQ, "Streams")."""
+        offset = self.headers.get("x-stream-offset")
+        return offset if isinstance(offset, int) else None
+
+    @property
+    def delivery_count(self) -> int | None:
+        """How often a quorum queue delivered it before; None if another queue did (RabbitMQ, "Quorum Queues")."""
+        count = self.headers.get("x-delivery-count")
+        return count if isinstance(count, int) else None
 
     @property
     def is_stale(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Self
 
 import anyio
 
+from holdfast.errors import reason_of
 from holdfast.protocol.lifecycle import ChannelEvent, ConnectionEvent, State, Transition
 
 _LOGGERS = {kind: logging.getLogger(f"holdfast.{kind}") for kind in ("connection", "channel", "link")}
@@ -149,7 +150,9 @@ class Journal:
 
     def retrying(self, error: Exception, address: str, delay: float) -> None:
         """Log why there is no link, and what comes next."""
-        _LOGGERS["connection"].warning("%sno link: %s; dialing %s in %.1f s", self._prefix, error, address, delay)
+        _LOGGERS["connection"].warning(
+            "%sno link: %s; dialing %s in %.1f s", self._prefix, reason_of(error), address, delay
+        )
 
     def crashed(self, error: Exception) -> None:
         """Log a fault of holdfast's own, with its traceback."""
@@ -164,15 +167,27 @@ class Journal:
             seconds,
         )
 
+    def stale_ack(self) -> None:
+        """Count an ack, nack or reject that was not sent because its link was gone."""
+        self.stale_acks += 1
+
     def unknown_confirm(self, tag: int) -> None:
         """Log a confirm that nothing waited for."""
         self.unknown_confirms += 1
         _LOGGERS["channel"].warning("%sthe broker confirmed tag %d, which nothing waits for", self._prefix, tag)
 
+    def handler_failed(self, queue: str, error: BaseException) -> None:
+        """Log what a handler of deliveries raised, with its traceback."""
+        _LOGGERS["channel"].error("%sa handler of queue %r failed", self._prefix, queue, exc_info=error)
+
+    def hook_failed(self, hook: str, error: Exception) -> None:
+        """Log what a function of the user's raised that may not raise, with its traceback."""
+        _LOGGERS["connection"].error("%s%s raised", self._prefix, hook, exc_info=error)
+
     def entity_failed(self, entity: str, error: Exception) -> None:
         """Log that something could not be declared again after a reconnect."""
         self.last_error = error
-        _LOGGERS["connection"].error("%s%s could not be recovered: %s", self._prefix, entity, error)
+        _LOGGERS["connection"].error("%s%s could not be recovered: %s", self._prefix, entity, reason_of(error))
 
     def end(self) -> None:
         """The connection is closed: every stream ends after what it still holds."""

@@ -60,29 +60,31 @@ class ChannelPool:
         """
         if self._is_closed:
             raise InvalidUse("the pool is closed")
-        with anyio.move_on_after(timeout) as scope:
-            await self._room.acquire()
-        if scope.cancelled_caught:
+        channel: Channel | None = None
+        with anyio.move_on_after(timeout):
+            channel = await self._borrow()
+        if channel is None:
             raise RequestTimeout(f"no channel of the pool was free within {timeout} s")
         try:
-            channel = await self._take()
-            try:
-                yield channel
-            finally:
-                self._put(channel)
+            yield channel
         finally:
-            self._room.release()
+            self._put(channel)
 
-    async def _take(self) -> Channel:
-        while self._idle:
-            channel = self._idle.pop()
-            if channel.state not in (State.CLOSING, State.CLOSED):
-                return channel
-        channel = self._new_channel()
+    async def _borrow(self) -> Channel:
+        await self._room.acquire()
         try:
-            await channel.open()
+            while self._idle:
+                channel = self._idle.pop()
+                if channel.state not in (State.CLOSING, State.CLOSED):
+                    return channel
+            channel = self._new_channel()
+            try:
+                await channel.open()
+            except BaseException:
+                channel.begin_close()
+                raise
         except BaseException:
-            channel.begin_close()
+            self._room.release()
             raise
         return channel
 
@@ -91,3 +93,4 @@ class ChannelPool:
             channel.begin_close()
         elif channel.state not in (State.CLOSING, State.CLOSED):
             self._idle.append(channel)
+        self._room.release()

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from typing import Any, Final
 
 import anyio
 from pamqp import commands
 
-from holdfast.errors import HoldfastError, InvalidUse, Nacked, PublishTimeout, Unroutable
+from holdfast.errors import HoldfastError, InvalidUse, Nacked, OutcomeUnknown, PublishTimeout, Unroutable
 from holdfast.message import Message
 from holdfast.protocol.wire import encode_properties
+
+
+class Unset(Enum):
+    """The type of :data:`UNSET`."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+"""An argument that was not given, where None means something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +68,9 @@ class Entry:
         "settled",
     )
 
-    def __init__(
-        self, book: Book, message: Message, message_id: str, method: commands.Basic.Publish, deadline: float | None
-    ) -> None:
+    def __init__(self, book: Book, message: Message, method: commands.Basic.Publish, deadline: float | None) -> None:
         self.book = book
-        self.message_id = message_id
+        self.message_id = message.message_id or ""
         self.method = method
         self.properties = encode_properties(message)
         self.body = message.body
@@ -101,6 +110,12 @@ class Entry:
             )
         else:
             self.settle(Receipt(self.message_id, self.attempts) if is_ack else Nacked(self.message_id))
+
+    def lose(self, error: BaseException | None) -> None:
+        """Settle by a loss after which it may not be sent again."""
+        unknown = OutcomeUnknown(self.message_id)
+        unknown.__cause__ = error
+        self.settle(unknown)
 
     def time_out(self) -> None:
         """Settle by the deadline."""
@@ -152,7 +167,7 @@ class Publication:
         """Wait for the outcome, at most until the publish's own deadline.
 
         Raises:
-            Unroutable, Nacked, PublishTimeout, ConnectionClosed, ReplyError: see :meth:`Publisher.publish`.
+            HoldfastError: see :meth:`Publisher.publish`.
         """
         entry = self._entry
         await entry.wait()

@@ -9,7 +9,8 @@ takes room in the window, and from there on it is in one of two places: in the *
   ledger, because delivery tags die with their link;
 * the broker closes the channel because of a publish. It does not say which one it was, so the publisher makes a new
   channel and *probes*: it sends what was unconfirmed one at a time until the guilty one shows, then goes on at full
-  speed.
+  speed;
+* the broker nacks a publish that is to be retried: it waits apart for a while, then goes in front of the backlog.
 
 Sending, settling and moving are plain code without an await, called from the reader's task or the publishing one, so
 there is no lock and no task per message.
@@ -19,67 +20,89 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import anyio
 from pamqp import commands
 
-from holdfast.channel import Attachment, Channel, ChannelOwner
+from holdfast.attachment import Attachment
 from holdfast.errors import (
     ChannelClosed,
+    ConnectionBlocked,
     HoldfastError,
     InvalidArgument,
     InvalidUse,
     PublishTimeout,
     ReplyError,
+    copy_of,
 )
-from holdfast.message import Message
+from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
+from holdfast.message import Message, Properties
 from holdfast.protocol.confirms import Ledger
-from holdfast.protocol.wire import Method, build
-from holdfast.publication import Book, Entry, Publication, Receipt, Window, until
+from holdfast.protocol.wire import Method, build, encode_properties
+from holdfast.publication import UNSET, Book, Entry, Publication, Receipt, Unset, Window, until
+from holdfast.timers import Timer
 
 DEFAULT_TIMEOUT: Final = 60.0
 DEFAULT_WINDOW: Final = 256
 DEFAULT_WINDOW_BYTES: Final = 16 * 1024 * 1024
+NO_DEFAULTS: Final = Properties()
 _ATTEMPTS_BEFORE_BLAME: Final = 3
+_FIRST_NACK_PAUSE, _LONGEST_NACK_PAUSE = 0.05, 1.0
+"""Seconds before what was nacked is sent again; doubled until something is confirmed."""
 
 
 class Publisher(ChannelOwner):
     """Publishes with confirms: ``async with connection.publisher() as publisher``.
 
     Owns one channel for life. When the block ends, everything submitted has its outcome; when it ends with an error,
-    what has none is given up.
-
-    Args:
-        new_channel: makes a channel that works for the publisher.
-        register: tells the connection of the publisher, or takes that back.
-        window: how many publishes may be without an outcome.
-        window_bytes: how many bytes of bodies they may hold together.
-        max_message_size: largest body accepted, in bytes.
+    what has none is given up. Made by :meth:`Connection.publisher`, which tells of the arguments.
     """
 
     def __init__(
         self,
-        new_channel: Callable[[ChannelOwner], Channel],
+        host: ChannelHost,
         *,
         registry: set[Publisher],
+        exchange: str = "",
+        defaults: Properties = NO_DEFAULTS,
+        mandatory: bool = True,
+        timeout: float | None = DEFAULT_TIMEOUT,
         window: int = DEFAULT_WINDOW,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
-        max_message_size: int,
+        resend: bool = True,
+        retry_nacked: bool = False,
+        blocked_timeout: float | None = None,
     ) -> None:
         if window < 1 or window_bytes < 1:
             raise InvalidArgument(f"window {window} and window_bytes {window_bytes} must be at least 1")
-        self._new_channel = new_channel
+        if blocked_timeout is not None and not blocked_timeout >= 0:
+            raise InvalidArgument(f"blocked_timeout: {blocked_timeout} is not a number of seconds from 0 up")
+        encode_properties(defaults)
+        self._host = host
         self._registry = registry
+        self._exchange = exchange
+        self._defaults = {
+            field.name: value for field in fields(Properties) if (value := getattr(defaults, field.name)) is not None
+        }
+        self._mandatory = mandatory
+        self._timeout = timeout
         self._window = Window(window, window_bytes)
-        self._max_message_size = max_message_size
-        self._channel = new_channel(self)
+        self._resend = resend
+        self._retry_nacked = retry_nacked
+        self._blocked_timeout = blocked_timeout
+        self._channel = LogicalChannel(host, self)
         self._book = Book()
         self._backlog: deque[Entry] = deque()
         self._ledger: Ledger[Entry] = Ledger()
+        self._nacked: list[Entry] = []
+        self._nack_pause = _FIRST_NACK_PAUSE
+        self._block_timer: Timer | None = None
+        self._entering: set[anyio.CancelScope] = set()
+        """Those who wait for room."""
         self._probes = 0
         """How many entries from the front are still to be sent one at a time."""
         self._closed: HoldfastError | None = None
@@ -116,24 +139,27 @@ class Publisher(ChannelOwner):
         self,
         message: Message,
         *,
-        exchange: str = "",
+        exchange: str | None = None,
         routing_key: str = "",
-        mandatory: bool = True,
-        timeout: float | None = DEFAULT_TIMEOUT,
+        mandatory: bool | None = None,
+        timeout: float | Unset | None = UNSET,
     ) -> Receipt:
         """Publish a message and wait for the broker's confirm, over reconnects if need be.
 
         Args:
             message: the message; without a ``message_id`` it gets a random one, by which a consumer can tell a resend.
-            exchange: where to publish; empty for the default exchange, which routes to the queue named by the key.
+            exchange: where to publish, instead of the publisher's own; empty for the default exchange, which routes to
+                the queue named by the key.
             routing_key: the routing key.
-            mandatory: whether it is an error if no queue takes the message.
-            timeout: seconds until :class:`PublishTimeout`; None to wait for ever.
+            mandatory: whether it is an error if no queue takes the message, instead of the publisher's own.
+            timeout: seconds until :class:`PublishTimeout`, instead of the publisher's own; None to wait for ever.
 
         Raises:
             Unroutable: mandatory, and no queue took it.
-            Nacked: the broker refused it.
+            Nacked: the broker refused it, and nacks are not retried.
             PublishTimeout: no outcome in time.
+            OutcomeUnknown: the publisher was told not to send again, and a loss caught the confirm.
+            ConnectionBlocked: the broker takes no publishes, for longer than ``blocked_timeout``.
             ConnectionClosed: the connection was closed or gave up first.
             ReplyError: what the broker closed the channel for, such as :class:`NotFound` for a missing exchange.
             InvalidArgument: AMQP cannot carry the message; nothing was sent.
@@ -151,10 +177,10 @@ class Publisher(ChannelOwner):
         self,
         message: Message,
         *,
-        exchange: str = "",
+        exchange: str | None = None,
         routing_key: str = "",
-        mandatory: bool = True,
-        timeout: float | None = DEFAULT_TIMEOUT,
+        mandatory: bool | None = None,
+        timeout: float | Unset | None = UNSET,
     ) -> Publication:
         """Hand over a message, waiting only for room in the window; see :meth:`publish` for the arguments.
 
@@ -163,7 +189,7 @@ class Publisher(ChannelOwner):
 
         Raises:
             PublishTimeout: no room in the window in time.
-            ConnectionClosed, InvalidArgument: as for :meth:`publish`.
+            ConnectionBlocked, ConnectionClosed, InvalidArgument: as for :meth:`publish`.
         """
         return Publication(await self._submit(message, exchange, routing_key, mandatory=mandatory, timeout=timeout))
 
@@ -184,35 +210,79 @@ class Publisher(ChannelOwner):
     # --- submitting -------------------------------------------------------------------------------------------------
 
     async def _submit(
-        self, message: Message, exchange: str, routing_key: str, *, mandatory: bool, timeout: float | None
+        self,
+        message: Message,
+        exchange: str | None,
+        routing_key: str,
+        *,
+        mandatory: bool | None,
+        timeout: float | Unset | None,
     ) -> Entry:
         size = len(message.body)
-        if size > self._max_message_size:
-            raise InvalidArgument(f"a body of {size} bytes, but max_message_size is {self._max_message_size}")
-        message_id = message.message_id
-        if message_id is None:
-            message_id = uuid.uuid4().hex
-            message = replace(message, message_id=message_id)
-        method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
-        deadline = None if timeout is None else anyio.current_time() + timeout
-        entry = Entry(self._book, message, message_id, method, deadline)
+        if size > self._host.max_message_size:
+            raise InvalidArgument(f"a body of {size} bytes, but max_message_size is {self._host.max_message_size}")
+        message = self._completed(message)
+        method = build(
+            commands.Basic.Publish,
+            exchange=self._exchange if exchange is None else exchange,
+            routing_key=routing_key,
+            mandatory=self._mandatory if mandatory is None else mandatory,
+        )
+        seconds = self._timeout if isinstance(timeout, Unset) else timeout
+        deadline = None if seconds is None else anyio.current_time() + seconds
+        entry = Entry(self._book, message, method, deadline)
         if not self._has_been_entered:
             raise InvalidUse("a publisher works inside its block: async with connection.publisher() as publisher")
-        with until(deadline) as scope:
-            await self._wait_for_buffer()
-            if not self._window.try_take(size):
-                self._drop_finished()
-                await self._window.take(size)
-        if scope.cancelled_caught:
-            raise PublishTimeout(message_id, sent=False)
+        await self._enter(entry)
         # No await from here on: the order in which callers got room is the order of the backlog and of the ledger.
         if self._closed is not None:
-            self._window.give_back(size)
-            raise self._closed_error(self._closed)
+            self._leave(entry)
+            raise copy_of(self._closed)
         self._book.unsettled[entry] = None
         self._backlog.append(entry)
         self._send_backlog()
         return entry
+
+    def _completed(self, message: Message) -> Message:
+        changes: dict[str, Any] = {
+            name: value for name, value in self._defaults.items() if getattr(message, name) is None
+        }
+        if message.headers is not None and "headers" in self._defaults:
+            changes["headers"] = {**self._defaults["headers"], **message.headers}
+        if message.message_id is None:
+            changes["message_id"] = uuid.uuid4().hex
+        return replace(message, **changes) if changes else message
+
+    async def _enter(self, entry: Entry) -> None:
+        """Wait for room in the outgoing buffer and in the window, and take it."""
+        self._raise_if_blocked()
+        size = len(entry.body)
+        with until(entry.deadline) as scope:
+            self._entering.add(scope)
+            try:
+                await self._wait_for_buffer()
+                if not self._window.try_take(size):
+                    self._drop_finished()
+                    await self._window.take(size)
+            finally:
+                self._entering.discard(scope)
+        if scope.cancelled_caught:
+            self._raise_if_blocked()
+            raise PublishTimeout(entry.message_id, sent=False)
+        if (error := self._blocked_error()) is not None:
+            self._leave(entry)
+            raise error
+
+    def _raise_if_blocked(self) -> None:
+        if (error := self._blocked_error()) is not None:
+            raise error
+
+    def _blocked_error(self) -> ConnectionBlocked | None:
+        block = self._host.block
+        if block is None or self._blocked_timeout is None:
+            return None
+        is_over = anyio.current_time() >= block.since + self._blocked_timeout
+        return ConnectionBlocked(block.reason) if is_over else None
 
     async def _wait_for_buffer(self) -> None:
         attachment = self._channel.attachment
@@ -239,16 +309,21 @@ class Publisher(ChannelOwner):
             self._ledger.add(entry)
 
     def _drop_finished(self) -> None:
-        """Free the room of what waits in the backlog although its deadline is past or its caller was cancelled."""
+        """Free the room of what waits to be sent although its deadline is past or its caller was cancelled."""
+        self._backlog = deque(self._unfinished(self._backlog))
+        self._nacked = self._unfinished(self._nacked)
+        # Suspects that went with it make the probing end a little late, which costs speed and nothing else.
+        self._probes = min(self._probes, len(self._ledger) + len(self._backlog))
+
+    def _unfinished(self, entries: Iterable[Entry]) -> list[Entry]:
         now = anyio.current_time()
-        backlog, self._backlog = self._backlog, deque()
-        for entry in backlog:
+        unfinished: list[Entry] = []
+        for entry in entries:
             if entry.is_finished(now):
                 self._leave(entry)
             else:
-                self._backlog.append(entry)
-        # Suspects that went with it make the probing end a little late, which costs speed and nothing else.
-        self._probes = min(self._probes, len(self._ledger) + len(self._backlog))
+                unfinished.append(entry)
+        return unfinished
 
     def _leave(self, entry: Entry) -> None:
         """The entry is in neither place any more: its room is free."""
@@ -256,17 +331,37 @@ class Publisher(ChannelOwner):
 
     def _take_back(self) -> int:
         """Move what is in the ledger and still wanted in front of the backlog. Returns how many that are."""
-        now = anyio.current_time()
-        wanted: list[Entry] = []
-        for entry in self._ledger.outstanding():
-            entry.returned = None
-            if entry.is_finished(now):
-                self._leave(entry)
-            else:
-                wanted.append(entry)
+        outstanding = self._ledger.outstanding()
         self._ledger = Ledger()
+        for entry in outstanding:
+            entry.returned = None
+        wanted = self._unfinished(outstanding)
         self._backlog.extendleft(reversed(wanted))
         return len(wanted)
+
+    def _lose(self, error: BaseException | None) -> None:
+        """What is in the ledger may not be sent again, and nobody knows what became of it."""
+        for entry in self._unfinished(self._ledger.outstanding()):
+            entry.lose(error)
+            self._leave(entry)
+        self._ledger = Ledger()
+
+    def _resend_nacked(self) -> None:
+        nacked, self._nacked = self._nacked, []
+        self._backlog.extendleft(reversed(nacked))
+        self._send_backlog()
+
+    def _fail_unsent(self) -> None:
+        """The broker has been taking no publishes for too long."""
+        if (error := self._blocked_error()) is None:
+            return
+        for entry in self._unfinished([*self._nacked, *self._backlog]):
+            entry.settle(ConnectionBlocked(error.reason))
+            self._leave(entry)
+        self._nacked.clear()
+        self._backlog.clear()
+        for scope in self._entering:
+            scope.cancel()
 
     def _give_up(self) -> None:
         self._registry.discard(self)
@@ -276,25 +371,36 @@ class Publisher(ChannelOwner):
     def _close(self, error: HoldfastError) -> None:
         if self._closed is None:
             self._closed = error
-        for entry in (*self._ledger.outstanding(), *self._backlog):
-            entry.settle(self._closed_error(self._closed))
+        for entry in (*self._ledger.outstanding(), *self._nacked, *self._backlog):
+            entry.settle(copy_of(self._closed))
             self._leave(entry)
         self._ledger = Ledger()
+        self._nacked.clear()
         self._backlog.clear()
-
-    def _closed_error(self, error: HoldfastError) -> HoldfastError:
-        # One exception a caller: a shared one would collect the traceback of each.
-        mine = type(error)(str(error))
-        mine.__cause__ = error.__cause__
-        return mine
 
     # --- what the channel tells -------------------------------------------------------------------------------------
 
     def setup(self) -> Sequence[Method]:
         return [commands.Confirm.Select()]
 
+    def on_opened(self) -> None:
+        """What is to be sent again goes out when the whole connection is ready."""
+
     def on_ready(self) -> None:
         self._send_backlog()
+
+    def on_blocked(self) -> None:
+        """The broker takes no publishes."""
+        if self._blocked_timeout == 0:
+            self._fail_unsent()
+        elif self._blocked_timeout is not None:
+            self._block_timer = self._host.later(self._blocked_timeout, self._fail_unsent)
+
+    def on_unblocked(self) -> None:
+        """It does again, or the link is gone."""
+        if self._block_timer is not None:
+            self._block_timer.cancel()
+            self._block_timer = None
 
     def on_method(self, method: Method) -> None:
         if not isinstance(method, commands.Basic.Ack | commands.Basic.Nack):
@@ -302,10 +408,16 @@ class Publisher(ChannelOwner):
         tag = method.delivery_tag or 0
         settled = self._ledger.settle(tag, multiple=bool(method.multiple))
         if not settled:
-            self._channel.journal.unknown_confirm(tag)
+            self._host.journal.unknown_confirm(tag)
+        is_ack = isinstance(method, commands.Basic.Ack)
         for entry in settled:
-            entry.confirm(is_ack=isinstance(method, commands.Basic.Ack))
-            self._leave(entry)
+            if is_ack or not self._retry_nacked or entry.is_finished(anyio.current_time()):
+                entry.confirm(is_ack=is_ack)
+                self._leave(entry)
+            else:
+                self._retry_later(entry)
+        if is_ack:
+            self._nack_pause = _FIRST_NACK_PAUSE
         self._probes = max(0, self._probes - len(settled))
         self._send_backlog()
 
@@ -313,38 +425,56 @@ class Publisher(ChannelOwner):
         if not isinstance(method, commands.Basic.Return):
             return
         # Returns come in the order of the publishes, each before its confirm (RabbitMQ, "Publisher Confirms").
-        for entry in self._ledger.outstanding():
-            if (
-                entry.returned is None
-                and entry.method.mandatory
-                and entry.message_id == message.message_id
-                and entry.method.exchange == method.exchange
-                and entry.method.routing_key == (method.routing_key or "")
-            ):
-                entry.returned = method
-                return
+        candidates = [
+            entry
+            for entry in self._ledger.outstanding()
+            if entry.returned is None
+            and entry.method.mandatory
+            and entry.message_id == message.message_id
+            and entry.method.exchange == method.exchange
+            and entry.method.routing_key == (method.routing_key or "")
+        ]
+        if len(candidates) > 1:
+            # The same id more than once: whatever else is the same cannot be told apart by anybody.
+            properties = encode_properties(message)
+            exact = [one for one in candidates if one.properties == properties and one.body == message.body]
+            candidates = exact or candidates
+        if candidates:
+            candidates[0].returned = method
 
     def on_lost(self) -> None:
-        self._take_back()
+        if self._resend:
+            self._take_back()
+        else:
+            self._lose(self._host.journal.last_error)
 
     def on_failed(self, error: HoldfastError) -> None:
         # An error before the channel was ever open is not a publish's: the channel itself cannot be had.
         if not isinstance(error, ReplyError) or not self._channel.has_been_open or self._closed is not None:
             self._close(self._channel.closed_error())
             return
-        is_alone = len(self._ledger) == 1
-        self._probes = self._take_back()
-        if is_alone and self._probes and self._is_guilty(self._backlog[0], error):
-            guilty = self._backlog.popleft()
-            guilty.settle(error)
-            self._leave(guilty)
-        if is_alone:
-            self._probes = 0
-        self._channel = self._new_channel(self)
+        suspects = self._ledger.outstanding()
+        self._probes = 0
+        if len(suspects) == 1 and self._is_guilty(suspects[0], error):
+            self._ledger = Ledger()
+            suspects[0].settle(error)
+            self._leave(suspects[0])
+        elif not self._resend:
+            self._lose(error)
+        else:
+            wanted = self._take_back()
+            self._probes = wanted if len(suspects) > 1 else 0
+        self._channel = LogicalChannel(self._host, self)
         try:
             self._channel.register()
         except HoldfastError as refused:
             self._close(refused)
+
+    def _retry_later(self, entry: Entry) -> None:
+        if not self._nacked:
+            self._host.later(self._nack_pause, self._resend_nacked)
+            self._nack_pause = min(2 * self._nack_pause, _LONGEST_NACK_PAUSE)
+        self._nacked.append(entry)
 
     @staticmethod
     def _is_guilty(entry: Entry, error: ReplyError) -> bool:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 
 import anyio
 
-from holdfast.channel import Channel, ChannelHost
+from holdfast.entities import Entity
 from holdfast.errors import ChannelClosed, ConnectionLost, HoldfastError, ReplyError, RequestTimeout, ResourceLocked
 from holdfast.link import Link
+from holdfast.logical import ChannelHost, LogicalChannel
 from holdfast.protocol.lifecycle import State
 from holdfast.protocol.wire import Method
-from holdfast.topology import Entity, Topology
+from holdfast.topology import Recorded, Topology
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between attempts at what is locked by our own earlier link, until the broker has cleaned up."""
@@ -29,6 +30,7 @@ class Recovery:
     Args:
         host: the connection, for the channel that declares.
         topology: what to declare.
+        wanted: which of it to declare.
         channels: what to reopen, in this order; may grow meanwhile.
         entity_failed: told of what the broker refused to declare.
     """
@@ -37,11 +39,13 @@ class Recovery:
         self,
         host: ChannelHost,
         topology: Topology,
-        channels: Mapping[Channel, None],
-        entity_failed: Callable[[Entity, ReplyError], None],
+        wanted: Callable[[Entity], bool],
+        channels: Mapping[LogicalChannel, None],
+        entity_failed: Callable[[Recorded, ReplyError], None],
     ) -> None:
         self._host = host
         self._topology = topology
+        self._wanted = wanted
         self._channels = channels
         self._entity_failed = entity_failed
 
@@ -54,14 +58,14 @@ class Recovery:
             link.abort(error)
 
     async def _declare(self, link: Link) -> None:
-        channel: Channel | None = None
+        channel: LogicalChannel | None = None
         locked_until = anyio.current_time() + self._host.lock_grace
         pause = _FIRST_PAUSE
         for part in (self._topology.exchanges, self._topology.queues, self._topology.bindings):
-            entities = deque(part())
+            entities = deque(one for one in part() if self._wanted(one.entity))
             while entities and link.is_open:
                 if channel is None or channel.attachment is None:
-                    channel = Channel(self._host)
+                    channel = LogicalChannel(self._host, None)
                     channel.attach(link)
                 try:
                     await self._replay(channel, entities)
@@ -78,7 +82,7 @@ class Recovery:
             # Waited for, because its number may be the only one there is (channel_max).
             await channel.close()
 
-    async def _replay(self, channel: Channel, entities: deque[Entity]) -> None:
+    async def _replay(self, channel: LogicalChannel, entities: deque[Recorded]) -> None:
         def done(_request: Method, reply: Method) -> None:
             self._topology.declared_again(entities.popleft(), reply)
 
@@ -102,5 +106,5 @@ class Recovery:
             for channel in waiting:
                 await channel.wait_settled()
 
-    def _unopened(self) -> list[Channel]:
+    def _unopened(self) -> list[LogicalChannel]:
         return [one for one in self._channels if one.state in (State.CONNECTING, State.RECONNECTING)]

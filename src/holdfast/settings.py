@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from holdfast.entities import TopologyRecovery
 from holdfast.errors import SettingsError
 from holdfast.message import FieldTable
 
@@ -154,6 +155,7 @@ class Settings:
         request_timeout: seconds that a request (declare, bind, qos, ...) may take, reconnects included; None for ever.
         close_timeout: seconds for the close handshake; after them the transport is dropped.
         reconnect: when to dial again.
+        topology_recovery: what happens to declared entities after a reconnect.
         shuffle: whether each connection tries the addresses in an order of its own.
         name: shown by the broker's management UI and in its log.
     """
@@ -169,6 +171,7 @@ class Settings:
     request_timeout: float | None = 60.0
     close_timeout: float = 5.0
     reconnect: ReconnectPolicy = ReconnectPolicy()
+    topology_recovery: TopologyRecovery = field(default_factory=TopologyRecovery)
     shuffle: bool = False
     name: str | None = None
     client_properties: FieldTable = field(default_factory=dict[str, str])

@@ -3,89 +3,109 @@
 Recorded are the requests themselves, once they succeeded; replaying is sending them again, exchanges first, then
 queues, then bindings. A queue that the broker named gets a new name each time; everything that spoke of it by an
 earlier name follows.
+
+Forgotten is what was deleted or unbound, and what the broker deletes by itself: an auto-delete queue with its last
+consumer, an auto-delete exchange with its last binding (AMQP 0-9-1, queue.declare and exchange.declare: auto-delete).
+Only what this connection did is known here; an entity that others keep alive is theirs to declare.
 """
 
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from pamqp import commands
 
-from holdfast.channel import Channel
+from holdfast.entities import Declaration, Entity, RecoveryMode, entity_of
+from holdfast.logical import LogicalChannel
 from holdfast.protocol.wire import Method
 
-QueueBinding: TypeAlias = commands.Queue.Bind | commands.Queue.Unbind
-ExchangeBinding: TypeAlias = commands.Exchange.Bind | commands.Exchange.Unbind
-Declaration: TypeAlias = (
-    commands.Exchange.Declare | commands.Queue.Declare | commands.Exchange.Bind | commands.Queue.Bind
-)
+Binding: TypeAlias = commands.Queue.Bind | commands.Exchange.Bind | commands.Queue.Unbind | commands.Exchange.Unbind
+_Key: TypeAlias = tuple[str, str, str, str, str]
+"""Of a binding: the kind of its destination, destination, source, routing key, arguments."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entity:
+class Recorded:
     """Something to declare again.
 
     Attributes:
         request: the request that declares it.
+        entity: what it declares.
         owner: the channel that declared it; gone when nobody holds it any more.
     """
 
     request: Declaration
-    owner: weakref.ReferenceType[Channel]
-
-    def __str__(self) -> str:
-        request = self.request
-        if isinstance(request, commands.Exchange.Declare):
-            return f"exchange {request.exchange!r}"
-        if isinstance(request, commands.Queue.Declare):
-            return f"queue {request.queue!r}"
-        if isinstance(request, commands.Exchange.Bind):
-            return (
-                f"binding of exchange {request.destination!r} to exchange {request.source!r} "
-                f"with routing key {request.routing_key!r}"
-            )
-        return (
-            f"binding of queue {request.queue!r} to exchange {request.exchange!r} "
-            f"with routing key {request.routing_key!r}"
-        )
+    entity: Entity
+    owner: weakref.ReferenceType[LogicalChannel]
 
 
 class Topology:
-    """What was declared on a connection and not deleted since."""
+    """What was declared on a connection and not deleted since.
 
-    def __init__(self) -> None:
-        self._exchanges: dict[str, Entity] = {}
+    Args:
+        mode: which of it is declared again.
+    """
+
+    def __init__(self, mode: RecoveryMode) -> None:
+        self._mode = mode
+        self._exchanges: dict[str, Recorded] = {}
         # By the name under which the user first saw it; a server-named one keeps that key under all its names.
-        self._queues: dict[str, Entity] = {}
-        self._bindings: dict[tuple[str, ...], Entity] = {}
+        self._queues: dict[str, Recorded] = {}
+        self._bindings: dict[_Key, Recorded] = {}
+        self._consumers: Counter[str] = Counter()
         self._present: dict[str, str] = {}
         self._first: dict[str, str] = {}
 
-    def record(self, channel: Channel, request: Method, reply: Method) -> None:
+    # --- recording --------------------------------------------------------------------------------------------------
+
+    def record(self, channel: LogicalChannel, request: Method, reply: Method) -> None:
         """A request succeeded: keep what it declares, forget what it deletes."""
         owner = weakref.ref(channel)
         if isinstance(request, commands.Exchange.Declare):
             if not request.passive:
-                self._exchanges[request.exchange] = Entity(request, owner)
+                self._exchanges[request.exchange] = Recorded(request, entity_of(request), owner)
         elif isinstance(request, commands.Exchange.Delete):
-            self._exchanges.pop(request.exchange, None)
-            self._forget_bindings_of("exchange", request.exchange)
+            self._forget_exchange(request.exchange)
         elif isinstance(request, commands.Queue.Declare) and isinstance(reply, commands.Queue.DeclareOk):
             if not request.passive:
-                self._queues[self.first_name(reply.queue or "")] = Entity(request, owner)
+                name = self.first_name(reply.queue or "")
+                self._queues[name] = Recorded(request, replace(entity_of(request), name=name), owner)
         elif isinstance(request, commands.Queue.Delete):
-            name = self.first_name(request.queue)
-            self._queues.pop(name, None)
-            self._present.pop(name, None)
-            self._forget_bindings_of("queue", name)
+            self._forget_queue(self.first_name(request.queue))
         elif isinstance(request, commands.Queue.Bind | commands.Exchange.Bind):
             if isinstance(request, commands.Queue.Bind):
                 request.queue = self.first_name(request.queue)
-            self._bindings[self._key(request)] = Entity(request, owner)
+            self._bindings[self._key(request)] = Recorded(request, entity_of(request), owner)
         elif isinstance(request, commands.Queue.Unbind | commands.Exchange.Unbind):
-            self._bindings.pop(self._key(request), None)
+            self._forget_binding(self._key(request))
+
+    def consumer_started(self, queue: str) -> None:
+        """A consumer of this connection consumes from the queue."""
+        self._consumers[self.first_name(queue)] += 1
+
+    def consumer_ended(self, queue: str) -> None:
+        """It does not any more."""
+        name = self.first_name(queue)
+        self._consumers[name] -= 1
+        recorded = self._queues.get(name)
+        if self._consumers[name] <= 0:
+            del self._consumers[name]
+            if recorded is not None and recorded.entity.auto_delete:
+                self._forget_queue(name)
+
+    def forget(self, recorded: Recorded) -> None:
+        """Do not declare it again."""
+        for name in [name for name, one in self._exchanges.items() if one is recorded]:
+            del self._exchanges[name]
+        for name in [name for name, one in self._queues.items() if one is recorded]:
+            del self._queues[name]
+        for key in [key for key, one in self._bindings.items() if one is recorded]:
+            del self._bindings[key]
+
+    # --- names ------------------------------------------------------------------------------------------------------
 
     def first_name(self, queue: str) -> str:
         """The name under which the user first saw a queue; it stays when the broker gives the queue another."""
@@ -95,28 +115,23 @@ class Topology:
         """The present name of a queue that has this name now or had it first."""
         return self._present.get(self.first_name(queue), queue)
 
-    def exchanges(self) -> list[Entity]:
-        """The exchanges, in the order of their declaration."""
-        return list(self._exchanges.values())
+    # --- replay -----------------------------------------------------------------------------------------------------
 
-    def queues(self) -> list[Entity]:
-        """The queues, in the order of their declaration."""
-        return list(self._queues.values())
+    def exchanges(self) -> list[Recorded]:
+        """The exchanges to declare again, in the order of their declaration."""
+        return [one for one in self._exchanges.values() if self._comes_back(transient=one.entity.is_transient)]
 
-    def bindings(self) -> list[Entity]:
-        """The bindings, in the order of their declaration."""
-        return list(self._bindings.values())
+    def queues(self) -> list[Recorded]:
+        """The queues to declare again, in the order of their declaration."""
+        return [one for one in self._queues.values() if self._comes_back(transient=one.entity.is_transient)]
 
-    def forget(self, entity: Entity) -> None:
-        """Do not declare it again."""
-        for known in (self._exchanges, self._queues):
-            for name in [name for name, one in known.items() if one is entity]:
-                del known[name]
-        self._bindings = {key: one for key, one in self._bindings.items() if one is not entity}
+    def bindings(self) -> list[Recorded]:
+        """The bindings to declare again, in the order of their declaration."""
+        return [one for key, one in self._bindings.items() if self._comes_back(transient=self._has_transient(key))]
 
-    def request_for(self, entity: Entity) -> Method:
+    def request_for(self, recorded: Recorded) -> Method:
         """The request that declares an entity now: a binding speaks of its queue by the present name."""
-        request = entity.request
+        request = recorded.request
         if isinstance(request, commands.Queue.Bind):
             return commands.Queue.Bind(
                 queue=self.present_name(request.queue),
@@ -126,24 +141,48 @@ class Topology:
             )
         return request
 
-    def declared_again(self, entity: Entity, reply: Method) -> None:
+    def declared_again(self, recorded: Recorded, reply: Method) -> None:
         """Take note of the name that the broker gave a queue this time."""
         if isinstance(reply, commands.Queue.DeclareOk):
             name = reply.queue or ""
-            first = next((first for first, known in self._queues.items() if known is entity), name)
+            first = next((first for first, known in self._queues.items() if known is recorded), name)
             if first != name:
                 self._first.pop(self._present.get(first, ""), None)
                 self._present[first] = name
                 self._first[name] = first
 
-    def _key(self, request: QueueBinding | ExchangeBinding) -> tuple[str, ...]:
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _comes_back(self, *, transient: bool) -> bool:
+        return self._mode is RecoveryMode.EVERYTHING or (self._mode is RecoveryMode.TRANSIENT and transient)
+
+    def _has_transient(self, key: _Key) -> bool:
+        kind, destination, source, _, _ = key
+        ends = [self._exchanges.get(source), (self._queues if kind == "queue" else self._exchanges).get(destination)]
+        return any(end is not None and end.entity.is_transient for end in ends)
+
+    def _key(self, request: Binding) -> _Key:
         arguments = repr(sorted((request.arguments or {}).items()))
         if isinstance(request, commands.Queue.Bind | commands.Queue.Unbind):
             return ("queue", self.first_name(request.queue), request.exchange, request.routing_key, arguments)
         return ("exchange", request.destination, request.source, request.routing_key, arguments)
 
-    def _forget_bindings_of(self, kind: str, name: str) -> None:
-        def concerns(key: tuple[str, ...]) -> bool:
-            return key[:2] == (kind, name) or (kind == "exchange" and key[2] == name)
+    def _forget_queue(self, name: str) -> None:
+        self._queues.pop(name, None)
+        self._first.pop(self._present.pop(name, name), None)
+        for key in [key for key in self._bindings if key[:2] == ("queue", name)]:
+            self._forget_binding(key)
 
-        self._bindings = {key: entity for key, entity in self._bindings.items() if not concerns(key)}
+    def _forget_exchange(self, name: str) -> None:
+        self._exchanges.pop(name, None)
+        for key in [key for key in self._bindings if key[:2] == ("exchange", name) or key[2] == name]:
+            self._forget_binding(key)
+
+    def _forget_binding(self, key: _Key) -> None:
+        # The broker deletes an auto-delete exchange with the last binding from it, and so on from there.
+        if self._bindings.pop(key, None) is None:
+            return
+        source = key[2]
+        recorded = self._exchanges.get(source)
+        if recorded is not None and recorded.entity.auto_delete and not any(one[2] == source for one in self._bindings):
+            self._forget_exchange(source)

@@ -1,6 +1,6 @@
 """Every way to leave a connection, against RabbitMQ: afterwards nothing is left, here or at the broker (invariant 7).
 
-"Nothing" is: no task, timer, socket or thread here, no connection at the broker, and no word in its log of a client that
+"Nothing" is: no task, timer, socket or thread here, no connection at the broker, no word in its log of a client that
 went without a goodbye.
 """
 

@@ -372,11 +372,11 @@ async def test_publisher_is_entered_once() -> None:
         await publisher.publish(Message(b"x"), routing_key="q")
 
 
-@pytest.mark.parametrize("bounds", [{"window": 0}, {"window_bytes": 0}])
-async def test_window_without_room_is_refused(bounds: dict[str, int]) -> None:
+@pytest.mark.parametrize(("window", "window_bytes"), [(0, 1), (1, 0)])
+async def test_window_without_room_is_refused(window: int, window_bytes: int) -> None:
     async with connected() as (_, connection):
         with pytest.raises(InvalidArgument, match="at least 1"):
-            connection.publisher(**bounds)
+            connection.publisher(window=window, window_bytes=window_bytes)
 
 
 # --- the window -----------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def test_every_frame_of_a_stream_is_given(parts: list[bytes]) -> None:
 def test_content_comes_back_as_it_was(
     data: bytes, frame_max: int, table: dict[str, Any], texts: dict[str, Any]
 ) -> None:
-    message = Message(data, headers=table, **texts)
+    message = Message(data, headers=table, persistent=True, **texts)
     parts = encode_content(1, commands.Basic.Publish(routing_key="q"), message, frame_max)
     assert all(len(part) <= frame_max for part in parts)
     _, head, *pieces = decode(b"".join(parts), max_frame_size=frame_max)

@@ -179,7 +179,7 @@ def test_cycles_of_exchanges_reach_what_a_walk_reaches(
 
 
 def test_publish_to_no_exchange_is_not_found() -> None:
-    with pytest.raises(NotFound, match=r"NOT_FOUND - no exchange 'gone' in vhost '/'$"):
+    with pytest.raises(NotFound, match=r"^no exchange 'gone' in vhost '/'$"):
         Model().route("gone", "key")
 
 
@@ -246,7 +246,7 @@ def test_used_queue_is_not_deleted_if_unused() -> None:
     model = Model()
     waiting = queue(model)
     waiting.consumers.append(Taker())
-    with pytest.raises(PreconditionFailed, match=r"PRECONDITION_FAILED - queue 'q' in vhost '/' in use$"):
+    with pytest.raises(PreconditionFailed, match=r"^queue 'q' in vhost '/' in use$"):
         model.delete_queue(waiting, if_unused=True)
     assert "q" in model.queues
 

@@ -36,7 +36,7 @@ def test_every_reply_code_has_its_own_class(code: int) -> None:
     assert error.code == code
     assert type(error) is not ReplyError
     assert error.hard == (code in HARD)
-    assert str(error) == f"{code} TEXT (queue.declare)"
+    assert str(error) == "TEXT (queue.declare)"
 
 
 def test_no_class_stands_for_a_code_that_amqp_does_not_have() -> None:

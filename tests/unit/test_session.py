@@ -613,7 +613,7 @@ def test_every_transition_is_told_once_with_its_facts() -> None:
     ("end", "event", "reason"),
     [
         (after_our_close, LinkEvent.CLOSED, None),
-        (after_their_close, LinkEvent.CLOSED, "320 CONNECTION_FORCED - shutdown"),
+        (after_their_close, LinkEvent.CLOSED, "320 shutdown"),
         (after_a_fault, LinkEvent.DIED, "501 unknown frame type 9"),
         (after_the_transport, LinkEvent.DIED, "reset"),
     ],

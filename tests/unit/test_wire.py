@@ -408,12 +408,12 @@ def test_every_property_comes_back() -> None:
 
 
 def test_absent_properties_stay_absent() -> None:
-    assert sent_and_read(Message(b"x")) == Message(b"x")
+    assert sent_and_read(Message(b"x")) == Message(b"x", persistent=True)
 
 
 def test_properties_that_are_empty_stay_empty() -> None:
     # pamqp drops empty strings; AMQP tells an empty one from an absent one.
-    message = Message(b"", message_id="", correlation_id="", headers={}, priority=0)
+    message = Message(b"", message_id="", correlation_id="", headers={}, priority=0, persistent=True)
     assert sent_and_read(message) == message
 
 

@@ -16,6 +16,8 @@ from pamqp import commands
 from holdfast.errors import (
     ChannelError,
     ChannelLimitReached,
+    CloseFacts,
+    CloseFrame,
     CommandInvalid,
     ContentTooLarge,
     FrameError,
@@ -25,6 +27,7 @@ from holdfast.errors import (
     UnexpectedFrame,
     reply_error,
 )
+from holdfast.protocol.acks import Acks
 from holdfast.protocol.events import ChannelClosed, ChannelReleased, ContentReceived, Event, MethodReceived
 from holdfast.protocol.wire import Header, Method, Payload, message_from, method_name
 
@@ -37,9 +40,10 @@ _UNASKED = (commands.Basic.Ack, commands.Basic.Nack, commands.Basic.Cancel, comm
 class _Channel:
     """One number in use."""
 
-    __slots__ = ("closing", "expected", "header", "method", "pieces", "received")
+    __slots__ = ("acks", "closing", "expected", "header", "method", "pieces", "received")
 
     def __init__(self) -> None:
+        self.acks = Acks()
         self.closing = False
         self.expected: deque[list[str]] = deque()
         """For each request, oldest first, the names of the methods that answer it."""
@@ -68,6 +72,8 @@ class Channels:
         self._channels: dict[int, _Channel] = {}
         self._free: list[int] = []
         self._highest = 0
+        self._acking: set[int] = set()
+        """The numbers whose acks have not all left yet."""
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -91,15 +97,55 @@ class Channels:
 
     def close(self, number: int, text: str) -> None:
         """Send channel.close; the number is free again after close-ok."""
-        self.require_open(number)
-        self._send(number, commands.Channel.Close(_REPLY_SUCCESS, text, 0, 0))
+        self.send(number, commands.Channel.Close(_REPLY_SUCCESS, text, 0, 0))
         self._channels[number].closing = True
 
     def request(self, number: int, method: Method) -> None:
         """Send a method that the broker answers."""
-        self.require_open(number)
-        self._send(number, method)
+        self.send(number, method)
         self._channels[number].expected.append(method.valid_responses)
+
+    def send(self, number: int, method: Method) -> None:
+        """Send a method, behind the acks that were given before it."""
+        self.require_open(number)
+        if number in self._acking:
+            self._flush_acks_of(number)
+        self._send(number, method)
+
+    def ack(self, number: int, tag: int, *, multiple: bool) -> None:
+        """Acknowledge; leaves with :meth:`flush_acks`, together with others where one frame can stand for them."""
+        self.require_open(number)
+        acks = self._channels[number].acks
+        if multiple:
+            self.send(number, commands.Basic.Ack(tag, multiple=True))
+            acks.settle_up_to(tag)
+        else:
+            acks.ack(tag)
+            self._acking.add(number)
+
+    def nack(self, number: int, method: commands.Basic.Nack | commands.Basic.Reject) -> None:
+        """Send basic.nack or basic.reject."""
+        self.send(number, method)
+        acks, tag = self._channels[number].acks, method.delivery_tag or 0
+        if isinstance(method, commands.Basic.Nack) and method.multiple:
+            acks.settle_up_to(tag)
+        else:
+            acks.settle(tag)
+
+    @property
+    def has_acks(self) -> bool:
+        """Whether acks wait to leave."""
+        return bool(self._acking)
+
+    def flush_acks(self) -> None:
+        """Send the acks that were given so far."""
+        for number in list(self._acking):
+            self._flush_acks_of(number)
+
+    def _flush_acks_of(self, number: int) -> None:
+        self._acking.discard(number)
+        for tag, multiple in self._channels[number].acks.take():
+            self._send(number, commands.Basic.Ack(tag, multiple))
 
     def require_open(self, number: int) -> None:
         """Raise :class:`InvalidUse` unless frames may go out on the number; else the broker closes the connection."""
@@ -127,11 +173,12 @@ class Channels:
 
     def _method(self, number: int, channel: _Channel, method: Method) -> None:
         if isinstance(method, commands.Channel.Close):
+            self._acking.discard(number)  # nothing but close-ok may follow
             self._send(number, commands.Channel.CloseOk())
             # If it crossed ours, the broker answers ours as well, so the number stays taken until then.
             if not channel.closing:
                 self._release(number)
-                self._emit(ChannelClosed(number, error_of(method)))
+                self._emit(ChannelClosed(number, error_of(frame_of(method))))
         elif isinstance(method, commands.Channel.CloseOk):
             if not channel.closing:
                 raise unexpected(CommandInvalid, f"channel.close-ok on channel {number}, which nobody closed")
@@ -168,9 +215,14 @@ class Channels:
             raise unexpected(UnexpectedFrame, f"a content header on channel {number} that belongs to no method")
         if header.body_size > self._max_message_size:
             text = f"a message of {header.body_size} bytes, but max_message_size is {self._max_message_size}"
-            self._send(number, commands.Channel.Close(ContentTooLarge.code, text, 0, 0))
+            self.send(number, commands.Channel.Close(ContentTooLarge.code, text, 0, 0))
             channel.closing = True
-            error = ContentTooLarge(text, method=method_name(channel.method), found_by=Side.CLIENT)
+            error = ContentTooLarge(
+                text,
+                method=method_name(channel.method),
+                found_by=Side.CLIENT,
+                close=CloseFacts(None, CloseFrame(ContentTooLarge.code, text, None), Side.CLIENT),
+            )
             self._emit(ChannelClosed(number, error))
             return
         channel.header = header
@@ -200,6 +252,7 @@ class Channels:
         self._emit(ContentReceived(number, method, message_from(header.properties, body)))
 
     def _release(self, number: int) -> None:
+        self._acking.discard(number)
         del self._channels[number]
         heapq.heappush(self._free, number)
 
@@ -209,10 +262,15 @@ def unexpected(error: type[ReplyError], text: str) -> ReplyError:
     return error(text, found_by=Side.CLIENT)
 
 
-def error_of(close: commands.Connection.Close | commands.Channel.Close) -> ReplyError:
-    """The error that a close of the broker's carries."""
+def frame_of(close: commands.Connection.Close | commands.Channel.Close) -> CloseFrame:
+    """What a close of the broker's says."""
     culprit = None
     if close.class_id:
         known = commands.INDEX_MAPPING.get(close.class_id << 16 | (close.method_id or 0))
         culprit = method_name(known) if known else f"method {close.class_id}.{close.method_id}"
-    return reply_error(close.reply_code or 0, close.reply_text, method=culprit)
+    return CloseFrame(close.reply_code or 0, close.reply_text, culprit)
+
+
+def error_of(close: CloseFrame) -> ReplyError:
+    """The error that a close of the broker's, which came first, carries."""
+    return reply_error(close.code, close.text, method=close.method, close=CloseFacts(close, None, Side.BROKER))

@@ -18,6 +18,8 @@ from pamqp import commands
 
 from holdfast.errors import (
     ChannelError,
+    CloseFacts,
+    CloseFrame,
     CommandInvalid,
     HeartbeatTimeout,
     HoldfastError,
@@ -27,9 +29,10 @@ from holdfast.errors import (
     LoginRefused,
     ReplyError,
     Side,
+    reason_of,
 )
 from holdfast.message import FieldTable
-from holdfast.protocol.channels import Channels, error_of, unexpected
+from holdfast.protocol.channels import Channels, error_of, frame_of, unexpected
 from holdfast.protocol.events import Blocked, Ended, Event, Opened, Stalled, Tuning, Unblocked
 from holdfast.protocol.heartbeat import Heartbeat
 from holdfast.protocol.lifecycle import LinkEvent, LinkState, Transition, link_lifecycle
@@ -117,6 +120,8 @@ class Session:
     ) -> None:
         self.tuning = proposal
         self.blocked: str | None = None
+        self.close_facts: CloseFacts | None = None
+        """What was said at the close, so far."""
         self.bytes_received = 0
         self.bytes_sent = 0
         self.frames_sent = 0
@@ -153,8 +158,13 @@ class Session:
 
     @property
     def output_size(self) -> int:
-        """Bytes that wait to be sent."""
+        """Bytes that wait to be sent, acks not counted."""
         return self._output_size
+
+    @property
+    def has_output(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._output) or (self._channels.has_acks and self.state is LinkState.OPEN)
 
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes from the broker. Never raises: what is wrong with them ends the session."""
@@ -187,6 +197,8 @@ class Session:
 
     def output(self, now: float) -> bytes:
         """The bytes to send, which count as sent from now on."""
+        if self._channels.has_acks and self.state is LinkState.OPEN:
+            self._channels.flush_acks()
         if not self._output:
             return b""
         data = self._output[0] if len(self._output) == 1 else b"".join(self._output)
@@ -222,8 +234,10 @@ class Session:
 
     def close(self, now: float, text: str = "bye") -> None:
         """Begin the close handshake. Only in state OPEN: RabbitMQ does not take a close before open-ok."""
+        self._channels.flush_acks()
         self._fire(LinkEvent.CLOSE, now)
         self._send(0, commands.Connection.Close(_REPLY_SUCCESS, text, 0, 0))
+        self.close_facts = CloseFacts(None, CloseFrame(_REPLY_SUCCESS, text, None), Side.CLIENT)
 
     def open_channel(self) -> int:
         """Send channel.open on the lowest free number.
@@ -255,8 +269,17 @@ class Session:
             InvalidArgument: AMQP cannot carry an argument; nothing was sent.
         """
         self._require_open(method_name(method))
-        self._channels.require_open(number)
-        self._send(number, method)
+        self._channels.send(number, method)
+
+    def ack(self, number: int, tag: int, *, multiple: bool) -> None:
+        """Acknowledge a delivery. Acks that leave together become one frame where they cover all that is older."""
+        self._require_open("acknowledge")
+        self._channels.ack(number, tag, multiple=multiple)
+
+    def nack(self, number: int, method: commands.Basic.Nack | commands.Basic.Reject) -> None:
+        """Give a delivery back: basic.nack or basic.reject."""
+        self._require_open(method_name(method))
+        self._channels.nack(number, method)
 
     def publish(self, number: int, method: commands.Basic.Publish, properties: bytes, body: bytes) -> None:
         """Send basic.publish with its content, whose properties are encoded already: a resend need not do it again.
@@ -343,11 +366,16 @@ class Session:
     def _closed_by_broker(self, method: commands.Connection.Close, now: float) -> None:
         logging_in = self.state in (LinkState.AWAITING_TUNE, LinkState.AWAITING_START)
         ours = self.state is LinkState.CLOSING
-        error = error_of(method)
+        received = frame_of(method)
+        if self.close_facts is None:
+            self.close_facts = CloseFacts(received, None, Side.BROKER)
+        else:
+            self.close_facts = CloseFacts(received, self.close_facts.sent, self.close_facts.first)
+        error = error_of(received)
         if logging_in and error.code == LoginRefused.code:
-            error = LoginRefused(method.reply_text)
+            error = LoginRefused(received.text, close=self.close_facts)
         self._send(0, commands.Connection.CloseOk())
-        self._fire(LinkEvent.CLOSED, now, reason=None if ours else str(error))
+        self._fire(LinkEvent.CLOSED, now, reason=None if ours else reason_of(error))
         # Two closes that cross are a close of ours that the broker agreed to.
         self._emit(Ended(None if ours else error))
 
@@ -356,11 +384,13 @@ class Session:
     def _protocol_error(self, error: ReplyError, now: float) -> None:
         # The stream cannot be read any more, so there is no close-ok to wait for: say why, then leave.
         if self.state is LinkState.OPEN:
-            self._send(0, commands.Connection.Close(error.code, error.text[:200], 0, 0))
+            text = error.text[:200]
+            self._send(0, commands.Connection.Close(error.code, text, 0, 0))
+            error.close = self.close_facts = CloseFacts(None, CloseFrame(error.code, text, None), Side.CLIENT)
         self._die(error, now)
 
     def _die(self, error: HoldfastError, now: float) -> None:
-        self._fire(LinkEvent.DIED, now, reason=str(error))
+        self._fire(LinkEvent.DIED, now, reason=reason_of(error))
         self._emit(Ended(error))
 
     def _advance(self, event: LinkEvent, method: Method, now: float, *, only_from: LinkState | None = None) -> None:

@@ -73,6 +73,8 @@ _PROPERTIES: Final = (
 )
 """Flag, our name and AMQP's type of each property, in the order in which they are sent."""
 
+_TELLING_FLAGS: Final = ("passive", "exclusive", "internal", "if_unused", "if_empty", "no_ack", "multiple")
+
 _CLUSTER_ID = 1 << 2  # reserved, and long unused
 _PERSISTENT = 2
 
@@ -323,7 +325,7 @@ def encode_properties(properties: Properties) -> bytes:
     parts: list[bytes] = []
     for flag, name, kind in _PROPERTIES:
         if name == "persistent":
-            value: object = 2 if properties.persistent else 1
+            value: object = 1 if properties.persistent is False else _PERSISTENT
         elif name == "expiration":
             value = _milliseconds(properties.expiration)
         else:
@@ -344,6 +346,12 @@ def method_name(method: Method | type[Method]) -> str:
     group, _, name = method.name.partition(".")
     dashed = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name)
     return f"{group.lower()}.{dashed.lstrip('-')}"
+
+
+def describe(method: Method) -> str:
+    """A request as its sender would put it: the method, and the flags that make it a special case of its kind."""
+    flags = [flag.replace("_", "-") for flag in _TELLING_FLAGS if getattr(method, flag, False)]
+    return " ".join([method_name(method), *flags])
 
 
 def _frame(kind: int, channel: int, payload: bytes) -> bytes:

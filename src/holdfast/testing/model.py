@@ -287,7 +287,7 @@ class Model:
         for queue in list(self.queues.values()):
             if not queue.durable or queue.owner is not None:
                 self.delete_queue(queue)
-            queue.ready = deque(entry for entry in queue.ready if entry.message.persistent)
+            queue.ready = deque(entry for entry in queue.ready if entry.message.persistent is not False)
         for exchange in [exchange for exchange in self.exchanges.values() if not exchange.durable]:
             self.delete_exchange(exchange.name, if_unused=False)
 

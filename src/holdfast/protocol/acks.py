@@ -1,0 +1,59 @@
+"""Acknowledgements that leave together: which of them one frame with ``multiple`` can stand for.
+
+The broker numbers the deliveries of a channel from 1 (AMQP 0-9-1, basic.deliver: delivery-tag). ``multiple`` settles
+everything up to a tag (basic.ack), so it may stand for several acks only where nothing below it is still open. What is
+settled out of order is remembered until the gap below it closes, hence memory is bounded by what is open.
+"""
+
+from __future__ import annotations
+
+
+class Acks:
+    """The settled tags of one channel on one link, and the acks that have not left yet."""
+
+    __slots__ = ("_floor", "_pending", "_settled")
+
+    def __init__(self) -> None:
+        self._floor = 0
+        """Everything up to this tag is settled."""
+        self._settled: set[int] = set()
+        """What is settled above the floor."""
+        self._pending: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def ack(self, tag: int) -> None:
+        """Acknowledge one delivery; the frame comes with :meth:`take`."""
+        self._pending.append(tag)
+        self.settle(tag)
+
+    def settle(self, tag: int) -> None:
+        """One delivery is settled by a frame of its own."""
+        if tag != self._floor + 1:
+            if tag > self._floor:
+                self._settled.add(tag)
+            return
+        self._floor = tag
+        self._close_gap()
+
+    def settle_up_to(self, tag: int) -> None:
+        """Everything up to a tag is settled by a frame of its own, which leaves after what :meth:`take` gives now."""
+        if tag > self._floor:
+            self._floor = tag
+            self._settled = {one for one in self._settled if one > tag}
+            self._close_gap()
+
+    def take(self) -> list[tuple[int, bool]]:
+        """The acks to send now, each a tag and whether it is ``multiple``; at most one is."""
+        pending, self._pending = self._pending, []
+        covered = [tag for tag in pending if tag <= self._floor]
+        frames = [(tag, False) for tag in pending if tag > self._floor]
+        if covered:
+            frames.append((max(covered), len(covered) > 1))
+        return frames
+
+    def _close_gap(self) -> None:
+        while self._settled and self._floor + 1 in self._settled:
+            self._floor += 1
+            self._settled.remove(self._floor)

@@ -1,0 +1,273 @@
+"""Request and reply: RabbitMQ, "Direct Reply-to".
+
+The client consumes from the pseudo-queue ``amq.rabbitmq.reply-to`` and publishes requests on the same channel; replies
+find it without any queue being declared. The address of a reply belongs to a channel of one link, so a reply to a
+request that was sent before a loss cannot arrive any more: the call then fails, or is sent again if it may be.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+from pamqp import commands
+
+from holdfast.attachment import Attachment
+from holdfast.consumer import Consumer
+from holdfast.errors import (
+    ChannelClosed,
+    ConnectionLost,
+    HoldfastError,
+    InvalidArgument,
+    InvalidUse,
+    ReplyError,
+    ReplyTimeout,
+    Unroutable,
+    copy_of,
+)
+from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
+from holdfast.message import Delivery, Message
+from holdfast.protocol.wire import Method, build, encode_properties
+from holdfast.publication import UNSET, Unset, until
+from holdfast.publisher import Publisher
+
+REPLY_TO: Final = "amq.rabbitmq.reply-to"
+DEFAULT_TIMEOUT: Final = 60.0
+_MOST_ATTEMPTS = 3
+
+
+class _Call:
+    """A request that waits for its reply."""
+
+    __slots__ = ("attempts", "body", "done", "is_sent", "method", "outcome", "properties")
+
+    def __init__(self, method: commands.Basic.Publish, message: Message) -> None:
+        self.method = method
+        self.properties = encode_properties(message)
+        self.body = message.body
+        self.attempts = 0
+        self.is_sent = False
+        self.outcome: Delivery | HoldfastError | None = None
+        self.done = anyio.Event()
+
+    def settle(self, outcome: Delivery | HoldfastError) -> None:
+        self.outcome = outcome
+        self.done.set()
+
+
+class RpcClient(ChannelOwner):
+    """Calls that are answered: ``async with connection.rpc_client() as rpc: reply = await rpc.call(...)``.
+
+    Made by :meth:`Connection.rpc_client`, which tells of the arguments.
+    """
+
+    def __init__(self, host: ChannelHost, *, timeout: float | None = DEFAULT_TIMEOUT, resend: bool = False) -> None:
+        self._host = host
+        self._timeout = timeout
+        self._resend = resend
+        self._calls: dict[str, _Call] = {}
+        self._channel = LogicalChannel(host, self)
+        self._closed: HoldfastError | None = None
+        self._has_been_entered = False
+
+    async def __aenter__(self) -> Self:
+        if self._has_been_entered:
+            raise InvalidUse("an RPC client is entered once; make a new one with connection.rpc_client()")
+        self._has_been_entered = True
+        try:
+            await self._channel.open()
+        except BaseException:
+            self._channel.begin_close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close(ChannelClosed("the RPC client is closed"))
+        await self._channel.close()
+
+    async def call(
+        self,
+        message: Message,
+        *,
+        exchange: str = "",
+        routing_key: str = "",
+        timeout: float | Unset | None = UNSET,
+    ) -> Delivery:
+        """Send a request and wait for its reply.
+
+        Args:
+            message: the request; without a ``correlation_id`` it gets a random one. Its ``reply_to`` is set here.
+            exchange: where to publish it; empty for the default exchange, which routes to the queue named by the key.
+            routing_key: the routing key, often the name of the server's queue.
+            timeout: seconds to wait for the reply, reconnects included, instead of the client's own; None for ever.
+
+        Returns:
+            The reply; it needs no acknowledgement.
+
+        Raises:
+            Unroutable: no queue took the request.
+            ReplyTimeout: no reply in time.
+            ConnectionLost: a loss caught the call, and it may not be sent again: the server may have done it or not.
+            ConnectionClosed: the connection is closed.
+            ReplyError: what the broker closed the channel for, such as :class:`NotFound` for a missing exchange.
+            InvalidArgument: AMQP cannot carry the message, or a call with that ``correlation_id`` is under way.
+        """
+        if not self._has_been_entered:
+            raise InvalidUse("an RPC client works inside its block: async with connection.rpc_client() as rpc")
+        correlation_id = message.correlation_id or uuid.uuid4().hex
+        if correlation_id in self._calls:
+            raise InvalidArgument(f"correlation_id: a call with {correlation_id!r} is under way")
+        if len(message.body) > self._host.max_message_size:
+            limit = self._host.max_message_size
+            raise InvalidArgument(f"a body of {len(message.body)} bytes, but max_message_size is {limit}")
+        method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=True)
+        call = _Call(method, replace(message, correlation_id=correlation_id, reply_to=REPLY_TO))
+        seconds = self._timeout if isinstance(timeout, Unset) else timeout
+        if self._closed is not None:
+            raise copy_of(self._closed)
+        self._calls[correlation_id] = call
+        try:
+            with until(None if seconds is None else anyio.current_time() + seconds):
+                attachment = self._channel.attachment
+                if attachment is not None and attachment.link.is_full:
+                    await attachment.link.wait_not_full()
+                self._send_waiting()
+                await call.done.wait()
+        finally:
+            self._calls.pop(correlation_id, None)
+        if isinstance(call.outcome, Delivery):
+            return call.outcome
+        sent = "sent" if call.attempts else "never sent"
+        raise call.outcome or ReplyTimeout(f"no reply within {seconds} s; the request was {sent}")
+
+    # --- sending and settling; nothing below waits ------------------------------------------------------------------
+
+    def _send_waiting(self) -> None:
+        for call in list(self._calls.values()):
+            if call.is_sent or not self._channel.can_publish:
+                continue
+            try:
+                self._channel.publish(call.method, call.properties, call.body)
+            except InvalidArgument as error:
+                call.settle(error)
+                continue
+            call.is_sent = True
+            call.attempts += 1
+
+    def _lose(self, error: Exception) -> None:
+        """Replies to what was sent cannot come any more."""
+        for call in self._calls.values():
+            if not call.is_sent or call.outcome is not None:
+                continue
+            if self._resend and call.attempts < _MOST_ATTEMPTS:
+                call.is_sent = False
+                continue
+            lost = ConnectionLost("the request was sent, but the link on which its reply would come was lost")
+            lost.__cause__ = error
+            call.settle(lost)
+
+    def _close(self, error: HoldfastError) -> None:
+        self._closed = self._closed or error
+        for call in self._calls.values():
+            if call.outcome is None:
+                call.settle(copy_of(error))
+
+    # --- what the channel tells -------------------------------------------------------------------------------------
+
+    def setup(self) -> Sequence[Method]:
+        return [build(commands.Basic.Consume, queue=REPLY_TO, no_ack=True)]
+
+    def on_opened(self) -> None:
+        """Requests go out when the whole connection is ready."""
+
+    def on_ready(self) -> None:
+        self._send_waiting()
+
+    def on_content(self, method: Method, message: Message, attachment: Attachment) -> None:  # noqa: ARG002
+        call = self._calls.get(message.correlation_id or "")
+        if call is None or call.outcome is not None:
+            return  # the caller has gone
+        if isinstance(method, commands.Basic.Deliver):
+            call.settle(
+                Delivery(
+                    message,
+                    exchange=method.exchange,
+                    routing_key=method.routing_key or "",
+                    delivery_tag=method.delivery_tag or 0,
+                    redelivered=bool(method.redelivered),
+                    consumer_tag=method.consumer_tag,
+                    settler=None,
+                )
+            )
+        elif isinstance(method, commands.Basic.Return):
+            call.settle(
+                Unroutable(
+                    message.message_id,
+                    exchange=method.exchange,
+                    routing_key=method.routing_key or "",
+                    code=method.reply_code or 0,
+                    text=method.reply_text,
+                )
+            )
+
+    def on_method(self, method: Method) -> None:
+        """The pseudo-queue cannot be deleted, so the broker cancels nothing here."""
+
+    def on_lost(self) -> None:
+        self._lose(self._host.journal.last_error or ConnectionLost("the link was lost"))
+
+    def on_failed(self, error: HoldfastError) -> None:
+        if not isinstance(error, ReplyError) or not self._channel.has_been_open or self._closed is not None:
+            self._close(self._channel.closed_error())
+            return
+        # The broker does not say which publish it was. The default exchange is always there, so those that went
+        # through it are not to blame.
+        for call in self._calls.values():
+            if call.is_sent and call.outcome is None and (call.method.exchange or call.attempts >= _MOST_ATTEMPTS):
+                call.settle(copy_of(error))
+        self._lose(error)
+        self._channel = LogicalChannel(self._host, self)
+        try:
+            self._channel.register()
+        except HoldfastError as refused:
+            self._close(refused)
+
+
+async def serve_rpc(
+    consumer: Consumer,
+    publisher: Publisher,
+    handler: Callable[[Delivery], Awaitable[Message]],
+    *,
+    concurrency: int = 1,
+) -> None:
+    """Answer the requests that a consumer gets, until its iteration ends.
+
+    A request is acknowledged when its answer is confirmed. Requests without ``reply_to`` are handled all the same. A
+    caller that has gone is no error: the answer is dropped.
+
+    Args:
+        consumer: where requests come from.
+        publisher: where answers go out.
+        handler: makes the answer; its ``correlation_id`` is set here. What it raises ends the serving, see
+            :meth:`Consumer.process`.
+        concurrency: how many requests are handled at a time.
+    """
+
+    async def answer(request: Delivery) -> None:
+        reply = await handler(request)
+        if request.reply_to is not None:
+            # Not mandatory: the broker takes a reply-to address for no queue (RabbitMQ, "Direct Reply-to").
+            await publisher.publish(
+                replace(reply, correlation_id=request.correlation_id),
+                exchange="",
+                routing_key=request.reply_to,
+                mandatory=False,
+            )
+
+    await consumer.process(answer, concurrency=concurrency)
