@@ -54,6 +54,7 @@ from holdfast.observe import Stats, TransitionStream
 from holdfast.pool import ChannelPool
 from holdfast.protocol.events import Tuning
 from holdfast.protocol.lifecycle import ChannelEvent, ConnectionEvent, LinkEvent, LinkState, State, Transition
+from holdfast.protocol.sasl import External, Mechanism
 from holdfast.publication import Publication, Receipt
 from holdfast.publisher import Publisher
 from holdfast.settings import VERSION, Address, Credentials, ReconnectPolicy, Settings
@@ -87,6 +88,7 @@ __all__ = [
     "DeadlineExceeded",
     "Delivery",
     "Dial",
+    "External",
     "FieldTable",
     "FieldValue",
     "FrameError",
@@ -100,6 +102,7 @@ __all__ = [
     "LinkEvent",
     "LinkState",
     "LoginRefused",
+    "Mechanism",
     "Message",
     "Nacked",
     "NoConsumers",

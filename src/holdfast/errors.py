@@ -9,7 +9,7 @@
     ├── InvalidTransition           a life cycle was asked for what its table does not allow
     ├── TransportError              the bytes stopped: refused, reset, end of stream, broken TLS
     │   └── HeartbeatTimeout        the peer said nothing for two heartbeat intervals
-    ├── CredentialsUnavailable      the caller's credentials function raised
+    ├── CredentialsUnavailable      the caller's credentials function or SASL mechanism raised, or gave what is none
     ├── ConnectionLost              a request was caught by a loss and cannot be repeated safely
     ├── ConnectionClosed            the connection is closed for good; ``__cause__`` says why
     ├── ChannelClosed               the channel is closed for good; ``__cause__`` says why
@@ -112,7 +112,10 @@ class HeartbeatTimeout(TransportError):
 
 
 class CredentialsUnavailable(HoldfastError):
-    """The caller's credentials function raised; ``__cause__`` is what it raised."""
+    """The caller's credentials function or SASL mechanism raised, or gave something else than it should.
+
+    ``__cause__`` is what it raised. The text names types and never a value.
+    """
 
     blame = Blame.CALLER
     cure = Cure.RETRY
