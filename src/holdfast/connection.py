@@ -325,13 +325,10 @@ class Connection(ChannelHost, LinkOwner):
         )
 
     async def _update_secret(self, update: commands.Connection.UpdateSecret) -> None:
-        while True:
-            await self.wait_ready()
-            link = self._link
-            # Not open although the connection is: it is closing this very moment, as the next state will tell.
-            if link is not None and link.is_open:
-                break
-            await self._changed.wait()
+        await self.wait_ready()
+        link = self._link
+        if link is None:
+            raise InvalidUse(f"a connection that is {self.state.name} without a link")
         try:
             await link.update_secret(update)
         except ConnectionLost:

@@ -15,9 +15,11 @@ from holdfast.errors import (
     AccessRefused,
     Blame,
     ConnectionForced,
+    CredentialsUnavailable,
     FrameError,
     HeartbeatTimeout,
     HoldfastError,
+    InvalidArgument,
     InvalidTransition,
     InvalidUse,
     LoginRefused,
@@ -27,11 +29,11 @@ from holdfast.errors import (
     Side,
     TransportError,
 )
-from holdfast.protocol.events import Blocked, ContentReceived, Ended, Opened, Stalled, Tuning, Unblocked
+from holdfast.protocol.events import Blocked, ContentReceived, Ended, Opened, SecretUpdated, Stalled, Tuning, Unblocked
 from holdfast.protocol.lifecycle import LinkEvent, LinkState
-from holdfast.protocol.sasl import Plain
+from holdfast.protocol.sasl import External, Mechanism, Plain
 from holdfast.protocol.session import CAPABILITIES
-from holdfast.protocol.wire import HEARTBEAT_FRAME, PROTOCOL_HEADER, Frame, Heartbeat, Method, ProtocolHeader
+from holdfast.protocol.wire import HEARTBEAT_FRAME, PROTOCOL_HEADER, Frame, Heartbeat, Method, ProtocolHeader, build
 from support.amqp import (
     PASSWORD,
     PROPOSAL,
@@ -207,16 +209,107 @@ def test_each_challenge_is_answered_by_the_mechanism() -> None:
     assert dialogue.session.state is LinkState.AWAITING_TUNE
 
 
+class Scrambled(Riddle):
+    """A mechanism whose messages are no text."""
+
+    def start(self) -> bytes:
+        return b"\xff\x00\xfe"
+
+
+def test_what_a_mechanism_says_crosses_the_wire_byte_by_byte() -> None:
+    dialogue = Dialogue(mechanisms=[Scrambled()])
+    dialogue.sent()
+    dialogue.start(mechanisms="RIDDLE")
+    assert b"\x00\x00\x00\x03\xff\x00\xfe" in dialogue.session.output(dialogue.now)
+    dialogue.say(method_frame(0, 10, 20, struct.pack(">I", 3) + b"\x80\x00\xff"))
+    assert dialogue.session.output(dialogue.now) == method_frame(0, 10, 21, struct.pack(">I", 3) + b"\xff\x00\x80")
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ("PLAIN AMQPLAIN", "PLAIN"),
+        ("PLAIN EXTERNAL", "EXTERNAL"),
+        ("EXTERNAL", "EXTERNAL"),
+        ("AMQPLAIN PLAIN RIDDLE", "RIDDLE"),
+    ],
+)
+def test_the_first_mechanism_that_the_broker_offers_is_taken(offered: str, chosen: str) -> None:
+    dialogue = Dialogue(mechanisms=[Riddle(), External(), Plain(USERNAME, PASSWORD)])
+    dialogue.sent()
+    dialogue.start(mechanisms=offered)
+    start_ok = expect(dialogue.sent_methods()[0], commands.Connection.StartOk)
+    assert start_ok.mechanism == chosen
+
+
+def test_external_leaves_the_response_empty() -> None:
+    dialogue = Dialogue(mechanisms=[External()])
+    dialogue.sent()
+    dialogue.start(mechanisms="EXTERNAL")
+    start_ok = expect(dialogue.sent_methods()[0], commands.Connection.StartOk)
+    assert (start_ok.mechanism, start_ok.response) == ("EXTERNAL", "")
+
+
+class Broken:
+    """A mechanism that fails at one point."""
+
+    name = "RIDDLE"
+
+    def __init__(self, at: str, failure: Callable[[], Any]) -> None:
+        self._at = at
+        self._failure = failure
+
+    def start(self) -> bytes:
+        return b"" if self._at != "start" else self._fail()
+
+    def answer(self, challenge: bytes) -> bytes:  # noqa: ARG002
+        return b"" if self._at != "answer" else self._fail()
+
+    def _fail(self) -> bytes:
+        result: bytes = self._failure()
+        return result
+
+
+def leak() -> bytes:
+    raise LookupError(PASSWORD)
+
+
+@pytest.mark.parametrize("at", ["start", "answer"])
+@pytest.mark.parametrize(
+    ("failure", "told", "cause"),
+    [(leak, "raised LookupError", LookupError), (lambda: PASSWORD, "answered with str instead of bytes", type(None))],
+)
+def test_a_mechanism_that_fails_ends_the_session(
+    at: str, failure: Callable[[], Any], told: str, cause: type[object]
+) -> None:
+    dialogue = Dialogue(mechanisms=[Broken(at, failure)])
+    dialogue.start(mechanisms="RIDDLE")
+    assert (dialogue.session.state is LinkState.CLOSED) == (at == "start")
+    dialogue.tell(SECURE)
+    error = expect(dialogue.ended().error, CredentialsUnavailable)
+    assert str(error) == f"the mechanism RIDDLE {told}"
+    assert isinstance(error.__cause__, cause)
+    assert PASSWORD not in repr(dialogue.events)
+
+
 @pytest.mark.parametrize("offered", ["", "AMQPLAIN EXTERNAL", "PLAINER"])
 def test_a_mechanism_that_is_not_offered_ends_the_session(offered: str) -> None:
     dialogue = at(LinkState.AWAITING_START)
     dialogue.start(mechanisms=offered)
     error = expect(dialogue.ended().error, LoginRefused)
-    assert "not PLAIN" in error.text
+    assert error.text == f"the broker offers {offered or 'nothing'}, not PLAIN"
     assert error.method == "connection.start"
     assert error.found_by is Side.CLIENT
     assert dialogue.sent() == []
     assert dialogue.session.state is LinkState.CLOSED
+
+
+def test_all_mechanisms_that_are_not_offered_are_named() -> None:
+    mechanisms: list[Mechanism] = [External(), Plain(USERNAME, PASSWORD)]
+    dialogue = Dialogue(mechanisms=mechanisms)
+    dialogue.start(mechanisms="RABBIT-CR-DEMO ANONYMOUS")
+    error = expect(dialogue.ended().error, LoginRefused)
+    assert error.text == "the broker offers RABBIT-CR-DEMO ANONYMOUS, not EXTERNAL or PLAIN"
 
 
 @pytest.mark.parametrize("state", [LinkState.AWAITING_START, LinkState.AWAITING_TUNE])
@@ -325,6 +418,7 @@ TUNE = commands.Connection.Tune(*PROPOSAL)
 OPEN_OK = commands.Connection.OpenOk()
 BLOCKED = commands.Connection.Blocked("memory")
 UNBLOCKED = commands.Connection.Unblocked()
+SECRET_OK = commands.Connection.UpdateSecretOk()
 CLIENTS: tuple[Method, ...] = (
     commands.Connection.StartOk(),
     commands.Connection.TuneOk(),
@@ -336,10 +430,10 @@ CLIENTS: tuple[Method, ...] = (
 OUT_OF_TURN: list[tuple[LinkState, Method]] = [
     (state, method)
     for state, methods in {
-        LinkState.AWAITING_START: (SECURE, TUNE, OPEN_OK, BLOCKED, UNBLOCKED, CLOSE_OK, *CLIENTS),
-        LinkState.AWAITING_TUNE: (START, OPEN_OK, BLOCKED, UNBLOCKED, CLOSE_OK, *CLIENTS),
-        LinkState.AWAITING_OPEN_OK: (START, SECURE, TUNE, BLOCKED, UNBLOCKED, CLOSE_OK, *CLIENTS),
-        LinkState.OPEN: (START, SECURE, TUNE, OPEN_OK, CLOSE_OK, *CLIENTS),
+        LinkState.AWAITING_START: (SECURE, TUNE, OPEN_OK, BLOCKED, UNBLOCKED, CLOSE_OK, SECRET_OK, *CLIENTS),
+        LinkState.AWAITING_TUNE: (START, OPEN_OK, BLOCKED, UNBLOCKED, CLOSE_OK, SECRET_OK, *CLIENTS),
+        LinkState.AWAITING_OPEN_OK: (START, SECURE, TUNE, BLOCKED, UNBLOCKED, CLOSE_OK, SECRET_OK, *CLIENTS),
+        LinkState.OPEN: (START, SECURE, TUNE, OPEN_OK, CLOSE_OK, SECRET_OK, *CLIENTS),
     }.items()
     for method in methods
 ]
@@ -641,6 +735,72 @@ def test_an_unblocked_connection_is_told() -> None:
     dialogue.tell(BLOCKED)
     assert dialogue.tell(UNBLOCKED) == [Unblocked()]
     assert dialogue.session.blocked is None
+
+
+# --- secrets that are updated -----------------------------------------------------------------------------------------
+
+
+def secret(text: str, reason: str = "") -> commands.Connection.UpdateSecret:
+    return build(commands.Connection.UpdateSecret, text, reason)
+
+
+def test_a_new_secret_is_sent_and_its_answer_is_told() -> None:
+    dialogue = opened()
+    dialogue.session.update_secret(secret("t0ken", "rotation"))
+    (sent,) = dialogue.sent_methods()
+    sent = expect(sent, commands.Connection.UpdateSecret)
+    assert (sent.new_secret, sent.reason) == ("t0ken", "rotation")
+    assert dialogue.tell(SECRET_OK) == [SecretUpdated()]
+    assert dialogue.session.state is LinkState.OPEN
+
+
+def test_each_new_secret_has_one_answer_and_no_more() -> None:
+    dialogue = opened()
+    for text in ("one", "two"):
+        dialogue.session.update_secret(secret(text))
+    assert dialogue.say(any_method(0, SECRET_OK), any_method(0, SECRET_OK)) == [SecretUpdated(), SecretUpdated()]
+    dialogue.tell(SECRET_OK)
+    error = expect(dialogue.ended().error, ReplyError)
+    assert (error.code, error.found_by) == (503, Side.CLIENT)
+
+
+def test_a_secret_that_is_refused_ends_the_session_and_is_not_shown() -> None:
+    dialogue = opened()
+    dialogue.session.update_secret(secret(PASSWORD))
+    dialogue.tell(commands.Connection.Close(530, "NOT_ALLOWED - New secret was refused", 10, 70))
+    error = expect(dialogue.ended().error, NotAllowed)
+    assert error.method == "connection.update-secret"
+    assert PASSWORD not in f"{error!r} {error} {dialogue.events!r} {dialogue.session!r}"
+
+
+def test_a_secret_that_fits_no_frame_is_refused_without_being_shown() -> None:
+    dialogue = opened(tuning=Tuning(10, 8192, 60))
+    with pytest.raises(InvalidArgument, match="do not fit a frame of 8192") as caught:
+        dialogue.session.update_secret(secret(PASSWORD * 1000))
+    assert PASSWORD not in str(caught.value)
+    assert dialogue.sent() == []
+    dialogue.tell(SECRET_OK)
+    assert expect(dialogue.ended().error, ReplyError).code == 503
+
+
+def test_a_secret_is_not_shown_by_the_method_that_carries_it() -> None:
+    assert PASSWORD not in f"{secret(PASSWORD)!r} {secret(PASSWORD)}"
+
+
+@pytest.mark.parametrize("state", [*HANDSHAKE, LinkState.CLOSING])
+def test_only_an_open_session_updates_its_secret(state: LinkState) -> None:
+    dialogue = at(state)
+    with pytest.raises(InvalidUse, match=state.name):
+        dialogue.session.update_secret(secret("t0ken"))
+    assert dialogue.sent() == []
+
+
+def test_an_answer_that_comes_after_our_close_is_discarded() -> None:
+    dialogue = opened()
+    dialogue.session.update_secret(secret("t0ken"))
+    dialogue.session.close(dialogue.now)
+    assert dialogue.tell(SECRET_OK) == []
+    assert dialogue.session.state is LinkState.CLOSING
 
 
 # --- counters -------------------------------------------------------------------------------------------------------
