@@ -65,7 +65,7 @@ class CredentialsKeeper:
     @property
     def is_asking(self) -> bool:
         """Whether there is a function to ask, so that each login has fresh credentials."""
-        return not isinstance(self._source, Credentials | Mechanism)
+        return callable(self._source)
 
     @property
     def renewal(self) -> Callable[[Link], Coroutine[Any, Any, None]] | None:
@@ -88,7 +88,7 @@ class CredentialsKeeper:
 
     async def _ask(self) -> tuple[Login, _Lease | None]:
         source = self._source
-        if isinstance(source, Credentials | Mechanism):
+        if not callable(source):
             return source, None
         try:
             login = cast("object", await source())
