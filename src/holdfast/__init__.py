@@ -61,6 +61,7 @@ from holdfast.observe import Stats, TransitionStream
 from holdfast.pool import ChannelPool
 from holdfast.protocol.events import Tuning
 from holdfast.protocol.lifecycle import ChannelEvent, ConnectionEvent, LinkEvent, LinkState, State, Transition
+from holdfast.protocol.sasl import External, Mechanism
 from holdfast.publication import Publication, Receipt
 from holdfast.publisher import Publisher
 from holdfast.rpc import RpcClient, serve_rpc
@@ -100,6 +101,7 @@ __all__ = [
     "Delivery",
     "Dial",
     "Entity",
+    "External",
     "FieldTable",
     "FieldValue",
     "FrameError",
@@ -114,6 +116,7 @@ __all__ = [
     "LinkEvent",
     "LinkState",
     "LoginRefused",
+    "Mechanism",
     "Message",
     "Nacked",
     "NoConsumers",

@@ -27,22 +27,26 @@ from typing import Self, TypeVar
 
 import anyio
 import anyio.abc
+from pamqp import commands
 
 from holdfast.arguments import StreamOffset
 from holdfast.channel import Channel, Queue
 from holdfast.consumer import DEFAULT_PREFETCH, Consumer, OnCancel
+from holdfast.credentials import CredentialsKeeper
 from holdfast.entities import Entity, TopologyRecovery
 from holdfast.errors import (
     CloseFacts,
     ConnectionBlocked,
     ConnectionClosed,
+    ConnectionLost,
     ConnectTimeout,
-    CredentialsUnavailable,
     HoldfastError,
+    InvalidArgument,
     InvalidUse,
     PreconditionFailed,
     ReadyTimeout,
     ReplyError,
+    RequestTimeout,
     reason_of,
 )
 from holdfast.link import Dial, Link, LinkOwner, dial_tcp, transport_error
@@ -52,12 +56,14 @@ from holdfast.observe import Journal, Stats, TransitionStream
 from holdfast.pool import ChannelPool
 from holdfast.protocol.events import Tuning
 from holdfast.protocol.lifecycle import ConnectionEvent, State, Transition, connection_lifecycle
-from holdfast.protocol.session import Plain, Session
+from holdfast.protocol.sasl import Mechanism
+from holdfast.protocol.session import Session
+from holdfast.protocol.wire import build
 from holdfast.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, NO_DEFAULTS, Publisher
 from holdfast.reconnect import Attempts
 from holdfast.recovery import Recovery
 from holdfast.rpc import RpcClient
-from holdfast.settings import VERSION, Credentials, CredentialsSource, ReconnectPolicy, Settings
+from holdfast.settings import VERSION, CredentialsSource, ReconnectPolicy, Settings
 from holdfast.timers import Timer, Timers
 from holdfast.topology import Recorded, Topology
 
@@ -86,7 +92,8 @@ def connect(
     Args:
         urls: an AMQP URL, several for the nodes of one cluster, or :class:`Settings`. None takes them from the
             environment, see :meth:`Settings.from_environment`.
-        credentials: instead of those in the URL; an async function is asked at every login.
+        credentials: instead of those in the URL: :class:`Credentials`, a SASL :class:`Mechanism`, or an async function
+            that gives one of them and is asked at every login, and again before what it gave expires.
         heartbeat: what we propose, in seconds; 0 leaves it to the broker. Instead of the URL's and of
             ``RABBITMQ_HEARTBEAT``; 60 if none of them says anything.
         name: shown by the broker's management UI and in its log.
@@ -144,6 +151,7 @@ class Connection(ChannelHost, LinkOwner):
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
         self._lifecycle = connection_lifecycle()
         self._journal = Journal(settings.name)
+        self._credentials = CredentialsKeeper(settings, self._journal, self._random)
         self._topology = Topology(settings.topology_recovery.mode)
         # Dicts, because a set has no order and recovery goes in the order of creation.
         self._channels: dict[LogicalChannel, None] = {}
@@ -325,6 +333,48 @@ class Connection(ChannelHost, LinkOwner):
         self._require_entered()
         while self.state is not State.CLOSED:
             await self._changed.wait()
+
+    async def update_secret(self, secret: str, *, reason: str = "") -> None:
+        """Give the broker a new password or token for this connection (connection.update-secret, RabbitMQ).
+
+        Waits while the connection is away. If the credentials are :class:`Credentials`, ``secret`` is their password
+        from the broker's answer on, for the logins to come. If they come from a function, it is asked at the next login
+        anyway, so a loss on the way is no failure. What a function gives with ``expires_in`` is renewed without this.
+
+        Args:
+            secret: the password or token.
+            reason: why, for the broker's log; 255 bytes at most.
+
+        Raises:
+            InvalidArgument: AMQP or SASL PLAIN cannot carry the secret or the reason; nothing was sent.
+            RequestTimeout: no answer within ``request_timeout``, reconnects included.
+            NotAllowed: the broker refused it; RabbitMQ then closes the link, and the connection logs in anew.
+            ConnectionLost: the link ended before the answer, and there is no credentials function.
+            ConnectionClosed: the connection is closed.
+        """
+        self._require_entered()
+        update = build(commands.Connection.UpdateSecret, secret, reason)
+        if "\0" in secret:
+            raise InvalidArgument("secret: holds a character that SASL PLAIN cannot carry")
+        timeout = self.request_timeout
+        with anyio.move_on_after(timeout):
+            await self._update_secret(update)
+            return
+        raise RequestTimeout(
+            f"connection.update-secret: no answer within {timeout} s; last error: {self._journal.last_error}"
+        )
+
+    async def _update_secret(self, update: commands.Connection.UpdateSecret) -> None:
+        await self.wait_ready()
+        link = self._link
+        if link is None:
+            raise InvalidUse(f"a connection that is {self.state.name} without a link")
+        try:
+            await link.update_secret(update)
+        except ConnectionLost:
+            self._raise_if_closed()
+            if not self._credentials.is_asking:
+                raise
 
     def channel(self, *, wait: float = 0.0) -> Channel:
         """A channel: ``async with connection.channel() as channel``.
@@ -533,6 +583,9 @@ class Connection(ChannelHost, LinkOwner):
             self._no_longer_blocked()
             self._fire(ConnectionEvent.UNBLOCKED)
 
+    def on_secret_updated(self, secret: str) -> None:
+        self._credentials.updated(secret)
+
     def on_link_ended(self, error: HoldfastError | None) -> None:
         if error is not None:
             self._journal.last_error = error
@@ -608,11 +661,11 @@ class Connection(ChannelHost, LinkOwner):
         dialed = await self._dial_out(deadline)
         if dialed is None:
             return None, None
-        stream, mechanism = dialed
+        stream, mechanisms = dialed
         self._link_number += 1
         session = Session(
             number=self._link_number,
-            mechanism=mechanism,
+            mechanisms=mechanisms,
             virtual_host=self._settings.virtual_host,
             proposal=Tuning(self._settings.channel_max, self._settings.frame_max, self._settings.heartbeat),
             client_properties=self._client_properties(),
@@ -623,7 +676,7 @@ class Connection(ChannelHost, LinkOwner):
         opened_at: float | None = None
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(link.run)
+                tasks.start_soon(link.run, self._credentials.renewal)
                 with anyio.CancelScope(deadline=deadline) as handshake:
                     await link.wait_open()
                 if handshake.cancelled_caught:
@@ -641,15 +694,15 @@ class Connection(ChannelHost, LinkOwner):
             self._link = None
         return opened_at, link.error
 
-    async def _dial_out(self, deadline: float) -> tuple[anyio.abc.ByteStream, Plain] | None:
+    async def _dial_out(self, deadline: float) -> tuple[anyio.abc.ByteStream, Sequence[Mechanism]] | None:
         """Credentials and a transport; None if the user is leaving."""
         address = self._addresses[0]
-        dialed: list[tuple[anyio.abc.ByteStream, Plain]] = []
+        dialed: list[tuple[anyio.abc.ByteStream, Sequence[Mechanism]]] = []
 
         async def attempt() -> None:
-            mechanism = await self._mechanism()
+            mechanisms = await self._credentials.mechanisms()
             self._journal.dials += 1
-            dialed.append((await self._dial(address), mechanism))
+            dialed.append((await self._dial(address), mechanisms))
 
         try:
             with anyio.CancelScope(deadline=deadline):
@@ -661,17 +714,6 @@ class Connection(ChannelHost, LinkOwner):
         if self._is_leaving():
             return None
         raise ConnectTimeout(f"connecting to {address}: no answer within {self._settings.connect_timeout} s")
-
-    async def _mechanism(self) -> Plain:
-        source = self._settings.credentials
-        if isinstance(source, Credentials):
-            credentials = source
-        else:
-            try:
-                credentials = await source()
-            except Exception as error:
-                raise CredentialsUnavailable(f"the credentials function raised {type(error).__name__}") from error
-        return Plain(credentials.username, credentials.password)
 
     def _client_properties(self) -> FieldTable:
         version = sys.version_info

@@ -9,7 +9,7 @@
     ├── InvalidTransition           a life cycle was asked for what its table does not allow
     ├── TransportError              the bytes stopped: refused, reset, end of stream, broken TLS
     │   └── HeartbeatTimeout        the peer said nothing for two heartbeat intervals
-    ├── CredentialsUnavailable      the caller's credentials function raised
+    ├── CredentialsUnavailable      the caller's credentials function or SASL mechanism raised, or gave what is none
     ├── ConnectionLost              a request was caught by a loss and cannot be repeated safely
     │   └── OutcomeUnknown          so was a publish that may not be sent again: the broker may have it
     ├── ConnectionBlocked           the broker takes no publishes now, and the publisher does not wait for it
@@ -157,7 +157,10 @@ class HeartbeatTimeout(TransportError):
 
 
 class CredentialsUnavailable(HoldfastError):
-    """The caller's credentials function raised; ``__cause__`` is what it raised."""
+    """The caller's credentials function or SASL mechanism raised, or gave something else than it should.
+
+    ``__cause__`` is what it raised. The text names types and never a value.
+    """
 
     blame = Blame.CALLER
     cure = Cure.RETRY

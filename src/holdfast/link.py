@@ -10,13 +10,15 @@ an await between: first the connection, then every channel on it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeAlias, cast
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 import anyio
 from anyio.abc import ByteStream
+from pamqp import commands
 
-from holdfast.errors import HoldfastError, ReplyError, TransportError
+from holdfast.errors import ConnectionLost, HoldfastError, ReplyError, TransportError
 from holdfast.message import FieldTable, Message
 from holdfast.observe import Journal
 from holdfast.protocol.events import (
@@ -27,13 +29,14 @@ from holdfast.protocol.events import (
     Ended,
     MethodReceived,
     Opened,
+    SecretUpdated,
     Stalled,
     Tuning,
     Unblocked,
 )
 from holdfast.protocol.lifecycle import LinkState, Transition
 from holdfast.protocol.session import Session
-from holdfast.protocol.wire import Method
+from holdfast.protocol.wire import Method, method_name
 from holdfast.settings import Address
 
 Dial: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
@@ -87,6 +90,10 @@ class LinkOwner(Protocol):
 
     def on_link_unblocked(self) -> None: ...
 
+    def on_secret_updated(self, secret: str) -> None:
+        """The broker took a new secret; in the order in which they were sent."""
+        ...
+
     def on_link_ended(self, error: HoldfastError | None) -> None:
         """The link is gone; the channels on it hear of it next."""
         ...
@@ -118,6 +125,8 @@ class Link:
         self._owner = owner
         self._journal = journal
         self._handlers: dict[int, ChannelHandler] = {}
+        self._secrets: deque[tuple[commands.Connection.UpdateSecret, anyio.Event]] = deque()
+        """What is not answered yet, oldest first."""
         self._opened = anyio.Event()
         self._over = anyio.Event()
         self._output_added = anyio.Event()
@@ -129,12 +138,18 @@ class Link:
 
     # --- for the connection -----------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Move bytes until the link has ended, then close the transport."""
+    async def run(self, companion: Callable[[Link], Coroutine[Any, Any, None]] | None = None) -> None:
+        """Move bytes until the link has ended, then close the transport.
+
+        Args:
+            companion: what else is to run as long as the link does, and no longer.
+        """
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._write)
                 tasks.start_soon(self._beat)
+                if companion is not None:
+                    tasks.start_soon(companion, self)
                 await self._read()
                 if self.error is None or isinstance(self.error, ReplyError):
                     with anyio.move_on_after(_LINGER):
@@ -162,6 +177,27 @@ class Link:
         """End the link now, without a handshake."""
         self.session.transport_ended(error, anyio.current_time())
         self._dispatch()
+
+    async def update_secret(self, update: commands.Connection.UpdateSecret) -> None:
+        """Send a new secret and wait for the answer. Only while the link is open.
+
+        Raises:
+            InvalidArgument: it does not fit a frame; nothing was sent.
+            ConnectionLost: the link ended before the answer.
+            ReplyError: it ended because the broker refused the secret.
+        """
+        self.session.update_secret(update)
+        sent = (update, anyio.Event())
+        self._secrets.append(sent)
+        self.flush()
+        await sent[1].wait()
+        if sent not in self._secrets:
+            return
+        error = self.error
+        # The broker works them off in order, so it is the oldest that it refuses.
+        if isinstance(error, ReplyError) and error.method == method_name(update) and sent is self._secrets[0]:
+            raise error
+        raise ConnectionLost("the link ended before the broker answered connection.update-secret") from error
 
     # --- for channels -----------------------------------------------------------------------------------------------
 
@@ -279,6 +315,10 @@ class Link:
                 self._owner.on_link_unblocked()
                 for handler in list(handlers.values()):
                     handler.on_writable()
+            elif isinstance(event, SecretUpdated):
+                update, answered = self._secrets.popleft()
+                self._owner.on_secret_updated(update.new_secret or "")
+                answered.set()
             elif isinstance(event, Stalled):
                 self._journal.stalled(event.seconds)
             else:
@@ -294,6 +334,8 @@ class Link:
         self._output_taken.set()
         self._output_added.set()
         self._reading.cancel()
+        for _, answered in self._secrets:
+            answered.set()
         self._owner.on_link_ended(ended.error)
         handlers = list(self._handlers.values())
         self._handlers.clear()

@@ -154,6 +154,13 @@ class Journal:
             "%sno link: %s; dialing %s in %.1f s", self._prefix, reason_of(error), address, delay
         )
 
+    def not_renewed(self, error: Exception, expires_in: float, delay: float) -> None:
+        """Log that the credentials on an open link could not be renewed, and what comes next."""
+        when = f"expire in {expires_in:.1f} s" if expires_in > 0 else "have expired"
+        _LOGGERS["connection"].warning(
+            "%sthe credentials %s and were not renewed: %s; asking again in %.1f s", self._prefix, when, error, delay
+        )
+
     def crashed(self, error: Exception) -> None:
         """Log a fault of holdfast's own, with its traceback."""
         _LOGGERS["connection"].error("%sfailed by a fault of holdfast's own", self._prefix, exc_info=error)

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from holdfast.entities import TopologyRecovery
 from holdfast.errors import SettingsError
 from holdfast.message import FieldTable
+from holdfast.protocol.sasl import External, Mechanism, Plain
 
 VERSION = "0.1.0"
 DEFAULT_PORT = 5672
@@ -46,19 +47,42 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user name and its password. The password stays out of ``repr``."""
+    """A user name and its password, or a token in its place. The password stays out of ``repr``.
+
+    Attributes:
+        username: the user's name.
+        password: the password or token.
+        expires_in: seconds for which they hold, counted from the moment in which a credentials function returns them;
+            None for ever. The function is asked again when 80 % of them have passed, and what it gives is sent with
+            connection.update-secret. Without a function there is nobody to ask, and nothing happens.
+
+    Raises:
+        SettingsError: SASL PLAIN cannot carry the name or the password, or ``expires_in`` is not positive.
+    """
 
     username: str
     password: str = field(repr=False)
+    expires_in: float | None = None
 
     def __post_init__(self) -> None:
         for name, text in (("username", self.username), ("password", self.password)):
             if "\0" in text or not _is_encodable(text):
                 raise SettingsError(f"{name}: holds a character that SASL PLAIN cannot carry")
+        if self.expires_in is not None:
+            _check_positive("expires_in", self.expires_in)
 
 
-CredentialsSource: TypeAlias = Credentials | Callable[[], Awaitable[Credentials]]
-"""Credentials, or an async function that is asked for them at every login."""
+Login: TypeAlias = Credentials | Mechanism
+"""What a connection logs in with."""
+
+CredentialsSource: TypeAlias = Login | Callable[[], Awaitable[Login]]
+"""What to log in with, or an async function that is asked for it at every login."""
+
+_MECHANISMS: Mapping[str, Callable[[Credentials], Mechanism]] = {
+    "PLAIN": lambda credentials: Plain(credentials.username, credentials.password),
+    "EXTERNAL": lambda _: External(),
+}
+"""The mechanisms that credentials can log in with, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +169,10 @@ class Settings:
 
     Attributes:
         addresses: where to dial, in order.
-        credentials: who we are; a function is asked at every login.
+        credentials: who we are: :class:`Credentials`, a SASL mechanism of your own or :class:`External`, or an async
+            function that gives one of them and is asked at every login.
+        auth_mechanisms: the SASL mechanisms that :class:`Credentials` may log in with, ``PLAIN`` and ``EXTERNAL``, in
+            order of preference: the first that the broker offers is taken.
         virtual_host: the virtual host.
         heartbeat: what we propose, in seconds; 0 leaves it to the broker.
         channel_max: highest channel number that we propose; 0 for the broker's.
@@ -162,6 +189,7 @@ class Settings:
 
     addresses: tuple[Address, ...] = (Address("localhost", DEFAULT_PORT),)
     credentials: CredentialsSource = Credentials("guest", "guest")
+    auth_mechanisms: tuple[str, ...] = ("PLAIN",)
     virtual_host: str = "/"
     heartbeat: int = DEFAULT_HEARTBEAT
     channel_max: int = 2047
@@ -179,6 +207,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.addresses:
             raise SettingsError("addresses: at least one is needed")
+        _check_credentials(self.credentials)
+        if not self.auth_mechanisms:
+            raise SettingsError("auth_mechanisms: at least one is needed")
+        for mechanism in self.auth_mechanisms:
+            _check_mechanism("auth_mechanisms", mechanism)
         _check_whole("heartbeat", self.heartbeat, 0, 65535, "seconds")
         _check_whole("channel_max", self.channel_max, 0, 65535, "channels")
         _check_whole("frame_max", self.frame_max, FRAME_MAX_FLOOR, 2**31 - 1, "bytes")
@@ -191,13 +224,20 @@ class Settings:
             if not _is_encodable(text) or len(text.encode("utf-8", "surrogateescape")) > 255:
                 raise SettingsError(f"{name}: longer than 255 bytes, or not text")
 
+    def mechanisms(self, login: Login) -> tuple[Mechanism, ...]:
+        """The SASL mechanisms to log in with, in order of preference."""
+        if isinstance(login, Credentials):
+            return tuple(_MECHANISMS[name](login) for name in self.auth_mechanisms)
+        return (login,)
+
     @classmethod
     def from_urls(cls, urls: str | Sequence[str], *, environment: Mapping[str, str] | None = None) -> Settings:
         """Settings from one AMQP URL, or from several for the nodes of one cluster.
 
-        ``amqp://user:password@host:port/vhost?heartbeat=60&connection_timeout=10000&channel_max=100&name=mine``. All
-        parts but the scheme may be missing. Reserved characters in user, password and vhost are percent-encoded. The
-        addresses of several URLs are tried in order; what else they say must be the same in all.
+        ``amqp://user:password@host:port/vhost?heartbeat=60&connection_timeout=10000&channel_max=100&name=mine``. The
+        query also takes ``auth_mechanism``, ``plain`` or ``external``, several times for several in order of
+        preference. All parts but the scheme may be missing. Reserved characters in user, password and vhost are
+        percent-encoded. The addresses of several URLs are tried in order; what else they say must be the same in all.
 
         Args:
             urls: the URL or URLs.
@@ -282,6 +322,7 @@ def _host(parts: SplitResult) -> str:
 
 def _from_query(query: str) -> dict[str, object]:
     values: dict[str, object] = {}
+    mechanisms: list[str] = []
     for key, text in parse_qsl(query, keep_blank_values=True):
         if key == "heartbeat":
             values["heartbeat"] = _whole_from("URL query heartbeat", text, 0, 65535)
@@ -291,10 +332,15 @@ def _from_query(query: str) -> dict[str, object]:
             values["channel_max"] = _whole_from("URL query channel_max", text, 0, 65535)
         elif key == "name":
             values["name"] = text
+        elif key == "auth_mechanism":
+            mechanisms.append(_check_mechanism("URL query auth_mechanism", text.upper()))
         else:
             raise SettingsError(
-                f"URL query: {key!r} is unknown; known are heartbeat, connection_timeout, channel_max and name"
+                f"URL query: {key!r} is unknown; known are heartbeat, connection_timeout, channel_max, name and "
+                "auth_mechanism"
             )
+    if mechanisms:
+        values["auth_mechanisms"] = tuple(mechanisms)
     return values
 
 
@@ -318,6 +364,20 @@ def _check_whole(name: str, value: int, low: int, high: int, unit: str) -> None:
 def _check_positive(name: str, value: float) -> None:
     if not (value > 0 and math.isfinite(value)):
         raise SettingsError(f"{name}: {value!r} is not a positive number of seconds")
+
+
+def _check_credentials(source: object) -> None:
+    # A class passes for a mechanism, since it has the methods of one, and for a function, since it can be called.
+    if isinstance(source, type) or not (isinstance(source, Credentials | Mechanism) or callable(source)):
+        kind = type(source).__name__
+        raise SettingsError(f"credentials: {kind} is neither Credentials, nor a mechanism, nor an async function")
+
+
+def _check_mechanism(name: str, mechanism: str) -> str:
+    if mechanism not in _MECHANISMS:
+        known = " and ".join(_MECHANISMS)
+        raise SettingsError(f"{name}: {mechanism!r} is unknown; known are {known}")
+    return mechanism
 
 
 def _without_secret(error: ValueError) -> str:

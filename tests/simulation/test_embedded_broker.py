@@ -608,10 +608,11 @@ async def test_closed_channels_end_with_what_the_broker_says(transport: str) -> 
         await declare(connection, "q")
         async with connection.channel() as channel, connection.consumer("q") as consumer:
             served.broker.close_channels(406, "PRECONDITION_FAILED - simulated")
+            await eventually(lambda: channel.state is State.CLOSED)
             with pytest.raises(ChannelClosed, match="simulated"):
                 await channel.get("q")
             await eventually(lambda: served.broker.channel_count == connection.stats.open_channels == 1)
-            assert consumer.is_consuming
+            await eventually(lambda: consumer.is_consuming)
         assert connection.stats.link_number == 1
 
 

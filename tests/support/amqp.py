@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from pamqp import commands, encode
@@ -11,7 +11,8 @@ from pamqp import commands, encode
 from holdfast.message import FieldTable, Message
 from holdfast.protocol.events import Ended, Event, Tuning
 from holdfast.protocol.lifecycle import LinkState, Transition
-from holdfast.protocol.session import Mechanism, Plain, Session
+from holdfast.protocol.sasl import Mechanism, Plain
+from holdfast.protocol.session import Session
 from holdfast.protocol.wire import Decoder, Frame, Method, encode_content
 
 METHOD: Final = 1
@@ -111,7 +112,7 @@ class Dialogue:
     def __init__(
         self,
         *,
-        mechanism: Mechanism | None = None,
+        mechanisms: Sequence[Mechanism] = (Plain(USERNAME, PASSWORD),),
         virtual_host: str = "/",
         proposal: Tuning = PROPOSAL,
         client_properties: FieldTable | None = None,
@@ -122,7 +123,7 @@ class Dialogue:
         self.events: list[Event] = []
         self.session = Session(
             number=number,
-            mechanism=mechanism or Plain(USERNAME, PASSWORD),
+            mechanisms=mechanisms,
             virtual_host=virtual_host,
             proposal=proposal,
             client_properties={} if client_properties is None else client_properties,

@@ -22,6 +22,9 @@ class AnyLogin:
     def check_credentials(self, response: str) -> bool:  # noqa: ARG002
         return True
 
+    def update_secret(self, secret: str) -> None:
+        pass
+
 
 HANDSHAKE = b"".join(
     (

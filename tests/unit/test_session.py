@@ -15,9 +15,11 @@ from holdfast.errors import (
     AccessRefused,
     Blame,
     ConnectionForced,
+    CredentialsUnavailable,
     FrameError,
     HeartbeatTimeout,
     HoldfastError,
+    InvalidArgument,
     InvalidTransition,
     InvalidUse,
     LoginRefused,
@@ -27,10 +29,11 @@ from holdfast.errors import (
     Side,
     TransportError,
 )
-from holdfast.protocol.events import Blocked, ContentReceived, Ended, Opened, Stalled, Tuning, Unblocked
+from holdfast.protocol.events import Blocked, ContentReceived, Ended, Opened, SecretUpdated, Stalled, Tuning, Unblocked
 from holdfast.protocol.lifecycle import LinkEvent, LinkState
-from holdfast.protocol.session import CAPABILITIES, Plain
-from holdfast.protocol.wire import HEARTBEAT_FRAME, PROTOCOL_HEADER, Frame, Heartbeat, Method, ProtocolHeader
+from holdfast.protocol.sasl import External, Mechanism, Plain
+from holdfast.protocol.session import CAPABILITIES
+from holdfast.protocol.wire import HEARTBEAT_FRAME, PROTOCOL_HEADER, Frame, Heartbeat, Method, ProtocolHeader, build
 from support.amqp import (
     PASSWORD,
     PROPOSAL,
@@ -186,15 +189,15 @@ class Riddle:
 
     name = "RIDDLE"
 
-    def start(self) -> str:
-        return "hello"
+    def start(self) -> bytes:
+        return b"hello"
 
-    def answer(self, challenge: str) -> str:
+    def answer(self, challenge: bytes) -> bytes:
         return challenge[::-1]
 
 
 def test_each_challenge_is_answered_by_the_mechanism() -> None:
-    dialogue = Dialogue(mechanism=Riddle())
+    dialogue = Dialogue(mechanisms=[Riddle()])
     dialogue.sent()
     dialogue.start(mechanisms="PLAIN RIDDLE")
     dialogue.tell(commands.Connection.Secure("abc"))
@@ -206,8 +209,87 @@ def test_each_challenge_is_answered_by_the_mechanism() -> None:
     assert dialogue.session.state is LinkState.AWAITING_TUNE
 
 
-def test_plain_has_nothing_to_say_to_a_challenge() -> None:
-    assert Plain("u", "p").answer("what else?") == ""
+class Scrambled(Riddle):
+    """A mechanism whose messages are no text."""
+
+    def start(self) -> bytes:
+        return b"\xff\x00\xfe"
+
+
+def test_what_a_mechanism_says_crosses_the_wire_byte_by_byte() -> None:
+    dialogue = Dialogue(mechanisms=[Scrambled()])
+    dialogue.sent()
+    dialogue.start(mechanisms="RIDDLE")
+    assert b"\x00\x00\x00\x03\xff\x00\xfe" in dialogue.session.output(dialogue.now)
+    dialogue.say(method_frame(0, 10, 20, struct.pack(">I", 3) + b"\x80\x00\xff"))
+    assert dialogue.session.output(dialogue.now) == method_frame(0, 10, 21, struct.pack(">I", 3) + b"\xff\x00\x80")
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ("PLAIN AMQPLAIN", "PLAIN"),
+        ("PLAIN EXTERNAL", "EXTERNAL"),
+        ("EXTERNAL", "EXTERNAL"),
+        ("AMQPLAIN PLAIN RIDDLE", "RIDDLE"),
+    ],
+)
+def test_the_first_mechanism_that_the_broker_offers_is_taken(offered: str, chosen: str) -> None:
+    dialogue = Dialogue(mechanisms=[Riddle(), External(), Plain(USERNAME, PASSWORD)])
+    dialogue.sent()
+    dialogue.start(mechanisms=offered)
+    start_ok = expect(dialogue.sent_methods()[0], commands.Connection.StartOk)
+    assert start_ok.mechanism == chosen
+
+
+def test_external_leaves_the_response_empty() -> None:
+    dialogue = Dialogue(mechanisms=[External()])
+    dialogue.sent()
+    dialogue.start(mechanisms="EXTERNAL")
+    start_ok = expect(dialogue.sent_methods()[0], commands.Connection.StartOk)
+    assert (start_ok.mechanism, start_ok.response) == ("EXTERNAL", "")
+
+
+class Broken:
+    """A mechanism that fails at one point."""
+
+    name = "RIDDLE"
+
+    def __init__(self, at: str, failure: Callable[[], Any]) -> None:
+        self._at = at
+        self._failure = failure
+
+    def start(self) -> bytes:
+        return b"" if self._at != "start" else self._fail()
+
+    def answer(self, challenge: bytes) -> bytes:  # noqa: ARG002
+        return b"" if self._at != "answer" else self._fail()
+
+    def _fail(self) -> bytes:
+        result: bytes = self._failure()
+        return result
+
+
+def leak() -> bytes:
+    raise LookupError(PASSWORD)
+
+
+@pytest.mark.parametrize("at", ["start", "answer"])
+@pytest.mark.parametrize(
+    ("failure", "told", "cause"),
+    [(leak, "raised LookupError", LookupError), (lambda: PASSWORD, "answered with str instead of bytes", type(None))],
+)
+def test_a_mechanism_that_fails_ends_the_session(
+    at: str, failure: Callable[[], Any], told: str, cause: type[object]
+) -> None:
+    dialogue = Dialogue(mechanisms=[Broken(at, failure)])
+    dialogue.start(mechanisms="RIDDLE")
+    assert (dialogue.session.state is LinkState.CLOSED) == (at == "start")
+    dialogue.tell(SECURE)
+    error = expect(dialogue.ended().error, CredentialsUnavailable)
+    assert str(error) == f"the mechanism RIDDLE {told}"
+    assert isinstance(error.__cause__, cause)
+    assert PASSWORD not in repr(dialogue.events)
 
 
 @pytest.mark.parametrize("offered", ["", "AMQPLAIN EXTERNAL", "PLAINER"])
@@ -215,11 +297,19 @@ def test_a_mechanism_that_is_not_offered_ends_the_session(offered: str) -> None:
     dialogue = at(LinkState.AWAITING_START)
     dialogue.start(mechanisms=offered)
     error = expect(dialogue.ended().error, LoginRefused)
-    assert "not PLAIN" in error.text
+    assert error.text == f"the broker offers {offered or 'nothing'}, not PLAIN"
     assert error.method == "connection.start"
     assert error.found_by is Side.CLIENT
     assert dialogue.sent() == []
     assert dialogue.session.state is LinkState.CLOSED
+
+
+def test_all_mechanisms_that_are_not_offered_are_named() -> None:
+    mechanisms: list[Mechanism] = [External(), Plain(USERNAME, PASSWORD)]
+    dialogue = Dialogue(mechanisms=mechanisms)
+    dialogue.start(mechanisms="RABBIT-CR-DEMO ANONYMOUS")
+    error = expect(dialogue.ended().error, LoginRefused)
+    assert error.text == "the broker offers RABBIT-CR-DEMO ANONYMOUS, not EXTERNAL or PLAIN"
 
 
 @pytest.mark.parametrize("state", [LinkState.AWAITING_START, LinkState.AWAITING_TUNE])
@@ -328,6 +418,7 @@ TUNE = commands.Connection.Tune(*PROPOSAL)
 OPEN_OK = commands.Connection.OpenOk()
 BLOCKED = commands.Connection.Blocked("memory")
 UNBLOCKED = commands.Connection.Unblocked()
+SECRET_OK = commands.Connection.UpdateSecretOk()
 CLIENTS: tuple[Method, ...] = (
     commands.Connection.StartOk(),
     commands.Connection.TuneOk(),
@@ -339,10 +430,10 @@ CLIENTS: tuple[Method, ...] = (
 OUT_OF_TURN: list[tuple[LinkState, Method]] = [
     (state, method)
     for state, methods in {
-        LinkState.AWAITING_START: (SECURE, TUNE, OPEN_OK, BLOCKED, UNBLOCKED, CLOSE_OK, *CLIENTS),
-        LinkState.AWAITING_TUNE: (START, OPEN_OK, BLOCKED, UNBLOCKED, CLOSE_OK, *CLIENTS),
-        LinkState.AWAITING_OPEN_OK: (START, SECURE, TUNE, BLOCKED, UNBLOCKED, CLOSE_OK, *CLIENTS),
-        LinkState.OPEN: (START, SECURE, TUNE, OPEN_OK, CLOSE_OK, *CLIENTS),
+        LinkState.AWAITING_START: (SECURE, TUNE, OPEN_OK, BLOCKED, UNBLOCKED, CLOSE_OK, SECRET_OK, *CLIENTS),
+        LinkState.AWAITING_TUNE: (START, OPEN_OK, BLOCKED, UNBLOCKED, CLOSE_OK, SECRET_OK, *CLIENTS),
+        LinkState.AWAITING_OPEN_OK: (START, SECURE, TUNE, BLOCKED, UNBLOCKED, CLOSE_OK, SECRET_OK, *CLIENTS),
+        LinkState.OPEN: (START, SECURE, TUNE, OPEN_OK, CLOSE_OK, SECRET_OK, *CLIENTS),
     }.items()
     for method in methods
 ]
@@ -646,6 +737,72 @@ def test_an_unblocked_connection_is_told() -> None:
     assert dialogue.session.blocked is None
 
 
+# --- secrets that are updated -----------------------------------------------------------------------------------------
+
+
+def secret(text: str, reason: str = "") -> commands.Connection.UpdateSecret:
+    return build(commands.Connection.UpdateSecret, text, reason)
+
+
+def test_a_new_secret_is_sent_and_its_answer_is_told() -> None:
+    dialogue = opened()
+    dialogue.session.update_secret(secret("t0ken", "rotation"))
+    (sent,) = dialogue.sent_methods()
+    sent = expect(sent, commands.Connection.UpdateSecret)
+    assert (sent.new_secret, sent.reason) == ("t0ken", "rotation")
+    assert dialogue.tell(SECRET_OK) == [SecretUpdated()]
+    assert dialogue.session.state is LinkState.OPEN
+
+
+def test_each_new_secret_has_one_answer_and_no_more() -> None:
+    dialogue = opened()
+    for text in ("one", "two"):
+        dialogue.session.update_secret(secret(text))
+    assert dialogue.say(any_method(0, SECRET_OK), any_method(0, SECRET_OK)) == [SecretUpdated(), SecretUpdated()]
+    dialogue.tell(SECRET_OK)
+    error = expect(dialogue.ended().error, ReplyError)
+    assert (error.code, error.found_by) == (503, Side.CLIENT)
+
+
+def test_a_secret_that_is_refused_ends_the_session_and_is_not_shown() -> None:
+    dialogue = opened()
+    dialogue.session.update_secret(secret(PASSWORD))
+    dialogue.tell(commands.Connection.Close(530, "NOT_ALLOWED - New secret was refused", 10, 70))
+    error = expect(dialogue.ended().error, NotAllowed)
+    assert error.method == "connection.update-secret"
+    assert PASSWORD not in f"{error!r} {error} {dialogue.events!r} {dialogue.session!r}"
+
+
+def test_a_secret_that_fits_no_frame_is_refused_without_being_shown() -> None:
+    dialogue = opened(tuning=Tuning(10, 8192, 60))
+    with pytest.raises(InvalidArgument, match="do not fit a frame of 8192") as caught:
+        dialogue.session.update_secret(secret(PASSWORD * 1000))
+    assert PASSWORD not in str(caught.value)
+    assert dialogue.sent() == []
+    dialogue.tell(SECRET_OK)
+    assert expect(dialogue.ended().error, ReplyError).code == 503
+
+
+def test_a_secret_is_not_shown_by_the_method_that_carries_it() -> None:
+    assert PASSWORD not in f"{secret(PASSWORD)!r} {secret(PASSWORD)}"
+
+
+@pytest.mark.parametrize("state", [*HANDSHAKE, LinkState.CLOSING])
+def test_only_an_open_session_updates_its_secret(state: LinkState) -> None:
+    dialogue = at(state)
+    with pytest.raises(InvalidUse, match=state.name):
+        dialogue.session.update_secret(secret("t0ken"))
+    assert dialogue.sent() == []
+
+
+def test_an_answer_that_comes_after_our_close_is_discarded() -> None:
+    dialogue = opened()
+    dialogue.session.update_secret(secret("t0ken"))
+    dialogue.session.close(dialogue.now)
+    assert dialogue.tell(SECRET_OK) == []
+    assert dialogue.session.state is LinkState.CLOSING
+
+
 # --- counters -------------------------------------------------------------------------------------------------------
 
 
@@ -766,7 +923,7 @@ def test_a_late_poll_is_told_with_its_lateness() -> None:
 
 def test_the_password_is_sent_once_and_shown_nowhere() -> None:
     mechanism = Plain(USERNAME, PASSWORD)
-    dialogue = Dialogue(mechanism=mechanism)
+    dialogue = Dialogue(mechanisms=[mechanism])
     dialogue.start()
     assert dialogue.session.output(dialogue.now).count(PASSWORD.encode()) == 1
     dialogue.tell(commands.Connection.Close(403, "ACCESS_REFUSED", 10, 11))
@@ -809,22 +966,22 @@ class Recorder:
     name = "PLAIN"
 
     def __init__(self) -> None:
-        self.asked: list[object] = []
+        self.asked: list[bytes] = []
 
-    def start(self) -> str:
-        return ""
+    def start(self) -> bytes:
+        return b""
 
-    def answer(self, challenge: str) -> str:
+    def answer(self, challenge: bytes) -> bytes:
         self.asked.append(challenge)
-        return ""
+        return b""
 
 
-def test_a_challenge_reaches_the_mechanism_as_text() -> None:
+def test_a_challenge_reaches_the_mechanism_byte_by_byte() -> None:
     recorder = Recorder()
-    dialogue = Dialogue(mechanism=recorder)
+    dialogue = Dialogue(mechanisms=[recorder])
     dialogue.start()
     dialogue.say(method_frame(0, 10, 20, struct.pack(">I", 2) + b"\xff\xfe"))
-    assert all(isinstance(challenge, str) for challenge in recorder.asked)
+    assert recorder.asked == [b"\xff\xfe"]
 
 
 def test_a_method_that_pamqp_warns_about_is_a_protocol_error_like_any_other() -> None:
@@ -838,7 +995,7 @@ def test_a_method_that_pamqp_warns_about_is_a_protocol_error_like_any_other() ->
 
 def test_a_password_that_is_not_text_neither_raises_nor_shows() -> None:
     # os.environ gives bytes that are not UTF-8 as lone surrogates.
-    dialogue = Dialogue(mechanism=Plain(USERNAME, "hunter2\udcff"))
+    dialogue = Dialogue(mechanisms=[Plain(USERNAME, "hunter2\udcff")])
     raised: list[BaseException | None] = []
     try:
         dialogue.start()

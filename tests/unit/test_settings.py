@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import Address, Credentials, Settings, SettingsError
+from holdfast import Address, Credentials, External, Mechanism, Settings, SettingsError
+from holdfast.protocol.sasl import Plain
 
 SECRET = "s3cr3t-w0rd"
 
@@ -77,6 +78,9 @@ def test_no_url_at_all_is_refused() -> None:
         ("amqp://host/?channel_max=x", "channel_max"),
         ("amqp://host/?hartbeat=1", "hartbeat"),
         (f"amqp://host/{'v' * 256}", "virtual_host"),
+        ("amqp://host/?auth_mechanism=kerberos", "auth_mechanism: 'KERBEROS' is unknown; known are PLAIN and EXTERNAL"),
+        ("amqp://host/?auth_mechanism=", "auth_mechanism"),
+        ("amqp://host/?auth_mechanism=plain&auth_mechanism=ntlm", "NTLM"),
     ],
 )
 def test_a_wrong_part_of_a_url_is_named(url: str, named: str) -> None:
@@ -156,6 +160,12 @@ def test_a_wrong_variable_is_named(variables: dict[str, str], named: str) -> Non
         ("request_timeout", float("nan")),
         ("addresses", ()),
         ("name", "n" * 256),
+        ("auth_mechanisms", ()),
+        ("auth_mechanisms", ("plain",)),
+        ("credentials", None),
+        ("credentials", ("guest", "guest")),
+        ("credentials", Credentials),
+        ("credentials", External),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: object) -> None:
@@ -167,3 +177,53 @@ def test_password_is_in_no_repr() -> None:
     settings = parse(f"amqp://me:{SECRET}@host")
     assert SECRET not in repr(settings)
     assert SECRET not in repr(settings.credentials)
+
+
+# --- logging in -----------------------------------------------------------------------------------------------------
+
+
+class OwnMechanism:
+    """A mechanism that holdfast does not know."""
+
+    name = "OWN"
+
+    def start(self) -> bytes:
+        return b""
+
+    def answer(self, challenge: bytes) -> bytes:
+        return challenge
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", ["PLAIN"]),
+        ("?auth_mechanism=plain", ["PLAIN"]),
+        ("?auth_mechanism=External", ["EXTERNAL"]),
+        ("?auth_mechanism=EXTERNAL&heartbeat=9&auth_mechanism=plain", ["EXTERNAL", "PLAIN"]),
+    ],
+)
+def test_url_names_the_mechanisms_in_order_of_preference(query: str, names: list[str]) -> None:
+    settings = parse(f"amqp://me:{SECRET}@host/{query}")
+    assert isinstance(settings.credentials, Credentials)
+    mechanisms = settings.mechanisms(settings.credentials)
+    assert [mechanism.name for mechanism in mechanisms] == names
+    for mechanism in mechanisms:
+        assert mechanism.start() == (f"\0me\0{SECRET}".encode() if mechanism.name == "PLAIN" else b"")
+
+
+def test_several_urls_must_agree_in_the_mechanisms() -> None:
+    with pytest.raises(SettingsError, match="auth_mechanisms"):
+        parse("amqp://a/?auth_mechanism=plain", "amqp://b/?auth_mechanism=external")
+
+
+@pytest.mark.parametrize("mechanism", [OwnMechanism(), External(), Plain("me", SECRET)])
+def test_a_mechanism_of_the_users_own_is_the_only_one(mechanism: Mechanism) -> None:
+    settings = replace(Settings(), credentials=mechanism, auth_mechanisms=("EXTERNAL", "PLAIN"))
+    assert settings.mechanisms(mechanism) == (mechanism,)
+
+
+@pytest.mark.parametrize("expires_in", [0, -1.0, float("nan"), float("inf")])
+def test_credentials_live_for_a_positive_time(expires_in: float) -> None:
+    with pytest.raises(SettingsError, match="expires_in"):
+        Credentials("me", SECRET, expires_in=expires_in)

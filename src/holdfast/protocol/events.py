@@ -85,6 +85,11 @@ class Unblocked:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretUpdated:
+    """The broker answered the oldest connection.update-secret (RabbitMQ)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stalled:
     """The caller's event loop was late by so many seconds."""
 
@@ -106,6 +111,7 @@ Event: TypeAlias = (
     | ChannelReleased
     | Blocked
     | Unblocked
+    | SecretUpdated
     | Stalled
     | Ended
     | Transition

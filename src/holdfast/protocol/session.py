@@ -12,7 +12,7 @@ Sources: AMQP 0-9-1 specification, sections 2.2.4 (connection), 2.2.5 (channel),
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 from pamqp import commands
 
@@ -21,6 +21,7 @@ from holdfast.errors import (
     CloseFacts,
     CloseFrame,
     CommandInvalid,
+    CredentialsUnavailable,
     HeartbeatTimeout,
     HoldfastError,
     InvalidArgument,
@@ -33,9 +34,10 @@ from holdfast.errors import (
 )
 from holdfast.message import FieldTable
 from holdfast.protocol.channels import Channels, error_of, frame_of, unexpected
-from holdfast.protocol.events import Blocked, Ended, Event, Opened, Stalled, Tuning, Unblocked
+from holdfast.protocol.events import Blocked, Ended, Event, Opened, SecretUpdated, Stalled, Tuning, Unblocked
 from holdfast.protocol.heartbeat import Heartbeat
 from holdfast.protocol.lifecycle import LinkEvent, LinkState, Transition, link_lifecycle
+from holdfast.protocol.sasl import Mechanism
 from holdfast.protocol.wire import (
     FRAME_MIN_SIZE,
     HEARTBEAT_FRAME,
@@ -64,42 +66,12 @@ CAPABILITIES: FieldTable = {
 _REPLY_SUCCESS = 200
 
 
-class Mechanism(Protocol):
-    """A SASL mechanism (AMQP 0-9-1, connection.start-ok and connection.secure-ok)."""
-
-    name: str
-
-    def start(self) -> str:
-        """The initial response."""
-        ...
-
-    def answer(self, challenge: str) -> str:
-        """The answer to a challenge."""
-        ...
-
-
-class Plain:
-    """SASL PLAIN (RFC 4616)."""
-
-    name = "PLAIN"
-
-    def __init__(self, username: str, password: str) -> None:
-        self._username = username
-        self._password = password
-
-    def start(self) -> str:
-        return f"\0{self._username}\0{self._password}"
-
-    def answer(self, challenge: str) -> str:  # noqa: ARG002 - PLAIN has nothing more to say, whatever is asked
-        return ""
-
-
 class Session:
     """The client's side of one AMQP session.
 
     Args:
         number: the link's number, for the records of its transitions.
-        mechanism: how to log in.
+        mechanisms: how to log in, one at least; the first that the broker offers is taken.
         virtual_host: which virtual host to open.
         proposal: our limits.
         client_properties: what the broker shows of us; the capabilities are added.
@@ -111,7 +83,7 @@ class Session:
         self,
         *,
         number: int,
-        mechanism: Mechanism,
+        mechanisms: Sequence[Mechanism],
         virtual_host: str,
         proposal: Tuning,
         client_properties: FieldTable,
@@ -127,7 +99,9 @@ class Session:
         self.frames_sent = 0
         self._number = number
         self._name = f"link {number}"
-        self._mechanism = mechanism
+        self._mechanisms = mechanisms
+        self._mechanism = mechanisms[0]
+        self._unanswered_secrets = 0
         self._virtual_host = virtual_host
         self._client_properties: FieldTable = {**client_properties, "capabilities": CAPABILITIES}
         self._server_properties: FieldTable = {}
@@ -180,7 +154,7 @@ class Session:
                     return
         except ReplyError as error:
             self._protocol_error(error, now)
-        except InvalidArgument as error:
+        except (CredentialsUnavailable, InvalidArgument) as error:
             # Only what we were told to answer with can be wrong here: credentials, the virtual host.
             self._die(error, now)
 
@@ -238,6 +212,16 @@ class Session:
         self._fire(LinkEvent.CLOSE, now)
         self._send(0, commands.Connection.Close(_REPLY_SUCCESS, text, 0, 0))
         self.close_facts = CloseFacts(None, CloseFrame(_REPLY_SUCCESS, text, None), Side.CLIENT)
+
+    def update_secret(self, method: commands.Connection.UpdateSecret) -> None:
+        """Send a new secret (RabbitMQ); :class:`SecretUpdated` tells of each answer, in order.
+
+        Raises:
+            InvalidArgument: it does not fit a frame; nothing was sent.
+        """
+        self._require_open("update the secret")
+        self._send(0, method)
+        self._unanswered_secrets += 1
 
     def open_channel(self) -> int:
         """Send channel.open on the lowest free number.
@@ -317,7 +301,9 @@ class Session:
             self._start(method, now)
         elif isinstance(method, commands.Connection.Secure):
             self._advance(LinkEvent.SECURED, method, now)
-            self._send(0, commands.Connection.SecureOk(self._mechanism.answer(method.challenge or "")))
+            challenge = (method.challenge or "").encode("utf-8", "surrogateescape")
+            response = _response(self._mechanism, lambda: self._mechanism.answer(challenge))
+            self._send(0, commands.Connection.SecureOk(response))
         elif isinstance(method, commands.Connection.Tune):
             self._tune(method, now)
         elif isinstance(method, commands.Connection.OpenOk):
@@ -329,24 +315,30 @@ class Session:
         elif isinstance(method, commands.Connection.Unblocked) and self.state is LinkState.OPEN:
             self.blocked = None
             self._emit(Unblocked())
+        elif isinstance(method, commands.Connection.UpdateSecretOk) and self._unanswered_secrets:
+            self._unanswered_secrets -= 1
+            self._emit(SecretUpdated())
         else:
             raise unexpected(CommandInvalid, f"{method_name(method)} in state {self.state.name}")
 
     def _start(self, method: commands.Connection.Start, now: float) -> None:
         self._advance(LinkEvent.STARTED, method, now)
         offered = method.mechanisms.split()
-        if self._mechanism.name not in offered:
+        mechanism = next((candidate for candidate in self._mechanisms if candidate.name in offered), None)
+        if mechanism is None:
             # Not a protocol error: the stream is sound, so nothing is left to say but to leave.
-            text = f"the broker offers {' '.join(offered) or 'nothing'}, not {self._mechanism.name}"
+            wanted = " or ".join(candidate.name for candidate in self._mechanisms)
+            text = f"the broker offers {' '.join(offered) or 'nothing'}, not {wanted}"
             self._die(LoginRefused(text, method="connection.start", found_by=Side.CLIENT), now)
             return
+        self._mechanism = mechanism
         self._server_properties = method.server_properties
         self._send(
             0,
             commands.Connection.StartOk(
                 client_properties=field_table(self._client_properties),
-                mechanism=self._mechanism.name,
-                response=self._mechanism.start(),
+                mechanism=mechanism.name,
+                response=_response(mechanism, mechanism.start),
                 locale="en_US",
             ),
         )
@@ -423,3 +415,15 @@ class Session:
         self._output.extend(frames)
         self._output_size += sum(map(len, frames))
         self.frames_sent += len(frames)
+
+
+def _response(mechanism: Mechanism, ask: Callable[[], object]) -> str:
+    """What a mechanism says, as pamqp takes it: its long strings are text, SASL's messages are bytes."""
+    try:
+        response = ask()
+    except Exception as error:
+        raise CredentialsUnavailable(f"the mechanism {mechanism.name} raised {type(error).__name__}") from error
+    if not isinstance(response, bytes):
+        kind = type(response).__name__
+        raise CredentialsUnavailable(f"the mechanism {mechanism.name} answered with {kind} instead of bytes")
+    return response.decode("utf-8", "surrogateescape")

@@ -74,6 +74,7 @@ class Broker:
     Attributes:
         unexpected_closes: names of the connections whose client went away without a close handshake, as RabbitMQ logs
             them; not counted are those that a fault of the broker's own ended.
+        secrets: what clients sent with connection.update-secret, oldest first.
         connections_total: connections that ever came in.
         most_connections: the highest number of connections at one time.
         blocked: why publishers are blocked; None if they are not.
@@ -99,6 +100,7 @@ class Broker:
         self.is_frozen = False
         self.excused_until = 0.0
         self.unexpected_closes: list[str] = []
+        self.secrets: list[str] = []
         self.connections_total = 0
         self.most_connections = 0
         self._expected_login = f"\0{username}\0{password}"
@@ -309,6 +311,10 @@ class Broker:
     def check_credentials(self, response: str) -> bool:
         """Whether a PLAIN response is right."""
         return response == self._expected_login
+
+    def update_secret(self, secret: str) -> None:
+        """A client that is logged in sent a new secret; like RabbitMQ's own user database, the broker takes any."""
+        self.secrets.append(secret)
 
     async def wait_thawed(self) -> None:
         """Wait until the broker is not frozen."""

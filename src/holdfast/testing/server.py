@@ -69,6 +69,10 @@ class Login(Protocol):
         """Whether a PLAIN response is right."""
         ...
 
+    def update_secret(self, secret: str) -> None:
+        """A client that is logged in sent a new secret."""
+        ...
+
 
 class Peer:
     """The broker's side of a connection.
@@ -275,6 +279,9 @@ class Peer:
             self.is_over = self.is_graceful = True
         elif self.is_closing:
             self.is_over = isinstance(method, commands.Connection.CloseOk)
+        elif self.is_open and isinstance(method, commands.Connection.UpdateSecret):
+            self._login.update_secret(method.new_secret or "")
+            self.write(0, commands.Connection.UpdateSecretOk())
         elif self._awaited is None or not isinstance(method, self._awaited):
             raise ChannelError(f"CHANNEL_ERROR - unexpected method {method_name(method)} on channel 0")
         elif isinstance(method, commands.Connection.StartOk):
