@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
@@ -72,6 +73,11 @@ class Message(Properties):
     def __post_init__(self) -> None:
         if type(self.body) is not bytes:
             raise InvalidArgument(f"body: {type(self.body).__name__} instead of bytes; encode it first")
+
+
+def identified(message: Message) -> Message:
+    """The message with an id, a random one if it has none: by it a resend can be told, and an error can name it."""
+    return message if message.message_id is not None else replace(message, message_id=uuid.uuid4().hex)
 
 
 class Settler(Protocol):

@@ -18,7 +18,6 @@ there is no lock and no task per message.
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
@@ -40,7 +39,7 @@ from holdfast.errors import (
     copy_of,
 )
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
-from holdfast.message import Message, Properties
+from holdfast.message import Message, Properties, identified
 from holdfast.protocol.confirms import Ledger
 from holdfast.protocol.wire import Method, build, encode_properties
 from holdfast.publication import UNSET, Book, Entry, Publication, Receipt, Unset, Window, until
@@ -249,9 +248,7 @@ class Publisher(ChannelOwner):
         }
         if message.headers is not None and "headers" in self._defaults:
             changes["headers"] = {**self._defaults["headers"], **message.headers}
-        if message.message_id is None:
-            changes["message_id"] = uuid.uuid4().hex
-        return replace(message, **changes) if changes else message
+        return identified(replace(message, **changes) if changes else message)
 
     async def _enter(self, entry: Entry) -> None:
         """Wait for room in the outgoing buffer and in the window, and take it."""

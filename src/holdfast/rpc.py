@@ -30,7 +30,7 @@ from holdfast.errors import (
     copy_of,
 )
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
-from holdfast.message import Delivery, Message
+from holdfast.message import Delivery, Message, identified
 from holdfast.protocol.wire import Method, build, encode_properties
 from holdfast.publication import UNSET, Unset, until
 from holdfast.publisher import Publisher
@@ -127,7 +127,7 @@ class RpcClient(ChannelOwner):
             limit = self._host.max_message_size
             raise InvalidArgument(f"a body of {len(message.body)} bytes, but max_message_size is {limit}")
         method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=True)
-        call = _Call(method, replace(message, correlation_id=correlation_id, reply_to=REPLY_TO))
+        call = _Call(method, replace(identified(message), correlation_id=correlation_id, reply_to=REPLY_TO))
         seconds = self._timeout if isinstance(timeout, Unset) else timeout
         if self._closed is not None:
             raise copy_of(self._closed)

@@ -10,7 +10,7 @@ from pamqp import commands
 from holdfast.attachment import Attachment
 from holdfast.errors import ConnectionLost, HoldfastError, InvalidUse, Unroutable
 from holdfast.logical import LogicalChannel
-from holdfast.message import Message
+from holdfast.message import Message, identified
 from holdfast.protocol.wire import build, encode_properties
 
 
@@ -75,7 +75,7 @@ class Transaction:
         """Publish a message when the transaction is committed.
 
         Args:
-            message: the message.
+            message: the message; without a ``message_id`` it gets a random one, by which an error names it.
             exchange: where to publish; empty for the default exchange, which routes to the queue named by the key.
             routing_key: the routing key.
             mandatory: whether the commit raises an ExceptionGroup with :class:`Unroutable` if no queue takes it. The
@@ -87,6 +87,7 @@ class Transaction:
         """
         attachment = self._require_open()
         method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+        message = identified(message)
         properties = encode_properties(message)
         await self._channel.wait_writable("basic.publish")
         if attachment.is_stale:
