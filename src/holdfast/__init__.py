@@ -65,7 +65,7 @@ from holdfast.protocol.sasl import External, Mechanism
 from holdfast.publication import Publication, Receipt
 from holdfast.publisher import Publisher
 from holdfast.rpc import RpcClient, serve_rpc
-from holdfast.settings import VERSION, Address, Credentials, ReconnectPolicy, Settings
+from holdfast.settings import VERSION, Address, Credentials, CredentialsSource, Login, ReconnectPolicy, Settings
 from holdfast.transaction import Transaction
 
 __version__ = VERSION
@@ -95,6 +95,7 @@ __all__ = [
     "ConsumerCancelled",
     "ContentTooLarge",
     "Credentials",
+    "CredentialsSource",
     "CredentialsUnavailable",
     "Cure",
     "DeadlineExceeded",
@@ -115,6 +116,7 @@ __all__ = [
     "InvalidUse",
     "LinkEvent",
     "LinkState",
+    "Login",
     "LoginRefused",
     "Mechanism",
     "Message",

@@ -339,7 +339,8 @@ class Connection(ChannelHost, LinkOwner):
 
         Waits while the connection is away. If the credentials are :class:`Credentials`, ``secret`` is their password
         from the broker's answer on, for the logins to come. If they come from a function, it is asked at the next login
-        anyway, so a loss on the way is no failure. What a function gives with ``expires_in`` is renewed without this.
+        anyway, so a loss on the way is no failure; what it gives with ``expires_in`` is renewed without this. A
+        mechanism of your own must learn of the new secret from you.
 
         Args:
             secret: the password or token.

@@ -131,7 +131,7 @@ class CredentialsKeeper:
         if not isinstance(login, Credentials):
             kind = type(login).__name__
             raise CredentialsUnavailable(f"the credentials function gave {kind}, which has no secret to update")
-        await self.update(link, build(commands.Connection.UpdateSecret, login.password, "renewed before it expires"))
+        await self._update(link, build(commands.Connection.UpdateSecret, login.password, "renewed before it expires"))
         return lease
 
     async def _ask_patiently(self) -> tuple[Login, _Lease | None]:
@@ -141,7 +141,7 @@ class CredentialsKeeper:
             return await self._ask()
         raise CredentialsUnavailable(f"the credentials function took longer than {patience} s")
 
-    async def update(self, link: Link, update: commands.Connection.UpdateSecret) -> None:
+    async def _update(self, link: Link, update: commands.Connection.UpdateSecret) -> None:
         """Send a new secret on an open link and wait for the broker's answer.
 
         Raises:

@@ -106,6 +106,23 @@ async def test_unknown_mechanism_is_refused() -> None:
         )
 
 
+async def test_new_secrets_are_answered_and_kept() -> None:
+    async with Broker() as broker, peer_of(broker) as peer:
+        for secret in ("one", "two"):
+            await peer.call(0, build(commands.Connection.UpdateSecret, secret, ""), commands.Connection.UpdateSecretOk)
+        assert broker.secrets == ["one", "two"]
+
+
+async def test_new_secret_before_the_login_is_a_channel_error() -> None:
+    async with Broker() as broker, await broker.dial() as stream:
+        peer = RawPeer(stream)
+        await peer.log_in()
+        await peer.send(0, build(commands.Connection.UpdateSecret, "new", ""))
+        await peer.expect(0, commands.Connection.Tune)
+        assert (await peer.closed()).reply_code == 504
+        assert broker.secrets == []
+
+
 @pytest.mark.parametrize(
     "changes", [{"frame_max": 131073}, {"frame_max": 0}, {"frame_max": 4095}, {"channel_max": 2048}, {"channel_max": 0}]
 )
