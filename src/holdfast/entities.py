@@ -115,4 +115,4 @@ class TopologyRecovery:
 
     mode: RecoveryMode = RecoveryMode.EVERYTHING
     wanted: Callable[[Entity], bool] | None = None
-    on_error: Callable[[Entity, HoldfastError], None] | None = None
+    on_error: Callable[[Entity, HoldfastError], object] | None = None
