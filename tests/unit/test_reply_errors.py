@@ -1,0 +1,138 @@
+"""Every AMQP reply code, as a connection's close and as a channel's: which error it is, and what that tells.
+
+Source of the table: AMQP 0-9-1 specification, section 1.4 "Constants"; whose fault each is and whether trying again
+helps is what holdfast makes of RabbitMQ's use of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from pamqp import commands
+
+from holdfast import errors
+from holdfast.errors import Blame, CloseFacts, CloseFrame, Cure, ReplyError, Side
+from holdfast.protocol.events import ChannelClosed, Ended
+from support.amqp import content, frame, opened
+
+
+@dataclass(frozen=True)
+class Row:
+    code: int
+    error: type[ReplyError]
+    closes: str
+    blame: Blame
+    cure: Cure
+
+
+ROWS = (
+    Row(311, errors.ContentTooLarge, "channel", Blame.CALLER, Cure.CHANGE),
+    Row(312, errors.NoRoute, "channel", Blame.CALLER, Cure.CHANGE),
+    Row(313, errors.NoConsumers, "channel", Blame.BROKER, Cure.RETRY),
+    Row(320, errors.ConnectionForced, "connection", Blame.BROKER, Cure.RETRY),
+    Row(402, errors.InvalidPath, "connection", Blame.CALLER, Cure.CHANGE),
+    Row(403, errors.AccessRefused, "channel", Blame.CALLER, Cure.CHANGE),
+    Row(404, errors.NotFound, "channel", Blame.CALLER, Cure.CHANGE),
+    Row(405, errors.ResourceLocked, "channel", Blame.CALLER, Cure.RETRY),
+    Row(406, errors.PreconditionFailed, "channel", Blame.CALLER, Cure.CHANGE),
+    Row(501, errors.FrameError, "connection", Blame.LIBRARY, Cure.CHANGE),
+    Row(502, errors.CommandSyntaxError, "connection", Blame.LIBRARY, Cure.CHANGE),
+    Row(503, errors.CommandInvalid, "connection", Blame.LIBRARY, Cure.CHANGE),
+    Row(504, errors.ChannelError, "connection", Blame.LIBRARY, Cure.CHANGE),
+    Row(505, errors.UnexpectedFrame, "connection", Blame.LIBRARY, Cure.CHANGE),
+    Row(506, errors.ResourceError, "connection", Blame.BROKER, Cure.RETRY),
+    Row(530, errors.NotAllowed, "connection", Blame.CALLER, Cure.CHANGE),
+    Row(540, errors.NotImplementedByBroker, "connection", Blame.CALLER, Cure.CHANGE),
+    Row(541, errors.InternalError, "connection", Blame.BROKER, Cure.RETRY),
+)
+EVERY = pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.code}")
+DECLARE = (50, 10)
+
+
+def test_the_table_has_every_class_and_no_other() -> None:
+    assert {row.code: row.error for row in ROWS} == errors.REPLY_ERRORS
+
+
+@EVERY
+def test_each_class_says_who_what_and_whether_a_retry_helps(row: Row) -> None:
+    assert (row.error.code, row.error.hard) == (row.code, row.closes == "connection")
+    assert (row.error.blame, row.error.cure) == (row.blame, row.cure)
+    assert row.error.__doc__ not in (None, ReplyError.__doc__)
+
+
+@EVERY
+def test_a_close_of_the_connection_carries_its_facts(row: Row) -> None:
+    dialogue = opened()
+    (ended,) = dialogue.tell(commands.Connection.Close(row.code, "SOME_NAME - some text", *DECLARE))
+    assert isinstance(ended, Ended)
+    assert type(ended.error) is row.error
+    assert isinstance(ended.error, ReplyError)
+    received = CloseFrame(row.code, "SOME_NAME - some text", "queue.declare")
+    assert ended.error.close == CloseFacts(received, None, Side.BROKER)
+    assert str(ended.error) == "some text (queue.declare)"
+
+
+@EVERY
+def test_a_close_of_a_channel_carries_its_facts(row: Row) -> None:
+    dialogue = opened()
+    number = dialogue.session.open_channel()
+    dialogue.tell(commands.Channel.OpenOk(), number)
+    (closed,) = dialogue.tell(commands.Channel.Close(row.code, "SOME_NAME - some text", *DECLARE), number)
+    assert isinstance(closed, ChannelClosed)
+    assert type(closed.error) is row.error
+    received = CloseFrame(row.code, "SOME_NAME - some text", "queue.declare")
+    assert closed.error.close == CloseFacts(received, None, Side.BROKER)
+    assert str(closed.error) == "some text (queue.declare)"
+
+
+@EVERY
+def test_a_log_shows_the_number_that_the_class_stands_for(row: Row) -> None:
+    assert errors.reason_of(row.error("NAME - text")) == f"{row.code} text"
+
+
+@EVERY
+def test_a_copy_for_another_caller_is_the_same_error(row: Row) -> None:
+    close = CloseFacts(CloseFrame(row.code, "text", None), None, Side.BROKER)
+    error = row.error("text", method="basic.publish", close=close)
+    error.__cause__ = OSError("why")
+    copy = errors.copy_of(error)
+    assert copy is not error
+    assert type(copy) is type(error)
+    assert isinstance(copy, ReplyError)
+    assert (str(copy), copy.close, copy.__cause__) == (str(error), close, error.__cause__)
+
+
+def test_a_fault_that_we_find_tells_what_we_sent() -> None:
+    dialogue = opened()
+    (ended,) = dialogue.say(frame(9, 0, b""))
+    assert isinstance(ended, Ended)
+    assert isinstance(ended.error, errors.FrameError)
+    assert ended.error.close == CloseFacts(None, CloseFrame(501, "unknown frame type 9", None), Side.CLIENT)
+    assert str(ended.error.close) == "we closed: 501 unknown frame type 9"
+
+
+def test_closes_that_cross_are_both_told_and_ours_was_first() -> None:
+    dialogue = opened()
+    dialogue.session.close(dialogue.now)
+    dialogue.tell(commands.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0))
+    facts = dialogue.session.close_facts
+    assert facts == CloseFacts(
+        CloseFrame(320, "CONNECTION_FORCED - shutdown", None), CloseFrame(200, "bye", None), Side.CLIENT
+    )
+    assert str(facts) == "we closed: 200 bye; then the broker closed: 320 CONNECTION_FORCED - shutdown"
+
+
+def test_a_body_that_is_too_large_tells_what_we_closed_its_channel_with() -> None:
+    dialogue = opened(max_message_size=10)
+    number = dialogue.open_channel()
+    (closed,) = dialogue.say(content(number, commands.Basic.Deliver("tag", 1, False, "", "q"), b"x" * 11))
+    assert isinstance(closed, ChannelClosed)
+    assert isinstance(closed.error, errors.ContentTooLarge)
+    text = "a message of 11 bytes, but max_message_size is 10"
+    assert closed.error.close == CloseFacts(None, CloseFrame(311, text, None), Side.CLIENT)
+    assert closed.error.blame is Blame.BROKER
+
+
+def test_a_text_without_a_name_in_front_is_shown_whole() -> None:
+    assert str(errors.NotFound("no queue 'x' - sorry")) == "no queue 'x' - sorry"
