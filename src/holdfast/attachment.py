@@ -34,12 +34,12 @@ class Attachment:
     def __init__(self, channel: Moving, link: Link, number: int, on_stale: Callable[[], None]) -> None:
         self._channel = channel
         self._on_stale = on_stale
-        self.last_tag = 0
+        self.last_tag: int = 0
         """The highest tag delivered so far."""
-        self.settled_up_to = 0
+        self.settled_up_to: int = 0
         """The highest tag that was settled together with everything before it."""
-        self.link = link
-        self.number = number
+        self.link: Link = link
+        self.number: int = number
 
     @property
     def is_stale(self) -> bool:

@@ -37,8 +37,8 @@ class Queue:
     def __init__(self, name: str, message_count: int, consumer_count: int, recorder: Recorder) -> None:
         self._declared_name = name
         self._recorder = recorder
-        self.message_count = message_count
-        self.consumer_count = consumer_count
+        self.message_count: int = message_count
+        self.consumer_count: int = consumer_count
 
     @property
     def name(self) -> str:

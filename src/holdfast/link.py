@@ -119,7 +119,7 @@ class Link:
         self.number = number
         self.session = session
         self.is_ready = False
-        self.is_over = False
+        self.is_over: bool = False
         self.error: HoldfastError | None = None
         self._stream = stream
         self._owner = owner

@@ -168,10 +168,10 @@ class Request:
     __slots__ = ("_is_abandoned", "attachment", "done", "error", "message", "method", "on_reply", "reply")
 
     def __init__(self, method: Method, attachment: Attachment, on_reply: Callable[[Method], None] | None) -> None:
-        self.method = method
-        self.attachment = attachment
-        self.on_reply = on_reply
-        self.done = anyio.Event()
+        self.method: Method = method
+        self.attachment: Attachment = attachment
+        self.on_reply: Callable[[Method], None] | None = on_reply
+        self.done: anyio.Event = anyio.Event()
         self.reply: Method | None = None
         self.message: Message | None = None
         self.error: HoldfastError | None = None
@@ -227,7 +227,7 @@ class LogicalChannel:
         self._is_registered = False
         self.error: HoldfastError | None = None
         """What closed it; None if nothing but its owner did."""
-        self.has_been_open = False
+        self.has_been_open: bool = False
         """Whether it was ever open, so that an error is not for what it is made for."""
         self.attachment: Attachment | None = None
         """Where the channel is now; None while it is on no link."""

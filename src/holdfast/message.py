@@ -148,13 +148,13 @@ class Delivery:
         message_count: int | None = None,
         settler: Settler | None,
     ) -> None:
-        self.message = message
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.delivery_tag = delivery_tag
-        self.redelivered = redelivered
-        self.consumer_tag = consumer_tag
-        self.message_count = message_count
+        self.message: Message = message
+        self.exchange: str = exchange
+        self.routing_key: str = routing_key
+        self.delivery_tag: int = delivery_tag
+        self.redelivered: bool = redelivered
+        self.consumer_tag: str | None = consumer_tag
+        self.message_count: int | None = message_count
         self._settler = settler
         self._settled = False
 

@@ -75,7 +75,7 @@ class TransitionStream:
     """
 
     def __init__(self) -> None:
-        self.dropped = 0
+        self.dropped: int = 0
         self._waiting: deque[Transition] = deque()
         self._ended = False
         self._news = anyio.Event()
@@ -121,10 +121,10 @@ class Journal:
         self._prefix = f"{name}: " if name else ""
         self.dials = 0
         self.reconnects = 0
-        self.stale_acks = 0
-        self.unknown_confirms = 0
-        self.dropped_transitions = 0
-        self.stalls = 0
+        self.stale_acks: int = 0
+        self.unknown_confirms: int = 0
+        self.dropped_transitions: int = 0
+        self.stalls: int = 0
         self.last_error: Exception | None = None
         # Weak, so that a stream which nobody reads any more needs no goodbye.
         self._streams: weakref.WeakSet[TransitionStream] = weakref.WeakSet()

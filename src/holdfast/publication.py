@@ -69,14 +69,14 @@ class Entry:
     )
 
     def __init__(self, book: Book, message: Message, method: commands.Basic.Publish, deadline: float | None) -> None:
-        self.book = book
-        self.message_id = message.message_id or ""
-        self.method = method
-        self.properties = encode_properties(message)
-        self.body = message.body
-        self.deadline = deadline
-        self.attempts = 0
-        self.is_observed = False
+        self.book: Book = book
+        self.message_id: str = message.message_id or ""
+        self.method: commands.Basic.Publish = method
+        self.properties: bytes = encode_properties(message)
+        self.body: bytes = message.body
+        self.deadline: float | None = deadline
+        self.attempts: int = 0
+        self.is_observed: bool = False
         """Whether somebody waits for this very outcome, so that flush need not tell of it."""
         self.returned: commands.Basic.Return | None = None
         self.outcome: Receipt | HoldfastError | None = None

@@ -48,7 +48,7 @@ class Reader:
     def __init__(self, data: bytes, position: int = 0) -> None:
         self._data = data
         self._end = len(data)
-        self.position = position
+        self.position: int = position
 
     def finish(self) -> None:
         """Check that nothing is left.

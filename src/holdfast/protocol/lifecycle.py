@@ -202,8 +202,8 @@ class Lifecycle(Generic[S, E]):
     __slots__ = ("_machine", "kind", "state")
 
     def __init__(self, kind: str, machine: Machine, initial: S) -> None:
-        self.kind = kind
-        self.state = initial
+        self.kind: str = kind
+        self.state: S = initial
         self._machine = machine
 
     def fire(self, event: E) -> S:

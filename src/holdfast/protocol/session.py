@@ -90,13 +90,13 @@ class Session:
         max_message_size: int,
         now: float,
     ) -> None:
-        self.tuning = proposal
+        self.tuning: Tuning = proposal
         self.blocked: str | None = None
         self.close_facts: CloseFacts | None = None
         """What was said at the close, so far."""
-        self.bytes_received = 0
-        self.bytes_sent = 0
-        self.frames_sent = 0
+        self.bytes_received: int = 0
+        self.bytes_sent: int = 0
+        self.frames_sent: int = 0
         self._number = number
         self._name = f"link {number}"
         self._mechanisms = mechanisms

@@ -137,7 +137,7 @@ class Decoder:
 
     def __init__(self, max_frame_size: int, *, as_server: bool = False) -> None:
         self.max_frame_size = max_frame_size
-        self.frames_decoded = 0
+        self.frames_decoded: int = 0
         self._as_server = as_server
         self._at_start = True
         self._chunks: list[bytes] = []

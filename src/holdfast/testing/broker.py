@@ -33,7 +33,7 @@ class QueueView:
     """
 
     def __init__(self, queue: Queue) -> None:
-        self.name = queue.name
+        self.name: str = queue.name
         self._queue = queue
 
     @property
@@ -94,15 +94,15 @@ class Broker:
     ) -> None:
         if heartbeat != int(heartbeat):
             raise SettingsError(f"heartbeat: {heartbeat} is not a whole number of seconds, and AMQP carries no other")
-        self.model = Model()
-        self.tuning = Tuning(channel_max, frame_max, int(heartbeat))
+        self.model: Model = Model()
+        self.tuning: Tuning = Tuning(channel_max, frame_max, int(heartbeat))
         self.blocked: str | None = None
-        self.is_frozen = False
-        self.excused_until = 0.0
+        self.is_frozen: bool = False
+        self.excused_until: float = 0.0
         self.unexpected_closes: list[str] = []
         self.secrets: list[str] = []
-        self.connections_total = 0
-        self.most_connections = 0
+        self.connections_total: int = 0
+        self.most_connections: int = 0
         self._expected_login = f"\0{username}\0{password}"
         self._credentials = f"{username}:{password}"
         self._connections: dict[Served, None] = {}

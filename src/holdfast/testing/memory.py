@@ -16,7 +16,7 @@ class _Pipe:
     """One direction."""
 
     def __init__(self) -> None:
-        self.buffer = bytearray()
+        self.buffer: bytearray = bytearray()
         self.is_finished = False
         """The sender will send nothing more."""
         self.is_broken = False

@@ -97,15 +97,15 @@ class Peer:
 
     def __init__(self, model: Model, login: Login, wake: Callable[[], None], now: float) -> None:
         self.model = model
-        self.is_over = False
-        self.is_graceful = False
-        self.is_closing = False
-        self.is_open = False
-        self.takes_cancel = False
+        self.is_over: bool = False
+        self.is_graceful: bool = False
+        self.is_closing: bool = False
+        self.is_open: bool = False
+        self.takes_cancel: bool = False
         self.has_published = False
-        self.is_notified_of_block = False
+        self.is_notified_of_block: bool = False
         self.channels: dict[int, Channel] = {}
-        self.name = "unnamed"
+        self.name: str = "unnamed"
         self._login = login
         self._wake = wake
         self._tuning = login.tuning

@@ -38,7 +38,7 @@ class Channel:
         self.peer = peer
         self.number = number
         self.is_closing = False
-        self.deliveries = Deliveries(peer, number)
+        self.deliveries: Deliveries = Deliveries(peer, number)
         self._last_queue = ""
         self._confirms = False
         self._published = 0

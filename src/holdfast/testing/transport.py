@@ -74,8 +74,8 @@ class Served:
     """
 
     def __init__(self, broker: Faults, stream: anyio.abc.ByteStream) -> None:
-        self.peer = Peer(broker.model, broker, self._wake, anyio.current_time())
-        self.is_excused = False
+        self.peer: Peer = Peer(broker.model, broker, self._wake, anyio.current_time())
+        self.is_excused: bool = False
         self._broker = broker
         self._stream = stream
         self._output_added = anyio.Event()
