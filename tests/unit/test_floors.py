@@ -46,6 +46,7 @@ FLOORS = (
     "holdfast.publisher",
     "holdfast.rpc",
     "holdfast.credentials",
+    "holdfast.supervisor",
     "holdfast.connection",
     "holdfast.cli",
     "holdfast",
