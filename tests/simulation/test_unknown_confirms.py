@@ -1,0 +1,67 @@
+"""A broker that confirms what nobody published: amqp-client.rb 94, where that kills the reader."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.abc
+import pytest
+from pamqp import commands
+
+import holdfast
+from holdfast import Message
+from holdfast.protocol.wire import encode_method
+from holdfast.testing import Broker
+
+pytestmark = pytest.mark.anyio
+
+
+class Lying(anyio.abc.ByteStream):
+    """A transport that puts ``lies`` before the next bytes of the broker's, which end where a frame ends."""
+
+    def __init__(self, stream: anyio.abc.ByteStream) -> None:
+        self.lies = b""
+        self._stream = stream
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        data = await self._stream.receive(max_bytes)
+        lies, self.lies = self.lies, b""
+        return lies + data
+
+    async def send(self, item: bytes) -> None:
+        await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [commands.Basic.Ack(77), commands.Basic.Nack(77), commands.Basic.Ack(77, multiple=True), commands.Basic.Ack(1)],
+    ids=["ack", "nack", "multiple", "once more"],
+)
+async def test_a_confirm_that_nothing_waits_for_is_logged_and_ignored(
+    lie: commands.Basic.Ack | commands.Basic.Nack, caplog: pytest.LogCaptureFixture
+) -> None:
+    links: list[Lying] = []
+
+    async def dial(_: holdfast.Address) -> anyio.abc.ByteStream:
+        links.append(Lying(await broker.dial()))
+        return links[-1]
+
+    async with (
+        Broker() as broker,
+        holdfast.connect("amqp://guest:guest@memory/", dial=dial) as connection,
+        connection.publisher() as publisher,
+        connection.channel() as channel,
+    ):
+        await channel.declare_queue("q")
+        await publisher.publish(Message(b"first"), routing_key="q")
+        links[0].lies = encode_method(1, lie)
+        with anyio.fail_after(5):
+            receipts = [await publisher.publish(Message(b"later"), routing_key="q") for _ in range(3)]
+        assert [receipt.attempts for receipt in receipts] == [1, 1, 1]
+        assert (connection.stats.unknown_confirms, connection.stats.link_number) == (1, 1)
+    assert "which nothing waits for" in caplog.text
