@@ -16,6 +16,7 @@ What ends a consumer and what does not:
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,6 +31,7 @@ from holdfast.attachment import Attachment
 from holdfast.channel import Queue
 from holdfast.errors import (
     AccessRefused,
+    ChannelLimitReached,
     ConsumerCancelled,
     HoldfastError,
     InvalidArgument,
@@ -197,7 +199,7 @@ class Consumer(ChannelOwner):
         if not self._no_ack:
             while self._waiting:
                 self._waiting.popleft().nack(requeue=True)
-        with anyio.move_on_after(self._host.close_timeout):
+        with anyio.move_on_after(self._host.close_timeout), contextlib.suppress(HoldfastError):
             await channel.request(build(commands.Basic.Cancel, consumer_tag=self._consumer_tag), repeat=False)
 
     async def process(self, handler: Handler, *, concurrency: int = 1, on_error: OnError = "raise") -> None:
@@ -259,9 +261,15 @@ class Consumer(ChannelOwner):
         """The queue could not be recovered."""
         self._channel.shut(error)
 
+    def on_connection_closed(self, error: HoldfastError) -> None:
+        """Nothing will come any more; told also while there is no channel, because the queue is waited for."""
+        self._finish(error)
+
     # --- what the channel tells -------------------------------------------------------------------------------------
 
     def setup(self) -> Sequence[Method]:
+        if self._is_over:
+            return []
         self._consume.queue = self.queue
         return [commands.Basic.Qos(prefetch_count=self._prefetch), self._consume]
 
@@ -342,6 +350,8 @@ class Consumer(ChannelOwner):
         """
         if not isinstance(error, ReplyError) or error.found_by is Side.CLIENT or not self._channel.has_been_open:
             return False
+        if error.method in ("basic.consume", "basic.qos"):
+            return False
         is_young = anyio.current_time() - self._opened_at < _YOUNG
         self._young_ends = self._young_ends + 1 if is_young else 0
         return self._young_ends < _MOST_YOUNG_ENDS
@@ -356,6 +366,8 @@ class Consumer(ChannelOwner):
         self._channel = LogicalChannel(self._host, self)
         try:
             self._channel.register()
+        except ChannelLimitReached:
+            self._resubscribe_later()
         except HoldfastError as refused:
             self._finish(refused)
 

@@ -100,6 +100,7 @@ class Publisher(ChannelOwner):
         self._nacked: list[Entry] = []
         self._nack_pause = _FIRST_NACK_PAUSE
         self._block_timer: Timer | None = None
+        self._block_reason = ""
         self._entering: set[anyio.CancelScope] = set()
         """Those who wait for room."""
         self._probes = 0
@@ -117,6 +118,7 @@ class Publisher(ChannelOwner):
         except BaseException:
             self._give_up()
             raise
+        self.on_blocked()
         return self
 
     async def __aexit__(
@@ -264,7 +266,8 @@ class Publisher(ChannelOwner):
             finally:
                 self._entering.discard(scope)
         if scope.cancelled_caught:
-            self._raise_if_blocked()
+            if entry.deadline is None or anyio.current_time() < entry.deadline:
+                raise ConnectionBlocked(self._block_reason)
             raise PublishTimeout(entry.message_id, sent=False)
         if (error := self._blocked_error()) is not None:
             self._leave(entry)
@@ -351,7 +354,9 @@ class Publisher(ChannelOwner):
     def _fail_unsent(self) -> None:
         """The broker has been taking no publishes for too long."""
         if (error := self._blocked_error()) is None:
+            self.on_blocked()  # a timer may come a rounding error too early
             return
+        self._block_reason = error.reason
         for entry in self._unfinished([*self._nacked, *self._backlog]):
             entry.settle(ConnectionBlocked(error.reason))
             self._leave(entry)
@@ -387,11 +392,15 @@ class Publisher(ChannelOwner):
         self._send_backlog()
 
     def on_blocked(self) -> None:
-        """The broker takes no publishes."""
-        if self._blocked_timeout == 0:
+        """The broker takes no publishes, if it does not."""
+        block = self._host.block
+        if block is None or self._blocked_timeout is None:
+            return
+        left = block.since + self._blocked_timeout - anyio.current_time()
+        if left <= 0:
             self._fail_unsent()
-        elif self._blocked_timeout is not None:
-            self._block_timer = self._host.later(self._blocked_timeout, self._fail_unsent)
+        else:
+            self._block_timer = self._host.later(left, self._fail_unsent)
 
     def on_unblocked(self) -> None:
         """It does again, or the link is gone."""

@@ -36,6 +36,7 @@ from holdfast.errors import (
     InvalidUse,
     PreconditionFailed,
     ReplyError,
+    copy_of,
     reason_of,
 )
 from holdfast.link import Link, LinkOwner
@@ -505,6 +506,8 @@ class Supervisor(ChannelHost, LinkOwner):
         error = self._closed_error()
         for channel in list(self._channels):
             channel.shut(error)
+        for consumer in list(self.consumers):
+            consumer.on_connection_closed(copy_of(error))
 
     def _closed_error(self) -> ConnectionClosed:
         why = f": {self.failure}" if self.failure is not None else ""

@@ -81,3 +81,56 @@ async def test_channels_that_are_closed_while_recovery_is_under_way_stay_closed(
             await connection.wait_ready(10)
             assert {channel.state for channel in channels} == {holdfast.State.CLOSED}
         await eventually(lambda: broker.channel_count == connection.stats.open_channels == 0)
+
+
+async def test_consumer_that_waits_for_its_queue_ends_with_the_connection() -> None:
+    """It has no channel at that time, which is how others hear of the end."""
+    async with (
+        Broker() as broker,
+        holdfast.connect(URL, dial=broker.dial) as connection,
+        connection.channel() as channel,
+    ):
+        await channel.declare_queue("q")
+        async with connection.consumer("q", on_cancel="resubscribe") as consumer:
+            await channel.delete_queue("q")
+            await eventually(lambda: not consumer.is_consuming)
+            await connection.aclose()
+            with anyio.fail_after(5), pytest.raises(holdfast.ConnectionClosed):
+                await anext(consumer)
+
+
+@pytest.mark.parametrize("on_cancel", ["raise", "end"])
+async def test_consumer_that_the_broker_has_ended_does_not_consume_again_after_a_loss(
+    on_cancel: holdfast.OnCancel,
+) -> None:
+    async with (
+        Broker() as broker,
+        holdfast.connect(URL, dial=broker.dial) as connection,
+        connection.channel() as channel,
+        connection.publisher() as publisher,
+    ):
+        await channel.declare_queue("q")
+        async with connection.consumer("q", on_cancel=on_cancel) as consumer:
+            await channel.delete_queue("q")
+            await eventually(lambda: not consumer.is_consuming)
+            await channel.declare_queue("q")
+            broker.reset_connections()
+            await connection.wait_ready(10)
+            await publisher.publish(Message(b"for somebody else"), routing_key="q")
+            assert (broker.queues["q"].consumers, broker.queues["q"].unacked) == (0, 0)
+
+
+async def test_publisher_that_is_made_while_the_broker_is_blocked_keeps_to_its_blocked_timeout() -> None:
+    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial) as connection:
+        async with connection.channel() as channel:
+            await channel.declare_queue("q")
+        broker.block()
+        async with connection.publisher() as first:
+            with pytest.raises(holdfast.PublishTimeout):
+                await first.publish(Message(b"the broker tells only who publishes"), routing_key="q", timeout=0.1)
+        assert connection.state is holdfast.State.BLOCKED
+        async with connection.publisher(blocked_timeout=0.5) as publisher:
+            with anyio.fail_after(5), pytest.raises(holdfast.ConnectionBlocked, match="low on memory"):
+                await publisher.publish(Message(b"x"), routing_key="q")
+        broker.unblock()
+        await connection.wait_unblocked(5)
