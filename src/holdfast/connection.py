@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import ssl
 from collections.abc import Sequence
 from dataclasses import replace
@@ -283,7 +282,7 @@ class Connection:
 
     def channel_pool(self, size: int) -> ChannelPool:
         """A pool that lends at most ``size`` channels: ``async with connection.channel_pool(8) as pool``."""
-        return ChannelPool(partial(Channel, self._supervisor, wait=math.inf), size)
+        return ChannelPool(partial(Channel, self._supervisor), self._supervisor.wait_forgotten, size)
 
     def publisher(
         self,

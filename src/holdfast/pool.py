@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -10,7 +11,7 @@ from typing import Self
 import anyio
 
 from holdfast.channel import Channel
-from holdfast.errors import InvalidArgument, InvalidUse, RequestTimeout
+from holdfast.errors import ChannelLimitReached, InvalidArgument, InvalidUse, RequestTimeout
 from holdfast.protocol.lifecycle import State
 
 
@@ -19,18 +20,23 @@ class ChannelPool:
 
     Args:
         new_channel: makes a channel.
+        wait_closed: waits until some channel of the connection is closed, so that its number is free.
         size: at most so many channels; more borrowers wait for their turn.
 
     Raises:
         InvalidArgument: the size is less than 1.
     """
 
-    def __init__(self, new_channel: Callable[[], Channel], size: int) -> None:
+    def __init__(
+        self, new_channel: Callable[[], Channel], wait_closed: Callable[[], Awaitable[None]], size: int
+    ) -> None:
         if size < 1:
             raise InvalidArgument(f"size: a pool of {size} channels would lend none")
         self._new_channel = new_channel
+        self._wait_closed = wait_closed
         self._room = anyio.Semaphore(size)
         self._idle: list[Channel] = []
+        self._starving: deque[anyio.CancelScope] = deque()
         self._is_closed = False
 
     async def __aenter__(self) -> Self:
@@ -73,24 +79,40 @@ class ChannelPool:
     async def _borrow(self) -> Channel:
         await self._room.acquire()
         try:
-            while self._idle:
-                channel = self._idle.pop()
-                if channel.state not in (State.CLOSING, State.CLOSED):
+            while True:
+                while self._idle:
+                    channel = self._idle.pop()
+                    if channel.state not in (State.CLOSING, State.CLOSED):
+                        return channel
+                channel = self._new_channel()
+                try:
+                    await channel.open()
+                except ChannelLimitReached:
+                    await self._starve()
+                except BaseException:
+                    channel.begin_close()
+                    raise
+                else:
                     return channel
-            channel = self._new_channel()
-            try:
-                await channel.open()
-            except BaseException:
-                channel.begin_close()
-                raise
         except BaseException:
             self._room.release()
             raise
-        return channel
+
+    async def _starve(self) -> None:
+        """Wait until a number is free, or until a channel is given back."""
+        with anyio.CancelScope() as starving:
+            self._starving.append(starving)
+            try:
+                await self._wait_closed()
+            finally:
+                if starving in self._starving:
+                    self._starving.remove(starving)
 
     def _put(self, channel: Channel) -> None:
         if self._is_closed:
             channel.begin_close()
         elif channel.state not in (State.CLOSING, State.CLOSED):
             self._idle.append(channel)
+            if self._starving:
+                self._starving.popleft().cancel()
         self._room.release()

@@ -172,6 +172,16 @@ class RpcClient(ChannelOwner):
             lost.__cause__ = error
             call.settle(lost)
 
+    def _guilty(self, error: ReplyError) -> list[_Call]:
+        # The broker does not say which publish it was, but its text names the exchange, if that is what is wrong. The
+        # default exchange is always there: who went through it is guilty only if nobody else can be, or at last.
+        sent = [call for call in self._calls.values() if call.is_sent and call.outcome is None]
+        through_exchange = [call for call in sent if call.method.exchange]
+        named = [call for call in through_exchange if f"'{call.method.exchange}'" in error.text]
+        alone = sent if len(sent) == 1 and error.method == "basic.publish" else []
+        at_last = [call for call in sent if call.attempts >= _MOST_ATTEMPTS]
+        return named or through_exchange or alone or at_last
+
     def _close(self, error: HoldfastError) -> None:
         self._closed = self._closed or error
         for call in self._calls.values():
@@ -226,11 +236,8 @@ class RpcClient(ChannelOwner):
         if not isinstance(error, ReplyError) or not self._channel.has_been_open or self._closed is not None:
             self._close(self._channel.closed_error())
             return
-        # The broker does not say which publish it was. The default exchange is always there, so those that went
-        # through it are not to blame.
-        for call in self._calls.values():
-            if call.is_sent and call.outcome is None and (call.method.exchange or call.attempts >= _MOST_ATTEMPTS):
-                call.settle(copy_of(error))
+        for call in self._guilty(error):
+            call.settle(copy_of(error))
         self._lose(error)
         self._channel = LogicalChannel(self._host, self)
         try:
