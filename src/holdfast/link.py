@@ -82,6 +82,10 @@ class LinkOwner(Protocol):
 
     def on_link_unblocked(self) -> None: ...
 
+    def on_number_free(self) -> None:
+        """A channel's close is complete: another one may have its number."""
+        ...
+
     def on_secret_updated(self, secret: str) -> None:
         """The broker took a new secret; in the order in which they were sent."""
         ...
@@ -296,6 +300,7 @@ class Link:
                 handler = handlers.pop(event.channel, None)
                 if handler is not None:
                     handler.on_released()
+                self._owner.on_number_free()
             elif isinstance(event, Transition):
                 self._journal.record(event)
             elif isinstance(event, Opened):

@@ -122,7 +122,7 @@ class ChannelHost(Protocol):
         ...
 
     async def wait_forgotten(self) -> None:
-        """Wait until some channel is closed."""
+        """Wait until some channel is closed, or its number free."""
         ...
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
@@ -263,7 +263,7 @@ class LogicalChannel:
         try:
             await self._within_deadline(self.wait_open(), "opening a channel")
         except ChannelClosed:
-            if isinstance(self.error, ReplyError):
+            if isinstance(self.error, ReplyError | ChannelLimitReached):
                 raise self.error from None
             raise
 
@@ -634,8 +634,10 @@ class LogicalChannel:
         timeout = self._host.request_timeout
         with anyio.move_on_after(timeout):
             return await work
-        raise RequestTimeout(f"{what}: no answer within {timeout} s; the connection's last error: {self._last_error()}")
+        raise RequestTimeout(f"{what}: no answer within {timeout} s; {self._why_not()}")
 
-    def _last_error(self) -> str:
-        error = self._host.journal.last_error
-        return "none" if error is None else str(error)
+    def _why_not(self) -> str:
+        block = self._host.block
+        if block is not None:
+            return f"the broker has blocked the connection: {block.reason}"
+        return f"the connection's last error: {self._host.journal.last_error or 'none'}"

@@ -118,7 +118,6 @@ class Publisher(ChannelOwner):
         except BaseException:
             self._give_up()
             raise
-        self.on_blocked()
         return self
 
     async def __aexit__(
@@ -392,7 +391,7 @@ class Publisher(ChannelOwner):
         self._send_backlog()
 
     def on_blocked(self) -> None:
-        """The broker takes no publishes, if it does not."""
+        """The broker takes no publishes."""
         block = self._host.block
         if block is None or self._blocked_timeout is None:
             return

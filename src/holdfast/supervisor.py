@@ -28,6 +28,7 @@ from holdfast.consumer import Consumer
 from holdfast.credentials import CredentialsKeeper
 from holdfast.entities import Entity
 from holdfast.errors import (
+    ChannelLimitReached,
     CloseFacts,
     ConnectionClosed,
     ConnectionLost,
@@ -43,6 +44,7 @@ from holdfast.link import Link, LinkOwner
 from holdfast.logical import Block, ChannelHost, LogicalChannel
 from holdfast.message import FieldTable
 from holdfast.observe import Journal, Stats
+from holdfast.protocol.channels import HIGHEST_CHANNEL
 from holdfast.protocol.events import Tuning
 from holdfast.protocol.lifecycle import ConnectionEvent, State, Transition, connection_lifecycle
 from holdfast.protocol.sasl import Mechanism
@@ -245,10 +247,19 @@ class Supervisor(ChannelHost, LinkOwner):
         # Decided without an await: before is_ready the supervisor attaches what is registered, after it we do.
         if link is not None and link.is_ready and link.is_open:
             channel.attach(link)
+        elif len(self._channels) >= self._most_channels:
+            raise ChannelLimitReached(f"all {self._most_channels} channels that the connection may have are open")
         self._channels[channel] = None
+
+    @property
+    def _most_channels(self) -> int:
+        return (self._settings.channel_max if self.tuning is None else self.tuning.channel_max) or HIGHEST_CHANNEL
 
     def forget(self, channel: LogicalChannel) -> None:
         self._channels.pop(channel, None)
+        self.on_number_free()
+
+    def on_number_free(self) -> None:
         self._forgotten.set()
         self._forgotten = anyio.Event()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -120,16 +122,18 @@ async def test_consumer_that_the_broker_has_ended_does_not_consume_again_after_a
             assert (broker.queues["q"].consumers, broker.queues["q"].unacked) == (0, 0)
 
 
-async def test_publisher_that_is_made_while_the_broker_is_blocked_keeps_to_its_blocked_timeout() -> None:
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial) as connection:
-        async with connection.channel() as channel:
+async def test_request_that_a_blocked_broker_does_not_read_says_so_when_its_time_is_up() -> None:
+    """RabbitMQ reads nothing at all from a connection that it has blocked."""
+    settings = replace(holdfast.Settings.from_urls(URL), request_timeout=0.3)
+    async with Broker() as broker, holdfast.connect(settings, dial=broker.dial) as connection:
+        async with connection.channel() as channel, connection.publisher() as publisher:
             await channel.declare_queue("q")
-        broker.block()
-        async with connection.publisher() as first:
-            await first.publish(Message(b"the broker tells only who publishes"), routing_key="q")
+            broker.block()
+            await publisher.publish(Message(b"the broker tells only who publishes"), routing_key="q")
             await eventually(lambda: connection.state is holdfast.State.BLOCKED)
-        async with connection.publisher(blocked_timeout=0.5) as publisher:
-            with anyio.fail_after(5), pytest.raises(holdfast.ConnectionBlocked, match="low on memory"):
-                await publisher.publish(Message(b"x"), routing_key="q")
-        broker.unblock()
-        await connection.wait_unblocked(5)
+            with pytest.raises(
+                holdfast.RequestTimeout, match=r"queue\.declare: .* blocked the connection: low on memory"
+            ):
+                await channel.declare_queue("q")
+            broker.unblock()
+            await connection.wait_unblocked(5)

@@ -31,7 +31,7 @@ from holdfast.protocol.acks import Acks
 from holdfast.protocol.events import ChannelClosed, ChannelReleased, ContentReceived, Event, MethodReceived
 from holdfast.protocol.wire import Header, Method, Payload, message_from, method_name
 
-_HIGHEST = 65535
+HIGHEST_CHANNEL = 65535
 _REPLY_SUCCESS = 200
 _CONTENT_METHODS = (commands.Basic.Deliver, commands.Basic.Return, commands.Basic.GetOk)
 _UNASKED = (commands.Basic.Ack, commands.Basic.Nack, commands.Basic.Cancel, commands.Channel.Flow)
@@ -86,7 +86,7 @@ class Channels:
         """
         if self._free:
             number = heapq.heappop(self._free)
-        elif self._highest < (channel_max or _HIGHEST):
+        elif self._highest < (channel_max or HIGHEST_CHANNEL):
             self._highest += 1
             number = self._highest
         else:
