@@ -125,15 +125,17 @@ async def test_consumer_that_the_broker_has_ended_does_not_consume_again_after_a
 async def test_request_that_a_blocked_broker_does_not_read_says_so_when_its_time_is_up() -> None:
     """RabbitMQ reads nothing at all from a connection that it has blocked."""
     settings = replace(holdfast.Settings.from_urls(URL), request_timeout=0.3)
-    async with Broker() as broker, holdfast.connect(settings, dial=broker.dial) as connection:
-        async with connection.channel() as channel, connection.publisher() as publisher:
+    async with (
+        Broker() as broker,
+        holdfast.connect(settings, dial=broker.dial) as connection,
+        connection.channel() as channel,
+        connection.publisher() as publisher,
+    ):
+        await channel.declare_queue("q")
+        broker.block()
+        await publisher.publish(Message(b"the broker tells only who publishes"), routing_key="q")
+        await eventually(lambda: connection.state is holdfast.State.BLOCKED)
+        with pytest.raises(holdfast.RequestTimeout, match=r"queue\.declare: .* the connection: low on memory"):
             await channel.declare_queue("q")
-            broker.block()
-            await publisher.publish(Message(b"the broker tells only who publishes"), routing_key="q")
-            await eventually(lambda: connection.state is holdfast.State.BLOCKED)
-            with pytest.raises(
-                holdfast.RequestTimeout, match=r"queue\.declare: .* blocked the connection: low on memory"
-            ):
-                await channel.declare_queue("q")
-            broker.unblock()
-            await connection.wait_unblocked(5)
+        broker.unblock()
+        await connection.wait_unblocked(5)
