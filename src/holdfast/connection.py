@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +25,7 @@ from holdfast.errors import (
     ReadyTimeout,
     RequestTimeout,
 )
+from holdfast.link import Dial, dial_tcp
 from holdfast.message import FieldTable, Properties
 from holdfast.observe import Stats, TransitionStream
 from holdfast.pool import ChannelPool
@@ -36,8 +36,6 @@ from holdfast.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, DEFAULT_WINDOW_B
 from holdfast.rpc import RpcClient
 from holdfast.settings import CredentialsSource, ReconnectPolicy, Settings
 from holdfast.supervisor import Supervisor
-from holdfast.tls import TLS
-from holdfast.transport import Dial
 
 T = TypeVar("T")
 
@@ -46,7 +44,6 @@ def connect(
     urls: str | Sequence[str] | Settings | None = None,
     *,
     credentials: CredentialsSource | None = None,
-    tls: ssl.SSLContext | TLS | None = None,
     heartbeat: int | None = None,
     name: str | None = None,
     reconnect: ReconnectPolicy | None = None,
@@ -55,7 +52,7 @@ def connect(
     topology_recovery: TopologyRecovery | None = None,
     ready_timeout: float | None = 60.0,
     fail_fast: bool = True,
-    dial: Dial | None = None,
+    dial: Dial = dial_tcp,
 ) -> Connection:
     """A connection to a broker: ``async with connect("amqp://guest:guest@localhost/") as connection``.
 
@@ -64,7 +61,6 @@ def connect(
             environment, see :meth:`Settings.from_environment`.
         credentials: instead of those in the URL: :class:`Credentials`, a SASL :class:`Mechanism`, or an async function
             that gives one of them and is asked at every login, and again before what it gave expires.
-        tls: speak TLS, this way; instead of what the URL's ``amqps`` and its query say, and also if it says ``amqp``.
         heartbeat: what we propose, in seconds; 0 leaves it to the broker. Instead of the URL's and of
             ``RABBITMQ_HEARTBEAT``; 60 if none of them says anything.
         name: shown by the broker's management UI and in its log.
@@ -77,10 +73,10 @@ def connect(
             not wait at all: calls on the connection then wait instead.
         fail_fast: raise at once what no retry cures on the first connect: refused credentials, an unknown virtual
             host. Otherwise such refusals are tried again for ``refusal_grace``, as on a reconnect.
-        dial: opens the transport to an address, which is then not looked up; the default is TCP.
+        dial: opens the transport; the default is TCP.
 
     Raises:
-        SettingsError: an argument or a part of a URL is wrong, or a file that TLS needs cannot be read.
+        SettingsError: an argument or a part of a URL is wrong.
     """
     if urls is None:
         settings = Settings.from_environment()
@@ -91,7 +87,6 @@ def connect(
     settings = replace(
         settings,
         credentials=_or(credentials, settings.credentials),
-        tls=_or(tls, settings.tls),
         heartbeat=_or(heartbeat, settings.heartbeat),
         name=_or(name, settings.name),
         reconnect=_or(reconnect, settings.reconnect),
@@ -115,7 +110,7 @@ class Connection:
     ``close_timeout``.
     """
 
-    def __init__(self, settings: Settings, *, ready_timeout: float | None, fail_fast: bool, dial: Dial | None) -> None:
+    def __init__(self, settings: Settings, *, ready_timeout: float | None, fail_fast: bool, dial: Dial) -> None:
         self._settings = settings
         self._ready_timeout = ready_timeout
         self._supervisor = Supervisor(settings, fail_fast=fail_fast, dial=dial)

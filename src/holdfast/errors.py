@@ -8,7 +8,6 @@
     ├── InvalidUse                  the API was used in a way that cannot work (also a RuntimeError)
     ├── InvalidTransition           a life cycle was asked for what its table does not allow
     ├── TransportError              the bytes stopped: refused, reset, end of stream, broken TLS
-    │   ├── TLSError                the two sides cannot agree on TLS: a certificate, a version, the wrong port
     │   └── HeartbeatTimeout        the peer said nothing for two heartbeat intervals
     ├── CredentialsUnavailable      the caller's credentials function or SASL mechanism raised, or gave what is none
     ├── ConnectionLost              a request was caught by a loss and cannot be repeated safely
@@ -151,13 +150,6 @@ class TransportError(HoldfastError):
 
     blame = Blame.NETWORK
     cure = Cure.RETRY
-
-
-class TLSError(TransportError):
-    """The TLS handshake was refused by one of the sides, and will be until settings or certificates change."""
-
-    blame = Blame.CALLER
-    cure = Cure.CHANGE
 
 
 class HeartbeatTimeout(TransportError):

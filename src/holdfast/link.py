@@ -11,8 +11,8 @@ an await between: first the connection, then every channel on it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 import anyio
 from anyio.abc import ByteStream
@@ -37,7 +37,10 @@ from holdfast.protocol.events import (
 from holdfast.protocol.lifecycle import LinkState, Transition
 from holdfast.protocol.session import Session
 from holdfast.protocol.wire import Method, method_name
-from holdfast.transport import transport_error
+from holdfast.settings import Address
+
+Dial: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
+"""Opens a transport to an address. Raises OSError when that fails."""
 
 HIGH_WATER: Final = 1024 * 1024
 """Bytes of outgoing buffer above which publishers wait."""
@@ -47,6 +50,11 @@ _CHUNK: Final = 256 * 1024
 
 _LINGER: Final = 1.0
 """Seconds that the last frames of a session may take to leave."""
+
+
+async def dial_tcp(address: Address) -> ByteStream:
+    """Open a TCP connection; of a name with several records the first that answers."""
+    return await anyio.connect_tcp(address.host, address.port)
 
 
 class ChannelHandler(Protocol):
@@ -343,3 +351,22 @@ class Link:
     def is_open(self) -> bool:
         """Whether the session is open and not closing."""
         return self.session.state is LinkState.OPEN
+
+
+def transport_error(doing: str, error: Exception) -> TransportError:
+    """The one error for all the ways in which a transport fails."""
+    wrapped = TransportError(f"{doing}: {' / '.join(dict.fromkeys(_reasons(error)))}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _reasons(error: BaseException) -> list[str]:
+    # anyio wraps what the system said, and puts the failures of a name with several addresses into a group.
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return [reason for inner in group.exceptions for reason in _reasons(inner)]
+    wraps = isinstance(error, anyio.BrokenResourceError) or (isinstance(error, OSError) and error.errno is None)
+    if wraps and error.__cause__ is not None:
+        return _reasons(error.__cause__)
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return [f"{type(error).__name__}: {text}" if text else type(error).__name__]

@@ -20,29 +20,29 @@ class Attempts:
 
     Args:
         policy: when to dial again.
+        addresses: how many addresses there are; all are tried before each delay.
         fail_fast: whether to give up on the first connect at once when no retry cures what happened.
         random: where jitter comes from.
         now: the present time in seconds, here and below, on any clock that does not go back.
     """
 
-    def __init__(self, policy: ReconnectPolicy, *, fail_fast: bool, random: Random, now: float) -> None:
+    def __init__(self, policy: ReconnectPolicy, *, addresses: int, fail_fast: bool, random: Random, now: float) -> None:
         self._policy = policy
+        self._addresses = addresses
         self._fail_fast = fail_fast
         self._random = random
         self._failed = 0
-        self._rounds = 0
         self._away_since = now
         self._refused_since: float | None = None
         self._was_open = False
 
-    def ended(self, error: HoldfastError, *, opened_at: float | None, now: float, has_untried: bool = False) -> float:
+    def ended(self, error: HoldfastError, *, opened_at: float | None, now: float) -> float:
         """A link ended, or an attempt to get one.
 
         Args:
             error: why.
             opened_at: when the link was opened; None if it never was.
             now: the present time.
-            has_untried: whether there is an address that was not tried in this round: the next dial then comes at once.
 
         Returns:
             Seconds to wait before the next dial.
@@ -53,13 +53,10 @@ class Attempts:
         """
         if opened_at is None:
             self._failed += 1
-            self._rounds += not has_untried
         else:
             # A link that dies young counts as a failed attempt, or a broker that accepts and drops would be dialed
             # without a pause (invariant 10).
-            is_stable = now - opened_at >= self._policy.stable_after
-            self._failed = 0 if is_stable else self._failed + 1
-            self._rounds = 0 if is_stable else self._rounds + 1
+            self._failed = 0 if now - opened_at >= self._policy.stable_after else self._failed + 1
             self._was_open = True
             self._away_since = now
         if opened_at is not None or not isinstance(error, _REFUSALS):
@@ -67,7 +64,8 @@ class Attempts:
         elif self._refused_since is None:
             self._refused_since = now
         self._raise_if_hopeless(error, now)
-        return 0.0 if has_untried else self._policy.delay(self._rounds, self._random)
+        rounds, rest = divmod(self._failed, self._addresses)
+        return 0.0 if rest else self._policy.delay(rounds, self._random)
 
     def _raise_if_hopeless(self, error: HoldfastError, now: float) -> None:
         if self._fail_fast and not self._was_open and error.cure is Cure.CHANGE:

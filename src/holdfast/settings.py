@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -19,11 +18,9 @@ from holdfast.entities import TopologyRecovery
 from holdfast.errors import SettingsError
 from holdfast.message import FieldTable
 from holdfast.protocol.sasl import External, Mechanism, Plain
-from holdfast.tls import TLS
 
 VERSION = "0.1.0"
 DEFAULT_PORT = 5672
-DEFAULT_TLS_PORT = 5671
 DEFAULT_HEARTBEAT = 60
 FRAME_MAX_FLOOR = 8192
 """RabbitMQ 4.1 and later refuse less (release notes of 4.1.0)."""
@@ -176,7 +173,6 @@ class Settings:
             function that gives one of them and is asked at every login.
         auth_mechanisms: the SASL mechanisms that :class:`Credentials` may log in with, ``PLAIN`` and ``EXTERNAL``, in
             order of preference: the first that the broker offers is taken.
-        tls: how to speak TLS; None for TCP alone. An SSLContext says by itself whether the host's name is verified.
         virtual_host: the virtual host.
         heartbeat: what we propose, in seconds; 0 leaves it to the broker.
         channel_max: highest channel number that we propose; 0 for the broker's.
@@ -194,7 +190,6 @@ class Settings:
     addresses: tuple[Address, ...] = (Address("localhost", DEFAULT_PORT),)
     credentials: CredentialsSource = Credentials("guest", "guest")
     auth_mechanisms: tuple[str, ...] = ("PLAIN",)
-    tls: ssl.SSLContext | TLS | None = None
     virtual_host: str = "/"
     heartbeat: int = DEFAULT_HEARTBEAT
     channel_max: int = 2047
@@ -243,10 +238,6 @@ class Settings:
         query also takes ``auth_mechanism``, ``plain`` or ``external``, several times for several in order of
         preference. All parts but the scheme may be missing. Reserved characters in user, password and vhost are
         percent-encoded. The addresses of several URLs are tried in order; what else they say must be the same in all.
-
-        ``amqps`` speaks TLS, on port 5671 if none is given. Its query takes ``cacertfile``, ``certfile`` and
-        ``keyfile`` (PEM), ``password`` of the key, ``verify`` (``verify_peer``, the default, or ``verify_none``) and
-        ``server_name_indication`` (the host's name, or ``disable``); see :class:`TLS`.
 
         Args:
             urls: the URL or URLs.
@@ -308,8 +299,9 @@ def _from_url(url: str) -> tuple[Address, dict[str, object]]:
         port = parts.port
     except ValueError as error:
         raise SettingsError(f"URL: {_without_secret(error)}") from None
-    if parts.scheme not in ("amqp", "amqps"):
-        raise SettingsError(f"URL scheme: {parts.scheme!r} is neither 'amqp' nor 'amqps'")
+    if parts.scheme != "amqp":
+        hint = " (TLS is not supported yet)" if parts.scheme == "amqps" else ""
+        raise SettingsError(f"URL scheme: {parts.scheme!r} is not 'amqp'{hint}")
     if port == 0:
         raise SettingsError("URL port: 0 is not between 1 and 65535")
     values: dict[str, object] = {}
@@ -320,23 +312,17 @@ def _from_url(url: str) -> tuple[Address, dict[str, object]]:
         raise SettingsError("URL path: a '/' inside the virtual host's name must be percent-encoded (%2F)")
     if path:
         values["virtual_host"] = unquote(path)
-    is_tls = parts.scheme == "amqps"
-    values.update(_from_query(parts.query, is_tls=is_tls))
-    return Address(_host(parts), port or (DEFAULT_TLS_PORT if is_tls else DEFAULT_PORT)), values
+    values.update(_from_query(parts.query))
+    return Address(_host(parts), port or DEFAULT_PORT), values
 
 
 def _host(parts: SplitResult) -> str:
     return unquote(parts.hostname) if parts.hostname else "localhost"
 
 
-_TLS_PARAMETERS = ("cacertfile", "certfile", "keyfile", "password", "verify", "server_name_indication")
-_PARAMETERS = ("heartbeat", "connection_timeout", "channel_max", "auth_mechanism", "name", *_TLS_PARAMETERS)
-
-
-def _from_query(query: str, *, is_tls: bool) -> dict[str, object]:
+def _from_query(query: str) -> dict[str, object]:
     values: dict[str, object] = {}
     mechanisms: list[str] = []
-    tls: dict[str, str] = {}
     for key, text in parse_qsl(query, keep_blank_values=True):
         if key == "heartbeat":
             values["heartbeat"] = _whole_from("URL query heartbeat", text, 0, 65535)
@@ -348,38 +334,14 @@ def _from_query(query: str, *, is_tls: bool) -> dict[str, object]:
             values["name"] = text
         elif key == "auth_mechanism":
             mechanisms.append(_check_mechanism("URL query auth_mechanism", text.upper()))
-        elif key not in _TLS_PARAMETERS:
-            raise SettingsError(f"URL query: {key!r} is unknown; known are {', '.join(_PARAMETERS)}")
-        elif not is_tls:
-            raise SettingsError(f"URL query {key}: only amqps:// speaks TLS")
-        elif not text and key != "password":
-            raise SettingsError(f"URL query {key}: it is empty")
         else:
-            tls[key] = text
+            raise SettingsError(
+                f"URL query: {key!r} is unknown; known are heartbeat, connection_timeout, channel_max, name and "
+                "auth_mechanism"
+            )
     if mechanisms:
         values["auth_mechanisms"] = tuple(mechanisms)
-    if is_tls:
-        values["tls"] = _tls_from(tls)
     return values
-
-
-def _tls_from(parameters: Mapping[str, str]) -> TLS:
-    verify = parameters.get("verify", "verify_peer")
-    if verify not in ("verify_peer", "verify_none"):
-        raise SettingsError(f"URL query verify: {verify!r} is neither 'verify_peer' nor 'verify_none'")
-    if "keyfile" in parameters and "certfile" not in parameters:
-        raise SettingsError("URL query keyfile: a key without a certificate; give certfile too")
-    # RabbitMQ, "URI Query Parameters": the Erlang client's word for neither SNI nor a check of the host's name.
-    name = parameters.get("server_name_indication")
-    return TLS(
-        ca_file=parameters.get("cacertfile"),
-        certificate_file=parameters.get("certfile"),
-        key_file=parameters.get("keyfile"),
-        key_password=parameters.get("password"),
-        verify=verify == "verify_peer",
-        verify_host=name != "disable",
-        server_name=None if name == "disable" else name,
-    )
 
 
 def _heartbeat_from(environment: Mapping[str, str]) -> int:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
@@ -40,7 +41,7 @@ from holdfast.errors import (
     copy_of,
     reason_of,
 )
-from holdfast.link import Link, LinkOwner
+from holdfast.link import Dial, Link, LinkOwner, transport_error
 from holdfast.logical import Block, ChannelHost, LogicalChannel
 from holdfast.message import FieldTable
 from holdfast.observe import Journal, Stats
@@ -54,9 +55,7 @@ from holdfast.reconnect import Attempts
 from holdfast.recovery import Recovery
 from holdfast.settings import VERSION, Settings
 from holdfast.timers import Timer, Timers
-from holdfast.tls import TLS
 from holdfast.topology import Recorded, Topology
-from holdfast.transport import Dial, Route, dial_tcp, resolve, start_tls, transport_error
 
 _CLEAN_UP = 5.0
 """Seconds that a broker may need to clean up after a connection that it knows to be dead."""
@@ -68,13 +67,10 @@ class Supervisor(ChannelHost, LinkOwner):
     Args:
         settings: what the connection was told.
         fail_fast: whether to give up on the first connect at once when no retry cures what happened.
-        dial: opens a transport; None for TCP.
-
-    Raises:
-        SettingsError: a file that TLS needs cannot be read.
+        dial: opens a transport.
     """
 
-    def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial | None) -> None:
+    def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial) -> None:
         self._settings = settings
         self._fail_fast = fail_fast
         self._dial = dial
@@ -106,9 +102,10 @@ class Supervisor(ChannelHost, LinkOwner):
         self._finished = anyio.Event()
         self._scope: anyio.CancelScope | None = None
         self._interruptible: anyio.CancelScope | None = None
-        self._route = Route(settings.addresses, shuffle=self._random if settings.shuffle else None)
-        tls = settings.tls
-        self._tls_context = tls.context() if isinstance(tls, TLS) else tls
+        addresses = list(settings.addresses)
+        if settings.shuffle:
+            self._random.shuffle(addresses)
+        self._addresses = deque(addresses)
 
     # --- for the connection -----------------------------------------------------------------------------------------
 
@@ -326,6 +323,7 @@ class Supervisor(ChannelHost, LinkOwner):
     async def _keep_connected(self) -> None:
         attempts = Attempts(
             self._settings.reconnect,
+            addresses=len(self._addresses),
             fail_fast=self._fail_fast,
             random=self._random,
             now=anyio.current_time(),
@@ -342,12 +340,10 @@ class Supervisor(ChannelHost, LinkOwner):
                 self._journal.last_error = failure
             if self._is_leaving() or error is None:
                 return
-            if opened_at is not None:
-                self._route.arrived()
-            has_untried = opened_at is None and self._route.failed()
-            delay = attempts.ended(error, opened_at=opened_at, now=anyio.current_time(), has_untried=has_untried)
+            delay = attempts.ended(error, opened_at=opened_at, now=anyio.current_time())
             if opened_at is None:
-                self._journal.retrying(error, str(self._route), delay)
+                self._addresses.rotate(-1)
+                self._journal.retrying(error, str(self._addresses[0]), delay)
 
     def _is_leaving(self) -> bool:
         return self.state is State.CLOSING
@@ -401,34 +397,24 @@ class Supervisor(ChannelHost, LinkOwner):
 
     async def _dial_out(self, deadline: float) -> tuple[anyio.abc.ByteStream, Sequence[Mechanism]] | None:
         """Credentials and a transport; None if the user is leaving."""
+        address = self._addresses[0]
         dialed: list[tuple[anyio.abc.ByteStream, Sequence[Mechanism]]] = []
 
         async def attempt() -> None:
             mechanisms = await self._credentials.mechanisms()
-            dialed.append((await self._open_transport(), mechanisms))
+            self._journal.dials += 1
+            dialed.append((await self._dial(address), mechanisms))
 
         try:
             with anyio.CancelScope(deadline=deadline):
                 await self._interruptibly(attempt)
-        except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
-            raise transport_error(f"connecting to {self._route}", error) from error
+        except OSError as error:
+            raise transport_error(f"connecting to {address}", error) from error
         if dialed:
             return dialed[0]
         if self._is_leaving():
             return None
-        raise ConnectTimeout(f"connecting to {self._route}: no answer within {self._settings.connect_timeout} s")
-
-    async def _open_transport(self) -> anyio.abc.ByteStream:
-        route = self._route
-        if self._dial is None and route.record is None:
-            route.resolved(await resolve(route.address))
-        self._journal.dials += 1
-        stream = await (self._dial or dial_tcp)(route.record or route.address)
-        if self._tls_context is None:
-            return stream
-        tls = self._settings.tls
-        host = route.address.host
-        return await start_tls(stream, self._tls_context, tls.server_hostname(host) if isinstance(tls, TLS) else host)
+        raise ConnectTimeout(f"connecting to {address}: no answer within {self._settings.connect_timeout} s")
 
     def _client_properties(self) -> FieldTable:
         version = sys.version_info

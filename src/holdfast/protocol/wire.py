@@ -49,8 +49,6 @@ HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _END_OCTET = 0xCE
-_TLS_RECORDS = (21, 22)
-"""The first byte of what a TLS server sends: an alert, a handshake (RFC 8446, 5.1)."""
 _LONG = struct.Struct(">I")
 _PREFIX = struct.Struct(">BHI")
 _CONTENT = struct.Struct(">HHQ")
@@ -215,8 +213,7 @@ class Decoder:
         if start[:4] == PROTOCOL_HEADER[:4]:
             raise _fault(UnexpectedFrame, "a protocol header in the middle of the stream")
         if kind not in (_METHOD, _HEADER, _BODY, _HEARTBEAT):
-            hint = "is this a port for amqps://?" if kind in _TLS_RECORDS else "is this an AMQP port?"
-            seen = f" ({hint})" if self._at_start else ""
+            seen = " (is this an AMQP port?)" if self._at_start else ""
             raise _fault(FrameError, f"unknown frame type {kind}{seen}")
         if self.max_frame_size and size + FRAME_OVERHEAD > self.max_frame_size:
             raise _fault(
