@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import math
 import random
+import ssl
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -49,7 +49,7 @@ from holdfast.errors import (
     RequestTimeout,
     reason_of,
 )
-from holdfast.link import Dial, Link, LinkOwner, dial_tcp, transport_error
+from holdfast.link import Link, LinkOwner
 from holdfast.logical import Block, ChannelHost, LogicalChannel
 from holdfast.message import FieldTable, Properties
 from holdfast.observe import Journal, Stats, TransitionStream
@@ -63,9 +63,10 @@ from holdfast.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, DEFAULT_WINDOW_B
 from holdfast.reconnect import Attempts
 from holdfast.recovery import Recovery
 from holdfast.rpc import RpcClient
-from holdfast.settings import VERSION, CredentialsSource, ReconnectPolicy, Settings
+from holdfast.settings import TLS, VERSION, CredentialsSource, ReconnectPolicy, Settings
 from holdfast.timers import Timer, Timers
 from holdfast.topology import Recorded, Topology
+from holdfast.transport import Dial, Dialer
 
 _CLEAN_UP = 5.0
 """Seconds that a broker may need to clean up after a connection that it knows to be dead."""
@@ -82,10 +83,11 @@ def connect(
     reconnect: ReconnectPolicy | None = None,
     connect_timeout: float | None = None,
     shuffle: bool | None = None,
+    tls: ssl.SSLContext | TLS | None = None,
     topology_recovery: TopologyRecovery | None = None,
     ready_timeout: float | None = 60.0,
     fail_fast: bool = True,
-    dial: Dial = dial_tcp,
+    dial: Dial | None = None,
 ) -> Connection:
     """A connection to a broker: ``async with connect("amqp://guest:guest@localhost/") as connection``.
 
@@ -98,18 +100,22 @@ def connect(
             ``RABBITMQ_HEARTBEAT``; 60 if none of them says anything.
         name: shown by the broker's management UI and in its log.
         reconnect: when to dial again.
-        connect_timeout: seconds for one attempt, TCP and the whole handshake.
-        shuffle: try the addresses in an order of this connection's own.
+        connect_timeout: seconds for one attempt: DNS, TCP, TLS and the whole handshake.
+        shuffle: try the addresses, and the DNS records of each, in an order of this connection's own.
+        tls: speak TLS, in this way and no other, whatever the scheme; the port stays the URL's. Without it, the scheme
+            ``amqps`` means ``TLS()`` with what the URL's query says.
         topology_recovery: which declared entities are declared again after a reconnect, and who is told of those that
             the broker refused.
         ready_timeout: seconds that entering the block waits for the connection to be ready; None waits for ever, 0 does
             not wait at all: calls on the connection then wait instead.
         fail_fast: raise at once what no retry cures on the first connect: refused credentials, an unknown virtual
-            host. Otherwise such refusals are tried again for ``refusal_grace``, as on a reconnect.
-        dial: opens the transport; the default is TCP.
+            host, a certificate that cannot be verified. Otherwise, as on a reconnect, refused credentials and virtual
+            hosts are tried again for ``refusal_grace``, and TLS as long as ``reconnect`` says.
+        dial: opens the transport to an address, whose name it resolves itself; TLS goes on top of what it gives. The
+            default is TCP to one DNS record after the other.
 
     Raises:
-        SettingsError: an argument or a part of a URL is wrong.
+        SettingsError: an argument or a part of a URL is wrong, or a file for TLS is missing or not what it should be.
     """
     if urls is None:
         settings = Settings.from_environment()
@@ -125,6 +131,7 @@ def connect(
         reconnect=_or(reconnect, settings.reconnect),
         connect_timeout=_or(connect_timeout, settings.connect_timeout),
         shuffle=_or(shuffle, settings.shuffle),
+        tls=_or(tls, settings.tls),
         topology_recovery=_or(topology_recovery, settings.topology_recovery),
     )
     return Connection(settings, ready_timeout=ready_timeout, fail_fast=fail_fast, dial=dial)
@@ -138,17 +145,17 @@ class Connection(ChannelHost, LinkOwner):
     """A connection that lasts as long as its block, whatever happens to the network. Made by :func:`connect`.
 
     Entering raises what made the first connect fail: :class:`LoginRefused`, :class:`NotAllowed` (unknown virtual host),
-    :class:`ReadyTimeout`, or :class:`ConnectionClosed` when the policy is exhausted. What the block raises leaves it
-    as itself. Leaving closes the connection with AMQP's handshake, also when the block was cancelled, within
-    ``close_timeout``.
+    :class:`TLSError`, :class:`ReadyTimeout`, or :class:`ConnectionClosed` when the policy is exhausted. What the block
+    raises leaves it as itself. Leaving closes the connection with AMQP's handshake, also when the block was cancelled,
+    within ``close_timeout``.
     """
 
-    def __init__(self, settings: Settings, *, ready_timeout: float | None, fail_fast: bool, dial: Dial) -> None:
+    def __init__(self, settings: Settings, *, ready_timeout: float | None, fail_fast: bool, dial: Dial | None) -> None:
         self._settings = settings
         self._ready_timeout = ready_timeout
         self._fail_fast = fail_fast
-        self._dial = dial
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
+        self._dialer = Dialer(settings, dial, self._random)
         self._lifecycle = connection_lifecycle()
         self._journal = Journal(settings.name)
         self._credentials = CredentialsKeeper(settings, self._journal, self._random)
@@ -173,10 +180,6 @@ class Connection(ChannelHost, LinkOwner):
         self._finished = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._interruptible: anyio.CancelScope | None = None
-        addresses = list(settings.addresses)
-        if settings.shuffle:
-            self._random.shuffle(addresses)
-        self._addresses = deque(addresses)
 
     def __repr__(self) -> str:
         where = ", ".join(map(str, self._settings.addresses))
@@ -622,7 +625,6 @@ class Connection(ChannelHost, LinkOwner):
     async def _keep_connected(self) -> None:
         attempts = Attempts(
             self._settings.reconnect,
-            addresses=len(self._addresses),
             fail_fast=self._fail_fast,
             random=self._random,
             now=anyio.current_time(),
@@ -639,10 +641,11 @@ class Connection(ChannelHost, LinkOwner):
                 self._journal.last_error = failure
             if self._is_leaving() or error is None:
                 return
-            delay = attempts.ended(error, opened_at=opened_at, now=anyio.current_time())
+            now = anyio.current_time()
+            untried = self._dialer.route.advance(start_over=attempts.is_stable(opened_at, now))
+            delay = attempts.ended(error, opened_at=opened_at, untried=untried, now=now)
             if opened_at is None:
-                self._addresses.rotate(-1)
-                self._journal.retrying(error, str(self._addresses[0]), delay)
+                self._journal.retrying(error, str(self._dialer.route), delay)
 
     def _is_leaving(self) -> bool:
         return self.state is State.CLOSING
@@ -696,24 +699,20 @@ class Connection(ChannelHost, LinkOwner):
 
     async def _dial_out(self, deadline: float) -> tuple[anyio.abc.ByteStream, Sequence[Mechanism]] | None:
         """Credentials and a transport; None if the user is leaving."""
-        address = self._addresses[0]
         dialed: list[tuple[anyio.abc.ByteStream, Sequence[Mechanism]]] = []
 
         async def attempt() -> None:
             mechanisms = await self._credentials.mechanisms()
             self._journal.dials += 1
-            dialed.append((await self._dial(address), mechanisms))
+            dialed.append((await self._dialer.dial(), mechanisms))
 
-        try:
-            with anyio.CancelScope(deadline=deadline):
-                await self._interruptibly(attempt)
-        except OSError as error:
-            raise transport_error(f"connecting to {address}", error) from error
+        with anyio.CancelScope(deadline=deadline):
+            await self._interruptibly(attempt)
         if dialed:
             return dialed[0]
         if self._is_leaving():
             return None
-        raise ConnectTimeout(f"connecting to {address}: no answer within {self._settings.connect_timeout} s")
+        raise ConnectTimeout(f"{self._dialer.doing}: no answer within {self._settings.connect_timeout} s")
 
     def _client_properties(self) -> FieldTable:
         version = sys.version_info

@@ -63,7 +63,6 @@ def test_no_url_at_all_is_refused() -> None:
     [
         ("http://host", "scheme"),
         ("host:5672", "scheme"),
-        ("amqps://host", "TLS"),
         ("amqp://host:0", "port"),
         ("amqp://host:70000", "port"),
         (f"amqp://user:{SECRET}:x@host:port", "port"),
