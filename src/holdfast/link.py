@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteStream
 from pamqp import commands
 
@@ -44,6 +45,9 @@ HIGH_WATER: Final = 1024 * 1024
 
 _CHUNK: Final = 256 * 1024
 """anyio splits and copies what it reads in smaller pieces."""
+
+_HEAD_START: Final = 2
+"""Turns of the event loop: in the first the reader begins to listen, in the second it gets what is there."""
 
 _LINGER: Final = 1.0
 """Seconds that the last frames of a session may take to leave."""
@@ -253,6 +257,10 @@ class Link:
 
     async def _write(self) -> None:
         session = self.session
+        # Under TLS 1.3 a broker refuses our certificate when we take the handshake for done already: an alert, and a
+        # reset behind it. asyncio throws away what is unread when a write fails, so the reader gets to look first.
+        for _ in range(_HEAD_START):
+            await anyio.lowlevel.checkpoint()
         while True:
             if session.has_output:
                 data = session.output(anyio.current_time())

@@ -277,8 +277,6 @@ _OUR_CERTIFICATE = (
     "ALERT_UNKNOWN_CA",
     "ALERT_UNSUPPORTED_CERTIFICATE",
     "ALERT_ACCESS_DENIED",
-    # Erlang says so under TLS 1.2 to a client that shows no certificate.
-    "ALERT_HANDSHAKE_FAILURE",
 )
 _VERSIONS = ("ALERT_PROTOCOL_VERSION", "ALERT_INSUFFICIENT_SECURITY", "UNSUPPORTED_PROTOCOL")
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
@@ -336,9 +334,12 @@ def _advice(error: BaseException, is_tls_handshake: bool) -> str | None:
     reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None
     if not reason:
         return None
+    wanted = f"a certificate from a CA that it trusts, as {tls_part('certificate_file')} and {tls_part('key_file')}"
     if reason.endswith(_OUR_CERTIFICATE):
-        wanted = f"{tls_part('certificate_file')} and {tls_part('key_file')}"
-        return f"the broker wants a certificate from a CA that it trusts, as {wanted}"
+        return f"the broker wants {wanted}"
+    if reason.endswith("ALERT_HANDSHAKE_FAILURE"):
+        # Erlang's word, under TLS 1.2, to a client that shows no certificate.
+        return f"the broker wants {wanted}; or no cipher is known to both sides"
     if reason.endswith(_VERSIONS):
         return "client and broker have no version of TLS in common; 1.2 is the least here"
     if is_tls_handshake and reason.endswith(_NOT_TLS):
