@@ -141,6 +141,16 @@ def closes(node: Node, peer: str) -> list[str]:
     return [line for line in node.log_text().splitlines() if "closing AMQP connection" in line and peer in line]
 
 
+async def test_closed_connections_are_gone_at_the_broker(tls_node: Node, papers: Papers) -> None:
+    """One in ten stayed for 30 s when TLS ended without close_notify."""
+    prefix = unique("gone")
+    with anyio.fail_after(LIMIT):
+        for number in range(40):
+            async with to(tls_node, papers.tls, name=f"{prefix}-{number}"):
+                pass
+        await eventually(lambda: not any(one.connection_name.startswith(prefix) for one in tls_node.connections()))
+
+
 async def test_url_alone_says_it_all(tls_node: Node, papers: Papers) -> None:
     query = {"cacertfile": papers.ca, "certfile": papers.client, "verify": "verify_peer"}
     with anyio.fail_after(LIMIT):
