@@ -51,11 +51,11 @@ from holdfast.errors import (
     ResourceLocked,
     SettingsError,
     Side,
+    TLSError,
     TransportError,
     UnexpectedFrame,
     Unroutable,
 )
-from holdfast.link import Dial
 from holdfast.message import Delivery, FieldTable, FieldValue, Message, Properties
 from holdfast.observe import Stats, TransitionStream
 from holdfast.pool import ChannelPool
@@ -65,12 +65,14 @@ from holdfast.protocol.sasl import External, Mechanism
 from holdfast.publication import Publication, Receipt
 from holdfast.publisher import Publisher
 from holdfast.rpc import RpcClient, serve_rpc
-from holdfast.settings import VERSION, Address, Credentials, CredentialsSource, Login, ReconnectPolicy, Settings
+from holdfast.settings import TLS, VERSION, Address, Credentials, CredentialsSource, Login, ReconnectPolicy, Settings
 from holdfast.transaction import Transaction
+from holdfast.transport import Dial
 
 __version__ = VERSION
 
 __all__ = [
+    "TLS",
     "AccessRefused",
     "Address",
     "Blame",
@@ -154,6 +156,7 @@ __all__ = [
     "State",
     "Stats",
     "StreamOffset",
+    "TLSError",
     "TopologyRecovery",
     "Transaction",
     "Transition",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,6 @@ from holdfast.errors import (
     ReadyTimeout,
     RequestTimeout,
 )
-from holdfast.link import Dial, dial_tcp
 from holdfast.message import FieldTable, Properties
 from holdfast.observe import Stats, TransitionStream
 from holdfast.pool import ChannelPool
@@ -34,8 +34,9 @@ from holdfast.protocol.lifecycle import State
 from holdfast.protocol.wire import build
 from holdfast.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, NO_DEFAULTS, Publisher
 from holdfast.rpc import RpcClient
-from holdfast.settings import CredentialsSource, ReconnectPolicy, Settings
+from holdfast.settings import TLS, CredentialsSource, ReconnectPolicy, Settings
 from holdfast.supervisor import Supervisor
+from holdfast.transport import Dial
 
 T = TypeVar("T")
 
@@ -49,10 +50,11 @@ def connect(
     reconnect: ReconnectPolicy | None = None,
     connect_timeout: float | None = None,
     shuffle: bool | None = None,
+    tls: ssl.SSLContext | TLS | None = None,
     topology_recovery: TopologyRecovery | None = None,
     ready_timeout: float | None = 60.0,
     fail_fast: bool = True,
-    dial: Dial = dial_tcp,
+    dial: Dial | None = None,
 ) -> Connection:
     """A connection to a broker: ``async with connect("amqp://guest:guest@localhost/") as connection``.
 
@@ -65,18 +67,22 @@ def connect(
             ``RABBITMQ_HEARTBEAT``; 60 if none of them says anything.
         name: shown by the broker's management UI and in its log.
         reconnect: when to dial again.
-        connect_timeout: seconds for one attempt, TCP and the whole handshake.
-        shuffle: try the addresses in an order of this connection's own.
+        connect_timeout: seconds for one attempt: DNS, TCP, TLS and the whole handshake.
+        shuffle: try the addresses, and the DNS records of each, in an order of this connection's own.
+        tls: speak TLS, in this way and no other, whatever the scheme; the port stays the URL's. Without it, the scheme
+            ``amqps`` means ``TLS()`` with what the URL's query says.
         topology_recovery: which declared entities are declared again after a reconnect, and who is told of those that
             the broker refused.
         ready_timeout: seconds that entering the block waits for the connection to be ready; None waits for ever, 0 does
             not wait at all: calls on the connection then wait instead.
         fail_fast: raise at once what no retry cures on the first connect: refused credentials, an unknown virtual
-            host. Otherwise such refusals are tried again for ``refusal_grace``, as on a reconnect.
-        dial: opens the transport; the default is TCP.
+            host, a certificate that cannot be verified. Otherwise, as on a reconnect, refused credentials and virtual
+            hosts are tried again for ``refusal_grace``, and TLS as long as ``reconnect`` says.
+        dial: opens the transport to an address, whose name it resolves itself; TLS goes on top of what it gives. The
+            default is TCP to one DNS record after the other.
 
     Raises:
-        SettingsError: an argument or a part of a URL is wrong.
+        SettingsError: an argument or a part of a URL is wrong, or a file for TLS is missing or not what it should be.
     """
     if urls is None:
         settings = Settings.from_environment()
@@ -92,6 +98,7 @@ def connect(
         reconnect=_or(reconnect, settings.reconnect),
         connect_timeout=_or(connect_timeout, settings.connect_timeout),
         shuffle=_or(shuffle, settings.shuffle),
+        tls=_or(tls, settings.tls),
         topology_recovery=_or(topology_recovery, settings.topology_recovery),
     )
     return Connection(settings, ready_timeout=ready_timeout, fail_fast=fail_fast, dial=dial)
@@ -105,12 +112,12 @@ class Connection:
     """A connection that lasts as long as its block, whatever happens to the network. Made by :func:`connect`.
 
     Entering raises what made the first connect fail: :class:`LoginRefused`, :class:`NotAllowed` (unknown virtual host),
-    :class:`ReadyTimeout`, or :class:`ConnectionClosed` when the policy is exhausted. What the block raises leaves it
-    as itself. Leaving closes the connection with AMQP's handshake, also when the block was cancelled, within
-    ``close_timeout``.
+    :class:`TLSError`, :class:`ReadyTimeout`, or :class:`ConnectionClosed` when the policy is exhausted. What the block
+    raises leaves it as itself. Leaving closes the connection with AMQP's handshake, also when the block was cancelled,
+    within ``close_timeout``.
     """
 
-    def __init__(self, settings: Settings, *, ready_timeout: float | None, fail_fast: bool, dial: Dial) -> None:
+    def __init__(self, settings: Settings, *, ready_timeout: float | None, fail_fast: bool, dial: Dial | None) -> None:
         self._settings = settings
         self._ready_timeout = ready_timeout
         self._supervisor = Supervisor(settings, fail_fast=fail_fast, dial=dial)

@@ -8,6 +8,7 @@
     ├── InvalidUse                  the API was used in a way that cannot work (also a RuntimeError)
     ├── InvalidTransition           a life cycle was asked for what its table does not allow
     ├── TransportError              the bytes stopped: refused, reset, end of stream, broken TLS
+    │   ├── TLSError                certificates, names or TLS versions do not go together, or the port is not for TLS
     │   └── HeartbeatTimeout        the peer said nothing for two heartbeat intervals
     ├── CredentialsUnavailable      the caller's credentials function or SASL mechanism raised, or gave what is none
     ├── ConnectionLost              a request was caught by a loss and cannot be repeated safely
@@ -18,7 +19,7 @@
     ├── ChannelLimitReached         ``channel_max`` channels are open already
     ├── ConsumerCancelled           the broker ended a consumer (queue deleted, node gone)
     ├── DeadlineExceeded            also a TimeoutError
-    │   ├── ConnectTimeout          one attempt (TCP and handshake) took longer than ``connect_timeout``
+    │   ├── ConnectTimeout          one attempt (DNS to handshake) took longer than ``connect_timeout``
     │   ├── ReadyTimeout            the connection was not ready in time
     │   ├── RequestTimeout          the broker did not answer a request in time
     │   ├── ReplyTimeout            an RPC server did not answer in time
@@ -146,10 +147,22 @@ class InvalidTransition(HoldfastError):
 
 
 class TransportError(HoldfastError):
-    """The transport failed: connection refused, reset, end of stream, broken TLS."""
+    """The transport failed: unknown name, connection refused, reset, end of stream, broken TLS."""
 
     blame = Blame.NETWORK
     cure = Cure.RETRY
+
+
+class TLSError(TransportError):
+    """TLS was refused, by us or by the broker; the text says what would be right.
+
+    The broker's certificate or host name was not verified, the broker refused our certificate or TLS version, or the
+    port is not for TLS. A connection that merely breaks during the TLS handshake, as it does while a broker boots, is
+    a plain :class:`TransportError`.
+    """
+
+    blame = Blame.CALLER
+    cure = Cure.CHANGE
 
 
 class HeartbeatTimeout(TransportError):
@@ -251,7 +264,7 @@ class DeadlineExceeded(HoldfastError, TimeoutError):
 
 
 class ConnectTimeout(DeadlineExceeded):
-    """One connection attempt, TCP and handshake together, took longer than ``connect_timeout``."""
+    """One connection attempt, from DNS to the end of the handshake, took longer than ``connect_timeout``."""
 
 
 class ReadyTimeout(DeadlineExceeded):

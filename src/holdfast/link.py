@@ -1,4 +1,4 @@
-"""One TCP connection of a connection, from dial to death: anyio around one session.
+"""One transport of a connection, from dial to death: anyio around one session.
 
 Three tasks: the reader (which also dispatches), one writer that sends whatever has gathered since it last looked, and
 the heartbeat timer. A caller that sends only appends to the session's output and wakes the writer, hence a caller's
@@ -11,10 +11,11 @@ an await between: first the connection, then every channel on it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, Protocol, TypeAlias, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteStream
 from pamqp import commands
 
@@ -37,10 +38,7 @@ from holdfast.protocol.events import (
 from holdfast.protocol.lifecycle import LinkState, Transition
 from holdfast.protocol.session import Session
 from holdfast.protocol.wire import Method, method_name
-from holdfast.settings import Address
-
-Dial: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
-"""Opens a transport to an address. Raises OSError when that fails."""
+from holdfast.transport import transport_error
 
 HIGH_WATER: Final = 1024 * 1024
 """Bytes of outgoing buffer above which publishers wait."""
@@ -48,13 +46,11 @@ HIGH_WATER: Final = 1024 * 1024
 _CHUNK: Final = 256 * 1024
 """anyio splits and copies what it reads in smaller pieces."""
 
+_HEAD_START: Final = 2
+"""Turns of the event loop: in the first the reader begins to listen, in the second it gets what is there."""
+
 _LINGER: Final = 1.0
 """Seconds that the last frames of a session may take to leave."""
-
-
-async def dial_tcp(address: Address) -> ByteStream:
-    """Open a TCP connection; of a name with several records the first that answers."""
-    return await anyio.connect_tcp(address.host, address.port)
 
 
 class ChannelHandler(Protocol):
@@ -265,6 +261,10 @@ class Link:
 
     async def _write(self) -> None:
         session = self.session
+        # Under TLS 1.3 a broker refuses our certificate when we take the handshake for done already: an alert, and a
+        # reset behind it. asyncio throws away what is unread when a write fails, so the reader gets to look first.
+        for _ in range(_HEAD_START):
+            await anyio.lowlevel.checkpoint()
         while True:
             if session.has_output:
                 data = session.output(anyio.current_time())
@@ -351,22 +351,3 @@ class Link:
     def is_open(self) -> bool:
         """Whether the session is open and not closing."""
         return self.session.state is LinkState.OPEN
-
-
-def transport_error(doing: str, error: Exception) -> TransportError:
-    """The one error for all the ways in which a transport fails."""
-    wrapped = TransportError(f"{doing}: {' / '.join(dict.fromkeys(_reasons(error)))}")
-    wrapped.__cause__ = error
-    return wrapped
-
-
-def _reasons(error: BaseException) -> list[str]:
-    # anyio wraps what the system said, and puts the failures of a name with several addresses into a group.
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return [reason for inner in group.exceptions for reason in _reasons(inner)]
-    wraps = isinstance(error, anyio.BrokenResourceError) or (isinstance(error, OSError) and error.errno is None)
-    if wraps and error.__cause__ is not None:
-        return _reasons(error.__cause__)
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return [f"{type(error).__name__}: {text}" if text else type(error).__name__]

@@ -20,28 +20,32 @@ class Attempts:
 
     Args:
         policy: when to dial again.
-        addresses: how many addresses there are; all are tried before each delay.
         fail_fast: whether to give up on the first connect at once when no retry cures what happened.
         random: where jitter comes from.
         now: the present time in seconds, here and below, on any clock that does not go back.
     """
 
-    def __init__(self, policy: ReconnectPolicy, *, addresses: int, fail_fast: bool, random: Random, now: float) -> None:
+    def __init__(self, policy: ReconnectPolicy, *, fail_fast: bool, random: Random, now: float) -> None:
         self._policy = policy
-        self._addresses = addresses
         self._fail_fast = fail_fast
         self._random = random
         self._failed = 0
+        self._rounds = 0
         self._away_since = now
         self._refused_since: float | None = None
         self._was_open = False
 
-    def ended(self, error: HoldfastError, *, opened_at: float | None, now: float) -> float:
+    def is_stable(self, opened_at: float | None, now: float) -> bool:
+        """Whether a link that ends now, if it ever was opened, lived long enough to count as a success."""
+        return opened_at is not None and now - opened_at >= self._policy.stable_after
+
+    def ended(self, error: HoldfastError, *, opened_at: float | None, untried: bool, now: float) -> float:
         """A link ended, or an attempt to get one.
 
         Args:
             error: why.
             opened_at: when the link was opened; None if it never was.
+            untried: whether something is left to dial that was not tried since the last delay.
             now: the present time.
 
         Returns:
@@ -51,12 +55,11 @@ class Attempts:
             HoldfastError: give up; the error that no retry cures, or :class:`ConnectionLost` when the policy is
                 exhausted.
         """
-        if opened_at is None:
-            self._failed += 1
-        else:
-            # A link that dies young counts as a failed attempt, or a broker that accepts and drops would be dialed
-            # without a pause (invariant 10).
-            self._failed = 0 if now - opened_at >= self._policy.stable_after else self._failed + 1
+        is_stable = self.is_stable(opened_at, now)
+        # A link that dies young counts as a failed attempt, or a broker that accepts and drops would be dialed without
+        # a pause (invariant 10).
+        self._failed = 0 if is_stable else self._failed + 1
+        if opened_at is not None:
             self._was_open = True
             self._away_since = now
         if opened_at is not None or not isinstance(error, _REFUSALS):
@@ -64,8 +67,13 @@ class Attempts:
         elif self._refused_since is None:
             self._refused_since = now
         self._raise_if_hopeless(error, now)
-        rounds, rest = divmod(self._failed, self._addresses)
-        return 0.0 if rest else self._policy.delay(rounds, self._random)
+        if is_stable:
+            self._rounds = 0
+        elif untried:
+            return 0.0
+        else:
+            self._rounds += 1
+        return self._policy.delay(self._rounds, self._random)
 
     def _raise_if_hopeless(self, error: HoldfastError, now: float) -> None:
         if self._fail_fast and not self._was_open and error.cure is Cure.CHANGE:

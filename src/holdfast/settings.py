@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple, TypeAlias
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from holdfast.entities import TopologyRecovery
 from holdfast.errors import SettingsError
@@ -21,6 +23,7 @@ from holdfast.protocol.sasl import External, Mechanism, Plain
 
 VERSION = "0.1.0"
 DEFAULT_PORT = 5672
+DEFAULT_TLS_PORT = 5671
 DEFAULT_HEARTBEAT = 60
 FRAME_MAX_FLOOR = 8192
 """RabbitMQ 4.1 and later refuse less (release notes of 4.1.0)."""
@@ -86,11 +89,66 @@ _MECHANISMS: Mapping[str, Callable[[Credentials], Mechanism]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TLS:
+    """How to speak TLS, 1.2 at least. As it stands it trusts the system's CAs and verifies the host name.
+
+    The files are PEM, and are read by :func:`connect`.
+
+    Attributes:
+        ca_file: the CAs to trust, instead of the system's.
+        certificate_file: the certificate that we show to the broker, and after it those that lead up to its CA.
+        key_file: the key of that certificate; None if ``certificate_file`` holds it too.
+        key_password: what the key is encrypted with. Stays out of ``repr``.
+        verify: whether the broker's certificate is verified. Without it, anybody may pose as the broker.
+        server_name: the name sent as SNI and looked for in the certificate, instead of the host that is dialed. The
+            empty name sends none, and the certificate is then verified but for its name.
+
+    Raises:
+        SettingsError: the values do not go together.
+    """
+
+    ca_file: str | os.PathLike[str] | None = None
+    certificate_file: str | os.PathLike[str] | None = None
+    key_file: str | os.PathLike[str] | None = None
+    key_password: str | None = field(default=None, repr=False)
+    verify: bool = True
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.certificate_file is None:
+            for name, value in (("key_file", self.key_file), ("key_password", self.key_password)):
+                if value is not None:
+                    raise SettingsError(f"{tls_part(name)}: is of no use without {tls_part('certificate_file')}")
+        if self.key_password is not None and not _is_encodable(self.key_password):
+            raise SettingsError(f"{tls_part('key_password')}: is not text")
+        # So says the ssl module, but only once a broker has been dialed.
+        if self.server_name is not None and (self.server_name.startswith(".") or "\0" in self.server_name):
+            raise SettingsError(f"{tls_part('server_name')}: {self.server_name!r} is not a host name")
+
+
+_TLS_QUERY: Mapping[str, str] = {
+    "cacertfile": "ca_file",
+    "certfile": "certificate_file",
+    "keyfile": "key_file",
+    "password": "key_password",
+    "verify": "verify",
+    "server_name_indication": "server_name",
+}
+"""What RabbitMQ's URI query parameters are called in :class:`TLS`."""
+
+
+def tls_part(name: str) -> str:
+    """What an error calls an attribute of :class:`TLS`: by that name and by the one that it has in a URL."""
+    (parameter,) = (parameter for parameter, attribute in _TLS_QUERY.items() if attribute == name)
+    return f"TLS.{name} (URL query {parameter})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReconnectPolicy:
     """When to dial again.
 
     The default retries at once after a loss, then waits 0.1 s, doubled each time up to 30 s, with full jitter, for
-    ever. All addresses are tried before each wait.
+    ever. All addresses, with all DNS records of their names, are tried before each wait.
 
     Attributes:
         initial: the first wait, in seconds.
@@ -100,7 +158,7 @@ class ReconnectPolicy:
         at_once: whether the first retry after a loss comes without a wait, if the link lived for ``stable_after``.
         stable_after: seconds that a link must live before the count of attempts starts again from 0. A broker that
             accepts and drops connections in a circle is thereby met with growing waits.
-        max_attempts: attempts in a row before giving up; None for no limit.
+        max_attempts: attempts in a row before giving up, each DNS record being one; None for no limit.
         max_elapsed: seconds without a link before giving up; None for no limit.
         refusal_grace: seconds for which a refused login or virtual host is tried again on a reconnect: a broker that
             is booting refuses for a while.
@@ -168,7 +226,9 @@ class Settings:
     values with :func:`dataclasses.replace`.
 
     Attributes:
-        addresses: where to dial, in order.
+        addresses: where to dial, in order. A name is resolved anew each time its turn comes, and each of its DNS
+            records is an attempt of its own.
+        tls: how to speak TLS; None for plain TCP.
         credentials: who we are: :class:`Credentials`, a SASL mechanism of your own or :class:`External`, or an async
             function that gives one of them and is asked at every login.
         auth_mechanisms: the SASL mechanisms that :class:`Credentials` may log in with, ``PLAIN`` and ``EXTERNAL``, in
@@ -178,16 +238,17 @@ class Settings:
         channel_max: highest channel number that we propose; 0 for the broker's.
         frame_max: largest frame that we propose, in bytes.
         max_message_size: largest message body that we accept or send, in bytes.
-        connect_timeout: seconds for one attempt: TCP and the whole handshake.
+        connect_timeout: seconds for one attempt: DNS, TCP, TLS and the whole handshake.
         request_timeout: seconds that a request (declare, bind, qos, ...) may take, reconnects included; None for ever.
         close_timeout: seconds for the close handshake; after them the transport is dropped.
         reconnect: when to dial again.
         topology_recovery: what happens to declared entities after a reconnect.
-        shuffle: whether each connection tries the addresses in an order of its own.
+        shuffle: whether each connection tries the addresses, and the records of each, in an order of its own.
         name: shown by the broker's management UI and in its log.
     """
 
     addresses: tuple[Address, ...] = (Address("localhost", DEFAULT_PORT),)
+    tls: ssl.SSLContext | TLS | None = None
     credentials: CredentialsSource = Credentials("guest", "guest")
     auth_mechanisms: tuple[str, ...] = ("PLAIN",)
     virtual_host: str = "/"
@@ -207,6 +268,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.addresses:
             raise SettingsError("addresses: at least one is needed")
+        _check_tls(self.tls)
         _check_credentials(self.credentials)
         if not self.auth_mechanisms:
             raise SettingsError("auth_mechanisms: at least one is needed")
@@ -234,10 +296,17 @@ class Settings:
     def from_urls(cls, urls: str | Sequence[str], *, environment: Mapping[str, str] | None = None) -> Settings:
         """Settings from one AMQP URL, or from several for the nodes of one cluster.
 
-        ``amqp://user:password@host:port/vhost?heartbeat=60&connection_timeout=10000&channel_max=100&name=mine``. The
-        query also takes ``auth_mechanism``, ``plain`` or ``external``, several times for several in order of
-        preference. All parts but the scheme may be missing. Reserved characters in user, password and vhost are
-        percent-encoded. The addresses of several URLs are tried in order; what else they say must be the same in all.
+        ``amqp://user:password@host:port/vhost?heartbeat=60&connection_timeout=10000&channel_max=100&name=mine``. All
+        parts but the scheme may be missing. Reserved characters in user, password, vhost and query are
+        percent-encoded. ``heartbeat`` is in seconds, ``connection_timeout`` in milliseconds. ``auth_mechanism`` is
+        ``plain`` or ``external``, several times for several in order of preference.
+
+        The scheme ``amqps`` means TLS, on port 5671 unless the URL says another. Its query also takes ``cacertfile``,
+        ``certfile``, ``keyfile``, ``password`` (of the key), ``verify`` (``verify_peer``, the default, or
+        ``verify_none``) and ``server_name_indication`` (a name, or ``disable``, which sends no name and verifies
+        none): see :class:`TLS`.
+
+        The addresses of several URLs are tried in order; what else they say must be the same in all.
 
         Args:
             urls: the URL or URLs.
@@ -252,6 +321,8 @@ class Settings:
             raise SettingsError("urls: at least one is needed")
         _, first = each[0]
         for position, (_, other) in enumerate(each[1:], start=2):
+            if ("tls" in first) is not ("tls" in other):
+                raise SettingsError(f"urls: number {position} differs from the first in its scheme: amqp and amqps")
             for name in first.keys() | other.keys():
                 if first.get(name) != other.get(name):
                     raise SettingsError(f"urls: number {position} differs from the first in {name}")
@@ -299,49 +370,100 @@ def _from_url(url: str) -> tuple[Address, dict[str, object]]:
         port = parts.port
     except ValueError as error:
         raise SettingsError(f"URL: {_without_secret(error)}") from None
-    if parts.scheme != "amqp":
-        hint = " (TLS is not supported yet)" if parts.scheme == "amqps" else ""
-        raise SettingsError(f"URL scheme: {parts.scheme!r} is not 'amqp'{hint}")
+    if parts.scheme not in ("amqp", "amqps"):
+        raise SettingsError(f"URL scheme: {parts.scheme!r} is neither 'amqp' nor 'amqps'")
+    is_tls = parts.scheme == "amqps"
     if port == 0:
         raise SettingsError("URL port: 0 is not between 1 and 65535")
     values: dict[str, object] = {}
     if parts.username is not None or parts.password is not None:
-        values["credentials"] = Credentials(unquote(parts.username or ""), unquote(parts.password or ""))
+        values["credentials"] = Credentials(
+            _decoded("URL user", parts.username or ""), _decoded("URL password", parts.password or "")
+        )
     path = parts.path[1:]
     if "/" in path:
         raise SettingsError("URL path: a '/' inside the virtual host's name must be percent-encoded (%2F)")
     if path:
-        values["virtual_host"] = unquote(path)
-    values.update(_from_query(parts.query))
-    return Address(_host(parts), port or DEFAULT_PORT), values
+        values["virtual_host"] = _decoded("URL path", path)
+    values.update(_from_query(parts.query, is_tls=is_tls))
+    return Address(_host(parts), port or (DEFAULT_TLS_PORT if is_tls else DEFAULT_PORT)), values
 
 
 def _host(parts: SplitResult) -> str:
-    return unquote(parts.hostname) if parts.hostname else "localhost"
+    host = _decoded("URL host", parts.hostname) if parts.hostname else "localhost"
+    if not host.isprintable() or " " in host:
+        raise SettingsError(f"URL host: {host!r} is not a host name")
+    return host
 
 
-def _from_query(query: str) -> dict[str, object]:
+_LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
+
+
+def _decoded(part: str, text: str) -> str:
+    # Guessing at what is not percent-encoded would end in a refused login, far from its cause.
+    if _LONE_PERCENT.search(text):
+        raise SettingsError(f"{part}: a '%' that begins no percent-encoding must itself be encoded (%25)")
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise SettingsError(f"{part}: what is percent-encoded is not UTF-8") from None
+
+
+_QUERY = ("heartbeat", "connection_timeout", "channel_max", "name", "auth_mechanism")
+
+
+def _from_query(query: str, *, is_tls: bool) -> dict[str, object]:
     values: dict[str, object] = {}
+    tls: dict[str, Any] = {}
     mechanisms: list[str] = []
-    for key, text in parse_qsl(query, keep_blank_values=True):
+    seen: set[str] = set()
+    # Not parse_qsl, which takes a '+' for a space: that holds for HTML forms, and a '+' in a file's name is one.
+    for pair in query.split("&") if query else ():
+        key, _, encoded = pair.partition("=")
+        key = _decoded("URL query", key)
+        part = f"URL query {key}"
+        _check_query_key(key, is_tls=is_tls)
+        if key in seen and key != "auth_mechanism":
+            raise SettingsError(f"{part}: is there more than once")
+        seen.add(key)
+        text = _decoded(part, encoded)
         if key == "heartbeat":
-            values["heartbeat"] = _whole_from("URL query heartbeat", text, 0, 65535)
+            values["heartbeat"] = _whole_from(part, text, 0, 65535)
         elif key == "connection_timeout":
-            values["connect_timeout"] = _whole_from("URL query connection_timeout", text, 1, 2**31) / 1000
+            values["connect_timeout"] = _whole_from(part, text, 1, 2**31) / 1000
         elif key == "channel_max":
-            values["channel_max"] = _whole_from("URL query channel_max", text, 0, 65535)
+            values["channel_max"] = _whole_from(part, text, 0, 65535)
         elif key == "name":
             values["name"] = text
         elif key == "auth_mechanism":
-            mechanisms.append(_check_mechanism("URL query auth_mechanism", text.upper()))
+            mechanisms.append(_check_mechanism(part, text.upper()))
         else:
-            raise SettingsError(
-                f"URL query: {key!r} is unknown; known are heartbeat, connection_timeout, channel_max, name and "
-                "auth_mechanism"
-            )
+            tls[_TLS_QUERY[key]] = _tls_value(part, key, text)
     if mechanisms:
         values["auth_mechanisms"] = tuple(mechanisms)
+    if is_tls:
+        values["tls"] = TLS(**tls)
     return values
+
+
+def _check_query_key(key: str, *, is_tls: bool) -> None:
+    if key in _TLS_QUERY:
+        if not is_tls:
+            raise SettingsError(f"URL query {key}: is only for the scheme amqps")
+    elif key not in _QUERY:
+        known = ", ".join((*_QUERY, *_TLS_QUERY))
+        raise SettingsError(f"URL query: {key!r} is unknown; known are {known}")
+
+
+def _tls_value(part: str, key: str, text: str) -> str | bool:
+    if not text:
+        raise SettingsError(f"{part}: is empty")
+    if key == "verify":
+        if text not in ("verify_peer", "verify_none"):
+            raise SettingsError(f"{part}: {text!r} is neither 'verify_peer' nor 'verify_none'")
+        return text == "verify_peer"
+    # Erlang's ssl application, whose word it is, then verifies no name either.
+    return "" if (key, text) == ("server_name_indication", "disable") else text
 
 
 def _heartbeat_from(environment: Mapping[str, str]) -> int:
@@ -371,6 +493,13 @@ def _check_credentials(source: object) -> None:
     if isinstance(source, type) or not (isinstance(source, Credentials | Mechanism) or callable(source)):
         kind = type(source).__name__
         raise SettingsError(f"credentials: {kind} is neither Credentials, nor a mechanism, nor an async function")
+
+
+def _check_tls(tls: object) -> None:
+    if not isinstance(tls, ssl.SSLContext | TLS | None):
+        raise SettingsError(f"tls: {type(tls).__name__} is neither TLS nor an ssl.SSLContext")
+    if isinstance(tls, ssl.SSLContext) and tls.protocol is ssl.PROTOCOL_TLS_SERVER:
+        raise SettingsError("tls: an SSLContext of PROTOCOL_TLS_SERVER cannot dial; one of PROTOCOL_TLS_CLIENT can")
 
 
 def _check_mechanism(name: str, mechanism: str) -> str:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import random
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
@@ -41,7 +40,7 @@ from holdfast.errors import (
     copy_of,
     reason_of,
 )
-from holdfast.link import Dial, Link, LinkOwner, transport_error
+from holdfast.link import Link, LinkOwner
 from holdfast.logical import Block, ChannelHost, LogicalChannel
 from holdfast.message import FieldTable
 from holdfast.observe import Journal, Stats
@@ -56,6 +55,7 @@ from holdfast.recovery import Recovery
 from holdfast.settings import VERSION, Settings
 from holdfast.timers import Timer, Timers
 from holdfast.topology import Recorded, Topology
+from holdfast.transport import Dial, Dialer
 
 _CLEAN_UP = 5.0
 """Seconds that a broker may need to clean up after a connection that it knows to be dead."""
@@ -67,14 +67,17 @@ class Supervisor(ChannelHost, LinkOwner):
     Args:
         settings: what the connection was told.
         fail_fast: whether to give up on the first connect at once when no retry cures what happened.
-        dial: opens a transport.
+        dial: opens a transport in place of TCP.
+
+    Raises:
+        SettingsError: a file of the TLS settings is missing or not what it should be.
     """
 
-    def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial) -> None:
+    def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial | None) -> None:
         self._settings = settings
         self._fail_fast = fail_fast
-        self._dial = dial
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
+        self._dialer = Dialer(settings, dial, self._random)
         self._lifecycle = connection_lifecycle()
         self._journal = Journal(settings.name)
         self._credentials = CredentialsKeeper(settings, self._journal, self._random)
@@ -102,10 +105,6 @@ class Supervisor(ChannelHost, LinkOwner):
         self._finished = anyio.Event()
         self._scope: anyio.CancelScope | None = None
         self._interruptible: anyio.CancelScope | None = None
-        addresses = list(settings.addresses)
-        if settings.shuffle:
-            self._random.shuffle(addresses)
-        self._addresses = deque(addresses)
 
     # --- for the connection -----------------------------------------------------------------------------------------
 
@@ -323,7 +322,6 @@ class Supervisor(ChannelHost, LinkOwner):
     async def _keep_connected(self) -> None:
         attempts = Attempts(
             self._settings.reconnect,
-            addresses=len(self._addresses),
             fail_fast=self._fail_fast,
             random=self._random,
             now=anyio.current_time(),
@@ -340,10 +338,11 @@ class Supervisor(ChannelHost, LinkOwner):
                 self._journal.last_error = failure
             if self._is_leaving() or error is None:
                 return
-            delay = attempts.ended(error, opened_at=opened_at, now=anyio.current_time())
+            now = anyio.current_time()
+            untried = self._dialer.route.advance(start_over=attempts.is_stable(opened_at, now))
+            delay = attempts.ended(error, opened_at=opened_at, untried=untried, now=now)
             if opened_at is None:
-                self._addresses.rotate(-1)
-                self._journal.retrying(error, str(self._addresses[0]), delay)
+                self._journal.retrying(error, str(self._dialer.route), delay)
 
     def _is_leaving(self) -> bool:
         return self.state is State.CLOSING
@@ -397,24 +396,20 @@ class Supervisor(ChannelHost, LinkOwner):
 
     async def _dial_out(self, deadline: float) -> tuple[anyio.abc.ByteStream, Sequence[Mechanism]] | None:
         """Credentials and a transport; None if the user is leaving."""
-        address = self._addresses[0]
         dialed: list[tuple[anyio.abc.ByteStream, Sequence[Mechanism]]] = []
 
         async def attempt() -> None:
             mechanisms = await self._credentials.mechanisms()
             self._journal.dials += 1
-            dialed.append((await self._dial(address), mechanisms))
+            dialed.append((await self._dialer.dial(), mechanisms))
 
-        try:
-            with anyio.CancelScope(deadline=deadline):
-                await self._interruptibly(attempt)
-        except OSError as error:
-            raise transport_error(f"connecting to {address}", error) from error
+        with anyio.CancelScope(deadline=deadline):
+            await self._interruptibly(attempt)
         if dialed:
             return dialed[0]
         if self._is_leaving():
             return None
-        raise ConnectTimeout(f"connecting to {address}: no answer within {self._settings.connect_timeout} s")
+        raise ConnectTimeout(f"{self._dialer.doing}: no answer within {self._settings.connect_timeout} s")
 
     def _client_properties(self) -> FieldTable:
         version = sys.version_info

@@ -36,9 +36,9 @@ from holdfast import (
     TransportError,
     Unroutable,
 )
-from holdfast.link import dial_tcp
 from holdfast.protocol.wire import Method
 from holdfast.testing import Broker
+from holdfast.transport import dial_tcp
 from support.amqp import any_method, decode, expect
 from support.waiting import eventually
 

@@ -94,6 +94,21 @@ class Counts:
     channels: int
 
 
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What a node needs for TLS, as PEM files.
+
+    Attributes:
+        ca: the CA whose clients it trusts; it asks every client for a certificate, and ends without one.
+        certificate: its own.
+        key: the key of that.
+    """
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
 def find_scripts() -> Path:
     """The folder that holds ``rabbitmq-server`` and ``rabbitmqctl`` themselves, not the distribution's wrappers.
 
@@ -158,6 +173,7 @@ class Node:
         advanced: the terms of ``advanced.config``, such as ``{rabbit, [{channel_tick_interval, 1000}]}``.
         plugins: the plugins to enable; those that they need come along.
         name: the part of the node's name before ``@localhost``.
+        certificates: what the node shows on its TLS port, ``tls_port``; None if it is not to listen there.
 
     Raises:
         MissingBroker: RabbitMQ is not installed.
@@ -171,17 +187,18 @@ class Node:
         advanced: str = "",
         plugins: Sequence[str] = (),
         name: str = "test",
+        certificates: Certificates | None = None,
     ) -> None:
         self._scripts = find_scripts()
         self._epmd = _find_epmd()
         self._folder = folder.resolve()
-        self._reserved = [_reserve_port() for _ in range(3)]
-        self.port, self._dist_port, self._epmd_port = (int(s.getsockname()[1]) for s in self._reserved)
+        self._reserved = [_reserve_port() for _ in range(4)]
+        self.port, self.tls_port, self._dist_port, self._epmd_port = (int(s.getsockname()[1]) for s in self._reserved)
         self.name = f"{name}@localhost"
         self._broker: subprocess.Popen[bytes] | None = None
         self._helpers: list[subprocess.Popen[bytes]] = []
         self._frozen = False
-        self._write_files(_configuration(config), advanced, plugins)
+        self._write_files(_configuration(config) + self._tls_listener(certificates), advanced, plugins)
 
     @property
     def host(self) -> str:
@@ -348,6 +365,18 @@ class Node:
         return "".join(file.read_text(errors="replace") for file in files)
 
     # Within
+
+    def _tls_listener(self, certificates: Certificates | None) -> str:
+        if certificates is None:
+            return ""
+        return (
+            f"listeners.ssl.default = {_LOCALHOST}:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {certificates.ca}\n"
+            f"ssl_options.certfile = {certificates.certificate}\n"
+            f"ssl_options.keyfile = {certificates.key}\n"
+            "ssl_options.verify = verify_peer\n"
+            "ssl_options.fail_if_no_peer_cert = true\n"
+        )
 
     def _write_files(self, configuration: str, advanced: str, plugins: Sequence[str]) -> None:
         home = self._folder / "home"

@@ -32,6 +32,7 @@ FLOORS = (
     "holdfast.settings",
     "holdfast.observe",
     "holdfast.timers",
+    "holdfast.transport",
     "holdfast.link",
     "holdfast.reconnect",
     "holdfast.attachment",

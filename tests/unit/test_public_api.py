@@ -13,7 +13,7 @@ import holdfast
 
 def test_all_is_sorted_and_every_name_exists() -> None:
     names = [name for name in holdfast.__all__ if not name.startswith("_")]
-    assert sorted(names) == names
+    assert sorted(names, key=lambda name: (not name.isupper(), name)) == names
     assert all(hasattr(holdfast, name) for name in holdfast.__all__)
 
 

@@ -15,12 +15,12 @@ REFUSED = LoginRefused("no")
 PLAIN = ReconnectPolicy(jitter=0.0)
 
 
-def attempts(policy: ReconnectPolicy = PLAIN, *, addresses: int = 1, fail_fast: bool = True) -> Attempts:
-    return Attempts(policy, addresses=addresses, fail_fast=fail_fast, random=Random(1), now=0.0)
+def attempts(policy: ReconnectPolicy = PLAIN, *, fail_fast: bool = True) -> Attempts:
+    return Attempts(policy, fail_fast=fail_fast, random=Random(1), now=0.0)
 
 
 def delays(counting: Attempts, count: int, error: HoldfastError = RESET) -> list[float]:
-    return [counting.ended(error, opened_at=None, now=float(n)) for n in range(count)]
+    return [counting.ended(error, opened_at=None, untried=False, now=float(n)) for n in range(count)]
 
 
 def test_waits_double_up_to_the_cap() -> None:
@@ -30,23 +30,37 @@ def test_waits_double_up_to_the_cap() -> None:
 def test_first_retry_after_a_stable_link_comes_at_once() -> None:
     counting = attempts()
     delays(counting, 5)
-    assert counting.ended(RESET, opened_at=10.0, now=12.0) == 0.0
-    assert counting.ended(RESET, opened_at=None, now=12.1) == 0.1
+    assert counting.ended(RESET, opened_at=10.0, untried=False, now=12.0) == 0.0
+    assert counting.ended(RESET, opened_at=None, untried=False, now=12.1) == 0.1
 
 
 def test_links_that_die_young_are_met_with_growing_waits() -> None:
     counting = attempts()
-    assert [counting.ended(RESET, opened_at=n, now=n + 0.1) for n in range(4)] == [0.1, 0.2, 0.4, 0.8]
+    assert [counting.ended(RESET, opened_at=n, untried=False, now=n + 0.1) for n in range(4)] == [0.1, 0.2, 0.4, 0.8]
 
 
-def test_all_addresses_are_tried_before_a_wait() -> None:
-    assert delays(attempts(addresses=3), 7) == [0.0, 0.0, 0.1, 0.0, 0.0, 0.2, 0.0]
+def test_what_is_untried_is_dialed_without_a_wait() -> None:
+    counting = attempts()
+    rounds = [True, True, False, True, False, False, True]
+    waits = [counting.ended(RESET, opened_at=None, untried=untried, now=1.0) for untried in rounds]
+    assert waits == [0.0, 0.0, 0.1, 0.0, 0.2, 0.4, 0.0]
+
+
+def test_link_that_dies_young_is_followed_by_what_is_untried() -> None:
+    counting = attempts()
+    waits = [counting.ended(RESET, opened_at=1.0, untried=untried, now=1.1) for untried in (True, False, True, False)]
+    assert waits == [0.0, 0.1, 0.0, 0.2]
+
+
+def test_loss_of_a_stable_link_is_met_as_the_policy_says_whatever_is_untried() -> None:
+    counting = attempts(ReconnectPolicy.constant(2.0))
+    assert counting.ended(RESET, opened_at=1.0, untried=True, now=5.0) == 2.0
 
 
 def test_constant_policy_waits_the_same_each_time() -> None:
     counting = attempts(ReconnectPolicy.constant(2.0))
     assert delays(counting, 3) == [2.0, 2.0, 2.0]
-    assert counting.ended(RESET, opened_at=5.0, now=50.0) == 2.0
+    assert counting.ended(RESET, opened_at=5.0, untried=False, now=50.0) == 2.0
 
 
 def test_full_jitter_spreads_a_thousand_clients_over_the_whole_wait() -> None:
@@ -66,48 +80,48 @@ def test_policy_gives_up_after_so_many_attempts() -> None:
     counting = attempts(ReconnectPolicy(jitter=0.0, max_attempts=3))
     delays(counting, 2)
     with pytest.raises(ConnectionLost, match="gave up after 3 attempts") as caught:
-        counting.ended(RESET, opened_at=None, now=2.0)
+        counting.ended(RESET, opened_at=None, untried=False, now=2.0)
     assert caught.value.__cause__ is RESET
 
 
 def test_policy_gives_up_after_so_many_seconds_without_a_link() -> None:
     counting = attempts(ReconnectPolicy(max_elapsed=10.0))
-    counting.ended(RESET, opened_at=3.0, now=100.0)
-    counting.ended(RESET, opened_at=None, now=109.9)
+    counting.ended(RESET, opened_at=3.0, untried=False, now=100.0)
+    counting.ended(RESET, opened_at=None, untried=False, now=109.9)
     with pytest.raises(ConnectionLost, match=r"10\.0 s"):
-        counting.ended(RESET, opened_at=None, now=110.0)
+        counting.ended(RESET, opened_at=None, untried=False, now=110.0)
 
 
 @pytest.mark.parametrize("error", [REFUSED, NotAllowed("no vhost"), FrameError("not AMQP", found_by=Side.CLIENT)])
 def test_first_connect_fails_fast_on_what_no_retry_cures(error: HoldfastError) -> None:
     with pytest.raises(type(error)):
-        attempts().ended(error, opened_at=None, now=0.0)
+        attempts().ended(error, opened_at=None, untried=False, now=0.0)
 
 
 def test_first_connect_keeps_trying_through_refusals_when_told_to() -> None:
     counting = attempts(fail_fast=False)
-    assert counting.ended(REFUSED, opened_at=None, now=0.0) == 0.1
-    assert counting.ended(REFUSED, opened_at=None, now=59.9) == 0.2
+    assert counting.ended(REFUSED, opened_at=None, untried=False, now=0.0) == 0.1
+    assert counting.ended(REFUSED, opened_at=None, untried=False, now=59.9) == 0.2
     with pytest.raises(LoginRefused):
-        counting.ended(REFUSED, opened_at=None, now=60.0)
+        counting.ended(REFUSED, opened_at=None, untried=False, now=60.0)
 
 
 def test_reconnect_tolerates_refusals_for_the_grace_and_then_fails_with_that_error() -> None:
     counting = attempts()
-    counting.ended(RESET, opened_at=0.0, now=100.0)
-    counting.ended(REFUSED, opened_at=None, now=100.0)
-    counting.ended(REFUSED, opened_at=None, now=159.0)
+    counting.ended(RESET, opened_at=0.0, untried=False, now=100.0)
+    counting.ended(REFUSED, opened_at=None, untried=False, now=100.0)
+    counting.ended(REFUSED, opened_at=None, untried=False, now=159.0)
     with pytest.raises(LoginRefused):
-        counting.ended(REFUSED, opened_at=None, now=160.0)
+        counting.ended(REFUSED, opened_at=None, untried=False, now=160.0)
 
 
 def test_another_error_in_between_starts_the_grace_anew() -> None:
     counting = attempts()
-    counting.ended(RESET, opened_at=0.0, now=100.0)
-    counting.ended(REFUSED, opened_at=None, now=100.0)
-    counting.ended(RESET, opened_at=None, now=130.0)
-    counting.ended(REFUSED, opened_at=None, now=140.0)
-    assert counting.ended(REFUSED, opened_at=None, now=199.0) > 0
+    counting.ended(RESET, opened_at=0.0, untried=False, now=100.0)
+    counting.ended(REFUSED, opened_at=None, untried=False, now=100.0)
+    counting.ended(RESET, opened_at=None, untried=False, now=130.0)
+    counting.ended(REFUSED, opened_at=None, untried=False, now=140.0)
+    assert counting.ended(REFUSED, opened_at=None, untried=False, now=199.0) > 0
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import Address, Credentials, External, Mechanism, Settings, SettingsError
+from holdfast import TLS, Address, Credentials, External, Mechanism, Settings, SettingsError
 from holdfast.protocol.sasl import Plain
 
 SECRET = "s3cr3t-w0rd"
@@ -53,6 +55,71 @@ def test_several_urls_must_agree_in_the_rest() -> None:
         parse("amqp://a/v", "amqp://b/w")
 
 
+def test_several_urls_must_agree_in_the_scheme() -> None:
+    with pytest.raises(SettingsError, match="number 2 differs from the first in its scheme"):
+        parse("amqp://a", "amqps://b")
+    with pytest.raises(SettingsError, match="number 3 differs from the first in tls"):
+        parse("amqps://a", "amqps://b", "amqps://c?verify=verify_none")
+
+
+@pytest.mark.parametrize(
+    ("url", "user", "password", "virtual_host"),
+    [
+        ("amqp://a%3Ab:c%40d%2F%3F%23%25@host/%2F", "a:b", "c@d/?#%", "/"),
+        ("amqp://user%61:%61pass@ho%61st:10000/v%2fhost", "usera", "apass", "v/host"),
+        ("amqp://u+v:p+w@host/x+y", "u+v", "p+w", "x+y"),
+        ("amqp://%C3%BC:%E2%82%AC@host/%C3%A9%2F%2f", "ü", "€", "é//"),
+        ("amqp://:@host/", "", "", "/"),
+        ("amqp://user@host/%25", "user", "", "%"),
+    ],
+)
+def test_percent_encoding(url: str, user: str, password: str, virtual_host: str) -> None:
+    settings = parse(url)
+    assert settings.credentials == Credentials(user, password)
+    assert settings.virtual_host == virtual_host
+
+
+def test_host_with_percent_encoding_and_zone() -> None:
+    assert parse("amqp://ho%61st").addresses == (Address("hoast", 5672),)
+    assert parse("amqps://[fe80::1%25eth0]").addresses == (Address("fe80::1%eth0", 5671),)
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "tls"),
+    [
+        ("", TLS()),
+        ("?verify=verify_peer", TLS()),
+        ("?verify=verify_none", TLS(verify=False)),
+        ("?server_name_indication=rabbit.example", TLS(server_name="rabbit.example")),
+        ("?server_name_indication=disable", TLS(server_name="")),
+        ("?cacertfile=/etc/c++%20ca.pem", TLS(ca_file="/etc/c++ ca.pem")),
+        (
+            f"?certfile=c.pem&heartbeat=60&keyfile=k.pem&password=%26{SECRET}",
+            TLS(certificate_file="c.pem", key_file="k.pem", key_password=f"&{SECRET}"),
+        ),
+    ],
+)
+def test_amqps_means_tls_with_what_the_query_says(query: str, tls: TLS) -> None:
+    settings = parse(f"amqps://host/{query}")
+    assert settings == replace(Settings(), addresses=(Address("host", 5671),), tls=tls)
+    assert SECRET not in repr(settings)
+
+
+def test_amqps_with_a_port_and_amqp_without_tls() -> None:
+    assert parse("amqps://host:5672").addresses == (Address("host", 5672),)
+    assert parse("amqp://host:5671").tls is None
+
+
+@pytest.mark.parametrize("name", ["key_file", "key_password"])
+def test_key_without_a_certificate_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"TLS\.{name} .* TLS\.certificate_file") as caught:
+        TLS(**{name: SECRET})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert not re.search(SECRET, str(caught.value))
+
+
 def test_no_url_at_all_is_refused() -> None:
     with pytest.raises(SettingsError, match="at least one"):
         parse()
@@ -63,7 +130,6 @@ def test_no_url_at_all_is_refused() -> None:
     [
         ("http://host", "scheme"),
         ("host:5672", "scheme"),
-        ("amqps://host", "TLS"),
         ("amqp://host:0", "port"),
         ("amqp://host:70000", "port"),
         (f"amqp://user:{SECRET}:x@host:port", "port"),
@@ -81,6 +147,27 @@ def test_no_url_at_all_is_refused() -> None:
         ("amqp://host/?auth_mechanism=kerberos", "auth_mechanism: 'KERBEROS' is unknown; known are PLAIN and EXTERNAL"),
         ("amqp://host/?auth_mechanism=", "auth_mechanism"),
         ("amqp://host/?auth_mechanism=plain&auth_mechanism=ntlm", "NTLM"),
+        ("amqp://host/?heartbeat=1&heartbeat=1", "heartbeat: is there more than once"),
+        ("amqp://host/?heartbeat", "heartbeat"),
+        ("amqp://host/?heartbeat=1&", "''"),
+        ("amqp://host/?channel_max=65536", "channel_max"),
+        ("amqp://host/?connection_timeout=1.5", "connection_timeout"),
+        ("amqp://host/?name=%ff", "URL query name: .* UTF-8"),
+        (f"amqp://u%ser:{SECRET}@host", "URL user: a '%'"),
+        (f"amqp://user:%{SECRET}@host", "URL password: a '%'"),
+        (f"amqp://user:{SECRET}%ff@host", "URL password: .* UTF-8"),
+        ("amqp://host/100%", "URL path: a '%'"),
+        ("amqp://ho%zzst/", "URL host: a '%'"),
+        ("amqp://ho%20st/", "URL host"),
+        ("amqp://host/?cacertfile=ca.pem", "cacertfile: is only for the scheme amqps"),
+        (f"amqp://host/?password={SECRET}", "password: is only for the scheme amqps"),
+        ("amqps://host/?cacertfile=", "cacertfile: is empty"),
+        ("amqps://host/?keyfile=k.pem", "keyfile.* certfile"),
+        (f"amqps://host/?password={SECRET}", "password.* certfile"),
+        (f"amqps://host/?certfile=c&password={SECRET}%", "URL query password: a '%'"),
+        ("amqps://host/?verify=yes", "verify: 'yes' is neither 'verify_peer' nor 'verify_none'"),
+        ("amqps://host/?server_name_indication=.x", "server_name_indication"),
+        ("amqps://host/?cacert=x", "'cacert' is unknown"),
     ],
 )
 def test_a_wrong_part_of_a_url_is_named(url: str, named: str) -> None:
@@ -166,6 +253,9 @@ def test_a_wrong_variable_is_named(variables: dict[str, str], named: str) -> Non
         ("credentials", ("guest", "guest")),
         ("credentials", Credentials),
         ("credentials", External),
+        ("tls", True),
+        ("tls", TLS),
+        ("tls", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: object) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 class Acks:
     """The settled tags of one channel on one link, and the acks that have not left yet."""
 
-    __slots__ = ("_floor", "_pending", "_settled")
+    __slots__ = ("_floor", "_is_exact", "_pending", "_settled")
 
     def __init__(self) -> None:
+        self._is_exact = False
         self._floor = 0
         """Everything up to this tag is settled."""
         self._settled: set[int] = set()
@@ -23,13 +24,19 @@ class Acks:
     def __len__(self) -> int:
         return len(self._pending)
 
+    def keep_apart(self) -> None:
+        """From here on no frame stands for another's tag: what is acknowledged may be open again (tx.rollback)."""
+        self._is_exact = True
+
     def ack(self, tag: int) -> None:
         """Acknowledge one delivery; the frame comes with :meth:`take`."""
         self._pending.append(tag)
         self.settle(tag)
 
     def settle(self, tag: int) -> None:
-        """One delivery is settled by a frame of its own."""
+        """One delivery is settled by a frame of its own, or needs none."""
+        if self._is_exact:
+            return
         if tag != self._floor + 1:
             if tag > self._floor:
                 self._settled.add(tag)
@@ -47,6 +54,8 @@ class Acks:
     def take(self) -> list[tuple[int, bool]]:
         """The acks to send now, each a tag and whether it is ``multiple``; at most one is."""
         pending, self._pending = self._pending, []
+        if self._is_exact:
+            return [(tag, False) for tag in pending]
         covered = [tag for tag in pending if tag <= self._floor]
         frames = [(tag, False) for tag in pending if tag > self._floor]
         if covered:

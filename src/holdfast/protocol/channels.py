@@ -40,13 +40,15 @@ _UNASKED = (commands.Basic.Ack, commands.Basic.Nack, commands.Basic.Cancel, comm
 class _Channel:
     """One number in use."""
 
-    __slots__ = ("acks", "closing", "expected", "header", "method", "pieces", "received")
+    __slots__ = ("acks", "closing", "expected", "header", "last_tag", "method", "pieces", "received")
 
     def __init__(self) -> None:
         self.acks = Acks()
         self.closing = False
-        self.expected: deque[list[str]] = deque()
-        """For each request, oldest first, the names of the methods that answer it."""
+        self.expected: deque[Method] = deque()
+        """The requests that are not answered yet, oldest first."""
+        self.last_tag = 0
+        """The highest delivery tag that came."""
         self.method: Method | None = None
         """The method whose content is coming in."""
         self.header: Header | None = None
@@ -103,7 +105,10 @@ class Channels:
     def request(self, number: int, method: Method) -> None:
         """Send a method that the broker answers."""
         self.send(number, method)
-        self._channels[number].expected.append(method.valid_responses)
+        channel = self._channels[number]
+        channel.expected.append(method)
+        if isinstance(method, commands.Tx.Select):
+            channel.acks.keep_apart()
 
     def send(self, number: int, method: Method) -> None:
         """Send a method, behind the acks that were given before it."""
@@ -192,8 +197,12 @@ class Channels:
                 f"{method_name(method)} on channel {number} inside the content of {method_name(channel.method)}",
             )
         elif isinstance(method, _CONTENT_METHODS):
+            if isinstance(method, commands.Basic.Deliver | commands.Basic.GetOk):
+                channel.last_tag = method.delivery_tag or 0
             if isinstance(method, commands.Basic.GetOk):
-                self._answer(number, channel, method)
+                request = self._answer(number, channel, method)
+                if isinstance(request, commands.Basic.Get) and request.no_ack:
+                    channel.acks.settle(channel.last_tag)
             channel.method = method
         elif isinstance(method, _UNASKED):
             if isinstance(method, commands.Channel.Flow):
@@ -201,14 +210,17 @@ class Channels:
             self._emit(MethodReceived(number, method, is_reply=False))
         else:
             self._answer(number, channel, method)
+            if isinstance(method, commands.Basic.RecoverOk):  # the broker has taken back all that was open
+                channel.acks.settle_up_to(channel.last_tag)
             self._emit(MethodReceived(number, method, is_reply=True))
 
-    def _answer(self, number: int, channel: _Channel, method: Method) -> None:
-        if not channel.expected or method.name not in channel.expected[0]:
+    def _answer(self, number: int, channel: _Channel, method: Method) -> Method:
+        """Take out the request that the method answers."""
+        if not channel.expected or method.name not in channel.expected[0].valid_responses:
             raise unexpected(
                 CommandInvalid, f"{method_name(method)} on channel {number} answers nothing that was asked"
             )
-        channel.expected.popleft()
+        return channel.expected.popleft()
 
     def _header(self, number: int, channel: _Channel, header: Header) -> None:
         if channel.method is None or channel.header is not None:

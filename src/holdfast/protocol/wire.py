@@ -213,7 +213,7 @@ class Decoder:
         if start[:4] == PROTOCOL_HEADER[:4]:
             raise _fault(UnexpectedFrame, "a protocol header in the middle of the stream")
         if kind not in (_METHOD, _HEADER, _BODY, _HEARTBEAT):
-            seen = " (is this an AMQP port?)" if self._at_start else ""
+            seen = _not_amqp(start) if self._at_start else ""
             raise _fault(FrameError, f"unknown frame type {kind}{seen}")
         if self.max_frame_size and size + FRAME_OVERHEAD > self.max_frame_size:
             raise _fault(
@@ -224,6 +224,13 @@ class Decoder:
                 raise _fault(CommandInvalid, f"heartbeat on channel {channel}")
             if size != 0:
                 raise _fault(FrameError, f"heartbeat with a payload of {size} bytes")
+
+
+def _not_amqp(start: bytes) -> str:
+    # What a TLS listener thinks of our protocol header: an alert (RFC 8446, 5.1), record type 21, version 3.x.
+    if start[:2] == b"\x15\x03":
+        return " (this is a port for TLS: its URL begins with amqps://)"
+    return " (is this an AMQP port?)"
 
 
 P = ParamSpec("P")
