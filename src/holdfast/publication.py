@@ -58,6 +58,7 @@ class Entry:
         "attempts",
         "body",
         "book",
+        "closes",
         "deadline",
         "is_observed",
         "message_id",
@@ -76,6 +77,8 @@ class Entry:
         self.body: bytes = message.body
         self.deadline: float | None = deadline
         self.attempts: int = 0
+        self.closes: int = 0
+        """How often the broker closed the channel while it was alone on its way."""
         self.is_observed: bool = False
         """Whether somebody waits for this very outcome, so that flush need not tell of it."""
         self.returned: commands.Basic.Return | None = None

@@ -31,11 +31,13 @@ from holdfast.attachment import Attachment
 from holdfast.errors import (
     ChannelClosed,
     ConnectionBlocked,
+    ConnectionForced,
     HoldfastError,
     InvalidArgument,
     InvalidUse,
     PublishTimeout,
     ReplyError,
+    Side,
     copy_of,
 )
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
@@ -49,7 +51,7 @@ DEFAULT_TIMEOUT: Final = 60.0
 DEFAULT_WINDOW: Final = 256
 DEFAULT_WINDOW_BYTES: Final = 16 * 1024 * 1024
 NO_DEFAULTS: Final = Properties()
-_ATTEMPTS_BEFORE_BLAME: Final = 3
+_CLOSES_BEFORE_BLAME: Final = 3
 _FIRST_NACK_PAUSE, _LONGEST_NACK_PAUSE = 0.05, 1.0
 """Seconds before what was nacked is sent again; doubled until something is confirmed."""
 
@@ -113,6 +115,7 @@ class Publisher(ChannelOwner):
             raise InvalidUse("a publisher is entered once; make a new one with connection.publisher()")
         self._has_been_entered = True
         self._registry.add(self)
+        self.on_blocked()  # it may be already
         try:
             await self._channel.open()
         except BaseException:
@@ -346,8 +349,9 @@ class Publisher(ChannelOwner):
         self._ledger = Ledger()
 
     def _resend_nacked(self) -> None:
-        nacked, self._nacked = self._nacked, []
-        self._backlog.extendleft(reversed(nacked))
+        waiting, self._nacked = set(self._unfinished(self._nacked)), []
+        # The broker confirms in any order; the backlog keeps that of the publishes, which the book knows.
+        self._backlog.extendleft([entry for entry in reversed(self._book.unsettled) if entry in waiting])
         self._send_backlog()
 
     def _fail_unsent(self) -> None:
@@ -366,6 +370,7 @@ class Publisher(ChannelOwner):
 
     def _give_up(self) -> None:
         self._registry.discard(self)
+        self.on_unblocked()
         self._close(ChannelClosed("the publisher is closed"))
         self._channel.begin_close()
 
@@ -448,18 +453,32 @@ class Publisher(ChannelOwner):
             candidates[0].returned = method
 
     def on_lost(self) -> None:
-        if self._resend:
+        error = self._host.journal.last_error
+        if isinstance(error, ReplyError) and self._may_be_ours(error):
+            self._suspect(error)
+        elif self._resend:
             self._take_back()
         else:
-            self._lose(self._host.journal.last_error)
+            self._lose(error)
 
     def on_failed(self, error: HoldfastError) -> None:
         # An error before the channel was ever open is not a publish's: the channel itself cannot be had.
         if not isinstance(error, ReplyError) or not self._channel.has_been_open or self._closed is not None:
             self._close(self._channel.closed_error())
             return
+        self._suspect(error)
+        self._channel = LogicalChannel(self._host, self)
+        try:
+            self._channel.register()
+        except HoldfastError as refused:
+            self._close(refused)
+
+    def _suspect(self, error: ReplyError) -> None:
+        """The broker closed the channel, or the whole link, perhaps because of something in the ledger."""
         suspects = self._ledger.outstanding()
         self._probes = 0
+        if len(suspects) == 1:
+            suspects[0].closes += 1
         if len(suspects) == 1 and self._is_guilty(suspects[0], error):
             self._ledger = Ledger()
             suspects[0].settle(error)
@@ -467,22 +486,24 @@ class Publisher(ChannelOwner):
         elif not self._resend:
             self._lose(error)
         else:
-            wanted = self._take_back()
-            self._probes = wanted if len(suspects) > 1 else 0
-        self._channel = LogicalChannel(self._host, self)
-        try:
-            self._channel.register()
-        except HoldfastError as refused:
-            self._close(refused)
+            self._probes = self._take_back()
+
+    @staticmethod
+    def _may_be_ours(error: ReplyError) -> bool:
+        # A publish that the broker cannot even read costs the whole link (501, 502, 541, ...), and would cost every
+        # link to come.
+        is_hard = error.hard and error.found_by is Side.BROKER and not isinstance(error, ConnectionForced)
+        return is_hard and error.method in (None, "basic.publish")
 
     def _retry_later(self, entry: Entry) -> None:
         if not self._nacked:
             self._host.later(self._nack_pause, self._resend_nacked)
             self._nack_pause = min(2 * self._nack_pause, _LONGEST_NACK_PAUSE)
+        entry.returned = None
         self._nacked.append(entry)
 
     @staticmethod
     def _is_guilty(entry: Entry, error: ReplyError) -> bool:
         # RabbitMQ names basic.publish when it means a publish. A channel that is closed for another reason is no
         # entry's fault, unless it happens to the same one again and again.
-        return error.method == "basic.publish" or entry.attempts >= _ATTEMPTS_BEFORE_BLAME
+        return error.method == "basic.publish" or entry.closes >= _CLOSES_BEFORE_BLAME

@@ -118,23 +118,6 @@ async def test_a_channel_that_the_broker_closed_gives_its_number_back(shared_nod
             assert await is_usable(usable)
 
 
-async def test_two_thousand_channels_leave_nothing_at_the_broker(shared_node: Node) -> None:
-    async with connected(shared_node) as connection:
-        baseline = await anyio.to_thread.run_sync(shared_node.channel_count)
-
-        async def open_and_close() -> None:
-            async with connection.channel() as channel:
-                assert await is_usable(channel)
-
-        for _ in range(40):
-            async with anyio.create_task_group() as tasks:
-                for _ in range(50):
-                    tasks.start_soon(open_and_close)
-        assert connection.stats.open_channels == 0
-        assert await anyio.to_thread.run_sync(shared_node.channel_count) == baseline
-        assert connection.stats.link_number == 1
-
-
 # --- waiting for a number ---------------------------------------------------------------------------------------------
 
 

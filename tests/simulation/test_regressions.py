@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import anyio
+import anyio.abc
 import anyio.lowlevel
 import pytest
 
@@ -139,3 +140,48 @@ async def test_request_that_a_blocked_broker_does_not_read_says_so_when_its_time
             await channel.declare_queue("q")
         broker.unblock()
         await connection.wait_unblocked(5)
+
+
+class Poisonous(anyio.abc.ByteStream):
+    """A transport to a broker that closes the connection for a body, as RabbitMQ does for what it cannot read."""
+
+    def __init__(self, stream: anyio.abc.ByteStream, broker: Broker) -> None:
+        self._stream = stream
+        self._broker = broker
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        return await self._stream.receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        if b"poison" in item:
+            self._broker.close_connections(541, "INTERNAL_ERROR")
+            return
+        await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def test_publish_that_costs_every_link_is_found_and_the_others_go_on() -> None:
+    """Found with RabbitMQ 3.10 and an infinite float in a header: sent again and again, it cost link after link."""
+
+    async def dial(_: holdfast.Address) -> anyio.abc.ByteStream:
+        return Poisonous(await broker.dial(), broker)
+
+    eager = holdfast.ReconnectPolicy(initial=0.01, maximum=0.02)
+    async with (
+        Broker() as broker,
+        holdfast.connect(URL, dial=dial, reconnect=eager) as connection,
+        connection.channel() as channel,
+        connection.publisher() as publisher,
+    ):
+        await channel.declare_queue("q")
+        bodies = [b"1", b"2", b"poison", b"3", b"4"]
+        publications = [await publisher.submit(Message(body), routing_key="q") for body in bodies]
+        with anyio.fail_after(20), pytest.raises(holdfast.InternalError):
+            await publications[2]
+        await publisher.flush()
+        assert broker.queues["q"].bodies() == [b"1", b"2", b"3", b"4"]

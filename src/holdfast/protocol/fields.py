@@ -10,6 +10,7 @@ Text from the broker that is not UTF-8 (AMQP asks for UTF-8, RabbitMQ passes on 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -242,6 +243,9 @@ def _field(name: str, value: object, depth: int) -> bytes:
     if isinstance(value, str):
         return b"S" + longstr(name, value)
     if isinstance(value, float):
+        if not math.isfinite(value):
+            # RabbitMQ ends the connection (541): Erlang has no such floats.
+            raise InvalidArgument(f"{name}: {value} is no number that RabbitMQ can carry")
         return b"d" + _DOUBLE.pack(value)
     if value is None:
         return b"V"

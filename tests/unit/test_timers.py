@@ -1,0 +1,165 @@
+"""What is to be done later, in virtual time: in order, never after it was cancelled, on the very second."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import anyio
+import pytest
+import trio.testing
+
+from holdfast.timers import Timer, Timers
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """Virtual time: only trio has a clock that jumps."""
+    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+class Bench:
+    """Timers that write down what they did, and when, in seconds from the start."""
+
+    def __init__(self) -> None:
+        self.timers = Timers()
+        self.done: list[tuple[str, float]] = []
+        self._start = anyio.current_time()
+
+    def later(self, seconds: float, name: str) -> Timer:
+        return self.timers.later(seconds, partial(self.note, name))
+
+    def note(self, name: str) -> None:
+        self.done.append((name, round(anyio.current_time() - self._start, 6)))
+
+
+@asynccontextmanager
+async def running() -> AsyncGenerator[Bench, None]:
+    """A bench whose timers wait already."""
+    bench = Bench()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(bench.timers.run)
+        await anyio.wait_all_tasks_blocked()
+        yield bench
+        tasks.cancel_scope.cancel()
+
+
+async def test_each_fires_on_its_second_whatever_the_order_in_which_they_were_added() -> None:
+    async with running() as bench:
+        for seconds in (3.0, 1.0, 2.0):
+            bench.later(seconds, f"after {seconds:g}")
+        await anyio.sleep(10)
+        assert bench.done == [("after 1", 1), ("after 2", 2), ("after 3", 3)]
+
+
+async def test_those_of_the_same_moment_fire_in_the_order_in_which_they_were_added() -> None:
+    async with running() as bench:
+        names = [f"number {number}" for number in range(20)]
+        for name in names:
+            bench.later(1.0, name)
+        await anyio.sleep(1.5)
+        assert bench.done == [(name, 1) for name in names]
+
+
+async def test_an_earlier_one_that_is_added_while_waiting_fires_first() -> None:
+    async with running() as bench:
+        bench.later(100.0, "late")
+        await anyio.sleep(10)
+        bench.later(5.0, "early")
+        await anyio.sleep(5.5)
+        assert bench.done == [("early", 15)]
+        await anyio.sleep(100)
+        assert bench.done == [("early", 15), ("late", 100)]
+
+
+async def test_a_later_one_that_is_added_while_waiting_does_not_hold_up_the_first() -> None:
+    async with running() as bench:
+        bench.later(2.0, "first")
+        await anyio.sleep(1)
+        bench.later(50.0, "second")
+        await anyio.sleep(60)
+        assert bench.done == [("first", 2), ("second", 51)]
+
+
+async def test_what_was_added_before_anybody_waits_fires_all_the_same() -> None:
+    bench = Bench()
+    bench.later(1.0, "early bird")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(bench.timers.run)
+        await anyio.sleep(2)
+        tasks.cancel_scope.cancel()
+    assert bench.done == [("early bird", 1)]
+
+
+async def test_no_seconds_is_as_soon_as_can_be_and_not_at_once() -> None:
+    async with running() as bench:
+        bench.later(0.0, "now")
+        assert bench.done == []
+        await anyio.wait_all_tasks_blocked()
+        assert bench.done == [("now", 0)]
+
+
+async def test_a_cancelled_one_does_nothing_and_the_others_are_on_time() -> None:
+    async with running() as bench:
+        bench.later(1.0, "first")
+        cancelled = bench.later(2.0, "cancelled")
+        bench.later(3.0, "last")
+        await anyio.sleep(1.5)
+        cancelled.cancel()
+        await anyio.sleep(10)
+        assert bench.done == [("first", 1), ("last", 3)]
+
+
+async def test_one_can_cancel_another_of_the_same_moment() -> None:
+    async with running() as bench:
+        others: list[Timer] = []
+
+        def cancel_others() -> None:
+            for other in others:
+                other.cancel()
+
+        bench.timers.later(1.0, cancel_others)
+        others.append(bench.later(1.0, "other"))
+        await anyio.sleep(2)
+        assert bench.done == []
+
+
+async def test_cancelling_one_that_has_fired_changes_nothing() -> None:
+    async with running() as bench:
+        timer = bench.later(1.0, "once")
+        await anyio.sleep(2)
+        timer.cancel()
+        timer.cancel()
+        await anyio.sleep(2)
+        assert bench.done == [("once", 1)]
+
+
+async def test_one_fires_once() -> None:
+    bench = Bench()
+    timer = bench.later(1.0, "once")
+    timer.fire()
+    timer.fire()
+    assert bench.done == [("once", 0)]
+
+
+async def test_one_that_adds_the_next_keeps_a_beat() -> None:
+    async with running() as bench:
+
+        def beat() -> None:
+            bench.note("beat")
+            bench.timers.later(1.0, beat)
+
+        bench.timers.later(1.0, beat)
+        await anyio.sleep(4.5)
+        assert bench.done == [("beat", 1), ("beat", 2), ("beat", 3), ("beat", 4)]
+
+
+async def test_nothing_fires_after_the_task_has_ended() -> None:
+    """Invariant 7."""
+    async with running() as bench:
+        bench.later(1.0, "too late")
+    await anyio.sleep(5)
+    assert bench.done == []
