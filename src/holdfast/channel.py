@@ -14,6 +14,7 @@ from pamqp import commands
 
 from holdfast.arguments import QueueOptions, queue_arguments
 from holdfast.attachment import Attachment
+from holdfast.contents import delivery_of
 from holdfast.errors import HoldfastError, InvalidArgument
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel, Recorder
 from holdfast.message import Delivery, FieldTable, Message
@@ -347,15 +348,7 @@ class Channel(ChannelOwner):
         reply, message = request.reply, request.message
         if message is None or not isinstance(reply, commands.Basic.GetOk):
             return None
-        return Delivery(
-            message,
-            exchange=reply.exchange,
-            routing_key=reply.routing_key or "",
-            delivery_tag=reply.delivery_tag or 0,
-            redelivered=reply.redelivered,
-            message_count=reply.message_count,
-            settler=None if no_ack else request.attachment,
-        )
+        return delivery_of(reply, message, None if no_ack else request.attachment)
 
     async def recover(self) -> None:
         """Give everything that was fetched with :meth:`get` and not settled back to its queue (basic.recover).

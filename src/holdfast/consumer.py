@@ -29,6 +29,7 @@ from pamqp import commands
 from holdfast.arguments import StreamOffset, stream_offset_argument
 from holdfast.attachment import Attachment
 from holdfast.channel import Queue
+from holdfast.contents import delivery_of
 from holdfast.errors import (
     AccessRefused,
     ChannelLimitReached,
@@ -286,15 +287,7 @@ class Consumer(ChannelOwner):
     def on_content(self, method: Method, message: Message, attachment: Attachment) -> None:
         if not isinstance(method, commands.Basic.Deliver):
             return
-        delivery = Delivery(
-            message,
-            exchange=method.exchange,
-            routing_key=method.routing_key or "",
-            delivery_tag=method.delivery_tag or 0,
-            redelivered=bool(method.redelivered),
-            consumer_tag=method.consumer_tag,
-            settler=None if self._no_ack else attachment,
-        )
+        delivery = delivery_of(method, message, None if self._no_ack else attachment)
         if self._is_over and not self._no_ack:
             delivery.nack(requeue=True)
             return

@@ -11,7 +11,8 @@ from typing import Any, Final
 import anyio
 from pamqp import commands
 
-from holdfast.errors import HoldfastError, InvalidUse, Nacked, OutcomeUnknown, PublishTimeout, Unroutable
+from holdfast.contents import unroutable_of
+from holdfast.errors import HoldfastError, InvalidUse, Nacked, OutcomeUnknown, PublishTimeout
 from holdfast.message import Message
 from holdfast.protocol.wire import encode_properties
 
@@ -102,15 +103,7 @@ class Entry:
     def confirm(self, *, is_ack: bool) -> None:
         """Settle by a confirm."""
         if self.returned is not None:
-            self.settle(
-                Unroutable(
-                    self.message_id,
-                    exchange=self.method.exchange,
-                    routing_key=self.method.routing_key,
-                    code=self.returned.reply_code or 0,
-                    text=self.returned.reply_text,
-                )
-            )
+            self.settle(unroutable_of(self.returned, self.message_id))
         else:
             self.settle(Receipt(self.message_id, self.attempts) if is_ack else Nacked(self.message_id))
 

@@ -18,6 +18,7 @@ from pamqp import commands
 
 from holdfast.attachment import Attachment
 from holdfast.consumer import Consumer
+from holdfast.contents import delivery_of, unroutable_of
 from holdfast.errors import (
     ChannelClosed,
     ConnectionLost,
@@ -26,7 +27,6 @@ from holdfast.errors import (
     InvalidUse,
     ReplyError,
     ReplyTimeout,
-    Unroutable,
     copy_of,
 )
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
@@ -204,27 +204,9 @@ class RpcClient(ChannelOwner):
         if call is None or call.outcome is not None:
             return  # the caller has gone
         if isinstance(method, commands.Basic.Deliver):
-            call.settle(
-                Delivery(
-                    message,
-                    exchange=method.exchange,
-                    routing_key=method.routing_key or "",
-                    delivery_tag=method.delivery_tag or 0,
-                    redelivered=bool(method.redelivered),
-                    consumer_tag=method.consumer_tag,
-                    settler=None,
-                )
-            )
+            call.settle(delivery_of(method, message, None))
         elif isinstance(method, commands.Basic.Return):
-            call.settle(
-                Unroutable(
-                    message.message_id,
-                    exchange=method.exchange,
-                    routing_key=method.routing_key or "",
-                    code=method.reply_code or 0,
-                    text=method.reply_text,
-                )
-            )
+            call.settle(unroutable_of(method, message.message_id))
 
     def on_method(self, method: Method) -> None:
         """The pseudo-queue cannot be deleted, so the broker cancels nothing here."""

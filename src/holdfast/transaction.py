@@ -8,6 +8,7 @@ from typing import Self
 from pamqp import commands
 
 from holdfast.attachment import Attachment
+from holdfast.contents import unroutable_of
 from holdfast.errors import ConnectionLost, HoldfastError, InvalidUse, Unroutable
 from holdfast.logical import LogicalChannel
 from holdfast.message import Message, identified
@@ -96,15 +97,7 @@ class Transaction:
 
     def on_return(self, method: commands.Basic.Return, message: Message) -> None:
         """A mandatory message reached no queue."""
-        self._returned.append(
-            Unroutable(
-                message.message_id,
-                exchange=method.exchange,
-                routing_key=method.routing_key or "",
-                code=method.reply_code or 0,
-                text=method.reply_text,
-            )
-        )
+        self._returned.append(unroutable_of(method, message.message_id))
 
     def _require_open(self) -> Attachment:
         if self._attachment is None or self._has_ended:

@@ -17,6 +17,7 @@ SOURCES = Path(__file__).parents[2] / "src"
 FLOORS = (
     "holdfast.errors",
     "holdfast.message",
+    "holdfast.contents",
     "holdfast.arguments",
     "holdfast.entities",
     "holdfast.protocol.lifecycle",
