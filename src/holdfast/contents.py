@@ -18,15 +18,14 @@ def delivery_of(
         message: its content.
         settler: what the delivery is settled through; None if the broker expects no acknowledgement.
     """
-    is_fetched = isinstance(method, commands.Basic.GetOk)
     return Delivery(
         message,
         exchange=method.exchange,
         routing_key=method.routing_key or "",
         delivery_tag=method.delivery_tag or 0,
         redelivered=bool(method.redelivered),
-        consumer_tag=None if is_fetched else method.consumer_tag,
-        message_count=method.message_count if is_fetched else None,
+        consumer_tag=method.consumer_tag if isinstance(method, commands.Basic.Deliver) else None,
+        message_count=method.message_count if isinstance(method, commands.Basic.GetOk) else None,
         settler=settler,
     )
 

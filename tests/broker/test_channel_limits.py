@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import anyio
-import anyio.to_thread
 import pytest
 
 import holdfast
