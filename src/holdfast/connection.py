@@ -313,9 +313,10 @@ class Connection:
             resend: whether to send again after a loss what has no confirm. A consumer may then see a message twice,
                 under the same ``message_id``. Otherwise such a publish raises :class:`OutcomeUnknown`.
             retry_nacked: whether to send again what the broker nacks, as a quorum queue does while it elects a leader,
-                until the publish's deadline. Otherwise such a publish raises :class:`Nacked`.
-            blocked_timeout: for how many seconds of connection.blocked publishes wait before they raise
-                :class:`ConnectionBlocked`: None to wait until their own deadlines, 0 to fail at once.
+                until the publish's deadline. While one waits to be sent again, later ones may overtake it. Otherwise
+                such a publish raises :class:`Nacked`.
+            blocked_timeout: for how many seconds of connection.blocked publishes that were not sent wait before they
+                raise :class:`ConnectionBlocked`: None to wait until their own deadlines, 0 to fail at once.
 
         Raises:
             InvalidArgument: an argument is out of its range, or AMQP cannot carry one of the defaults.

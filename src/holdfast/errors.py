@@ -203,6 +203,8 @@ class OutcomeUnknown(ConnectionLost):
 class ConnectionBlocked(HoldfastError):
     """The broker takes no publishes now (connection.blocked), for longer than the caller waits.
 
+    A publish that raises it was not sent, or was sent and refused (basic.nack).
+
     Source: RabbitMQ, "Blocked Connections".
 
     Attributes:

@@ -360,11 +360,13 @@ class Publisher(ChannelOwner):
             self.on_blocked()  # a timer may come a rounding error too early
             return
         self._block_reason = error.reason
-        for entry in self._unfinished([*self._nacked, *self._backlog]):
+        waiting = self._unfinished(self._backlog)
+        # What was sent on an earlier link may be with the broker, so it waits on for an outcome that is true.
+        self._backlog = deque(entry for entry in waiting if entry.attempts)
+        for entry in (*self._unfinished(self._nacked), *(entry for entry in waiting if not entry.attempts)):
             entry.settle(ConnectionBlocked(error.reason))
             self._leave(entry)
         self._nacked.clear()
-        self._backlog.clear()
         for scope in self._entering:
             scope.cancel()
 
