@@ -68,6 +68,7 @@ class Entry:
         "properties",
         "returned",
         "settled",
+        "was_lost",
     )
 
     def __init__(self, book: Book, message: Message, method: commands.Basic.Publish, deadline: float | None) -> None:
@@ -80,6 +81,8 @@ class Entry:
         self.attempts: int = 0
         self.closes: int = 0
         """How often the broker closed the channel while it was alone on its way."""
+        self.was_lost: bool = False
+        """Whether its confirm was lost with a link or channel, so that the broker may have it."""
         self.is_observed: bool = False
         """Whether somebody waits for this very outcome, so that flush need not tell of it."""
         self.returned: commands.Basic.Return | None = None

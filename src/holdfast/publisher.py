@@ -337,6 +337,7 @@ class Publisher(ChannelOwner):
         self._ledger = Ledger()
         for entry in outstanding:
             entry.returned = None
+            entry.was_lost = True
         wanted = self._unfinished(outstanding)
         self._backlog.extendleft(reversed(wanted))
         return len(wanted)
@@ -360,13 +361,14 @@ class Publisher(ChannelOwner):
             self.on_blocked()  # a timer may come a rounding error too early
             return
         self._block_reason = error.reason
-        waiting = self._unfinished(self._backlog)
-        # What was sent on an earlier link may be with the broker, so it waits on for an outcome that is true.
-        self._backlog = deque(entry for entry in waiting if entry.attempts)
-        for entry in (*self._unfinished(self._nacked), *(entry for entry in waiting if not entry.attempts)):
-            entry.settle(ConnectionBlocked(error.reason))
-            self._leave(entry)
+        waiting = self._unfinished([*self._nacked, *self._backlog])
         self._nacked.clear()
+        # What a loss caught may be with the broker, so it waits on for an outcome that is true.
+        self._backlog = deque(entry for entry in waiting if entry.was_lost)
+        for entry in waiting:
+            if not entry.was_lost:
+                entry.settle(ConnectionBlocked(error.reason))
+                self._leave(entry)
         for scope in self._entering:
             scope.cancel()
 

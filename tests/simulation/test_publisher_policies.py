@@ -892,6 +892,26 @@ async def test_what_waits_to_be_retried_fails_when_patience_ends() -> None:
         assert broker.bodies() == [b"nacked"]
 
 
+async def test_what_was_sent_before_its_channel_closed_waits_on_when_patience_ends() -> None:
+    """The broker may have it: to say that it was not sent would not be true."""
+    async with (
+        connected() as (broker, connection),
+        connection.publisher(blocked_timeout=5) as publisher,
+        anyio.create_task_group() as tasks,
+    ):
+        caught = Waiting(publisher, b"caught").start(tasks)
+        await settled()
+        await broker.link.block()
+        await broker.link.close_channel(commands.Channel.Close(406, "PRECONDITION_FAILED - somebody's doing", 0, 0))
+        await anyio.sleep(10)
+        assert caught.error is None
+        await broker.link.unblock()
+        assert broker.bodies() == [b"caught", b"caught"]
+        await broker.link.ack(1)
+        await settled()
+        assert caught.error is None
+
+
 async def test_what_a_block_failed_gives_its_room_back() -> None:
     """Invariant 11."""
     async with connected() as (broker, connection), connection.publisher(blocked_timeout=1, window=2) as publisher:
