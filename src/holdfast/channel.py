@@ -17,7 +17,7 @@ from holdfast.attachment import Attachment
 from holdfast.contents import delivery_of
 from holdfast.errors import HoldfastError, InvalidArgument
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel, Recorder
-from holdfast.message import Delivery, FieldTable, Message
+from holdfast.message import Delivery, FieldTable, Message, check_size
 from holdfast.protocol.lifecycle import State
 from holdfast.protocol.wire import Method, build, encode_properties, field_table, method_name
 from holdfast.transaction import Transaction
@@ -373,9 +373,7 @@ class Channel(ChannelOwner):
             InvalidArgument: AMQP cannot carry the message, or it is larger than ``max_message_size``.
             RequestTimeout: it could not be sent within ``request_timeout``.
         """
-        size = len(message.body)
-        if size > self._host.max_message_size:
-            raise InvalidArgument(f"a body of {size} bytes, but max_message_size is {self._host.max_message_size}")
+        check_size(message, self._host.max_message_size)
         method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key)
         properties = encode_properties(message)
         await self._core.wait_writable("basic.publish")
@@ -392,7 +390,7 @@ class Channel(ChannelOwner):
         Raises:
             InvalidUse: a transaction of the channel has not ended yet.
         """
-        transaction = Transaction(self._core, previous=self._transaction)
+        transaction = Transaction(self._core, self._host.max_message_size, previous=self._transaction)
         self._transaction = transaction
         return transaction
 

@@ -80,6 +80,16 @@ def identified(message: Message) -> Message:
     return message if message.message_id is not None else replace(message, message_id=uuid.uuid4().hex)
 
 
+def check_size(message: Message, limit: int) -> None:
+    """Refuse a body that is larger than ``max_message_size``, before anything is done with it.
+
+    Raises:
+        InvalidArgument: it is larger.
+    """
+    if len(message.body) > limit:
+        raise InvalidArgument(f"a body of {len(message.body)} bytes, but max_message_size is {limit}")
+
+
 class Settler(Protocol):
     """What a delivery settles through: the channel on the link that it came on."""
 

@@ -41,7 +41,7 @@ from holdfast.errors import (
     copy_of,
 )
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
-from holdfast.message import Message, Properties, identified
+from holdfast.message import Message, Properties, check_size, identified
 from holdfast.protocol.confirms import Ledger
 from holdfast.protocol.wire import Method, build, encode_properties
 from holdfast.publication import UNSET, Book, Entry, Publication, Receipt, Unset, Window, until
@@ -221,9 +221,7 @@ class Publisher(ChannelOwner):
         mandatory: bool | None,
         timeout: float | Unset | None,
     ) -> Entry:
-        size = len(message.body)
-        if size > self._host.max_message_size:
-            raise InvalidArgument(f"a body of {size} bytes, but max_message_size is {self._host.max_message_size}")
+        check_size(message, self._host.max_message_size)
         message = self._completed(message)
         method = build(
             commands.Basic.Publish,

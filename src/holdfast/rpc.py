@@ -30,7 +30,7 @@ from holdfast.errors import (
     copy_of,
 )
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
-from holdfast.message import Delivery, Message, identified
+from holdfast.message import Delivery, Message, check_size, identified
 from holdfast.protocol.wire import Method, build, encode_properties
 from holdfast.publication import UNSET, Unset, until
 from holdfast.publisher import Publisher
@@ -123,9 +123,7 @@ class RpcClient(ChannelOwner):
         correlation_id = message.correlation_id or uuid.uuid4().hex
         if correlation_id in self._calls:
             raise InvalidArgument(f"correlation_id: a call with {correlation_id!r} is under way")
-        if len(message.body) > self._host.max_message_size:
-            limit = self._host.max_message_size
-            raise InvalidArgument(f"a body of {len(message.body)} bytes, but max_message_size is {limit}")
+        check_size(message, self._host.max_message_size)
         method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=True)
         call = _Call(method, replace(identified(message), correlation_id=correlation_id, reply_to=REPLY_TO))
         seconds = self._timeout if isinstance(timeout, Unset) else timeout

@@ -11,7 +11,7 @@ from holdfast.attachment import Attachment
 from holdfast.contents import unroutable_of
 from holdfast.errors import ConnectionLost, HoldfastError, InvalidUse, Unroutable
 from holdfast.logical import LogicalChannel
-from holdfast.message import Message, identified
+from holdfast.message import Message, check_size, identified
 from holdfast.protocol.wire import build, encode_properties
 
 
@@ -23,11 +23,13 @@ class Transaction:
 
     Args:
         channel: the channel.
+        max_message_size: the largest body that is published, in bytes.
         previous: the channel's transaction before this one.
     """
 
-    def __init__(self, channel: LogicalChannel, *, previous: Transaction | None) -> None:
+    def __init__(self, channel: LogicalChannel, max_message_size: int, *, previous: Transaction | None) -> None:
         self._channel = channel
+        self._max_message_size = max_message_size
         self._previous = previous
         self._attachment: Attachment | None = None
         self._returned: list[Unroutable] = []
@@ -84,9 +86,10 @@ class Transaction:
 
         Raises:
             ConnectionLost: the link on which the transaction began is gone.
-            InvalidArgument: AMQP cannot carry the message.
+            InvalidArgument: AMQP cannot carry the message, or it is larger than ``max_message_size``.
         """
         attachment = self._require_open()
+        check_size(message, self._max_message_size)
         method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
         message = identified(message)
         properties = encode_properties(message)
