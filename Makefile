@@ -17,7 +17,7 @@ demo: $(STAMP)
 
 test: check
 	scripts/ensure-rabbitmq
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check
