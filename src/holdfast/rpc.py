@@ -166,7 +166,7 @@ class RpcClient(ChannelOwner):
             if self._resend and call.attempts < _MOST_ATTEMPTS:
                 call.is_sent = False
                 continue
-            lost = ConnectionLost("the request was sent, but the link on which its reply would come was lost")
+            lost = ConnectionLost("the request was sent, but the link or channel of its reply was lost")
             lost.__cause__ = error
             call.settle(lost)
 
