@@ -17,7 +17,7 @@ from holdfast.attachment import Attachment
 from holdfast.contents import delivery_of
 from holdfast.errors import HoldfastError, InvalidArgument
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel, Recorder
-from holdfast.message import Delivery, FieldTable, Message, check_size
+from holdfast.message import Delivery, FieldTable, Message, check_message
 from holdfast.protocol.lifecycle import State
 from holdfast.protocol.wire import Method, build, encode_properties, field_table, method_name
 from holdfast.transaction import Transaction
@@ -373,7 +373,7 @@ class Channel(ChannelOwner):
             InvalidArgument: AMQP cannot carry the message, or it is larger than ``max_message_size``.
             RequestTimeout: it could not be sent within ``request_timeout``.
         """
-        check_size(message, self._host.max_message_size)
+        check_message(message, self._host.max_message_size)
         method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key)
         properties = encode_properties(message)
         await self._core.wait_writable("basic.publish")

@@ -80,12 +80,14 @@ def identified(message: Message) -> Message:
     return message if message.message_id is not None else replace(message, message_id=uuid.uuid4().hex)
 
 
-def check_size(message: Message, limit: int) -> None:
-    """Refuse a body that is larger than ``max_message_size``, before anything is done with it.
+def check_message(message: object, limit: int) -> None:
+    """Refuse what is no message, or larger than ``max_message_size``, before anything is done with it.
 
     Raises:
-        InvalidArgument: it is larger.
+        InvalidArgument: it is.
     """
+    if not isinstance(message, Message):
+        raise InvalidArgument(f"message: {type(message).__name__} instead of Message; make one: Message(b'...')")
     if len(message.body) > limit:
         raise InvalidArgument(f"a body of {len(message.body)} bytes, but max_message_size is {limit}")
 

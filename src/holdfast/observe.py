@@ -16,7 +16,7 @@ from typing import Self
 import anyio
 
 from holdfast.errors import reason_of
-from holdfast.protocol.lifecycle import ChannelEvent, ConnectionEvent, State, Transition
+from holdfast.protocol.lifecycle import MACHINE_NAME, ChannelEvent, ConnectionEvent, State, Transition
 
 _LOGGERS = {kind: logging.getLogger(f"holdfast.{kind}") for kind in ("connection", "channel", "link")}
 _ALARMING = (
@@ -26,6 +26,15 @@ _ALARMING = (
     ChannelEvent.FAILED,
 )
 _STREAM_BOUND = 1024
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    arguments = record.args
+    return not (isinstance(arguments, tuple) and arguments and str(arguments[0]).startswith(f"{MACHINE_NAME}: "))
+
+
+# The engine below the life cycles logs callbacks at INFO, four lines a transition, of which ours have none.
+logging.getLogger("transitions.core").addFilter(_is_not_ours)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

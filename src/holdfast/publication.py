@@ -12,7 +12,7 @@ import anyio
 from pamqp import commands
 
 from holdfast.contents import unroutable_of
-from holdfast.errors import HoldfastError, InvalidUse, Nacked, OutcomeUnknown, PublishTimeout
+from holdfast.errors import HoldfastError, InvalidArgument, InvalidUse, Nacked, OutcomeUnknown, PublishTimeout
 from holdfast.message import Message
 from holdfast.protocol.wire import encode_properties
 
@@ -228,6 +228,19 @@ class Window:
         self._used_count += 1
         self._used_size += size
         return True
+
+
+def deadline_after(seconds: object) -> float | None:
+    """When so many seconds from now have passed; None for never.
+
+    Raises:
+        InvalidArgument: that is no number of seconds.
+    """
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+        raise InvalidArgument(f"timeout: {seconds!r} is not a number of seconds from 0 up, or None to wait for ever")
+    return anyio.current_time() + seconds
 
 
 def until(deadline: float | None) -> anyio.CancelScope:

@@ -41,10 +41,10 @@ from holdfast.errors import (
     copy_of,
 )
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
-from holdfast.message import Message, Properties, check_size, identified
+from holdfast.message import Message, Properties, check_message, identified
 from holdfast.protocol.confirms import Ledger
 from holdfast.protocol.wire import Method, build, encode_properties
-from holdfast.publication import UNSET, Book, Entry, Publication, Receipt, Unset, Window, until
+from holdfast.publication import UNSET, Book, Entry, Publication, Receipt, Unset, Window, deadline_after, until
 from holdfast.timers import Timer
 
 DEFAULT_TIMEOUT: Final = 60.0
@@ -221,7 +221,7 @@ class Publisher(ChannelOwner):
         mandatory: bool | None,
         timeout: float | Unset | None,
     ) -> Entry:
-        check_size(message, self._host.max_message_size)
+        check_message(message, self._host.max_message_size)
         message = self._completed(message)
         method = build(
             commands.Basic.Publish,
@@ -229,8 +229,7 @@ class Publisher(ChannelOwner):
             routing_key=routing_key,
             mandatory=self._mandatory if mandatory is None else mandatory,
         )
-        seconds = self._timeout if isinstance(timeout, Unset) else timeout
-        deadline = None if seconds is None else anyio.current_time() + seconds
+        deadline = deadline_after(self._timeout if isinstance(timeout, Unset) else timeout)
         entry = Entry(self._book, message, method, deadline)
         if not self._has_been_entered:
             raise InvalidUse("a publisher works inside its block: async with connection.publisher() as publisher")

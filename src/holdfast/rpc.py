@@ -30,9 +30,9 @@ from holdfast.errors import (
     copy_of,
 )
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
-from holdfast.message import Delivery, Message, check_size, identified
+from holdfast.message import Delivery, Message, check_message, identified
 from holdfast.protocol.wire import Method, build, encode_properties
-from holdfast.publication import UNSET, Unset, until
+from holdfast.publication import UNSET, Unset, deadline_after, until
 from holdfast.publisher import Publisher
 
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
@@ -123,15 +123,16 @@ class RpcClient(ChannelOwner):
         correlation_id = message.correlation_id or uuid.uuid4().hex
         if correlation_id in self._calls:
             raise InvalidArgument(f"correlation_id: a call with {correlation_id!r} is under way")
-        check_size(message, self._host.max_message_size)
+        check_message(message, self._host.max_message_size)
         method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=True)
         call = _Call(method, replace(identified(message), correlation_id=correlation_id, reply_to=REPLY_TO))
         seconds = self._timeout if isinstance(timeout, Unset) else timeout
+        deadline = deadline_after(seconds)
         if self._closed is not None:
             raise copy_of(self._closed)
         self._calls[correlation_id] = call
         try:
-            with until(None if seconds is None else anyio.current_time() + seconds):
+            with until(deadline):
                 attachment = self._channel.attachment
                 if attachment is not None and attachment.link.is_full:
                     await attachment.link.wait_not_full()

@@ -11,7 +11,7 @@ from holdfast.attachment import Attachment
 from holdfast.contents import unroutable_of
 from holdfast.errors import ConnectionLost, HoldfastError, InvalidUse, Unroutable
 from holdfast.logical import LogicalChannel
-from holdfast.message import Message, check_size, identified
+from holdfast.message import Message, check_message, identified
 from holdfast.protocol.wire import build, encode_properties
 
 
@@ -89,7 +89,7 @@ class Transaction:
             InvalidArgument: AMQP cannot carry the message, or it is larger than ``max_message_size``.
         """
         attachment = self._require_open()
-        check_size(message, self._max_message_size)
+        check_message(message, self._max_message_size)
         method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
         message = identified(message)
         properties = encode_properties(message)

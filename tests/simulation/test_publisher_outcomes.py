@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -353,6 +354,22 @@ async def test_what_amqp_cannot_carry_is_refused_before_anything_is_sent(
         assert publisher.unconfirmed == 0
         assert (await publisher.publish(Message(b"x"), routing_key="q", timeout=5)).attempts == 1
         assert bodies(broker) == [b"x"]
+
+
+@pytest.mark.parametrize("timeout", ["5", -1, float("nan"), True])
+async def test_time_out_that_is_no_number_of_seconds_is_refused(timeout: Any) -> None:
+    async with connected() as (broker, connection), connection.publisher() as publisher:
+        with pytest.raises(InvalidArgument, match=r"timeout: .* is not a number of seconds"):
+            await publisher.publish(Message(b"x"), routing_key="q", timeout=timeout)
+        assert bodies(broker) == []
+
+
+@pytest.mark.parametrize("message", [b"x", {"body": b"x"}, None])
+async def test_what_is_no_message_is_refused_by_its_type(message: Any) -> None:
+    async with connected() as (broker, connection), connection.publisher() as publisher:
+        with pytest.raises(InvalidArgument, match=f"message: {type(message).__name__} instead of Message"):
+            await publisher.publish(message, routing_key="q")
+        assert bodies(broker) == []
 
 
 async def test_publisher_that_was_not_entered_refuses() -> None:

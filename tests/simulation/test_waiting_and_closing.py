@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
@@ -737,3 +738,13 @@ async def test_slow_consumer_without_acks_pauses_reading_instead_of_growing() ->
                 await anext(consumer)
             assert connection.stats.bytes_received > count * 1000
             assert (connection.stats.link_number, broker.queues["q"].messages) == (1, 0)
+
+
+async def test_log_at_info_tells_of_the_connection_and_not_of_the_engine_below(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial):
+        pass
+    told = [record.name for record in caplog.records]
+    assert set(told) == {"holdfast.connection"}

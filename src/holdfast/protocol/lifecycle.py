@@ -178,9 +178,14 @@ class Transition:
         return f"{self.machine} {self.source.name} -> {self.target.name} ({self.event.value}{why})"
 
 
+MACHINE_NAME = "holdfast"
+"""By which the log of the engine below can be told from that of other machines in the process."""
+
+
 def _machine(states: type[Enum], rows: tuple[Row[S, E], ...]) -> Machine:
     return Machine(
         model=None,
+        name=MACHINE_NAME,
         states=states,
         initial=next(iter(states)),
         transitions=[{"trigger": row.event.value, "source": list(row.sources), "dest": row.target} for row in rows],
