@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +28,15 @@ async def use(connection: Connection) -> None:
 
 
 def run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # pyright --verifytypes asks the first python on the path where packages are, and has no option to name another.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return subprocess.run(  # noqa: S603 - our own interpreter and our own tools
-        [sys.executable, "-m", tool, *arguments], capture_output=True, text=True, check=False, cwd=USERS_CODE.parent
+        [sys.executable, "-m", tool, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=USERS_CODE.parent,
+        env=os.environ | {"PATH": path},
     )
 
 
