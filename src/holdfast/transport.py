@@ -334,7 +334,8 @@ def _roots(error: BaseException) -> Iterator[BaseException]:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, anyio.EndOfStream):
+    # Which of the three it is depends on the versions of Python and OpenSSL.
+    if isinstance(error, anyio.EndOfStream | ssl.SSLZeroReturnError | ssl.SSLEOFError):
         return "the peer closed the TCP connection"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the broker's certificate: {error.verify_message.rstrip('.')}"
