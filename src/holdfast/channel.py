@@ -18,8 +18,10 @@ from holdfast.contents import delivery_of
 from holdfast.errors import HoldfastError, InvalidArgument
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel, Recorder
 from holdfast.message import Delivery, FieldTable, Message, check_message
+from holdfast.protocol.basic import Routes, encode_properties
+from holdfast.protocol.events import Content
 from holdfast.protocol.lifecycle import State
-from holdfast.protocol.wire import Method, build, encode_properties, field_table, method_name
+from holdfast.protocol.wire import Method, build, field_table, method_name
 from holdfast.transaction import Transaction
 
 
@@ -69,6 +71,7 @@ class Channel(ChannelOwner):
         self._host = host
         self._wait = wait
         self._core = LogicalChannel(host, self)
+        self._routes = Routes()
         self._prefetch: int | None = None
         self._transaction: Transaction | None = None
 
@@ -374,10 +377,11 @@ class Channel(ChannelOwner):
             RequestTimeout: it could not be sent within ``request_timeout``.
         """
         check_message(message, self._host.max_message_size)
-        method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key)
-        properties = encode_properties(message)
-        await self._core.wait_writable("basic.publish")
-        self._core.publish(method, properties, message.body)
+        route = self._routes.get(exchange, routing_key, mandatory=False)
+        properties = encode_properties(message.properties)
+        if not self._core.is_writable:
+            await self._core.wait_writable("basic.publish")
+        self._core.publish(route, properties, message.body)
 
     def transaction(self) -> Transaction:
         """A transaction: ``async with channel.transaction() as transaction`` (AMQP 0-9-1, class tx).
@@ -410,9 +414,10 @@ class Channel(ChannelOwner):
     def on_ready(self) -> None:
         """Whoever publishes waits for it by himself."""
 
-    def on_content(self, method: Method, message: Message, attachment: Attachment) -> None:  # noqa: ARG002
-        if isinstance(method, commands.Basic.Return) and self._transaction is not None:
-            self._transaction.on_return(method, message)
+    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:  # noqa: ARG002
+        for method, message in contents:
+            if isinstance(method, commands.Basic.Return) and self._transaction is not None:
+                self._transaction.on_return(method, message)
 
     def on_method(self, method: Method) -> None:
         """There is neither a consumer here nor a confirm."""

@@ -26,13 +26,13 @@ from holdfast.errors import (
     ReadyTimeout,
     RequestTimeout,
 )
-from holdfast.message import FieldTable, Properties
+from holdfast.message import NO_PROPERTIES, FieldTable, Properties
 from holdfast.observe import Stats, TransitionStream
 from holdfast.pool import ChannelPool
 from holdfast.protocol.events import Tuning
 from holdfast.protocol.lifecycle import State
 from holdfast.protocol.wire import build
-from holdfast.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, NO_DEFAULTS, Publisher
+from holdfast.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, Publisher
 from holdfast.rpc import RpcClient
 from holdfast.settings import TLS, CredentialsSource, ReconnectPolicy, Settings
 from holdfast.supervisor import Supervisor
@@ -290,7 +290,7 @@ class Connection:
         self,
         *,
         exchange: str = "",
-        defaults: Properties = NO_DEFAULTS,
+        defaults: Properties = NO_PROPERTIES,
         mandatory: bool = True,
         timeout: float | None = DEFAULT_TIMEOUT,
         window: int = DEFAULT_WINDOW,

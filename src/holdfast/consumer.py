@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
 import anyio
+import anyio.lowlevel
 from pamqp import commands
 
 from holdfast.arguments import StreamOffset, stream_offset_argument
@@ -37,6 +38,7 @@ from holdfast.errors import (
     HoldfastError,
     InvalidArgument,
     InvalidUse,
+    MalformedProperties,
     NotFound,
     ReplyError,
     ResourceLocked,
@@ -44,7 +46,8 @@ from holdfast.errors import (
 )
 from holdfast.link import Link
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
-from holdfast.message import Delivery, FieldTable, Message
+from holdfast.message import Delivery, FieldTable
+from holdfast.protocol.events import Content
 from holdfast.protocol.lifecycle import State
 from holdfast.protocol.wire import Method, build, field_table
 
@@ -62,6 +65,9 @@ DEFAULT_PREFETCH: Final = 100
 
 _PAUSE_AT = 1000
 """Deliveries held for a consumer without acknowledgements, which no prefetch limits, before reading pauses."""
+
+_TURN: Final = 64
+"""Deliveries that were there already, after which iterating lets others run."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 """Seconds between attempts to consume from a queue that is not there."""
@@ -118,7 +124,11 @@ class Consumer(ChannelOwner):
             arguments=field_table(_arguments(arguments, priority, stream_offset)),
         )
         self._waiting: deque[Delivery] = deque()
-        self._news = anyio.Event()
+        self._news: anyio.Event | None = None
+        """Set if somebody waits for a delivery."""
+        self._handed_out = 0
+        self._is_stream: bool | None = None
+        """Not known before the first delivery of a channel."""
         self._error: HoldfastError | None = None
         self._has_been_entered = False
         self._has_consumed = False
@@ -157,16 +167,21 @@ class Consumer(ChannelOwner):
     async def __anext__(self) -> Delivery:
         if not self._has_been_entered:
             raise InvalidUse("a consumer works inside its block: async with connection.consumer(...) as consumer")
+        self._handed_out += 1
+        if self._waiting and not self._handed_out % _TURN:
+            await anyio.lowlevel.checkpoint()  # a backlog is not to keep the event loop from everybody else
         while not self._waiting:
             self._resume_reading()
             if self._error is not None:
                 raise self._error
             if self._is_over:
                 raise StopAsyncIteration
+            if self._news is None:
+                self._news = anyio.Event()
             await self._news.wait()
         delivery = self._waiting.popleft()
-        if (offset := delivery.stream_offset) is not None:
-            self._consume.arguments = {**(self._consume.arguments or {}), "x-stream-offset": offset + 1}
+        if self._is_stream is not False:
+            self._follow_stream(delivery)
         return delivery
 
     @property
@@ -275,6 +290,7 @@ class Consumer(ChannelOwner):
         return [commands.Basic.Qos(prefetch_count=self._prefetch), self._consume]
 
     def on_opened(self) -> None:
+        self._is_stream = None  # the queue may be another one, of the same name
         self._opened_at = anyio.current_time()
         self._pause = _FIRST_PAUSE
         if not self._has_consumed:
@@ -284,14 +300,18 @@ class Consumer(ChannelOwner):
     def on_ready(self) -> None:
         """A consumer has nothing to send."""
 
-    def on_content(self, method: Method, message: Message, attachment: Attachment) -> None:
-        if not isinstance(method, commands.Basic.Deliver):
-            return
-        delivery = delivery_of(method, message, None if self._no_ack else attachment)
+    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:
+        settler = None if self._no_ack else attachment
+        deliveries = [
+            delivery_of(method, message, settler)
+            for method, message in contents
+            if isinstance(method, commands.Basic.Deliver)
+        ]
         if self._is_over and not self._no_ack:
-            delivery.nack(requeue=True)
+            for delivery in deliveries:
+                delivery.nack(requeue=True)
             return
-        self._waiting.append(delivery)
+        self._waiting.extend(deliveries)
         self._wake()
         if len(self._waiting) >= _PAUSE_AT and (self._no_ack or not self._prefetch) and self._paused is None:
             self._paused = attachment.link
@@ -379,9 +399,20 @@ class Consumer(ChannelOwner):
         self._wake()
         self._resume_reading()
 
+    def _follow_stream(self, delivery: Delivery) -> None:
+        """Remember where to go on after a loss, if the queue is a stream."""
+        try:
+            offset = delivery.stream_offset
+        except MalformedProperties:
+            return
+        self._is_stream = offset is not None
+        if offset is not None:
+            self._consume.arguments = {**(self._consume.arguments or {}), "x-stream-offset": offset + 1}
+
     def _wake(self) -> None:
-        self._news.set()
-        self._news = anyio.Event()
+        if self._news is not None:
+            self._news.set()
+            self._news = None
 
     def _resume_reading(self) -> None:
         if self._paused is not None:

@@ -24,6 +24,7 @@
     │   ├── RequestTimeout          the broker did not answer a request in time
     │   ├── ReplyTimeout            an RPC server did not answer in time
     │   └── PublishTimeout          no outcome in time; ``sent`` says whether the broker may have the message
+    ├── MalformedProperties         a delivered message has properties that cannot be read
     ├── Unroutable                  mandatory message returned: no queue took it
     ├── Nacked                      the broker refused the message
     └── ReplyError                  an AMQP reply code, theirs or ours
@@ -256,6 +257,15 @@ class ConsumerCancelled(HoldfastError):
 
     blame = Blame.BROKER
     cure = Cure.RETRY
+
+
+class MalformedProperties(HoldfastError):
+    """A delivered message has properties that cannot be read; its body and its delivery are sound.
+
+    Brokers pass properties on unread, so it is its publisher who is at fault. Give the message away with ``reject``.
+    """
+
+    blame = Blame.BROKER
 
 
 class DeadlineExceeded(HoldfastError, TimeoutError):

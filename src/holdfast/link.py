@@ -20,13 +20,14 @@ from anyio.abc import ByteStream
 from pamqp import commands
 
 from holdfast.errors import ConnectionLost, HoldfastError, ReplyError, TransportError
-from holdfast.message import FieldTable, Message
+from holdfast.message import FieldTable
 from holdfast.observe import Journal
 from holdfast.protocol.events import (
     Blocked,
     ChannelClosed,
     ChannelReleased,
-    ContentReceived,
+    Content,
+    ContentsReceived,
     Ended,
     MethodReceived,
     Opened,
@@ -58,7 +59,7 @@ class ChannelHandler(Protocol):
 
     def on_method(self, method: Method, *, is_reply: bool) -> None: ...
 
-    def on_content(self, method: Method, message: Message) -> None: ...
+    def on_contents(self, contents: list[Content]) -> None: ...
 
     def on_closed(self, error: ReplyError) -> None:
         """The broker closed the channel, or made us close it."""
@@ -129,7 +130,7 @@ class Link:
         """What is not answered yet, oldest first."""
         self._opened = anyio.Event()
         self._over = anyio.Event()
-        self._output_added = anyio.Event()
+        self._writer_waits: anyio.Event | None = None
         self._output_taken = anyio.Event()
         self._output_done = anyio.Event()
         self._reading = anyio.CancelScope()
@@ -240,7 +241,9 @@ class Link:
 
     def flush(self) -> None:
         """Wake the writer: the session has output."""
-        self._output_added.set()
+        if self._writer_waits is not None:
+            self._writer_waits.set()
+            self._writer_waits = None
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 
@@ -267,9 +270,11 @@ class Link:
             await anyio.lowlevel.checkpoint()
         while True:
             if session.has_output:
+                was_full = self.is_full
                 data = session.output(anyio.current_time())
-                self._output_taken.set()
-                self._output_taken = anyio.Event()
+                if was_full and not self.is_full:
+                    self._output_taken.set()
+                    self._output_taken = anyio.Event()
                 try:
                     await self._stream.send(data)
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
@@ -279,8 +284,8 @@ class Link:
                 self._output_done.set()
                 return
             else:
-                self._output_added = anyio.Event()
-                await self._output_added.wait()
+                self._writer_waits = added = anyio.Event()
+                await added.wait()
 
     async def _beat(self) -> None:
         await self._opened.wait()
@@ -297,8 +302,8 @@ class Link:
     def _dispatch(self) -> None:
         handlers = self._handlers
         for event in self.session.events():
-            if isinstance(event, ContentReceived):
-                handlers[event.channel].on_content(event.method, event.message)
+            if isinstance(event, ContentsReceived):
+                handlers[event.channel].on_contents(event.contents)
             elif isinstance(event, MethodReceived):
                 handlers[event.channel].on_method(event.method, is_reply=event.is_reply)
             elif isinstance(event, ChannelClosed):
@@ -337,7 +342,7 @@ class Link:
         self._opened.set()
         self._over.set()
         self._output_taken.set()
-        self._output_added.set()
+        self.flush()
         self._reading.cancel()
         for _, answered in self._secrets:
             answered.set()

@@ -37,6 +37,8 @@ from holdfast.errors import (
 from holdfast.link import Link
 from holdfast.message import Message
 from holdfast.observe import Journal
+from holdfast.protocol.basic import Route
+from holdfast.protocol.events import Content
 from holdfast.protocol.lifecycle import ChannelEvent, State, Transition, channel_lifecycle
 from holdfast.protocol.wire import Method, describe, method_name
 from holdfast.timers import Timer
@@ -145,8 +147,8 @@ class ChannelOwner(Protocol):
         """The channel takes publishes, now or again."""
         ...
 
-    def on_content(self, method: Method, message: Message, attachment: Attachment) -> None:
-        """A delivery or a return."""
+    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:
+        """Deliveries or returns."""
         ...
 
     def on_method(self, method: Method) -> None:
@@ -425,6 +427,12 @@ class LogicalChannel:
             and not attachment.link.is_blocked
         )
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether it does, and the outgoing buffer has room."""
+        attachment = self.attachment
+        return attachment is not None and self.can_publish and not attachment.link.is_full
+
     async def wait_writable(self, what: str) -> Attachment:
         """Wait until what is published now goes out, and the outgoing buffer has room.
 
@@ -439,7 +447,7 @@ class LogicalChannel:
         """
         return await self._within_deadline(self._until_writable(), what)
 
-    def publish(self, method: commands.Basic.Publish, properties: bytes, body: bytes) -> None:
+    def publish(self, route: Route, properties: bytes, body: bytes) -> None:
         """Append a publish to the outgoing buffer. Only if :attr:`can_publish`.
 
         Raises:
@@ -448,7 +456,7 @@ class LogicalChannel:
         attachment = self.attachment
         if attachment is None:
             raise InvalidUse("publish on a channel that is on no link")
-        attachment.link.session.publish(attachment.number, method, properties, body)
+        attachment.link.session.publish(attachment.number, route, properties, body)
         attachment.link.flush()
 
     def resume(self) -> None:
@@ -467,16 +475,25 @@ class LogicalChannel:
         elif self._owner is not None:
             self._owner.on_method(method)
 
-    def on_content(self, method: Method, message: Message) -> None:
+    def on_contents(self, contents: list[Content]) -> None:
         attachment = self.attachment
         if attachment is None:
             return
-        if isinstance(method, commands.Basic.GetOk | commands.Basic.Deliver):
-            attachment.last_tag = method.delivery_tag or 0
-        if isinstance(method, commands.Basic.GetOk):
-            self._complete(method, message)
-        elif self._owner is not None:
-            self._owner.on_content(method, message, attachment)
+        if self._requests:  # a reply to basic.get may be among them
+            contents = [content for content in contents if not self._is_reply(content, attachment)]
+        if contents and self._owner is not None:
+            method, _ = contents[-1]
+            if isinstance(method, commands.Basic.Deliver):
+                attachment.last_tag = method.delivery_tag or 0
+            self._owner.on_contents(contents, attachment)
+
+    def _is_reply(self, content: Content, attachment: Attachment) -> bool:
+        method, message = content
+        if not isinstance(method, commands.Basic.GetOk):
+            return False
+        attachment.last_tag = method.delivery_tag or 0
+        self._complete(method, message)
+        return True
 
     def on_closed(self, error: ReplyError) -> None:
         self.attachment = None

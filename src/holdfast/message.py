@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import Final, NoReturn, Protocol, Self, TypeAlias, TypedDict, Unpack
 
 from holdfast.errors import InvalidArgument, InvalidUse
 
@@ -57,27 +57,161 @@ class Properties:
     app_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Message(Properties):
-    """A message to publish: a body and its properties. Persistent unless it or its publisher's defaults say otherwise.
+class PropertyValues(TypedDict, total=False):
+    """The fields of :class:`Properties`, as keyword arguments."""
 
-    Attributes:
+    content_type: str | None
+    content_encoding: str | None
+    headers: FieldTable | None
+    persistent: bool | None
+    priority: int | None
+    correlation_id: str | None
+    reply_to: str | None
+    expiration: float | None
+    message_id: str | None
+    timestamp: datetime | None
+    type: str | None
+    user_id: str | None
+    app_id: str | None
+
+
+NO_PROPERTIES: Final = Properties()
+"""What a message has to which none were given."""
+
+
+class Message:
+    """A message: a body and its properties. Persistent unless it or its publisher's defaults say otherwise.
+
+    Immutable. The properties are attributes as well: ``message.headers`` is ``message.properties.headers``.
+
+    Args:
         body: the body, any bytes.
+        properties: what :class:`Properties` lists, by name.
 
     Raises:
         InvalidArgument: the body is not bytes.
     """
 
-    body: bytes = field(kw_only=False)
+    __slots__ = ("_properties", "body")
 
-    def __post_init__(self) -> None:
-        if type(self.body) is not bytes:
-            raise InvalidArgument(f"body: {type(self.body).__name__} instead of bytes; encode it first")
+    body: bytes
+    _properties: Properties | None
+
+    def __init__(self, body: bytes, **properties: Unpack[PropertyValues]) -> None:
+        if type(body) is not bytes:
+            raise InvalidArgument(f"body: {type(body).__name__} instead of bytes; encode it first")
+        _set(self, "body", body)
+        _set(self, "_properties", Properties(**properties) if properties else NO_PROPERTIES)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise FrozenInstanceError(f"cannot assign to {name!r}: make another message, with replace()")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise FrozenInstanceError(f"cannot delete {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return self.body == other.body and self.properties == other.properties
+
+    def __hash__(self) -> int:
+        return hash((self.body, self.properties))
+
+    def __repr__(self) -> str:
+        named = ((one.name, getattr(self, one.name)) for one in fields(Properties))
+        given = "".join(f", {name}={value!r}" for name, value in named if value is not None)
+        return f"Message({self.body!r}{given})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _remade, (self.body, self.properties)
+
+    def replace(self, **changes: Unpack[PropertyValues]) -> Message:
+        """The same body with other properties: those named are changed."""
+        return _remade(self.body, replace(self.properties, **changes))
+
+    @property
+    def properties(self) -> Properties:
+        """All of the properties."""
+        return self._properties or NO_PROPERTIES
+
+    @property
+    def content_type(self) -> str | None:
+        """MIME type of the body."""
+        return self.properties.content_type
+
+    @property
+    def content_encoding(self) -> str | None:
+        """MIME encoding of the body."""
+        return self.properties.content_encoding
+
+    @property
+    def headers(self) -> FieldTable | None:
+        """Application headers."""
+        return self.properties.headers
+
+    @property
+    def persistent(self) -> bool | None:
+        """Whether a durable queue keeps the message over a broker restart."""
+        return self.properties.persistent
+
+    @property
+    def priority(self) -> int | None:
+        """0 to 255, used by priority queues."""
+        return self.properties.priority
+
+    @property
+    def correlation_id(self) -> str | None:
+        """Which request this message answers."""
+        return self.properties.correlation_id
+
+    @property
+    def reply_to(self) -> str | None:
+        """The queue that answers should go to."""
+        return self.properties.reply_to
+
+    @property
+    def expiration(self) -> float | None:
+        """Seconds after which a queue drops the message."""
+        return self.properties.expiration
+
+    @property
+    def message_id(self) -> str | None:
+        """The application's id of the message."""
+        return self.properties.message_id
+
+    @property
+    def timestamp(self) -> datetime | None:
+        """When the message was made."""
+        return self.properties.timestamp
+
+    @property
+    def type(self) -> str | None:
+        """The application's name of the kind of message."""
+        return self.properties.type
+
+    @property
+    def user_id(self) -> str | None:
+        """The user who published it, verified by the broker."""
+        return self.properties.user_id
+
+    @property
+    def app_id(self) -> str | None:
+        """The name of the application that made the message."""
+        return self.properties.app_id
+
+
+_set: Final = object.__setattr__
+
+
+def _remade(body: bytes, properties: Properties) -> Message:
+    message = Message(body)
+    _set(message, "_properties", properties)
+    return message
 
 
 def identified(message: Message) -> Message:
     """The message with an id, a random one if it has none: by it a resend can be told, and an error can name it."""
-    return message if message.message_id is not None else replace(message, message_id=uuid.uuid4().hex)
+    return message if message.message_id is not None else message.replace(message_id=uuid.uuid4().hex)
 
 
 def check_message(message: object, limit: int) -> None:

@@ -13,8 +13,7 @@ from pamqp import commands
 
 from holdfast.contents import unroutable_of
 from holdfast.errors import HoldfastError, InvalidArgument, InvalidUse, Nacked, OutcomeUnknown, PublishTimeout
-from holdfast.message import Message
-from holdfast.protocol.wire import encode_properties
+from holdfast.protocol.basic import Route
 
 
 class Unset(Enum):
@@ -43,13 +42,31 @@ class Receipt:
 class Book:
     """What a publisher keeps about its entries, wherever they are."""
 
-    __slots__ = ("failures", "unsettled")
+    __slots__ = ("failures", "submitted", "unsettled")
 
     def __init__(self) -> None:
-        self.unsettled: dict[Entry, None] = {}
-        """Entries without an outcome, oldest first."""
+        self.submitted: int = 0
+        """How many entries were put on their way so far."""
+        self.unsettled: int = 0
+        """How many of those that are on their way have no outcome."""
         self.failures: list[Entry] = []
         """Entries that failed, for flush."""
+
+    def add(self, entry: Entry) -> None:
+        """The entry is on its way."""
+        self.submitted += 1
+        self.unsettled += 1
+        entry.number = self.submitted
+
+
+class Confirmed(Enum):
+    """The type of :data:`CONFIRMED`."""
+
+    CONFIRMED = "confirmed"
+
+
+CONFIRMED: Final = Confirmed.CONFIRMED
+"""The outcome of which a receipt tells; that is made for whoever asks."""
 
 
 class Entry:
@@ -63,20 +80,33 @@ class Entry:
         "deadline",
         "is_observed",
         "message_id",
-        "method",
+        "number",
         "outcome",
         "properties",
         "returned",
+        "route",
         "settled",
+        "size",
         "was_lost",
     )
 
-    def __init__(self, book: Book, message: Message, method: commands.Basic.Publish, deadline: float | None) -> None:
+    def __init__(
+        self,
+        book: Book,
+        route: Route,
+        message_id: str,
+        properties: bytes,
+        body: bytes,
+        deadline: float | None,
+    ) -> None:
         self.book: Book = book
-        self.message_id: str = message.message_id or ""
-        self.method: commands.Basic.Publish = method
-        self.properties: bytes = encode_properties(message)
-        self.body: bytes = message.body
+        self.number: int = 0
+        """Which one it is of those put on their way, from 1."""
+        self.route: Route = route
+        self.message_id: str = message_id
+        self.properties: bytes = properties
+        self.body: bytes = body
+        self.size: int = len(body)
         self.deadline: float | None = deadline
         self.attempts: int = 0
         self.closes: int = 0
@@ -86,16 +116,17 @@ class Entry:
         self.is_observed: bool = False
         """Whether somebody waits for this very outcome, so that flush need not tell of it."""
         self.returned: commands.Basic.Return | None = None
-        self.outcome: Receipt | HoldfastError | None = None
+        self.outcome: Confirmed | HoldfastError | None = None
         self.settled: anyio.Event | None = None
 
-    def settle(self, outcome: Receipt | HoldfastError) -> None:
+    def settle(self, outcome: Confirmed | HoldfastError) -> None:
         """Give the outcome; the first one stays."""
         if self.outcome is not None:
             return
         self.outcome = outcome
-        self.book.unsettled.pop(self, None)
-        if isinstance(outcome, HoldfastError):
+        self.body = self.properties = b""  # a handle that the caller keeps is not to keep them alive
+        self.book.unsettled -= 1
+        if outcome is not CONFIRMED:
             if not hasattr(outcome, "message_id"):
                 outcome.add_note(f"while publishing message {self.message_id!r}")
             if not self.is_observed:
@@ -108,7 +139,7 @@ class Entry:
         if self.returned is not None:
             self.settle(unroutable_of(self.returned, self.message_id))
         else:
-            self.settle(Receipt(self.message_id, self.attempts) if is_ack else Nacked(self.message_id))
+            self.settle(CONFIRMED if is_ack else Nacked(self.message_id))
 
     def lose(self, error: BaseException | None) -> None:
         """Settle by a loss after which it may not be sent again."""
@@ -127,13 +158,11 @@ class Entry:
         return self.outcome is not None
 
     async def wait(self) -> None:
-        """Wait until it has an outcome, which its deadline gives it at last."""
+        """Wait until it has an outcome, which its publisher gives it at its deadline at the latest."""
         if self.outcome is None:
             if self.settled is None:
                 self.settled = anyio.Event()
-            with until(self.deadline):
-                await self.settled.wait()
-            self.time_out()
+            await self.settled.wait()
 
 
 class Publication:
@@ -146,7 +175,7 @@ class Publication:
 
     def __repr__(self) -> str:
         outcome = self._entry.outcome
-        state = "waiting" if outcome is None else "confirmed" if isinstance(outcome, Receipt) else repr(outcome)
+        state = "waiting" if outcome is None else "confirmed" if outcome is CONFIRMED else repr(outcome)
         return f"<Publication {self.message_id!r} {state}>"
 
     def __await__(self) -> Generator[Any, Any, Receipt]:
@@ -172,8 +201,8 @@ class Publication:
         await entry.wait()
         entry.is_observed = True
         outcome = entry.outcome
-        if isinstance(outcome, Receipt):
-            return outcome
+        if outcome is CONFIRMED:
+            return Receipt(entry.message_id, entry.attempts)
         raise outcome or InvalidUse(f"{self!r} has no outcome")
 
 
@@ -211,11 +240,12 @@ class Window:
                 self._grant()
             raise
 
-    def give_back(self, size: int) -> None:
-        """Give room back."""
-        self._used_count -= 1
+    def give_back(self, size: int, count: int = 1) -> None:
+        """Give back the room of so many messages, which have so many bytes together."""
+        self._used_count -= count
         self._used_size -= size
-        self._grant()
+        if self._waiting:
+            self._grant()
 
     def _grant(self) -> None:
         while self._waiting and self._take_if_free(self._waiting[0][0]):

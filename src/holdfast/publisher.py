@@ -18,13 +18,17 @@ there is no lock and no task per message.
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
+from itertools import count
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Final, Self
 
 import anyio
+import anyio.lowlevel
 from pamqp import commands
 
 from holdfast.attachment import Attachment
@@ -41,17 +45,22 @@ from holdfast.errors import (
     copy_of,
 )
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
-from holdfast.message import Message, Properties, check_message, identified
+from holdfast.message import NO_PROPERTIES, Message, Properties, check_message
+from holdfast.protocol.basic import Received, Routes, Template, encode_properties
 from holdfast.protocol.confirms import Ledger
-from holdfast.protocol.wire import Method, build, encode_properties
+from holdfast.protocol.events import Content
+from holdfast.protocol.wire import Method
 from holdfast.publication import UNSET, Book, Entry, Publication, Receipt, Unset, Window, deadline_after, until
 from holdfast.timers import Timer
 
 DEFAULT_TIMEOUT: Final = 60.0
 DEFAULT_WINDOW: Final = 256
 DEFAULT_WINDOW_BYTES: Final = 16 * 1024 * 1024
-NO_DEFAULTS: Final = Properties()
 _CLOSES_BEFORE_BLAME: Final = 3
+_TURN: Final = 64
+"""Messages after which submitting lets others run."""
+_TICK: Final = 0.001
+"""Seconds by which a timer may come too early."""
 _FIRST_NACK_PAUSE, _LONGEST_NACK_PAUSE = 0.05, 1.0
 """Seconds before what was nacked is sent again; doubled until something is confirmed."""
 
@@ -69,7 +78,7 @@ class Publisher(ChannelOwner):
         *,
         registry: set[Publisher],
         exchange: str = "",
-        defaults: Properties = NO_DEFAULTS,
+        defaults: Properties = NO_PROPERTIES,
         mandatory: bool = True,
         timeout: float | None = DEFAULT_TIMEOUT,
         window: int = DEFAULT_WINDOW,
@@ -82,13 +91,17 @@ class Publisher(ChannelOwner):
             raise InvalidArgument(f"window {window} and window_bytes {window_bytes} must be at least 1")
         if blocked_timeout is not None and not blocked_timeout >= 0:
             raise InvalidArgument(f"blocked_timeout: {blocked_timeout} is not a number of seconds from 0 up")
-        encode_properties(defaults)
         self._host = host
         self._registry = registry
         self._exchange = exchange
         self._defaults = {
             field.name: value for field in fields(Properties) if (value := getattr(defaults, field.name)) is not None
         }
+        self._template = Template(defaults)
+        """What the properties of a message without its own are, but for the id."""
+        self._routes = Routes()
+        self._id_prefix = f"{uuid.uuid4().hex}-"
+        self._ids = count(1)
         self._mandatory = mandatory
         self._timeout = timeout
         self._window = Window(window, window_bytes)
@@ -99,12 +112,16 @@ class Publisher(ChannelOwner):
         self._book = Book()
         self._backlog: deque[Entry] = deque()
         self._ledger: Ledger[Entry] = Ledger()
+        self._last_returned = 0
+        """The tag of the last publish that came back unroutable."""
         self._nacked: list[Entry] = []
         self._nack_pause = _FIRST_NACK_PAUSE
         self._block_timer: Timer | None = None
         self._block_reason = ""
         self._entering: set[anyio.CancelScope] = set()
         """Those who wait for room."""
+        self._expires_at = float("inf")
+        """The deadline that the timer is set to."""
         self._probes = 0
         """How many entries from the front are still to be sent one at a time."""
         self._closed: HoldfastError | None = None
@@ -136,7 +153,7 @@ class Publisher(ChannelOwner):
     @property
     def unconfirmed(self) -> int:
         """Publishes that wait for their outcome."""
-        return len(self._book.unsettled)
+        return self._book.unsettled
 
     async def publish(
         self,
@@ -167,8 +184,11 @@ class Publisher(ChannelOwner):
             ReplyError: what the broker closed the channel for, such as :class:`NotFound` for a missing exchange.
             InvalidArgument: AMQP cannot carry the message; nothing was sent.
         """
-        entry = await self._submit(message, exchange, routing_key, mandatory=mandatory, timeout=timeout)
+        entry = self._entry(message, exchange, routing_key, mandatory, timeout)
+        if not self._try_enter(entry):
+            await self._enter(entry)
         entry.is_observed = True
+        self._hand_over(entry)
         try:
             return await Publication(entry).wait()
         except BaseException:
@@ -194,7 +214,13 @@ class Publisher(ChannelOwner):
             PublishTimeout: no room in the window in time.
             ConnectionBlocked, ConnectionClosed, InvalidArgument: as for :meth:`publish`.
         """
-        return Publication(await self._submit(message, exchange, routing_key, mandatory=mandatory, timeout=timeout))
+        if not self._book.submitted % _TURN:
+            await anyio.lowlevel.checkpoint()  # a large window is not to keep the event loop from everybody else
+        entry = self._entry(message, exchange, routing_key, mandatory, timeout)
+        if not self._try_enter(entry):
+            await self._enter(entry)
+        self._hand_over(entry)
+        return Publication(entry)
 
     async def flush(self) -> None:
         """Wait until everything submitted so far has its outcome.
@@ -203,8 +229,9 @@ class Publisher(ChannelOwner):
             ExceptionGroup: the failures since the last flush that nobody awaited, each naming its message.
         """
         # Newest first: its confirm mostly comes last, so there is mostly one wait for the whole window.
-        for entry in reversed(list(self._book.unsettled)):
-            await entry.wait()
+        for entry in reversed(self._unsettled()):
+            if entry.outcome is None:
+                await entry.wait()
         failures, self._book.failures = self._book.failures, []
         errors = [entry.outcome for entry in failures if isinstance(entry.outcome, Exception) and not entry.is_observed]
         if errors:
@@ -212,49 +239,88 @@ class Publisher(ChannelOwner):
 
     # --- submitting -------------------------------------------------------------------------------------------------
 
-    async def _submit(
+    def _entry(
         self,
         message: Message,
         exchange: str | None,
         routing_key: str,
-        *,
         mandatory: bool | None,
         timeout: float | Unset | None,
     ) -> Entry:
         check_message(message, self._host.max_message_size)
-        message = self._completed(message)
-        method = build(
-            commands.Basic.Publish,
-            exchange=self._exchange if exchange is None else exchange,
-            routing_key=routing_key,
+        route = self._routes.get(
+            self._exchange if exchange is None else exchange,
+            routing_key,
             mandatory=self._mandatory if mandatory is None else mandatory,
         )
-        deadline = deadline_after(self._timeout if isinstance(timeout, Unset) else timeout)
-        entry = Entry(self._book, message, method, deadline)
+        properties = message.properties
+        if properties is NO_PROPERTIES:
+            message_id = f"{self._id_prefix}{next(self._ids)}"
+            encoded = self._template.with_id(message_id)
+        else:
+            properties = self._completed(properties)
+            message_id = properties.message_id or ""
+            encoded = encode_properties(properties)
+        deadline = deadline_after(self._timeout if timeout is UNSET else timeout)
         if not self._has_been_entered:
             raise InvalidUse("a publisher works inside its block: async with connection.publisher() as publisher")
-        await self._enter(entry)
-        # No await from here on: the order in which callers got room is the order of the backlog and of the ledger.
+        return Entry(self._book, route, message_id, encoded, message.body, deadline)
+
+    def _completed(self, properties: Properties) -> Properties:
+        changes: dict[str, Any] = {
+            name: value for name, value in self._defaults.items() if getattr(properties, name) is None
+        }
+        if properties.headers is not None and "headers" in self._defaults:
+            changes["headers"] = {**self._defaults["headers"], **properties.headers}
+        if properties.message_id is None and "message_id" not in changes:
+            changes["message_id"] = f"{self._id_prefix}{next(self._ids)}"
+        return replace(properties, **changes) if changes else properties
+
+    def _try_enter(self, entry: Entry) -> bool:
+        """Take room in the window, if it is there and nobody has to wait for anything."""
+        attachment = self._channel.attachment
+        is_free = self._host.block is None and (attachment is None or not attachment.link.is_full)
+        return is_free and self._window.try_take(entry.size)
+
+    def _hand_over(self, entry: Entry) -> None:
+        """Put the entry, which has room, on its way.
+
+        No await between this and the taking of room: the order in which callers got room is the order of the backlog
+        and of the ledger.
+        """
         if self._closed is not None:
             self._leave(entry)
             raise copy_of(self._closed)
-        self._book.unsettled[entry] = None
+        self._book.add(entry)
+        if entry.deadline is not None and entry.deadline < self._expires_at:
+            self._expire_at(entry.deadline)
         self._backlog.append(entry)
         self._send_backlog()
-        return entry
 
-    def _completed(self, message: Message) -> Message:
-        changes: dict[str, Any] = {
-            name: value for name, value in self._defaults.items() if getattr(message, name) is None
-        }
-        if message.headers is not None and "headers" in self._defaults:
-            changes["headers"] = {**self._defaults["headers"], **message.headers}
-        return identified(replace(message, **changes) if changes else message)
+    def _expire_at(self, deadline: float) -> None:
+        self._expires_at = deadline
+        self._host.later(max(0.0, deadline - anyio.current_time()), self._expire)
+
+    def _expire(self) -> None:
+        """Give those their outcome whose deadline is past. One timer stands for all of them: for the nearest."""
+        now = anyio.current_time()
+        if now < self._expires_at - _TICK:
+            return  # a nearer deadline came in between, and has been seen to
+        self._expires_at = float("inf")
+        waiting = [entry.deadline for entry in self._unsettled() if not entry.is_finished(now)]
+        nearest = min((deadline for deadline in waiting if deadline is not None), default=None)
+        if nearest is not None:
+            self._expire_at(nearest)
+
+    def _unsettled(self) -> list[Entry]:
+        """What has no outcome yet, in the order in which it was submitted."""
+        entries = (*self._ledger.outstanding(), *self._nacked, *self._backlog)
+        return sorted((entry for entry in entries if entry.outcome is None), key=attrgetter("number"))
 
     async def _enter(self, entry: Entry) -> None:
         """Wait for room in the outgoing buffer and in the window, and take it."""
         self._raise_if_blocked()
-        size = len(entry.body)
+        size = entry.size
         with until(entry.deadline) as scope:
             self._entering.add(scope)
             try:
@@ -299,7 +365,7 @@ class Publisher(ChannelOwner):
                 self._leave(entry)
                 continue
             try:
-                self._channel.publish(entry.method, entry.properties, entry.body)
+                self._channel.publish(entry.route, entry.properties, entry.body)
             except InvalidArgument as error:
                 entry.settle(error)
                 self._leave(entry)
@@ -326,12 +392,12 @@ class Publisher(ChannelOwner):
 
     def _leave(self, entry: Entry) -> None:
         """The entry is in neither place any more: its room is free."""
-        self._window.give_back(len(entry.body))
+        self._window.give_back(entry.size)
 
     def _take_back(self) -> int:
         """Move what is in the ledger and still wanted in front of the backlog. Returns how many that are."""
         outstanding = self._ledger.outstanding()
-        self._ledger = Ledger()
+        self._renew_ledger()
         for entry in outstanding:
             entry.returned = None
             entry.was_lost = True
@@ -339,17 +405,21 @@ class Publisher(ChannelOwner):
         self._backlog.extendleft(reversed(wanted))
         return len(wanted)
 
+    def _renew_ledger(self) -> None:
+        self._ledger = Ledger()
+        self._last_returned = 0
+
     def _lose(self, error: BaseException | None) -> None:
         """What is in the ledger may not be sent again, and nobody knows what became of it."""
         for entry in self._unfinished(self._ledger.outstanding()):
             entry.lose(error)
             self._leave(entry)
-        self._ledger = Ledger()
+        self._renew_ledger()
 
     def _resend_nacked(self) -> None:
-        waiting, self._nacked = set(self._unfinished(self._nacked)), []
-        # The broker confirms in any order; the backlog keeps that of the publishes, which the book knows.
-        self._backlog.extendleft([entry for entry in reversed(self._book.unsettled) if entry in waiting])
+        waiting, self._nacked = self._unfinished(self._nacked), []
+        # The broker confirms in any order; the backlog keeps that of the publishes.
+        self._backlog.extendleft(sorted(waiting, key=attrgetter("number"), reverse=True))
         self._send_backlog()
 
     def _fail_unsent(self) -> None:
@@ -381,7 +451,7 @@ class Publisher(ChannelOwner):
         for entry in (*self._ledger.outstanding(), *self._nacked, *self._backlog):
             entry.settle(copy_of(self._closed))
             self._leave(entry)
-        self._ledger = Ledger()
+        self._renew_ledger()
         self._nacked.clear()
         self._backlog.clear()
 
@@ -421,37 +491,52 @@ class Publisher(ChannelOwner):
         if not settled:
             self._host.journal.unknown_confirm(tag)
         is_ack = isinstance(method, commands.Basic.Ack)
-        for entry in settled:
-            if is_ack or not self._retry_nacked or entry.is_finished(anyio.current_time()):
-                entry.confirm(is_ack=is_ack)
-                self._leave(entry)
-            else:
-                self._retry_later(entry)
         if is_ack:
             self._nack_pause = _FIRST_NACK_PAUSE
-        self._probes = max(0, self._probes - len(settled))
-        self._send_backlog()
+        elif self._retry_nacked:
+            now = anyio.current_time()
+            for entry in settled:
+                if not entry.is_finished(now):
+                    self._retry_later(entry)
+            settled = [entry for entry in settled if entry.outcome is not None]
+        size = 0
+        for entry in settled:
+            entry.confirm(is_ack=is_ack)
+            size += entry.size
+        self._window.give_back(size, len(settled))
+        if self._probes:
+            self._probes = max(0, self._probes - len(settled))
+        if self._backlog:
+            self._send_backlog()
 
-    def on_content(self, method: Method, message: Message, attachment: Attachment) -> None:  # noqa: ARG002
-        if not isinstance(method, commands.Basic.Return):
-            return
-        # Returns come in the order of the publishes, each before its confirm (RabbitMQ, "Publisher Confirms").
-        candidates = [
-            entry
-            for entry in self._ledger.outstanding()
-            if entry.returned is None
-            and entry.method.mandatory
-            and entry.message_id == message.message_id
-            and entry.method.exchange == method.exchange
-            and entry.method.routing_key == (method.routing_key or "")
-        ]
-        if len(candidates) > 1:
-            # The same id more than once: whatever else is the same cannot be told apart by anybody.
-            properties = encode_properties(message)
-            exact = [one for one in candidates if one.properties == properties and one.body == message.body]
-            candidates = exact or candidates
-        if candidates:
-            candidates[0].returned = method
+    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:  # noqa: ARG002
+        for method, message in contents:
+            if isinstance(method, commands.Basic.Return):
+                self._on_return(method, message)
+
+    def _on_return(self, method: commands.Basic.Return, message: Received) -> None:
+        # Returns come in the order of the publishes, each before its confirm (RabbitMQ, "Publisher Confirms"), so the
+        # search goes on where the last one ended.
+        for tag, entry in self._ledger.tagged(self._last_returned):
+            if self._may_be(entry, method) and entry.properties == message.encoded and entry.body == message.body:
+                entry.returned = method
+                self._last_returned = tag
+                return
+        # Something on the broker has changed what it gives back: all that is left to go by is the id.
+        for entry in self._ledger.outstanding():
+            if self._may_be(entry, method) and entry.message_id == message.message_id:
+                entry.returned = method
+                return
+
+    @staticmethod
+    def _may_be(entry: Entry, method: commands.Basic.Return) -> bool:
+        route = entry.route
+        return (
+            entry.returned is None
+            and route.mandatory
+            and route.exchange == method.exchange
+            and route.routing_key == (method.routing_key or "")
+        )
 
     def on_lost(self) -> None:
         error = self._host.journal.last_error
@@ -481,7 +566,7 @@ class Publisher(ChannelOwner):
         if len(suspects) == 1:
             suspects[0].closes += 1
         if len(suspects) == 1 and self._is_guilty(suspects[0], error):
-            self._ledger = Ledger()
+            self._renew_ledger()
             suspects[0].settle(error)
             self._leave(suspects[0])
         elif not self._resend:

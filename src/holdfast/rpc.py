@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -25,13 +24,16 @@ from holdfast.errors import (
     HoldfastError,
     InvalidArgument,
     InvalidUse,
+    MalformedProperties,
     ReplyError,
     ReplyTimeout,
     copy_of,
 )
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
 from holdfast.message import Delivery, Message, check_message, identified
-from holdfast.protocol.wire import Method, build, encode_properties
+from holdfast.protocol.basic import Route, Routes, encode_properties
+from holdfast.protocol.events import Content
+from holdfast.protocol.wire import Method, build
 from holdfast.publication import UNSET, Unset, deadline_after, until
 from holdfast.publisher import Publisher
 
@@ -43,11 +45,11 @@ _MOST_ATTEMPTS = 3
 class _Call:
     """A request that waits for its reply."""
 
-    __slots__ = ("attempts", "body", "done", "is_sent", "method", "outcome", "properties")
+    __slots__ = ("attempts", "body", "done", "is_sent", "outcome", "properties", "route")
 
-    def __init__(self, method: commands.Basic.Publish, message: Message) -> None:
-        self.method = method
-        self.properties = encode_properties(message)
+    def __init__(self, route: Route, message: Message) -> None:
+        self.route = route
+        self.properties = encode_properties(message.properties)
         self.body = message.body
         self.attempts = 0
         self.is_sent = False
@@ -70,6 +72,7 @@ class RpcClient(ChannelOwner):
         self._timeout = timeout
         self._resend = resend
         self._calls: dict[str, _Call] = {}
+        self._routes = Routes()
         self._channel = LogicalChannel(host, self)
         self._closed: HoldfastError | None = None
         self._has_been_entered = False
@@ -124,8 +127,8 @@ class RpcClient(ChannelOwner):
         if correlation_id in self._calls:
             raise InvalidArgument(f"correlation_id: a call with {correlation_id!r} is under way")
         check_message(message, self._host.max_message_size)
-        method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=True)
-        call = _Call(method, replace(identified(message), correlation_id=correlation_id, reply_to=REPLY_TO))
+        route = self._routes.get(exchange, routing_key, mandatory=True)
+        call = _Call(route, identified(message).replace(correlation_id=correlation_id, reply_to=REPLY_TO))
         seconds = self._timeout if isinstance(timeout, Unset) else timeout
         deadline = deadline_after(seconds)
         if self._closed is not None:
@@ -152,7 +155,7 @@ class RpcClient(ChannelOwner):
             if call.is_sent or not self._channel.can_publish:
                 continue
             try:
-                self._channel.publish(call.method, call.properties, call.body)
+                self._channel.publish(call.route, call.properties, call.body)
             except InvalidArgument as error:
                 call.settle(error)
                 continue
@@ -175,8 +178,8 @@ class RpcClient(ChannelOwner):
         # The broker does not say which publish it was, but its text names the exchange, if that is what is wrong. The
         # default exchange is always there: who went through it is guilty only if nobody else can be, or at last.
         sent = [call for call in self._calls.values() if call.is_sent and call.outcome is None]
-        through_exchange = [call for call in sent if call.method.exchange]
-        named = [call for call in through_exchange if f"'{call.method.exchange}'" in error.text]
+        through_exchange = [call for call in sent if call.route.exchange]
+        named = [call for call in through_exchange if f"'{call.route.exchange}'" in error.text]
         alone = sent if len(sent) == 1 and error.method == "basic.publish" else []
         at_last = [call for call in sent if call.attempts >= _MOST_ATTEMPTS]
         return named or through_exchange or alone or at_last
@@ -198,14 +201,18 @@ class RpcClient(ChannelOwner):
     def on_ready(self) -> None:
         self._send_waiting()
 
-    def on_content(self, method: Method, message: Message, attachment: Attachment) -> None:  # noqa: ARG002
-        call = self._calls.get(message.correlation_id or "")
-        if call is None or call.outcome is not None:
-            return  # the caller has gone
-        if isinstance(method, commands.Basic.Deliver):
-            call.settle(delivery_of(method, message, None))
-        elif isinstance(method, commands.Basic.Return):
-            call.settle(unroutable_of(method, message.message_id))
+    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:  # noqa: ARG002
+        for method, message in contents:
+            try:
+                call = self._calls.get(message.correlation_id or "")
+            except MalformedProperties:
+                continue  # whoever sent it did not say what it answers
+            if call is None or call.outcome is not None:
+                continue  # the caller has gone
+            if isinstance(method, commands.Basic.Deliver):
+                call.settle(delivery_of(method, message, None))
+            elif isinstance(method, commands.Basic.Return):
+                call.settle(unroutable_of(method, message.message_id))
 
     def on_method(self, method: Method) -> None:
         """The pseudo-queue cannot be deleted, so the broker cancels nothing here."""
@@ -252,7 +259,7 @@ async def serve_rpc(
         if request.reply_to is not None:
             # Not mandatory: the broker takes a reply-to address for no queue (RabbitMQ, "Direct Reply-to").
             await publisher.publish(
-                replace(reply, correlation_id=request.correlation_id),
+                reply.replace(correlation_id=request.correlation_id),
                 exchange="",
                 routing_key=request.reply_to,
                 mandatory=False,

@@ -12,7 +12,8 @@ from holdfast.contents import unroutable_of
 from holdfast.errors import ConnectionLost, HoldfastError, InvalidUse, Unroutable
 from holdfast.logical import LogicalChannel
 from holdfast.message import Message, check_message, identified
-from holdfast.protocol.wire import build, encode_properties
+from holdfast.protocol.basic import Route, encode_properties
+from holdfast.protocol.wire import build
 
 
 class Transaction:
@@ -90,13 +91,12 @@ class Transaction:
         """
         attachment = self._require_open()
         check_message(message, self._max_message_size)
-        method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
-        message = identified(message)
-        properties = encode_properties(message)
+        route = Route(exchange, routing_key, mandatory=mandatory)
+        properties = encode_properties(identified(message).properties)
         await self._channel.wait_writable("basic.publish")
         if attachment.is_stale:
             raise ConnectionLost("the transaction was lost with its link; the broker has rolled it back")
-        self._channel.publish(method, properties, message.body)
+        self._channel.publish(route, properties, message.body)
 
     def on_return(self, method: commands.Basic.Return, message: Message) -> None:
         """A mandatory message reached no queue."""

@@ -46,16 +46,8 @@ from holdfast import (
     TransportError,
     Unroutable,
 )
-from holdfast.protocol.wire import (
-    Decoder,
-    Frame,
-    Header,
-    Method,
-    ProtocolHeader,
-    encode_content,
-    encode_method,
-    message_from,
-)
+from holdfast.protocol.basic import Header, Received
+from holdfast.protocol.wire import Decoder, Frame, Method, ProtocolHeader, encode_content, encode_method
 from holdfast.testing.memory import MemoryStream, stream_pair
 
 pytestmark = pytest.mark.anyio
@@ -184,7 +176,7 @@ class ServedLink:
         if len(body) == header.body_size:
             self._tags[number] += 1
             at = round(anyio.current_time() - self._start, 6)
-            message = message_from(header.properties, body)
+            message = Received(body, header.encoded)
             self.published.append(Sent(at, number, self._tags[number], method, message))
 
 
@@ -1029,7 +1021,7 @@ async def test_a_return_that_the_broker_changed_hits_one_with_its_id() -> None:
         ]
         await settled()
         sent = broker.published[1]
-        await broker.link.give_back(replace(sent, message=replace(sent.message, headers={"x-added": 1})))
+        await broker.link.give_back(replace(sent, message=sent.message.replace(headers={"x-added": 1})))
         await broker.link.ack(2, multiple=True)
         outcomes = {type(await outcome(one)) for one in publications}
         assert outcomes == {Receipt, Unroutable}

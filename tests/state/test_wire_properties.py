@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any
 
@@ -12,7 +13,8 @@ from pamqp import commands
 
 from holdfast.errors import ReplyError, Side
 from holdfast.message import Message
-from holdfast.protocol.wire import PROTOCOL_HEADER, Decoder, Frame, Header, Method, encode_content, message_from
+from holdfast.protocol.basic import Header, Received
+from holdfast.protocol.wire import PROTOCOL_HEADER, Decoder, Frame, Method, encode_content
 from support.amqp import BODY, FRAME_MAX, HEADER, HEARTBEAT, METHOD, any_method, body, comparable, decode, expect, frame
 from support.streams import METHODS, channels, damaged, frames, methods, split, streams, tables
 
@@ -90,7 +92,7 @@ def test_every_frame_of_a_stream_is_given(parts: list[bytes]) -> None:
 @given(
     st.binary(max_size=2000),
     st.integers(256, 700),
-    tables.filter(lambda table: len(str(table)) < 40),
+    tables.filter(lambda table: len(str(table)) < 40 and not {"inf", "nan"} & set(re.findall(r"\w+", str(table)))),
     st.dictionaries(
         st.sampled_from(["message_id", "correlation_id", "reply_to", "type", "app_id"]), st.text(max_size=10)
     ),
@@ -102,8 +104,8 @@ def test_content_comes_back_as_it_was(
     parts = encode_content(1, commands.Basic.Publish(routing_key="q"), message, frame_max)
     assert all(len(part) <= frame_max for part in parts)
     _, head, *pieces = decode(b"".join(parts), max_frame_size=frame_max)
-    properties = expect(head.payload, Header).properties
-    assert message_from(properties, b"".join(expect(piece.payload, bytes) for piece in pieces)) == message
+    encoded = expect(head.payload, Header).encoded
+    assert Received(b"".join(expect(piece.payload, bytes) for piece in pieces), encoded) == message
 
 
 # --- broken streams -------------------------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pamqp import commands, encode
 
 from holdfast.message import FieldTable, Message
-from holdfast.protocol.events import Ended, Event, Tuning
+from holdfast.protocol.basic import Received
+from holdfast.protocol.events import ContentsReceived, Ended, Event, Tuning
 from holdfast.protocol.lifecycle import LinkState, Transition
 from holdfast.protocol.sasl import Mechanism, Plain
 from holdfast.protocol.session import Session
@@ -26,6 +27,14 @@ PASSWORD: Final = "correct horse battery"
 PROPOSAL: Final = Tuning(channel_max=2047, frame_max=FRAME_MAX, heartbeat=60)
 
 E = TypeVar("E")
+
+
+class Whole(NamedTuple):
+    """A content that a session told of."""
+
+    channel: int
+    method: Method
+    message: Received
 
 
 # --- frames ---------------------------------------------------------------------------------------------------------
@@ -201,6 +210,18 @@ def opened(*, tuning: Tuning = PROPOSAL, proposal: Tuning = PROPOSAL, max_messag
     dialogue = Dialogue(proposal=proposal, max_message_size=max_message_size)
     dialogue.open(tuning)
     return dialogue
+
+
+def contents(told: Iterable[Event]) -> list[Whole]:
+    """The contents among what a session told."""
+    events = [event for event in told if isinstance(event, ContentsReceived)]
+    return [Whole(event.channel, *content) for event in events for content in event.contents]
+
+
+def whole(event: Event) -> Whole:
+    """The only content of an event."""
+    (only,) = contents([event])
+    return only
 
 
 def expect(value: object, kind: type[E]) -> E:

@@ -11,19 +11,18 @@ import anyio.abc
 from pamqp import commands
 
 from holdfast.message import FieldValue, Message
+from holdfast.protocol.basic import Header, Received
 from holdfast.protocol.events import Tuning
 from holdfast.protocol.wire import (
     PROTOCOL_HEADER,
     Decoder,
     Frame,
-    Header,
     Heartbeat,
     Method,
     build,
     encode_content,
     encode_method,
     field_table,
-    message_from,
     method_name,
 )
 from holdfast.testing import Broker
@@ -133,7 +132,7 @@ class RawPeer:
             piece = (await self.frame()).payload
             assert isinstance(piece, bytes)
             body += piece
-        return message_from(header.properties, body)
+        return Received(body, header.encoded)
 
     async def delivery(self, channel: int) -> tuple[commands.Basic.Deliver, bytes]:
         """The next frames, which must be a delivery: its method and its body."""

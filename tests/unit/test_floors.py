@@ -22,6 +22,7 @@ FLOORS = (
     "holdfast.entities",
     "holdfast.protocol.lifecycle",
     "holdfast.protocol.fields",
+    "holdfast.protocol.basic",
     "holdfast.protocol.wire",
     "holdfast.protocol.heartbeat",
     "holdfast.protocol.confirms",

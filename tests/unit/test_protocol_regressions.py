@@ -10,6 +10,7 @@ import pytest
 from pamqp import commands
 
 from holdfast.errors import FrameError, HoldfastError, InvalidArgument, ReplyError, UnexpectedFrame
+from holdfast.protocol.basic import Route
 from holdfast.protocol.confirms import Ledger
 from holdfast.protocol.events import Ended, Tuning
 from holdfast.protocol.heartbeat import Heartbeat
@@ -104,7 +105,7 @@ def test_nothing_is_sent_on_a_channel_that_is_not_open(*, closed: bool) -> None:
     calls: list[Callable[[], None]] = [
         lambda: session.request(number, commands.Basic.Qos()),
         lambda: session.send(number, commands.Basic.Ack(1)),
-        lambda: session.publish(number, commands.Basic.Publish(routing_key="q"), b"\x00\x00", b""),
+        lambda: session.publish(number, Route("", "q", mandatory=False), b"\x00\x00", b""),
         lambda: session.close_channel(number),
     ]
     for call in calls:
@@ -145,4 +146,4 @@ def test_one_publish_without_confirm_keeps_no_trace_of_those_after_it() -> None:
         ledger.settle(ledger.add(item), multiple=False)
     kept: Any = ledger
     assert len(ledger) == 1
-    assert len(kept._order) < 1000
+    assert len(kept._places) < 1000

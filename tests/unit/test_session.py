@@ -29,7 +29,8 @@ from holdfast.errors import (
     Side,
     TransportError,
 )
-from holdfast.protocol.events import Blocked, ContentReceived, Ended, Opened, SecretUpdated, Stalled, Tuning, Unblocked
+from holdfast.protocol.basic import Route
+from holdfast.protocol.events import Blocked, Ended, Opened, SecretUpdated, Stalled, Tuning, Unblocked
 from holdfast.protocol.lifecycle import LinkEvent, LinkState
 from holdfast.protocol.sasl import External, Mechanism, Plain
 from holdfast.protocol.session import CAPABILITIES
@@ -39,6 +40,7 @@ from support.amqp import (
     PROPOSAL,
     USERNAME,
     Dialogue,
+    Whole,
     any_method,
     body,
     content,
@@ -47,6 +49,7 @@ from support.amqp import (
     header,
     method_frame,
     opened,
+    whole,
 )
 
 CLOSE_OK = commands.Connection.CloseOk()
@@ -405,7 +408,7 @@ def test_a_frame_above_the_agreed_limit_ends_the_session() -> None:
 def test_what_is_published_is_split_at_the_agreed_limit() -> None:
     dialogue = opened(tuning=Tuning(10, 8192, 60))
     number = dialogue.open_channel()
-    dialogue.session.publish(number, commands.Basic.Publish(routing_key="q"), b"\x00\x00", bytes(8192 - 7))
+    dialogue.session.publish(number, Route("", "q", mandatory=False), b"\x00\x00", bytes(8192 - 7))
     pieces = [sent.payload for sent in dialogue.sent()][2:]
     assert pieces == [bytes(8192 - 8), b"\x00"]
 
@@ -646,7 +649,7 @@ def test_after_a_close_nothing_can_be_asked(end: Callable[[], Dialogue]) -> None
         lambda: session.close_channel(1),
         lambda: session.request(1, commands.Queue.Declare()),
         lambda: session.send(1, commands.Basic.Ack(1)),
-        lambda: session.publish(1, commands.Basic.Publish(), b"\x00\x00", b""),
+        lambda: session.publish(1, Route("", "", mandatory=False), b"\x00\x00", b""),
     ):
         with pytest.raises(InvalidUse, match=session.state.name):
             call()
@@ -945,11 +948,11 @@ def test_the_password_is_not_shown_when_its_mechanism_is_not_offered() -> None:
 DELIVER = commands.Basic.Deliver("c", 1, exchange="x", routing_key="r")
 
 
-def told_of(dialogue: Dialogue, properties: bytes) -> ContentReceived:
+def told_of(dialogue: Dialogue, properties: bytes) -> Whole:
     """What a session tells of an empty message with these property flags and values."""
     number = dialogue.open_channel()
     (told,) = dialogue.say(any_method(number, DELIVER), header(number, 0, properties=properties))
-    return expect(told, ContentReceived)
+    return whole(told)
 
 
 def test_mechanisms_that_are_not_utf_8_end_the_session() -> None:

@@ -18,11 +18,12 @@ from holdfast.errors import (
     ReplyError,
     Side,
 )
-from holdfast.message import Message
-from holdfast.protocol.events import ChannelClosed, ChannelReleased, ContentReceived, Ended, MethodReceived, Tuning
+from holdfast.message import Message, Properties
+from holdfast.protocol.basic import Header, Route, encode_properties
+from holdfast.protocol.events import ChannelClosed, ChannelReleased, Ended, MethodReceived, Tuning
 from holdfast.protocol.lifecycle import LinkState
-from holdfast.protocol.wire import HEARTBEAT_FRAME, Header, Method, encode_properties
-from support.amqp import Dialogue, any_method, body, content, expect, header, opened
+from holdfast.protocol.wire import HEARTBEAT_FRAME, Method
+from support.amqp import Dialogue, any_method, body, content, contents, expect, header, opened, whole
 
 OPEN_OK = commands.Channel.OpenOk()
 CLOSE_OK = commands.Channel.CloseOk()
@@ -100,7 +101,7 @@ def test_a_reused_number_knows_nothing_of_its_earlier_channel() -> None:
     (told,) = dialogue.tell(OPEN_OK, 1)
     assert expect(told, MethodReceived).is_reply
     (got,) = dialogue.say(content(1, DELIVER, b"whole"))
-    assert expect(got, ContentReceived).message.body == b"whole"
+    assert whole(got).message.body == b"whole"
 
 
 def test_no_more_channels_are_opened_than_were_agreed() -> None:
@@ -191,7 +192,7 @@ def test_a_get_may_be_answered_by_content() -> None:
     number = dialogue.open_channel()
     dialogue.session.request(number, commands.Basic.Get(queue="q"))
     (told,) = dialogue.say(content(number, GET_OK, b"abc"))
-    assert expect(told, ContentReceived).message.body == b"abc"
+    assert whole(told).message.body == b"abc"
     dialogue.tell(commands.Basic.GetEmpty(), number)
     assert ended_with(dialogue).code == 503
 
@@ -251,17 +252,17 @@ def test_a_request_that_amqp_cannot_carry_sends_nothing_and_expects_nothing() ->
 def test_a_publish_that_does_not_fit_sends_nothing() -> None:
     dialogue = opened(tuning=Tuning(10, 8192, 60))
     number = dialogue.open_channel()
-    properties = encode_properties(Message(b"", headers={"k": "x" * 8192}))
+    properties = encode_properties(Properties(headers={"k": "x" * 8192}))
     with pytest.raises(InvalidArgument):
-        dialogue.session.publish(number, commands.Basic.Publish(), properties, b"abc")
+        dialogue.session.publish(number, Route("", "", mandatory=False), properties, b"abc")
     assert dialogue.session.output_size == 0
 
 
 def test_a_publish_is_a_method_a_header_and_a_body() -> None:
     dialogue = opened()
     number = dialogue.open_channel()
-    method = commands.Basic.Publish(exchange="x", routing_key="r", mandatory=True)
-    dialogue.session.publish(number, method, encode_properties(Message(b"", message_id="m")), b"abc")
+    route = Route("x", "r", mandatory=True)
+    dialogue.session.publish(number, route, encode_properties(Properties(message_id="m")), b"abc")
     first, second, third = dialogue.sent()
     assert {first.channel, second.channel, third.channel} == {number}
     assert expect(first.payload, commands.Basic.Publish).mandatory is True
@@ -410,16 +411,14 @@ def test_a_frame_on_a_released_channel_is_a_channel_error() -> None:
 def test_content_is_put_together(method: Method, pieces: list[bytes]) -> None:
     dialogue = opened()
     number = dialogue.open_channel()
-    whole = b"".join(pieces)
+    data = b"".join(pieces)
     sent = pieces[:-1] if pieces and not pieces[-1] else pieces
-    said = dialogue.say(
-        any_method(number, method), header(number, len(whole)), *(body(number, piece) for piece in sent)
-    )
+    said = dialogue.say(any_method(number, method), header(number, len(data)), *(body(number, piece) for piece in sent))
     (told,) = said
-    got = expect(told, ContentReceived)
+    got = whole(told)
     assert got.channel == number
     assert got.method.name == method.name
-    assert got.message.body == whole
+    assert got.message.body == data
 
 
 def test_content_brings_its_method_and_properties() -> None:
@@ -427,7 +426,7 @@ def test_content_brings_its_method_and_properties() -> None:
     number = dialogue.open_channel()
     message = Message(b"abc", message_id="m", headers={"k": 1}, persistent=True)
     (told,) = dialogue.say(content(number, DELIVER, b"abc", message_id="m", headers={"k": 1}))
-    got = expect(told, ContentReceived)
+    got = whole(told)
     deliver = expect(got.method, commands.Basic.Deliver)
     assert (deliver.consumer_tag, deliver.delivery_tag, deliver.routing_key) == ("c", 1, "r")
     assert got.message == message
@@ -447,15 +446,14 @@ def test_contents_on_two_channels_may_interleave() -> None:
         any_method(0, commands.Connection.Unblocked()),
         body(first, b"cd"),
     )
-    contents = [event for event in told if isinstance(event, ContentReceived)]
-    assert [(got.channel, got.message.body) for got in contents] == [(second, b"xy"), (first, b"abcd")]
+    assert [(got.channel, got.message.body) for got in contents(told)] == [(second, b"xy"), (first, b"abcd")]
 
 
 def test_contents_may_follow_each_other() -> None:
     dialogue = opened()
     number = dialogue.open_channel()
     told = dialogue.say(content(number, DELIVER, b"one"), content(number, DELIVER, b""), content(number, RETURN, b"3"))
-    assert [expect(event, ContentReceived).message.body for event in told] == [b"one", b"", b"3"]
+    assert [got.message.body for got in contents(told)] == [b"one", b"", b"3"]
 
 
 def test_empty_body_frames_without_end_take_no_memory() -> None:
@@ -475,7 +473,7 @@ def test_empty_body_frames_without_end_take_no_memory() -> None:
         tracemalloc.stop()
     assert kept < 100_000
     (told,) = dialogue.say(body(number, b"x"))
-    assert expect(told, ContentReceived).message.body == b"x"
+    assert whole(told).message.body == b"x"
 
 
 @pytest.mark.parametrize("pieces", [[b"abcd"], [b"ab", b"cd"]])
@@ -538,7 +536,7 @@ def test_a_message_of_the_largest_size_is_taken() -> None:
     dialogue = opened(max_message_size=1000)
     number = dialogue.open_channel()
     (told,) = dialogue.say(content(number, DELIVER, bytes(1000)))
-    assert len(expect(told, ContentReceived).message.body) == 1000
+    assert len(whole(told).message.body) == 1000
 
 
 def test_a_message_that_is_too_large_closes_its_channel() -> None:
@@ -580,7 +578,7 @@ def test_other_channels_outlive_a_message_that_is_too_large() -> None:
     dialogue.tell(DELIVER, first)
     dialogue.say(header(first, 2**64 - 1))
     (told,) = dialogue.say(content(second, DELIVER, b"abc"))
-    assert expect(told, ContentReceived).channel == second
+    assert whole(told).channel == second
 
 
 def test_no_channel_outlives_the_session() -> None:

@@ -22,14 +22,16 @@ from holdfast.errors import (
     ContentTooLarge,
     FrameError,
     InvalidUse,
+    MalformedProperties,
     ReplyError,
     Side,
     UnexpectedFrame,
     reply_error,
 )
 from holdfast.protocol.acks import Acks
-from holdfast.protocol.events import ChannelClosed, ChannelReleased, ContentReceived, Event, MethodReceived
-from holdfast.protocol.wire import Header, Method, Payload, message_from, method_name
+from holdfast.protocol.basic import Header, Received, encode_ack
+from holdfast.protocol.events import ChannelClosed, ChannelReleased, ContentsReceived, Event, MethodReceived
+from holdfast.protocol.wire import Method, Payload, method_name
 
 HIGHEST_CHANNEL = 65535
 _REPLY_SUCCESS = 200
@@ -61,15 +63,21 @@ class Channels:
 
     Args:
         send: writes a method on a channel.
-        emit: tells an event.
+        write: writes a frame.
+        events: where to tell what happened.
         max_message_size: the largest body accepted, in bytes.
     """
 
     def __init__(
-        self, send: Callable[[int, Method], None], emit: Callable[[Event], None], max_message_size: int
+        self,
+        send: Callable[[int, Method], None],
+        write: Callable[[bytes], None],
+        events: list[Event],
+        max_message_size: int,
     ) -> None:
         self._send = send
-        self._emit = emit
+        self._write = write
+        self._events = events
         self._max_message_size = max_message_size
         self._channels: dict[int, _Channel] = {}
         self._free: list[int] = []
@@ -119,13 +127,14 @@ class Channels:
 
     def ack(self, number: int, tag: int, *, multiple: bool) -> None:
         """Acknowledge; leaves with :meth:`flush_acks`, together with others where one frame can stand for them."""
-        self.require_open(number)
-        acks = self._channels[number].acks
+        channel = self._channels.get(number)
+        if channel is None or channel.closing:
+            raise _not_open(number)
         if multiple:
             self.send(number, commands.Basic.Ack(tag, multiple=True))
-            acks.settle_up_to(tag)
+            channel.acks.settle_up_to(tag)
         else:
-            acks.ack(tag)
+            channel.acks.ack(tag)
             self._acking.add(number)
 
     def nack(self, number: int, method: commands.Basic.Nack | commands.Basic.Reject) -> None:
@@ -150,13 +159,13 @@ class Channels:
     def _flush_acks_of(self, number: int) -> None:
         self._acking.discard(number)
         for tag, multiple in self._channels[number].acks.take():
-            self._send(number, commands.Basic.Ack(tag, multiple))
+            self._write(encode_ack(number, tag, multiple=multiple))
 
     def require_open(self, number: int) -> None:
         """Raise :class:`InvalidUse` unless frames may go out on the number; else the broker closes the connection."""
         channel = self._channels.get(number)
         if channel is None or channel.closing:
-            raise InvalidUse(f"channel {number} is not open on this link")
+            raise _not_open(number)
 
     def receive(self, number: int, payload: Payload) -> None:
         """Take a frame.
@@ -177,18 +186,21 @@ class Channels:
             self._body(number, channel, payload)
 
     def _method(self, number: int, channel: _Channel, method: Method) -> None:
-        if isinstance(method, commands.Channel.Close):
+        if isinstance(method, commands.Basic.Deliver) and channel.method is None and not channel.closing:
+            channel.last_tag = method.delivery_tag or 0
+            channel.method = method
+        elif isinstance(method, commands.Channel.Close):
             self._acking.discard(number)  # nothing but close-ok may follow
             self._send(number, commands.Channel.CloseOk())
             # If it crossed ours, the broker answers ours as well, so the number stays taken until then.
             if not channel.closing:
                 self._release(number)
-                self._emit(ChannelClosed(number, error_of(frame_of(method))))
+                self._events.append(ChannelClosed(number, error_of(frame_of(method))))
         elif isinstance(method, commands.Channel.CloseOk):
             if not channel.closing:
                 raise unexpected(CommandInvalid, f"channel.close-ok on channel {number}, which nobody closed")
             self._release(number)
-            self._emit(ChannelReleased(number))
+            self._events.append(ChannelReleased(number))
         elif channel.closing:
             return
         elif channel.method is not None:
@@ -197,9 +209,8 @@ class Channels:
                 f"{method_name(method)} on channel {number} inside the content of {method_name(channel.method)}",
             )
         elif isinstance(method, _CONTENT_METHODS):
-            if isinstance(method, commands.Basic.Deliver | commands.Basic.GetOk):
-                channel.last_tag = method.delivery_tag or 0
             if isinstance(method, commands.Basic.GetOk):
+                channel.last_tag = method.delivery_tag or 0
                 request = self._answer(number, channel, method)
                 if isinstance(request, commands.Basic.Get) and request.no_ack:
                     channel.acks.settle(channel.last_tag)
@@ -207,12 +218,12 @@ class Channels:
         elif isinstance(method, _UNASKED):
             if isinstance(method, commands.Channel.Flow):
                 self._send(number, commands.Channel.FlowOk(method.active))
-            self._emit(MethodReceived(number, method, is_reply=False))
+            self._events.append(MethodReceived(number, method, is_reply=False))
         else:
             self._answer(number, channel, method)
             if isinstance(method, commands.Basic.RecoverOk):  # the broker has taken back all that was open
                 channel.acks.settle_up_to(channel.last_tag)
-            self._emit(MethodReceived(number, method, is_reply=True))
+            self._events.append(MethodReceived(number, method, is_reply=True))
 
     def _answer(self, number: int, channel: _Channel, method: Method) -> Method:
         """Take out the request that the method answers."""
@@ -235,7 +246,7 @@ class Channels:
                 found_by=Side.CLIENT,
                 close=CloseFacts(None, CloseFrame(ContentTooLarge.code, text, None), Side.CLIENT),
             )
-            self._emit(ChannelClosed(number, error))
+            self._events.append(ChannelClosed(number, error))
             return
         channel.header = header
         self._finish_if_complete(number, channel)
@@ -257,16 +268,36 @@ class Channels:
         method, header = channel.method, channel.header
         if method is None or header is None or channel.received < header.body_size:
             return
-        body = channel.pieces[0] if len(channel.pieces) == 1 else b"".join(channel.pieces)
+        pieces = channel.pieces
+        message = Received(pieces[0] if len(pieces) == 1 else b"".join(pieces), header.encoded)
         channel.method = channel.header = None
-        channel.pieces = []
+        pieces.clear()
         channel.received = 0
-        self._emit(ContentReceived(number, method, message_from(header.properties, body)))
+        if not isinstance(method, commands.Basic.Deliver):
+            _check_properties(number, message)
+        last = self._events[-1] if self._events else None
+        if isinstance(last, ContentsReceived) and last.channel == number:
+            last.contents.append((method, message))
+        else:
+            self._events.append(ContentsReceived(number, [(method, message)]))
 
     def _release(self, number: int) -> None:
         self._acking.discard(number)
         del self._channels[number]
         heapq.heappush(self._free, number)
+
+
+def _check_properties(number: int, message: Received) -> None:
+    # Returns and replies to basic.get are few, and what they are matched by is in the properties. A delivery's are for
+    # its consumer to read, or to stumble over.
+    try:
+        _ = message.properties
+    except MalformedProperties as error:
+        raise unexpected(FrameError, f"content header on channel {number}: {error}") from error
+
+
+def _not_open(number: int) -> InvalidUse:
+    return InvalidUse(f"channel {number} is not open on this link")
 
 
 def unexpected(error: type[ReplyError], text: str) -> ReplyError:

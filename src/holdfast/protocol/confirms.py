@@ -7,29 +7,47 @@ ledger.
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Generic, TypeVar
+from collections.abc import Iterator
+from enum import Enum
+from itertools import takewhile
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
+
+class _Empty(Enum):
+    EMPTY = "empty"
+
+
+_EMPTY: Final = _Empty.EMPTY
 _SLACK = 256
-"""Settled tags kept beyond those outstanding before the order is made anew."""
+"""Settled places kept beyond those outstanding before the list is made anew."""
 
 
 class Ledger(Generic[T]):
-    """Publishes in the order of their tags. Settling costs what it settles, however many are outstanding."""
+    """Publishes in the order of their tags. Settling costs what it settles, however many are outstanding.
 
-    __slots__ = ("_items", "_next_tag", "_order")
+    The last ones stand in a list, where a tag is a place: that makes adding, settling one and settling all up to a tag
+    as cheap as they can be. Settled places are emptied, and cut off from the left. What is still open when a great many
+    behind it are settled (a queue whose nodes are away, beside others that work) moves to a dict of stragglers, so that
+    it does not hold their places.
+    """
+
+    __slots__ = ("_base", "_first", "_open", "_places", "_stragglers")
 
     def __init__(self) -> None:
-        self._next_tag = 1
-        self._items: dict[int, T] = {}
-        # Tags in order, for multiple. Tags settled out of order stay until they reach the left end, so that each tag
-        # is appended once and popped once: a dict alone would scan its graveyard to find its first key.
-        self._order: deque[int] = deque()
+        self._places: list[T | _Empty] = []
+        self._base = 1
+        """The tag of the first place."""
+        self._first = 0
+        """The first place that is not empty."""
+        self._open = 0
+        """How many places are not empty."""
+        self._stragglers: dict[int, T] = {}
+        """Older ones, in the order of their tags."""
 
     def __len__(self) -> int:
-        return len(self._items)
+        return self._open + len(self._stragglers)
 
     def add(self, item: T) -> int:
         """Record the next publish.
@@ -37,11 +55,9 @@ class Ledger(Generic[T]):
         Returns:
             The tag that the broker gives it.
         """
-        tag = self._next_tag
-        self._next_tag += 1
-        self._items[tag] = item
-        self._order.append(tag)
-        return tag
+        self._places.append(item)
+        self._open += 1
+        return self._base + len(self._places) - 1
 
     def settle(self, tag: int, *, multiple: bool) -> list[T]:
         """Take out what a confirm settles, oldest first.
@@ -53,30 +69,61 @@ class Ledger(Generic[T]):
         Returns:
             The items; none if the tag is unknown or already settled.
         """
-        if not multiple:
-            if tag not in self._items:
-                return []
-            item = self._items.pop(tag)
-            self._drop_settled()
-            if len(self._order) > 2 * len(self._items) + _SLACK:
-                # One publish that is never confirmed would keep the tags of all that follow it.
-                self._order.clear()
-                self._order.extend(self._items)
-            return [item]
-        if tag >= self._next_tag:
+        place = tag - self._base if tag or not multiple else len(self._places) - 1
+        if place >= len(self._places):
             return []
-        settled: list[T] = []
-        while self._order and (tag == 0 or self._order[0] <= tag):
-            first = self._order.popleft()
-            if first in self._items:
-                settled.append(self._items.pop(first))
-        self._drop_settled()
+        settled = self._take_up_to(place) if multiple else self._take(tag, place)
+        self._tidy()
         return settled
 
-    def outstanding(self) -> list[T]:
-        """What has no confirm yet, oldest first."""
-        return [self._items[tag] for tag in self._order if tag in self._items]
+    def outstanding(self, after: int = 0) -> list[T]:
+        """What has no confirm yet, oldest first.
 
-    def _drop_settled(self) -> None:
-        while self._order and self._order[0] not in self._items:
-            self._order.popleft()
+        Args:
+            after: only what has a higher tag than this.
+        """
+        return [item for _, item in self.tagged(after)]
+
+    def tagged(self, after: int = 0) -> Iterator[tuple[int, T]]:
+        """What has no confirm yet and a higher tag than ``after``, oldest first, each with its tag."""
+        yield from ((tag, item) for tag, item in self._stragglers.items() if tag > after)
+        for place in range(max(self._first, after + 1 - self._base), len(self._places)):
+            item = self._places[place]
+            if item is not _EMPTY:
+                yield self._base + place, item
+
+    def _take(self, tag: int, place: int) -> list[T]:
+        if place < 0:
+            return [self._stragglers.pop(tag)] if tag in self._stragglers else []
+        item = self._places[place]
+        if item is _EMPTY:
+            return []
+        self._places[place] = _EMPTY
+        self._open -= 1
+        return [item]
+
+    def _take_up_to(self, place: int) -> list[T]:
+        tags = list(takewhile(lambda tag: tag <= self._base + place, self._stragglers))
+        settled = [self._stragglers.pop(tag) for tag in tags]
+        first, after = self._first, place + 1
+        if after > first:
+            taken = [item for item in self._places[first:after] if item is not _EMPTY]
+            self._places[first:after] = [_EMPTY] * (after - first)
+            self._open -= len(taken)
+            settled += taken
+        return settled
+
+    def _tidy(self) -> None:
+        places, first = self._places, self._first
+        while first < len(places) and places[first] is _EMPTY:
+            first += 1
+        self._first = first
+        if len(places) - first > 2 * self._open + _SLACK:
+            self._stragglers.update(self.tagged(self._base + first - 1))
+            self._base += len(places)
+            places.clear()
+            self._first = self._open = 0
+        elif first > _SLACK and 2 * first > len(places):
+            del places[:first]
+            self._base += first
+            self._first = 0

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from holdfast.errors import HoldfastError, ReplyError
-from holdfast.message import FieldTable, Message
+from holdfast.message import FieldTable
+from holdfast.protocol.basic import Received
 from holdfast.protocol.lifecycle import Transition
 from holdfast.protocol.wire import Method
 
@@ -48,13 +49,16 @@ class MethodReceived:
     is_reply: bool
 
 
+Content: TypeAlias = tuple[Method, Received]
+"""A method with its whole content: basic.deliver, basic.return or basic.get-ok."""
+
+
 @dataclass(frozen=True, slots=True)
-class ContentReceived:
-    """A method with its whole content on a channel: basic.deliver, basic.return or basic.get-ok."""
+class ContentsReceived:
+    """Contents that came on a channel one after the other, with nothing else between them."""
 
     channel: int
-    method: Method
-    message: Message
+    contents: list[Content]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ class Ended:
 Event: TypeAlias = (
     Opened
     | MethodReceived
-    | ContentReceived
+    | ContentsReceived
     | ChannelClosed
     | ChannelReleased
     | Blocked

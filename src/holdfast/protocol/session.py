@@ -13,6 +13,8 @@ Sources: AMQP 0-9-1 specification, sections 2.2.4 (connection), 2.2.5 (channel),
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Final
 
 from pamqp import commands
 
@@ -33,6 +35,7 @@ from holdfast.errors import (
     reason_of,
 )
 from holdfast.message import FieldTable
+from holdfast.protocol.basic import Header, Route, content_parts
 from holdfast.protocol.channels import Channels, error_of, frame_of, unexpected
 from holdfast.protocol.events import Blocked, Ended, Event, Opened, SecretUpdated, Stalled, Tuning, Unblocked
 from holdfast.protocol.heartbeat import Heartbeat
@@ -43,11 +46,9 @@ from holdfast.protocol.wire import (
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     Decoder,
-    Frame,
-    Header,
     Method,
+    Payload,
     build,
-    content_frames,
     encode_method,
     field_table,
     method_name,
@@ -64,6 +65,9 @@ CAPABILITIES: FieldTable = {
 """What this client can take; brokers keep to it (RabbitMQ, "Extensions", capabilities)."""
 
 _REPLY_SUCCESS = 200
+
+_CHUNK: Final = 256 * 1024
+"""Bytes after which output is cut, between two parts: what is joined for the transport is a second copy."""
 
 
 class Session:
@@ -108,9 +112,9 @@ class Session:
         self._lifecycle = link_lifecycle()
         self._decoder = Decoder(proposal.frame_max)
         self._heartbeat = Heartbeat(0, now)
-        self._channels = Channels(self._send, self._emit, max_message_size)
         self._events: list[Event] = []
-        self._output: list[bytes] = [PROTOCOL_HEADER]
+        self._channels = Channels(self._send, self._write, self._events, max_message_size)
+        self._output: list[bytes | memoryview] = [PROTOCOL_HEADER]
         self._output_size = len(PROTOCOL_HEADER)
 
     # --- the border -------------------------------------------------------------------------------------------------
@@ -147,10 +151,14 @@ class Session:
         self.bytes_received += len(data)
         self._heartbeat.read(now)
         self._decoder.feed(data)
+        lifecycle, receive = self._lifecycle, self._channels.receive
         try:
-            for frame in self._decoder.frames():
-                self._handle(frame, now)
-                if self._lifecycle.state is LinkState.CLOSED:
+            for channel, payload in self._decoder.frames():
+                if channel and lifecycle.state is LinkState.OPEN:
+                    receive(channel, payload)
+                    continue
+                self._handle(channel, payload, now)
+                if lifecycle.state is LinkState.CLOSED:
                     return
         except ReplyError as error:
             self._protocol_error(error, now)
@@ -165,19 +173,26 @@ class Session:
 
     def events(self) -> list[Event]:
         """What happened since the last call, in order."""
-        events = self._events
-        self._events = []
+        events = self._events.copy()
+        self._events.clear()
         return events
 
     def output(self, now: float) -> bytes:
-        """The bytes to send, which count as sent from now on."""
+        """The next bytes to send, about 256 KiB at most, which count as sent from now on."""
         if self._channels.has_acks and self.state is LinkState.OPEN:
             self._channels.flush_acks()
-        if not self._output:
+        output = self._output
+        if not output:
             return b""
-        data = self._output[0] if len(self._output) == 1 else b"".join(self._output)
-        self._output.clear()
-        self._output_size = 0
+        if self._output_size <= _CHUNK:
+            data = b"".join(output)
+            output.clear()
+        else:
+            sizes = accumulate(map(len, output))
+            count = next((place for place, size in enumerate(sizes, start=1) if size >= _CHUNK), len(output))
+            data = b"".join(output[:count])
+            del output[:count]
+        self._output_size -= len(data)
         self.bytes_sent += len(data)
         self._heartbeat.wrote(now)
         return data
@@ -257,7 +272,8 @@ class Session:
 
     def ack(self, number: int, tag: int, *, multiple: bool) -> None:
         """Acknowledge a delivery. Acks that leave together become one frame where they cover all that is older."""
-        self._require_open("acknowledge")
+        if self._lifecycle.state is not LinkState.OPEN:
+            self._require_open("acknowledge")
         self._channels.ack(number, tag, multiple=multiple)
 
     def nack(self, number: int, method: commands.Basic.Nack | commands.Basic.Reject) -> None:
@@ -265,24 +281,25 @@ class Session:
         self._require_open(method_name(method))
         self._channels.nack(number, method)
 
-    def publish(self, number: int, method: commands.Basic.Publish, properties: bytes, body: bytes) -> None:
+    def publish(self, number: int, route: Route, properties: bytes, body: bytes) -> None:
         """Send basic.publish with its content, whose properties are encoded already: a resend need not do it again.
 
         Raises:
-            InvalidArgument: AMQP cannot carry it; nothing was sent.
+            InvalidArgument: the properties do not fit a frame; nothing was sent.
         """
-        self._require_open("publish")
+        if self._lifecycle.state is not LinkState.OPEN:
+            self._require_open("publish")
         self._channels.require_open(number)
-        self._write(*content_frames(number, method, properties, body, self.tuning.frame_max))
+        parts = content_parts(route.frame(number), number, properties, body, self.tuning.frame_max)
+        self._output += parts
+        self._output_size += sum(map(len, parts))
+        self.frames_sent += 2 + (len(parts) - 1) // 2
 
     # --- what the broker sends --------------------------------------------------------------------------------------
 
-    def _handle(self, frame: Frame, now: float) -> None:
-        channel, payload = frame
+    def _handle(self, channel: int, payload: Payload, now: float) -> None:
         if channel:
-            if self.state is LinkState.OPEN:
-                self._channels.receive(channel, payload)
-            elif self.state is not LinkState.CLOSING:
+            if self.state is not LinkState.CLOSING:
                 raise unexpected(ChannelError, f"a frame on channel {channel} before connection.open-ok")
         elif isinstance(payload, Method):
             self._handle_connection(payload, now)
@@ -411,10 +428,10 @@ class Session:
             raise InvalidArgument(text)
         self._write(data)
 
-    def _write(self, *frames: bytes) -> None:
-        self._output.extend(frames)
-        self._output_size += sum(map(len, frames))
-        self.frames_sent += len(frames)
+    def _write(self, frame: bytes) -> None:
+        self._output.append(frame)
+        self._output_size += len(frame)
+        self.frames_sent += 1
 
 
 def _response(mechanism: Mechanism, ask: Callable[[], object]) -> str:

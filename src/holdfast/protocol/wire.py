@@ -1,15 +1,17 @@
 """Bytes to frames and back: AMQP 0-9-1, 4.2 "AMQP Wire-Level Format".
 
 Framing is done here, because pamqp reports a partial frame and a broken one alike. The methods inside, with their
-arguments and the types of those, are pamqp's; the values are coded by :mod:`holdfast.protocol.fields`. Whatever the
-bytes are, decoding ends in a frame, in waiting for more, or in one of this project's errors:
+arguments and the types of those, are pamqp's; the values are coded by :mod:`holdfast.protocol.fields`, and what comes
+with every message by :mod:`holdfast.protocol.basic`. Whatever the bytes are, decoding ends in a frame, in waiting for
+more, or in one of this project's errors:
 
 * 501 frame error: no end byte, larger than frame_max, an unknown type, content that is not well-formed;
 * 502 syntax error: a known method whose arguments cannot be read;
 * 503 command invalid: an unknown method, a heartbeat outside channel 0 (4.2.3);
 * 505 unexpected frame: a protocol header in the middle of a stream.
 
-Buffered is at most one frame, whose size is checked before its payload is waited for, and the last chunk that was fed.
+Buffered is at most one frame, whose size is checked before its payload is waited for, and the last chunk that was fed;
+of a large body frame not even that, for its pieces are given as they come.
 """
 
 from __future__ import annotations
@@ -31,15 +33,29 @@ from holdfast.errors import (
     Side,
     UnexpectedFrame,
 )
-from holdfast.message import FieldTable, Message, Properties
+from holdfast.message import FieldTable, Message
 from holdfast.protocol import fields
+from holdfast.protocol.basic import (
+    BODY,
+    END,
+    END_OCTET,
+    FRAME_OVERHEAD,
+    HEADER,
+    HEARTBEAT,
+    METHOD,
+    PREFIX,
+    Header,
+    content_parts,
+    decode_ack,
+    decode_deliver,
+    decode_header,
+    decode_nack,
+    encode_properties,
+)
 from holdfast.protocol.fields import Malformed, Reader
 
 Method: TypeAlias = base.Frame
 """A method with its arguments."""
-
-FRAME_OVERHEAD: Final = 8
-"""Bytes around a payload: type (1), channel (2), size (4), end (1). frame_max counts them."""
 
 FRAME_MIN_SIZE: Final = 4096
 """The least frame_max that AMQP allows (frame-min-size)."""
@@ -47,36 +63,13 @@ FRAME_MIN_SIZE: Final = 4096
 PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
-_METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
-_END_OCTET = 0xCE
 _LONG = struct.Struct(">I")
-_PREFIX = struct.Struct(">BHI")
-_CONTENT = struct.Struct(">HHQ")
-_BASIC_CLASS = commands.Basic.frame_id
-_END = b"\xce"
+_PIECEWISE: Final = 16 * 1024
+"""A body frame larger than this many bytes is given in pieces as they come, rather than gathered first."""
 
-
-_PROPERTIES: Final = (
-    (1 << 15, "content_type", "shortstr"),
-    (1 << 14, "content_encoding", "shortstr"),
-    (1 << 13, "headers", "table"),
-    (1 << 12, "persistent", "octet"),
-    (1 << 11, "priority", "octet"),
-    (1 << 10, "correlation_id", "shortstr"),
-    (1 << 9, "reply_to", "shortstr"),
-    (1 << 8, "expiration", "shortstr"),
-    (1 << 7, "message_id", "shortstr"),
-    (1 << 6, "timestamp", "timestamp"),
-    (1 << 5, "type", "shortstr"),
-    (1 << 4, "user_id", "shortstr"),
-    (1 << 3, "app_id", "shortstr"),
-)
-"""Flag, our name and AMQP's type of each property, in the order in which they are sent."""
+_NO_LIMIT: Final = 2**63
 
 _TELLING_FLAGS: Final = ("passive", "exclusive", "internal", "if_unused", "if_empty", "no_ack", "multiple")
-
-_CLUSTER_ID = 1 << 2  # reserved, and long unused
-_PERSISTENT = 2
 
 _ENCODERS: Final[Mapping[str, Callable[[str, object], bytes]]] = {
     "octet": fields.octet,
@@ -98,6 +91,11 @@ _DECODERS: Final[Mapping[str, Callable[[Reader], object]]] = {
     "table": Reader.table,
     "timestamp": Reader.timestamp,
 }
+_BY_HAND: Final[Mapping[int, Callable[[bytes], Method]]] = {
+    commands.Basic.Deliver.index: decode_deliver,
+    commands.Basic.Ack.index: decode_ack,
+    commands.Basic.Nack.index: decode_nack,
+}
 
 
 class Heartbeat(NamedTuple):
@@ -108,13 +106,6 @@ class ProtocolHeader(NamedTuple):
     """The eight bytes that open a stream, or refuse one."""
 
     data: bytes
-
-
-class Header(NamedTuple):
-    """A content header: the size of the body that follows, and the properties."""
-
-    body_size: int
-    properties: Properties
 
 
 Payload: TypeAlias = Method | Header | bytes | Heartbeat | ProtocolHeader
@@ -142,7 +133,10 @@ class Decoder:
         self._at_start = True
         self._chunks: list[bytes] = []
         self._buffered = 0
-        self._needed = _PREFIX.size
+        self._needed = PREFIX.size
+        self._body_channel = 0
+        self._left_of_body = 0
+        """Bytes still to come of a body frame that is given in pieces."""
         self._error: ReplyError | None = None
 
     def feed(self, data: bytes) -> None:
@@ -164,40 +158,72 @@ class Decoder:
         # Joined only once enough is here for the frame that is waited for, so that a body which trickles in costs its
         # size and not the square of it.
         buffer = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        position = 0
+        position, length = 0, len(buffer)
+        unpack, largest = PREFIX.unpack_from, (self.max_frame_size or _NO_LIMIT) - FRAME_OVERHEAD
         try:
             while True:
-                if self._at_start and buffer[position : position + 4] == PROTOCOL_HEADER[:4]:
-                    size = len(PROTOCOL_HEADER)
-                    if len(buffer) - position < size:
-                        self._needed = size
+                if self._left_of_body:
+                    piece, position = self._piece(buffer, position)
+                    if piece:
+                        yield _new(Frame, (self._body_channel, piece))
+                    if self._left_of_body:
                         break
-                    payload: Payload = self._protocol_header(buffer[position : position + size])
-                    channel = 0
-                    end = position + size
-                else:
-                    if len(buffer) - position < _PREFIX.size:
-                        self._needed = _PREFIX.size
-                        break
-                    kind, channel, size = _PREFIX.unpack_from(buffer, position)
+                    continue
+                if length - position < PREFIX.size:
+                    self._needed = PREFIX.size
+                    break
+                kind, channel, size = unpack(buffer, position)
+                start = position + PREFIX.size
+                end = start + size
+                if self._at_start or not METHOD <= kind <= BODY or size > largest:
+                    if self._at_start and buffer[position : position + 4] == PROTOCOL_HEADER[:4]:
+                        if length - position < len(PROTOCOL_HEADER):
+                            self._needed = len(PROTOCOL_HEADER)
+                            break
+                        header = self._protocol_header(buffer[position : position + len(PROTOCOL_HEADER)])
+                        position += len(PROTOCOL_HEADER)
+                        self._at_start = False
+                        self.frames_decoded += 1
+                        yield Frame(0, header)
+                        continue
                     self._check_prefix(kind, channel, size, buffer[position : position + 8])
-                    end = position + size + FRAME_OVERHEAD
-                    if end > len(buffer):
-                        self._needed = size + FRAME_OVERHEAD
-                        break
-                    if buffer[end - 1] != _END_OCTET:
-                        raise _fault(FrameError, f"frame ends with byte 0x{buffer[end - 1]:02x} instead of 0xce")
-                    payload = _payload(kind, channel, buffer[position + _PREFIX.size : end - 1])
-                position = end
+                if end >= length:
+                    if kind == BODY and size > _PIECEWISE:
+                        self._body_channel, self._left_of_body, position = channel, size, start
+                        continue
+                    self._needed = size + FRAME_OVERHEAD
+                    break
+                if buffer[end] != END_OCTET:
+                    raise _no_end(buffer[end])
+                payload = buffer[start:end] if kind == BODY else _payload(kind, channel, buffer[start:end])
+                position = end + 1
                 self._at_start = False
                 self.frames_decoded += 1
-                yield Frame(channel, payload)
+                yield _new(Frame, (channel, payload))
         except ReplyError as error:
             self._error = error
             self._chunks.clear()
             raise
         self._chunks = [buffer[position:]]
-        self._buffered = len(buffer) - position
+        self._buffered = length - position
+
+    def _piece(self, buffer: bytes, position: int) -> tuple[bytes, int]:
+        """What is there of a large body frame, and where it ends.
+
+        The last piece completes the content, so it is given when the frame's end byte has been seen.
+        """
+        end = position + self._left_of_body
+        if end < len(buffer):
+            if buffer[end] != END_OCTET:
+                raise _no_end(buffer[end])
+            self._left_of_body = 0
+            self._at_start = False
+            self.frames_decoded += 1
+            return buffer[position:end], end + 1
+        end = min(len(buffer), end - 1)
+        self._left_of_body -= end - position
+        self._needed = len(buffer) - end + 1
+        return buffer[position:end], end
 
     def _protocol_header(self, data: bytes) -> ProtocolHeader:
         if self._as_server:
@@ -212,18 +238,22 @@ class Decoder:
             raise _fault(FrameError, f"stream opens with {start!r} instead of a protocol header")
         if start[:4] == PROTOCOL_HEADER[:4]:
             raise _fault(UnexpectedFrame, "a protocol header in the middle of the stream")
-        if kind not in (_METHOD, _HEADER, _BODY, _HEARTBEAT):
+        if kind not in (METHOD, HEADER, BODY, HEARTBEAT):
             seen = _not_amqp(start) if self._at_start else ""
             raise _fault(FrameError, f"unknown frame type {kind}{seen}")
         if self.max_frame_size and size + FRAME_OVERHEAD > self.max_frame_size:
             raise _fault(
                 FrameError, f"frame of {size + FRAME_OVERHEAD} bytes, but at most {self.max_frame_size} agreed"
             )
-        if kind == _HEARTBEAT:
+        if kind == HEARTBEAT:
             if channel != 0:
                 raise _fault(CommandInvalid, f"heartbeat on channel {channel}")
             if size != 0:
                 raise _fault(FrameError, f"heartbeat with a payload of {size} bytes")
+
+
+def _no_end(octet: int) -> ReplyError:
+    return _fault(FrameError, f"frame ends with byte 0x{octet:02x} instead of 0xce")
 
 
 def _not_amqp(start: bytes) -> str:
@@ -291,7 +321,7 @@ def encode_method(channel: int, method: Method) -> bytes:
         parts.append(_ENCODERS[kind](f"{method_name(method)}, {name}", value))
     if count:
         parts.append(bytes((bits,)))
-    return _frame(_METHOD, channel, b"".join(parts))
+    return _frame(METHOD, channel, b"".join(parts))
 
 
 def encode_content(channel: int, method: Method, message: Message, frame_max: int) -> list[bytes]:
@@ -306,46 +336,19 @@ def encode_content(channel: int, method: Method, message: Message, frame_max: in
     Raises:
         InvalidArgument: AMQP cannot carry one of the properties, or they do not fit one frame.
     """
-    return content_frames(channel, method, encode_properties(message), message.body, frame_max)
+    properties = encode_properties(message.properties)
+    parts = content_parts(encode_method(channel, method), channel, properties, message.body, frame_max)
+    return _frames(b"".join(parts))
 
 
-def content_frames(channel: int, method: Method, properties: bytes, body: bytes, frame_max: int) -> list[bytes]:
-    """What :func:`encode_content` gives, from properties that are already encoded."""
-    head = _CONTENT.pack(_BASIC_CLASS, 0, len(body)) + properties
-    if frame_max and len(head) + FRAME_OVERHEAD > frame_max:
-        raise InvalidArgument(
-            f"properties and headers take {len(head)} bytes, but must fit one frame of {frame_max} bytes"
-        )
-    parts = [encode_method(channel, method), _frame(_HEADER, channel, head)]
-    step = frame_max - FRAME_OVERHEAD if frame_max else max(len(body), 1)
-    parts.extend(_frame(_BODY, channel, body[start : start + step]) for start in range(0, len(body), step))
-    return parts
-
-
-def encode_properties(properties: Properties) -> bytes:
-    """The property flags and values of a content header.
-
-    Raises:
-        InvalidArgument: AMQP cannot carry one of them; the text names it.
-    """
-    flags = 0
-    parts: list[bytes] = []
-    for flag, name, kind in _PROPERTIES:
-        if name == "persistent":
-            value: object = 1 if properties.persistent is False else _PERSISTENT
-        elif name == "expiration":
-            value = _milliseconds(properties.expiration)
-        else:
-            value = getattr(properties, name)
-        if value is not None:
-            flags |= flag
-            parts.append(_ENCODERS[kind](name, value))
-    return flags.to_bytes(2, "big") + b"".join(parts)
-
-
-def message_from(properties: Properties, body: bytes) -> Message:
-    """The message that a content header and a body make."""
-    return Message(body, **{name: getattr(properties, name) for _, name, _ in _PROPERTIES})
+def _frames(data: bytes) -> list[bytes]:
+    frames: list[bytes] = []
+    position = 0
+    while position < len(data):
+        end = position + FRAME_OVERHEAD + PREFIX.unpack_from(data, position)[2]
+        frames.append(data[position:end])
+        position = end
+    return frames
 
 
 def method_name(method: Method | type[Method]) -> str:
@@ -363,10 +366,10 @@ def describe(method: Method) -> str:
 
 def _frame(kind: int, channel: int, payload: bytes) -> bytes:
     try:
-        prefix = _PREFIX.pack(kind, channel, len(payload))
+        prefix = PREFIX.pack(kind, channel, len(payload))
     except struct.error:
         raise InvalidArgument(f"channel {channel} with {len(payload)} bytes: AMQP frames cannot carry that") from None
-    return b"".join((prefix, payload, _END))
+    return b"".join((prefix, payload, END))
 
 
 def _fault(error: type[ReplyError], text: str) -> ReplyError:
@@ -374,12 +377,13 @@ def _fault(error: type[ReplyError], text: str) -> ReplyError:
 
 
 def _payload(kind: int, channel: int, data: bytes) -> Payload:
-    if kind == _BODY:
-        return data
-    if kind == _METHOD:
+    if kind == METHOD:
         return _method(data)
-    if kind == _HEADER:
-        return _header(channel, data)
+    if kind == HEADER:
+        try:
+            return decode_header(data)
+        except Malformed as error:
+            raise _fault(FrameError, f"content header on channel {channel}: {error}") from error
     return Heartbeat()
 
 
@@ -387,6 +391,12 @@ def _method(data: bytes) -> Method:
     if len(data) < 4:
         raise _fault(FrameError, f"method frame with a payload of {len(data)} bytes")
     index = int.from_bytes(data[:4], "big")
+    decode = _BY_HAND.get(index)
+    if decode is not None:
+        try:
+            return decode(data)
+        except Malformed as error:
+            raise _fault(CommandSyntaxError, f"{method_name(commands.INDEX_MAPPING[index])}: {error}") from error
     known = commands.INDEX_MAPPING.get(index)
     if known is None:
         raise _fault(CommandInvalid, f"unknown method {index >> 16}.{index & 0xFFFF}")
@@ -410,39 +420,4 @@ def _method(data: bytes) -> Method:
     return method
 
 
-def _header(channel: int, data: bytes) -> Header:
-    if len(data) < _CONTENT.size + 2:
-        raise _fault(FrameError, f"content header of {len(data)} bytes on channel {channel}")
-    class_id, _weight, body_size = _CONTENT.unpack_from(data)
-    if class_id != _BASIC_CLASS:
-        raise _fault(FrameError, f"content header for class {class_id}, but only basic (60) carries content")
-    reader = Reader(data, _CONTENT.size)
-    values: dict[str, Any] = {"persistent": False}
-    try:
-        flags = reader.short()
-        for flag, name, kind in _PROPERTIES:
-            if flags & flag:
-                values[name] = _DECODERS[kind](reader)
-        if flags & _CLUSTER_ID:
-            reader.shortstr()
-        reader.finish()  # of the lowest flags, which announce more flags, AMQP defines none
-    except Malformed as error:
-        raise _fault(FrameError, f"content header on channel {channel}: {error}") from error
-    values["persistent"] = values["persistent"] == _PERSISTENT
-    values["expiration"] = _seconds(values.get("expiration"))
-    return Header(body_size, Properties(**values))
-
-
-def _milliseconds(expiration: object) -> str | None:
-    if expiration is None:
-        return None
-    if not isinstance(expiration, int | float) or not 0 <= expiration * 1000 < 2**32:
-        raise InvalidArgument(f"expiration: {expiration!r} is not a number of seconds from 0 to {2**32 // 1000}")
-    return str(round(expiration * 1000))
-
-
-def _seconds(expiration: str | None) -> float | None:
-    # Another client may have put anything there; RabbitMQ refuses what is not a number, other brokers may not.
-    if expiration is None or not (expiration.isascii() and expiration.isdecimal()):
-        return None
-    return int(expiration) / 1000
+_new = tuple.__new__  # a frame a message part: the constructor of a NamedTuple takes five times as long

@@ -17,7 +17,8 @@ from holdfast.errors import (
     NotImplementedByBroker,
     UnexpectedFrame,
 )
-from holdfast.protocol.wire import Header, Method, Payload, build, message_from
+from holdfast.protocol.basic import Header, Received
+from holdfast.protocol.wire import Method, Payload, build
 from holdfast.testing.deliveries import Deliveries, Owner
 from holdfast.testing.model import Entry, Exchange, Queue
 
@@ -98,7 +99,7 @@ class Channel:
             raise FrameError("FRAME_ERROR - body larger than its header says")
         if size < header.body_size:
             return
-        message = message_from(header.properties, b"".join(self._body))
+        message = Received(b"".join(self._body), header.encoded)
         self._method = self._header = None
         self._body = []
         self.peer.has_published = True
