@@ -517,11 +517,12 @@ class Publisher(ChannelOwner):
     def _on_return(self, method: commands.Basic.Return, message: Received) -> None:
         # Returns come in the order of the publishes, each before its confirm (RabbitMQ, "Publisher Confirms"), so the
         # search goes on where the last one ended.
-        for tag, entry in self._ledger.tagged(self._last_returned):
-            if self._may_be(entry, method) and entry.properties == message.encoded and entry.body == message.body:
-                entry.returned = method
-                self._last_returned = tag
-                return
+        for after in (self._last_returned, 0):
+            for tag, entry in self._ledger.tagged(after):
+                if self._may_be(entry, method) and entry.properties == message.encoded and entry.body == message.body:
+                    entry.returned = method
+                    self._last_returned = tag
+                    return
         # Something on the broker has changed what it gives back: all that is left to go by is the id.
         for entry in self._ledger.outstanding():
             if self._may_be(entry, method) and entry.message_id == message.message_id:

@@ -99,7 +99,7 @@ async def test_handle_tells_the_same_outcome_to_all_who_await_it() -> None:
         publication = await publisher.submit(Message(b"x"), routing_key="q")
         first = await publication
         assert publication.is_settled
-        assert await publication is first
+        assert await publication == first
 
 
 # --- failed by the broker -------------------------------------------------------------------------------------------
