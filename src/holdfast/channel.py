@@ -382,6 +382,7 @@ class Channel(ChannelOwner):
         if not self._core.is_writable:
             await self._core.wait_writable("basic.publish")
         self._core.publish(route, properties, message.body)
+        self._core.flush()
 
     def transaction(self) -> Transaction:
         """A transaction: ``async with channel.transaction() as transaction`` (AMQP 0-9-1, class tx).

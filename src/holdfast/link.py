@@ -39,6 +39,7 @@ from holdfast.protocol.events import (
 from holdfast.protocol.lifecycle import LinkState, Transition
 from holdfast.protocol.session import Session
 from holdfast.protocol.wire import Method, method_name
+from holdfast.sockets import SocketStream
 from holdfast.transport import transport_error
 
 HIGH_WATER: Final = 1024 * 1024
@@ -131,6 +132,9 @@ class Link:
         self._opened = anyio.Event()
         self._over = anyio.Event()
         self._writer_waits: anyio.Event | None = None
+        """Set while the writer has nothing to do."""
+        self._unsent = b""
+        """What is left of output that was sent without a wait."""
         self._output_taken = anyio.Event()
         self._output_done = anyio.Event()
         self._reading = anyio.CancelScope()
@@ -245,6 +249,18 @@ class Link:
             self._writer_waits.set()
             self._writer_waits = None
 
+    def push(self) -> None:
+        """Send the session's output at once if nothing is in its way, without the writer: for who waits for the answer.
+
+        Nothing here waits, so a cancelled caller cannot cut a frame in two. What the system does not take, and the
+        errors that it tells of, are the writer's.
+        """
+        if self._writer_waits is not None and isinstance(self._stream, SocketStream):
+            data = self.session.output(anyio.current_time())
+            self._unsent = data[self._stream.send_nowait(data) :]
+        if self._unsent or self.session.has_output:
+            self.flush()
+
     # --- tasks ------------------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
@@ -269,9 +285,9 @@ class Link:
         for _ in range(_HEAD_START):
             await anyio.lowlevel.checkpoint()
         while True:
-            if session.has_output:
+            if self._unsent or session.has_output:
                 was_full = self.is_full
-                data = session.output(anyio.current_time())
+                data, self._unsent = self._unsent or session.output(anyio.current_time()), b""
                 if was_full and not self.is_full:
                     self._output_taken.set()
                     self._output_taken = anyio.Event()

@@ -448,7 +448,7 @@ class LogicalChannel:
         return await self._within_deadline(self._until_writable(), what)
 
     def publish(self, route: Route, properties: bytes, body: bytes) -> None:
-        """Append a publish to the outgoing buffer. Only if :attr:`can_publish`.
+        """Append a publish to the outgoing buffer; it leaves after :meth:`flush`. Only if :attr:`can_publish`.
 
         Raises:
             InvalidArgument: the properties do not fit a frame; nothing was appended.
@@ -457,7 +457,14 @@ class LogicalChannel:
         if attachment is None:
             raise InvalidUse("publish on a channel that is on no link")
         attachment.link.session.publish(attachment.number, route, properties, body)
-        attachment.link.flush()
+
+    def flush(self, *, is_awaited: bool = False) -> None:
+        """Let what was published leave; at once if somebody waits for the answer and there is nothing to wait for."""
+        if self.attachment is not None:
+            if is_awaited:
+                self.attachment.link.push()
+            else:
+                self.attachment.link.flush()
 
     def resume(self) -> None:
         """Recovery of the connection is done: whoever owns the channel may send."""

@@ -59,8 +59,6 @@ DEFAULT_WINDOW_BYTES: Final = 16 * 1024 * 1024
 _CLOSES_BEFORE_BLAME: Final = 3
 _TURN: Final = 64
 """Messages after which submitting lets others run."""
-_TICK: Final = 0.001
-"""Seconds by which a timer may come too early."""
 _FIRST_NACK_PAUSE, _LONGEST_NACK_PAUSE = 0.05, 1.0
 """Seconds before what was nacked is sent again; doubled until something is confirmed."""
 
@@ -97,8 +95,8 @@ class Publisher(ChannelOwner):
         self._defaults = {
             field.name: value for field in fields(Properties) if (value := getattr(defaults, field.name)) is not None
         }
-        self._template = Template(defaults)
-        """What the properties of a message without its own are, but for the id."""
+        self._template = None if "message_id" in self._defaults else Template(defaults)
+        """The properties of messages that have none of their own."""
         self._routes = Routes()
         self._id_prefix = f"{uuid.uuid4().hex}-"
         self._ids = count(1)
@@ -121,7 +119,8 @@ class Publisher(ChannelOwner):
         self._entering: set[anyio.CancelScope] = set()
         """Those who wait for room."""
         self._expires_at = float("inf")
-        """The deadline that the timer is set to."""
+        self._expiry: Timer | None = None
+        """Until when nobody's deadline passes, and what is set for then."""
         self._probes = 0
         """How many entries from the front are still to be sent one at a time."""
         self._closed: HoldfastError | None = None
@@ -188,7 +187,7 @@ class Publisher(ChannelOwner):
         if not self._try_enter(entry):
             await self._enter(entry)
         entry.is_observed = True
-        self._hand_over(entry)
+        self._hand_over(entry, is_awaited=True)
         try:
             return await Publication(entry).wait()
         except BaseException:
@@ -254,7 +253,7 @@ class Publisher(ChannelOwner):
             mandatory=self._mandatory if mandatory is None else mandatory,
         )
         properties = message.properties
-        if properties is NO_PROPERTIES:
+        if properties is NO_PROPERTIES and self._template is not None:
             message_id = f"{self._id_prefix}{next(self._ids)}"
             encoded = self._template.with_id(message_id)
         else:
@@ -282,7 +281,7 @@ class Publisher(ChannelOwner):
         is_free = self._host.block is None and (attachment is None or not attachment.link.is_full)
         return is_free and self._window.try_take(entry.size)
 
-    def _hand_over(self, entry: Entry) -> None:
+    def _hand_over(self, entry: Entry, *, is_awaited: bool = False) -> None:
         """Put the entry, which has room, on its way.
 
         No await between this and the taking of room: the order in which callers got room is the order of the backlog
@@ -295,17 +294,18 @@ class Publisher(ChannelOwner):
         if entry.deadline is not None and entry.deadline < self._expires_at:
             self._expire_at(entry.deadline)
         self._backlog.append(entry)
-        self._send_backlog()
+        self._send_backlog(is_awaited=is_awaited)
 
     def _expire_at(self, deadline: float) -> None:
+        """Set the timer, which stands for all deadlines, to the nearest."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         self._expires_at = deadline
-        self._host.later(max(0.0, deadline - anyio.current_time()), self._expire)
+        self._expiry = self._host.later(max(0.0, deadline - anyio.current_time()), self._expire)
 
     def _expire(self) -> None:
-        """Give those their outcome whose deadline is past. One timer stands for all of them: for the nearest."""
+        """Give those their outcome whose deadline is past."""
         now = anyio.current_time()
-        if now < self._expires_at - _TICK:
-            return  # a nearer deadline came in between, and has been seen to
         self._expires_at = float("inf")
         waiting = [entry.deadline for entry in self._unsettled() if not entry.is_finished(now)]
         nearest = min((deadline for deadline in waiting if deadline is not None), default=None)
@@ -356,7 +356,7 @@ class Publisher(ChannelOwner):
 
     # --- sending and settling; nothing below waits ------------------------------------------------------------------
 
-    def _send_backlog(self) -> None:
+    def _send_backlog(self, *, is_awaited: bool = False) -> None:
         backlog = self._backlog
         while backlog and self._channel.can_publish and not (self._probes and len(self._ledger)):
             entry = backlog.popleft()
@@ -372,6 +372,8 @@ class Publisher(ChannelOwner):
                 continue
             entry.attempts += 1
             self._ledger.add(entry)
+        # Where others wait as well, what they publish is better sent together.
+        self._channel.flush(is_awaited=is_awaited and len(self._ledger) == 1)
 
     def _drop_finished(self) -> None:
         """Free the room of what waits to be sent although its deadline is past or its caller was cancelled."""
@@ -442,6 +444,8 @@ class Publisher(ChannelOwner):
     def _give_up(self) -> None:
         self._registry.discard(self)
         self.on_unblocked()
+        if self._expiry is not None:
+            self._expiry.cancel()
         self._close(ChannelClosed("the publisher is closed"))
         self._channel.begin_close()
 

@@ -161,6 +161,7 @@ class RpcClient(ChannelOwner):
                 continue
             call.is_sent = True
             call.attempts += 1
+        self._channel.flush(is_awaited=len(self._calls) == 1)
 
     def _lose(self, error: Exception) -> None:
         """Replies to what was sent cannot come any more."""

@@ -97,6 +97,7 @@ class Transaction:
         if attachment.is_stale:
             raise ConnectionLost("the transaction was lost with its link; the broker has rolled it back")
         self._channel.publish(route, properties, message.body)
+        self._channel.flush()
 
     def on_return(self, method: commands.Basic.Return, message: Message) -> None:
         """A mandatory message reached no queue."""

@@ -23,6 +23,7 @@ from anyio.streams.tls import TLSStream
 
 from holdfast.errors import SettingsError, TLSError, TransportError
 from holdfast.settings import TLS, Address, Settings, tls_part
+from holdfast.sockets import dial_tcp
 
 Dial: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
 """Opens a transport to an address. Raises OSError when that fails."""
@@ -33,11 +34,6 @@ _BROKEN = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceErr
 
 _GOODBYE: Final = 0.25
 """Seconds that the end of TLS may take. A peer that is dead does not answer, and the next dial waits for this."""
-
-
-async def dial_tcp(address: Address) -> ByteStream:
-    """Open a TCP connection."""
-    return await anyio.connect_tcp(address.host, address.port)
 
 
 class Route:

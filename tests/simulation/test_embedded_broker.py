@@ -38,7 +38,7 @@ from holdfast import (
 )
 from holdfast.protocol.wire import Method
 from holdfast.testing import Broker
-from holdfast.transport import dial_tcp
+from holdfast.sockets import dial_tcp
 from support.amqp import any_method, decode, expect
 from support.waiting import eventually
 

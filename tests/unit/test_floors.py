@@ -34,6 +34,7 @@ FLOORS = (
     "holdfast.settings",
     "holdfast.observe",
     "holdfast.timers",
+    "holdfast.sockets",
     "holdfast.transport",
     "holdfast.link",
     "holdfast.reconnect",
