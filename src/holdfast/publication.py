@@ -260,8 +260,8 @@ class Window:
         return True
 
 
-def deadline_after(seconds: object) -> float | None:
-    """When so many seconds from now have passed; None for never.
+def deadline_after(now: float, seconds: object) -> float | None:
+    """When so many seconds have passed; None for never.
 
     Raises:
         InvalidArgument: that is no number of seconds.
@@ -270,7 +270,7 @@ def deadline_after(seconds: object) -> float | None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
         raise InvalidArgument(f"timeout: {seconds!r} is not a number of seconds from 0 up, or None to wait for ever")
-    return anyio.current_time() + seconds
+    return now + seconds
 
 
 def until(deadline: float | None) -> anyio.CancelScope:

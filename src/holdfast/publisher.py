@@ -110,6 +110,7 @@ class Publisher(ChannelOwner):
         self._book = Book()
         self._backlog: deque[Entry] = deque()
         self._ledger: Ledger[Entry] = Ledger()
+        self._submitted_at = 0.0
         self._last_returned = 0
         """The tag of the last publish that came back unroutable."""
         self._nacked: list[Entry] = []
@@ -260,7 +261,8 @@ class Publisher(ChannelOwner):
             properties = self._completed(properties)
             message_id = properties.message_id or ""
             encoded = encode_properties(properties)
-        deadline = deadline_after(self._timeout if timeout is UNSET else timeout)
+        self._submitted_at = anyio.current_time()
+        deadline = deadline_after(self._submitted_at, self._timeout if timeout is UNSET else timeout)
         if not self._has_been_entered:
             raise InvalidUse("a publisher works inside its block: async with connection.publisher() as publisher")
         return Entry(self._book, route, message_id, encoded, message.body, deadline)
@@ -277,9 +279,10 @@ class Publisher(ChannelOwner):
 
     def _try_enter(self, entry: Entry) -> bool:
         """Take room in the window, if it is there and nobody has to wait for anything."""
+        if self._host.block is not None:
+            return False
         attachment = self._channel.attachment
-        is_free = self._host.block is None and (attachment is None or not attachment.link.is_full)
-        return is_free and self._window.try_take(entry.size)
+        return (attachment is None or not attachment.link.is_full) and self._window.try_take(entry.size)
 
     def _hand_over(self, entry: Entry, *, is_awaited: bool = False) -> None:
         """Put the entry, which has room, on its way.
@@ -293,8 +296,13 @@ class Publisher(ChannelOwner):
         self._book.add(entry)
         if entry.deadline is not None and entry.deadline < self._expires_at:
             self._expire_at(entry.deadline)
-        self._backlog.append(entry)
-        self._send_backlog(is_awaited=is_awaited)
+        if self._backlog or self._probes or not self._channel.can_publish or entry.is_finished(self._submitted_at):
+            self._backlog.append(entry)
+            self._send_backlog()
+        else:
+            self._send(entry)
+            # Where others wait as well, what they publish is better sent together.
+            self._channel.flush(is_awaited=is_awaited and len(self._ledger) == 1)
 
     def _expire_at(self, deadline: float) -> None:
         """Set the timer, which stands for all deadlines, to the nearest."""
@@ -356,7 +364,7 @@ class Publisher(ChannelOwner):
 
     # --- sending and settling; nothing below waits ------------------------------------------------------------------
 
-    def _send_backlog(self, *, is_awaited: bool = False) -> None:
+    def _send_backlog(self) -> None:
         backlog = self._backlog
         while backlog and self._channel.can_publish and not (self._probes and len(self._ledger)):
             entry = backlog.popleft()
@@ -364,16 +372,18 @@ class Publisher(ChannelOwner):
                 self._probes = max(0, self._probes - 1)
                 self._leave(entry)
                 continue
-            try:
-                self._channel.publish(entry.route, entry.properties, entry.body)
-            except InvalidArgument as error:
-                entry.settle(error)
-                self._leave(entry)
-                continue
+            self._send(entry)
+        self._channel.flush()
+
+    def _send(self, entry: Entry) -> None:
+        try:
+            self._channel.publish(entry.route, entry.properties, entry.body)
+        except InvalidArgument as error:
+            entry.settle(error)
+            self._leave(entry)
+        else:
             entry.attempts += 1
             self._ledger.add(entry)
-        # Where others wait as well, what they publish is better sent together.
-        self._channel.flush(is_awaited=is_awaited and len(self._ledger) == 1)
 
     def _drop_finished(self) -> None:
         """Free the room of what waits to be sent although its deadline is past or its caller was cancelled."""

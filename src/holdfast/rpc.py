@@ -130,7 +130,7 @@ class RpcClient(ChannelOwner):
         route = self._routes.get(exchange, routing_key, mandatory=True)
         call = _Call(route, identified(message).replace(correlation_id=correlation_id, reply_to=REPLY_TO))
         seconds = self._timeout if isinstance(timeout, Unset) else timeout
-        deadline = deadline_after(seconds)
+        deadline = deadline_after(anyio.current_time(), seconds)
         if self._closed is not None:
             raise copy_of(self._closed)
         self._calls[correlation_id] = call

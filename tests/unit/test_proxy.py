@@ -147,9 +147,8 @@ def test_connections_are_counted(proxy: FaultProxy, connect: Connect) -> None:
 
 def test_a_broker_that_is_down_resets_the_client(proxy: FaultProxy, listener: socket.socket, dial: Dial) -> None:
     listener.close()
-    client = dial()
     with pytest.raises(ConnectionResetError):
-        client.recv(1)
+        dial().recv(1)
     assert proxy.live_connections == 0
 
 

@@ -174,7 +174,7 @@ def encode_properties(properties: Properties) -> bytes:
 def content_parts(
     method: bytes, channel: int, properties: bytes, body: bytes, frame_max: int
 ) -> list[bytes | memoryview]:
-    """A method with content, in parts: method and header together, then prefix, piece and end of each body frame.
+    """A method with content, in parts: what precedes the body, the body or its pieces with what is between, the end.
 
     The body is not copied: large ones come as views of it.
 

@@ -42,7 +42,7 @@ _UNASKED = (commands.Basic.Ack, commands.Basic.Nack, commands.Basic.Cancel, comm
 class _Channel:
     """One number in use."""
 
-    __slots__ = ("acks", "closing", "expected", "header", "last_tag", "method", "pieces", "received")
+    __slots__ = ("acks", "closing", "expected", "header", "last_tag", "latest", "method", "pieces", "received")
 
     def __init__(self) -> None:
         self.acks = Acks()
@@ -51,6 +51,8 @@ class _Channel:
         """The requests that are not answered yet, oldest first."""
         self.last_tag = 0
         """The highest delivery tag that came."""
+        self.latest: ContentsReceived | None = None
+        """What the latest content was told with; the next one is told with it if nothing has come in between."""
         self.method: Method | None = None
         """The method whose content is coming in."""
         self.header: Header | None = None
@@ -176,14 +178,14 @@ class Channels:
         channel = self._channels.get(number)
         if channel is None:
             raise unexpected(ChannelError, f"a frame on channel {number}, which is not open")
-        if isinstance(payload, Method):
-            self._method(number, channel, payload)
-        elif channel.closing:
-            return
+        if isinstance(payload, bytes):
+            if not channel.closing:
+                self._body(number, channel, payload)
         elif isinstance(payload, Header):
-            self._header(number, channel, payload)
-        elif isinstance(payload, bytes):
-            self._body(number, channel, payload)
+            if not channel.closing:
+                self._header(number, channel, payload)
+        elif isinstance(payload, Method):
+            self._method(number, channel, payload)
 
     def _method(self, number: int, channel: _Channel, method: Method) -> None:
         if isinstance(method, commands.Basic.Deliver) and channel.method is None and not channel.closing:
@@ -249,37 +251,41 @@ class Channels:
             self._events.append(ChannelClosed(number, error))
             return
         channel.header = header
-        self._finish_if_complete(number, channel)
+        if not header.body_size:
+            self._finish(number, channel, header, b"")
 
     def _body(self, number: int, channel: _Channel, piece: bytes) -> None:
-        if channel.header is None:
+        header = channel.header
+        if header is None:
             raise unexpected(UnexpectedFrame, f"a body frame on channel {number} that belongs to no content header")
         channel.received += len(piece)
-        if channel.received > channel.header.body_size:
+        if channel.received > header.body_size:
             raise unexpected(
                 FrameError,
-                f"{channel.received} bytes of body on channel {number}, but {channel.header.body_size} announced",
+                f"{channel.received} bytes of body on channel {number}, but {header.body_size} announced",
             )
+        if len(piece) == header.body_size:
+            self._finish(number, channel, header, piece)
+            return
         if piece:  # AMQP allows empty body frames; kept, a stream of them would grow without end
             channel.pieces.append(piece)
-        self._finish_if_complete(number, channel)
+        if channel.received == header.body_size:
+            self._finish(number, channel, header, b"".join(channel.pieces))
+            channel.pieces.clear()
 
-    def _finish_if_complete(self, number: int, channel: _Channel) -> None:
-        method, header = channel.method, channel.header
-        if method is None or header is None or channel.received < header.body_size:
+    def _finish(self, number: int, channel: _Channel, header: Header, body: bytes) -> None:
+        message = Received(body, header.encoded)
+        method, channel.method, channel.header, channel.received = channel.method, None, None, 0
+        if method is None:
             return
-        pieces = channel.pieces
-        message = Received(pieces[0] if len(pieces) == 1 else b"".join(pieces), header.encoded)
-        channel.method = channel.header = None
-        pieces.clear()
-        channel.received = 0
         if not isinstance(method, commands.Basic.Deliver):
             _check_properties(number, message)
-        last = self._events[-1] if self._events else None
-        if isinstance(last, ContentsReceived) and last.channel == number:
-            last.contents.append((method, message))
+        events, latest = self._events, channel.latest
+        if latest is not None and events and events[-1] is latest:
+            latest.contents.append((method, message))
         else:
-            self._events.append(ContentsReceived(number, [(method, message)]))
+            channel.latest = ContentsReceived(number, [(method, message)])
+            events.append(channel.latest)
 
     def _release(self, number: int) -> None:
         self._acking.discard(number)

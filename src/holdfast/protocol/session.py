@@ -292,8 +292,8 @@ class Session:
         self._channels.require_open(number)
         parts = content_parts(route.frame(number), number, properties, body, self.tuning.frame_max)
         self._output += parts
-        self._output_size += sum(map(len, parts))
         self.frames_sent += 2 + (len(parts) - 1) // 2
+        self._output_size += sum(map(len, parts)) if len(parts) != 3 else len(parts[0]) + len(body) + 1
 
     # --- what the broker sends --------------------------------------------------------------------------------------
 
