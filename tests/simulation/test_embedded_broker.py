@@ -37,8 +37,8 @@ from holdfast import (
     Unroutable,
 )
 from holdfast.protocol.wire import Method
-from holdfast.testing import Broker
 from holdfast.sockets import dial_tcp
+from holdfast.testing import Broker
 from support.amqp import any_method, decode, expect
 from support.waiting import eventually
 

@@ -1,0 +1,191 @@
+"""The link's own socket: what it sends, what it takes, and how it ends."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+from holdfast.settings import Address
+from holdfast.sockets import SocketStream, dial_tcp
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 10.0
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def address(listener: socket.socket) -> Address:
+    return Address(*listener.getsockname())
+
+
+async def connected(listener: socket.socket) -> tuple[SocketStream, socket.socket]:
+    """A stream, and a blocking socket at the other end."""
+    stream = await dial_tcp(address(listener))
+    return stream, listener.accept()[0]
+
+
+async def test_bytes_pass_both_ways(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+    with peer, anyio.fail_after(LIMIT):
+        async with stream:
+            await stream.send(b"to the peer")
+            assert peer.recv(100) == b"to the peer"
+            peer.sendall(b"from the peer")
+            assert await stream.receive() == b"from the peer"
+
+
+async def test_no_more_is_received_than_was_asked_for(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+    with peer, anyio.fail_after(LIMIT):
+        async with stream:
+            peer.sendall(b"abcdef")
+            peer.close()
+            got = [await stream.receive(4), await stream.receive(4)]
+            assert got == [b"abcd", b"ef"]
+
+
+async def test_the_end_of_the_peer_is_the_end_of_the_stream(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+    with anyio.fail_after(LIMIT):
+        async with stream:
+            peer.close()
+            with pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+
+
+async def test_a_reset_is_told_with_its_cause(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+    with anyio.fail_after(LIMIT):
+        async with stream:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            with pytest.raises(anyio.BrokenResourceError) as reading:
+                await stream.receive()
+            assert isinstance(reading.value.__cause__, ConnectionResetError)
+            with pytest.raises(anyio.BrokenResourceError) as writing:
+                await stream.send(b"x")
+            assert isinstance(writing.value.__cause__, BrokenPipeError)
+
+
+async def test_more_than_the_system_takes_is_sent_as_the_peer_reads(listener: socket.socket) -> None:
+    data = bytes(range(256)) * 64 * 1024
+    stream, peer = await connected(listener)
+    got = bytearray()
+
+    def read() -> None:
+        while len(got) < len(data):
+            got.extend(peer.recv(1 << 20))
+
+    with peer, anyio.fail_after(LIMIT):
+        async with stream, anyio.create_task_group() as tasks:
+            tasks.start_soon(stream.send, data)
+            await anyio.wait_all_tasks_blocked()
+            await anyio.to_thread.run_sync(read)
+    assert bytes(got) == data
+
+
+async def test_a_large_amount_arrives_whole(listener: socket.socket) -> None:
+    data = bytes(range(256)) * 64 * 1024
+    stream, peer = await connected(listener)
+    got = bytearray()
+
+    async def write() -> None:
+        await anyio.to_thread.run_sync(peer.sendall, data)
+
+    with peer, anyio.fail_after(LIMIT):
+        async with stream, anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            while len(got) < len(data):
+                got += await stream.receive(256 * 1024)
+    assert bytes(got) == data
+
+
+async def test_a_cancelled_receive_has_taken_nothing(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+    with peer, anyio.fail_after(LIMIT):
+        async with stream:
+            peer.sendall(b"first")
+            assert await stream.receive() == b"first"
+            peer.sendall(b"second")
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                pytest.fail(f"took {await stream.receive()!r}")
+            assert await stream.receive() == b"second"
+
+
+async def test_what_cannot_be_sent_at_once_is_left(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+    data = bytes(1 << 20)
+    with peer, anyio.fail_after(LIMIT):
+        async with stream:
+            sent = 0
+            while taken := stream.send_nowait(data):
+                sent += taken
+            assert sent > 0
+            left = sent
+            while left:
+                left -= len(peer.recv(left))
+
+
+async def test_closing_ends_those_who_wait(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+    ended = anyio.Event()
+
+    async def wait() -> None:
+        with pytest.raises(anyio.ClosedResourceError):
+            await stream.receive()
+        ended.set()
+
+    with peer, anyio.fail_after(LIMIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            await stream.aclose()
+            await ended.wait()
+        with pytest.raises(anyio.ClosedResourceError):
+            await stream.send(b"x")
+        await stream.aclose()
+
+
+async def test_the_peer_is_told_that_nothing_follows(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+    with peer, anyio.fail_after(LIMIT):
+        async with stream:
+            await stream.send_eof()
+            assert peer.recv(1) == b""
+            peer.sendall(b"still here")
+            assert await stream.receive() == b"still here"
+
+
+async def test_a_refused_connection_is_told_by_its_errno(listener: socket.socket) -> None:
+    target = address(listener)
+    listener.close()
+    with anyio.fail_after(LIMIT), pytest.raises(ConnectionRefusedError, match="refused"):
+        await dial_tcp(target)
+
+
+async def test_a_cancelled_dial_leaves_no_socket(listener: socket.socket) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await dial_tcp(address(listener))
+    listener.settimeout(LIMIT)
+    peer, _ = listener.accept()  # the system had connected it already
+    with peer:
+        peer.settimeout(LIMIT)
+        assert peer.recv(1) == b""
+
+
+async def test_small_writes_leave_at_once(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+    with peer:
+        async with stream:
+            assert stream._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)  # pyright: ignore[reportPrivateUsage]
