@@ -30,7 +30,22 @@ def held(decoder: Decoder) -> int:
 
 
 def outcome(chunks: list[bytes], *, limit: int = FRAME_MAX, as_server: bool = False) -> tuple[list[Frame], str | None]:
-    """All frames of a stream, and the fault that it ends in; invariant 12 is checked on the way."""
+    """All frames of a stream, and the fault that it ends in; invariant 12 is checked on the way.
+
+    Pieces of body that follow each other are put together: where a large frame is cut depends on how the stream is.
+    """
+    seen, fault = _outcome(chunks, limit=limit, as_server=as_server)
+    joined: list[Frame] = []
+    for frame in seen:
+        last = joined[-1] if joined else None
+        if last and isinstance(frame.payload, bytes) and isinstance(last.payload, bytes) and frame[0] == last[0]:
+            joined[-1] = Frame(frame.channel, last.payload + frame.payload)
+        else:
+            joined.append(frame)
+    return joined, fault
+
+
+def _outcome(chunks: list[bytes], *, limit: int, as_server: bool) -> tuple[list[Frame], str | None]:
     decoder = Decoder(limit, as_server=as_server)
     seen: list[Frame] = []
     for chunk in chunks:

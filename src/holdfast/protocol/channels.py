@@ -29,8 +29,8 @@ from holdfast.errors import (
     reply_error,
 )
 from holdfast.protocol.acks import Acks
-from holdfast.protocol.basic import Header, Received, encode_ack
-from holdfast.protocol.events import ChannelClosed, ChannelReleased, ContentsReceived, Event, MethodReceived
+from holdfast.protocol.basic import Delivered, Header, Received, encode_ack
+from holdfast.protocol.events import ChannelClosed, ChannelReleased, Content, ContentsReceived, Event, MethodReceived
 from holdfast.protocol.wire import Method, Payload, method_name
 
 HIGHEST_CHANNEL = 65535
@@ -178,7 +178,10 @@ class Channels:
         channel = self._channels.get(number)
         if channel is None:
             raise unexpected(ChannelError, f"a frame on channel {number}, which is not open")
-        if isinstance(payload, bytes):
+        if isinstance(payload, Delivered):
+            if not channel.closing:
+                self._delivered(number, channel, payload)
+        elif isinstance(payload, bytes):
             if not channel.closing:
                 self._body(number, channel, payload)
         elif isinstance(payload, Header):
@@ -235,6 +238,16 @@ class Channels:
             )
         return channel.expected.popleft()
 
+    def _delivered(self, number: int, channel: _Channel, delivered: Delivered) -> None:
+        method, encoded, body = delivered
+        if channel.method is not None or len(body) > self._max_message_size:
+            # What is wrong is told as it is of single frames.
+            self._method(number, channel, method)
+            self._header(number, channel, Header(len(body), encoded))
+            return
+        channel.last_tag = method.delivery_tag or 0
+        self._tell(number, channel, (method, Received(body, encoded)))
+
     def _header(self, number: int, channel: _Channel, header: Header) -> None:
         if channel.method is None or channel.header is not None:
             raise unexpected(UnexpectedFrame, f"a content header on channel {number} that belongs to no method")
@@ -252,7 +265,7 @@ class Channels:
             return
         channel.header = header
         if not header.body_size:
-            self._finish(number, channel, header, b"")
+            self._finish(number, channel, header.encoded, b"")
 
     def _body(self, number: int, channel: _Channel, piece: bytes) -> None:
         header = channel.header
@@ -265,26 +278,29 @@ class Channels:
                 f"{channel.received} bytes of body on channel {number}, but {header.body_size} announced",
             )
         if len(piece) == header.body_size:
-            self._finish(number, channel, header, piece)
+            self._finish(number, channel, header.encoded, piece)
             return
         if piece:  # AMQP allows empty body frames; kept, a stream of them would grow without end
             channel.pieces.append(piece)
         if channel.received == header.body_size:
-            self._finish(number, channel, header, b"".join(channel.pieces))
+            self._finish(number, channel, header.encoded, b"".join(channel.pieces))
             channel.pieces.clear()
 
-    def _finish(self, number: int, channel: _Channel, header: Header, body: bytes) -> None:
-        message = Received(body, header.encoded)
+    def _finish(self, number: int, channel: _Channel, encoded: bytes, body: bytes) -> None:
+        message = Received(body, encoded)
         method, channel.method, channel.header, channel.received = channel.method, None, None, 0
         if method is None:
             return
         if not isinstance(method, commands.Basic.Deliver):
             _check_properties(number, message)
+        self._tell(number, channel, (method, message))
+
+    def _tell(self, number: int, channel: _Channel, content: Content) -> None:
         events, latest = self._events, channel.latest
         if latest is not None and events and events[-1] is latest:
-            latest.contents.append((method, message))
+            latest.contents.append(content)
         else:
-            channel.latest = ContentsReceived(number, [(method, message)])
+            channel.latest = ContentsReceived(number, [content])
             events.append(channel.latest)
 
     def _release(self, number: int) -> None:

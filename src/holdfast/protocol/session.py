@@ -35,7 +35,7 @@ from holdfast.errors import (
     reason_of,
 )
 from holdfast.message import FieldTable
-from holdfast.protocol.basic import Header, Route, content_parts
+from holdfast.protocol.basic import Delivered, Header, Route, content_parts
 from holdfast.protocol.channels import Channels, error_of, frame_of, unexpected
 from holdfast.protocol.events import Blocked, Ended, Event, Opened, SecretUpdated, Stalled, Tuning, Unblocked
 from holdfast.protocol.heartbeat import Heartbeat
@@ -110,7 +110,7 @@ class Session:
         self._client_properties: FieldTable = {**client_properties, "capabilities": CAPABILITIES}
         self._server_properties: FieldTable = {}
         self._lifecycle = link_lifecycle()
-        self._decoder = Decoder(proposal.frame_max)
+        self._decoder = Decoder(proposal.frame_max, joins_deliveries=True)
         self._heartbeat = Heartbeat(0, now)
         self._events: list[Event] = []
         self._channels = Channels(self._send, self._write, self._events, max_message_size)
@@ -303,7 +303,7 @@ class Session:
                 raise unexpected(ChannelError, f"a frame on channel {channel} before connection.open-ok")
         elif isinstance(payload, Method):
             self._handle_connection(payload, now)
-        elif isinstance(payload, Header | bytes) and self.state is not LinkState.CLOSING:
+        elif isinstance(payload, Header | bytes | Delivered) and self.state is not LinkState.CLOSING:
             raise unexpected(ChannelError, "content on channel 0")
 
     def _handle_connection(self, method: Method, now: float) -> None:

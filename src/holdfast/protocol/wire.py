@@ -42,14 +42,17 @@ from holdfast.protocol.basic import (
     FRAME_OVERHEAD,
     HEADER,
     HEARTBEAT,
+    IS_DELIVER,
     METHOD,
     PREFIX,
+    Delivered,
     Header,
     content_parts,
     decode_ack,
     decode_deliver,
     decode_header,
     decode_nack,
+    delivered_at,
     encode_properties,
 )
 from holdfast.protocol.fields import Malformed, Reader
@@ -108,7 +111,7 @@ class ProtocolHeader(NamedTuple):
     data: bytes
 
 
-Payload: TypeAlias = Method | Header | bytes | Heartbeat | ProtocolHeader
+Payload: TypeAlias = Method | Header | bytes | Delivered | Heartbeat | ProtocolHeader
 
 
 class Frame(NamedTuple):
@@ -124,12 +127,14 @@ class Decoder:
     Args:
         max_frame_size: the largest frame accepted, in bytes, overhead included. May be changed between feeds.
         as_server: expect a protocol header first, as a server does.
+        joins_deliveries: give a delivery whose frames are all there as one :class:`Delivered`.
     """
 
-    def __init__(self, max_frame_size: int, *, as_server: bool = False) -> None:
+    def __init__(self, max_frame_size: int, *, as_server: bool = False, joins_deliveries: bool = False) -> None:
         self.max_frame_size = max_frame_size
         self.frames_decoded: int = 0
         self._as_server = as_server
+        self._joins_deliveries = joins_deliveries
         self._at_start = True
         self._chunks: list[bytes] = []
         self._buffered = 0
@@ -159,6 +164,7 @@ class Decoder:
         # size and not the square of it.
         buffer = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         position, length = 0, len(buffer)
+        joins_deliveries = self._joins_deliveries
         unpack, largest = PREFIX.unpack_from, (self.max_frame_size or _NO_LIMIT) - FRAME_OVERHEAD
         try:
             while True:
@@ -193,6 +199,13 @@ class Decoder:
                         continue
                     self._needed = size + FRAME_OVERHEAD
                     break
+                if kind == METHOD and joins_deliveries and buffer.startswith(IS_DELIVER, start):
+                    joined = delivered_at(buffer, channel, start, end, largest)
+                    if joined is not None:
+                        delivered, position = joined
+                        self.frames_decoded += 3 if delivered.body else 2
+                        yield _new(Frame, (channel, delivered))
+                        continue
                 if buffer[end] != END_OCTET:
                     raise _no_end(buffer[end])
                 payload = buffer[start:end] if kind == BODY else _payload(kind, channel, buffer[start:end])
