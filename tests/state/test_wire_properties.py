@@ -36,12 +36,12 @@ def outcome(chunks: list[bytes], *, limit: int = FRAME_MAX, as_server: bool = Fa
     """
     seen, fault = _outcome(chunks, limit=limit, as_server=as_server)
     joined: list[Frame] = []
-    for frame in seen:
+    for one in seen:
         last = joined[-1] if joined else None
-        if last and isinstance(frame.payload, bytes) and isinstance(last.payload, bytes) and frame[0] == last[0]:
-            joined[-1] = Frame(frame.channel, last.payload + frame.payload)
+        if last and isinstance(one.payload, bytes) and isinstance(last.payload, bytes) and one[0] == last[0]:
+            joined[-1] = Frame(one.channel, last.payload + one.payload)
         else:
-            joined.append(frame)
+            joined.append(one)
     return joined, fault
 
 
