@@ -72,8 +72,8 @@ class CountingList(list[Any]):
         return got
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self.touched += len(value) if isinstance(index, slice) else 1
         super().__setitem__(index, value)
+        self.touched += len(self[index]) if isinstance(index, slice) else 1
 
     def __delitem__(self, index: Any) -> None:
         super().__delitem__(index)

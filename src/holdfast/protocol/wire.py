@@ -54,6 +54,7 @@ from holdfast.protocol.basic import (
     decode_nack,
     delivered_at,
     encode_properties,
+    new_record,
 )
 from holdfast.protocol.fields import Malformed, Reader
 
@@ -162,7 +163,7 @@ class Decoder:
             return
         # Joined only once enough is here for the frame that is waited for, so that a body which trickles in costs its
         # size and not the square of it.
-        buffer = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        buffer: bytes = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         position, length = 0, len(buffer)
         joins_deliveries = self._joins_deliveries
         unpack, largest = PREFIX.unpack_from, (self.max_frame_size or _NO_LIMIT) - FRAME_OVERHEAD
@@ -171,7 +172,7 @@ class Decoder:
                 if self._left_of_body:
                     piece, position = self._piece(buffer, position)
                     if piece:
-                        yield _new(Frame, (self._body_channel, piece))
+                        yield new_record(Frame, (self._body_channel, piece))
                     if self._left_of_body:
                         break
                     continue
@@ -180,7 +181,7 @@ class Decoder:
                     break
                 kind, channel, size = unpack(buffer, position)
                 start = position + PREFIX.size
-                end = start + size
+                end: int = start + size
                 if self._at_start or not METHOD <= kind <= BODY or size > largest:
                     if self._at_start and buffer[position : position + 4] == PROTOCOL_HEADER[:4]:
                         if length - position < len(PROTOCOL_HEADER):
@@ -204,7 +205,7 @@ class Decoder:
                     if joined is not None:
                         delivered, position = joined
                         self.frames_decoded += 3 if delivered.body else 2
-                        yield _new(Frame, (channel, delivered))
+                        yield new_record(Frame, (channel, delivered))
                         continue
                 if buffer[end] != END_OCTET:
                     raise _no_end(buffer[end])
@@ -212,7 +213,7 @@ class Decoder:
                 position = end + 1
                 self._at_start = False
                 self.frames_decoded += 1
-                yield _new(Frame, (channel, payload))
+                yield new_record(Frame, (channel, payload))
         except ReplyError as error:
             self._error = error
             self._chunks.clear()
@@ -431,6 +432,3 @@ def _method(data: bytes) -> Method:
     except Malformed as error:
         raise _fault(CommandSyntaxError, f"{method_name(method)}: {error}") from error
     return method
-
-
-_new = tuple.__new__  # a frame a message part: the constructor of a NamedTuple takes five times as long
