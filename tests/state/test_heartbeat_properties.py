@@ -146,6 +146,21 @@ def test_stalls_raise_no_false_alarm_while_bytes_arrive(interval: float, period:
         assert program.died is None
 
 
+def test_a_stall_after_a_stall_raises_no_false_alarm() -> None:
+    program = Program(0.5, every(0.5))
+    for late in (0.0, 0.0, 0.0, 0.1875, 1.0, 0.0):
+        program.step(late)
+    assert program.died is None
+
+
+@given(intervals, st.floats(0.26, 10))
+def test_a_dead_peer_is_found_by_a_loop_that_always_stalls(interval: float, stall: float) -> None:
+    program = Program(interval, iter(()))
+    while program.died is None:
+        program.step(stall * interval)
+        assert program.now <= (2.25 + 3 * (stall + 0.5)) * interval
+
+
 @given(intervals, st.floats(0.26, 1000))
 def test_a_stall_longer_than_two_intervals_delays_the_verdict_by_a_quarter(interval: float, stall: float) -> None:
     program = Program(interval, iter(()))

@@ -66,11 +66,13 @@ class Heartbeat:
         interval = self._interval
         late = now - self._wake_at
         stalled = late if late > interval * _LATE else 0.0
+        dead_at = self._read_at + 2 * interval
         if stalled and self._grace_for != self._read_at:
-            # Once a silence: by the next poll the reader has had its turn, however late that one is.
-            self._grace_for = self._read_at
             self._grace_until = now + interval * _LATE
-        dead_at = max(self._read_at + 2 * interval, self._grace_until)
+            if now >= dead_at:
+                # Once a silence: by the next poll the reader has had its turn, and found nothing.
+                self._grace_for = self._read_at
+        dead_at = max(dead_at, self._grace_until)
         dead = now >= dead_at
         send = not dead and now >= self._wrote_at + interval / 2
         if send:
