@@ -2,6 +2,9 @@
 # make test      all checks and all tests; installs RabbitMQ's server if the machine has none
 # make check     linter, formatter, type checkers
 # make diagrams  draw the life cycles anew from their tables
+# make bench     holdfast beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)
+# make bench-quick   one short round of the same, to the terminal (two minutes)
+# make bench-micro   codec, confirms ledger and session by themselves, without a broker
 #
 # Each needs nothing but a python3 (3.11 or later) and a package index. PYTHON=/path/to/python3 picks one.
 
@@ -10,7 +13,7 @@ STAMP := $(VENV)/.stamp
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: demo test check diagrams
+.PHONY: demo test check diagrams bench bench-quick bench-micro
 
 demo: $(STAMP)
 	$(BIN)/feature-service demo
@@ -22,11 +25,22 @@ test: check
 check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy src tests
+	$(BIN)/mypy src tests benchmarks
 	$(BIN)/pyright
 
 diagrams: $(STAMP)
 	$(BIN)/python -m holdfast.diagrams
+
+bench: $(STAMP)
+	scripts/ensure-rabbitmq
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(STAMP)
+	scripts/ensure-rabbitmq
+	$(BIN)/python -m benchmarks --quick
+
+bench-micro: $(STAMP)
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
 
 $(STAMP): pyproject.toml scripts/ensure-venv scripts/find-python
 	scripts/ensure-venv

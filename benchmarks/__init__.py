@@ -1,0 +1,1 @@
+"""How fast holdfast is, beside the other clients and beside a bare socket: ``python -m benchmarks``."""

@@ -1,0 +1,86 @@
+"""``python -m benchmarks``: measure, and write ``docs/benchmarks.md`` with its picture and its raw samples.
+
+Whatever is less than the whole measurement is written to ``build/benchmarks`` instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.cases import BY_NAME, CLIENTS
+from benchmarks.machine import machine
+from benchmarks.report import save, terminal
+from benchmarks.runner import FULL, QUICK, ROOT, Plan, Result, measure
+from benchmarks.summary import Summary
+
+DOCS = ROOT / "docs"
+ASIDE = ROOT / "build" / "benchmarks"
+
+
+def main() -> None:
+    """Measure what the arguments say."""
+    arguments = _arguments()
+    if arguments.render:
+        kept = json.loads(arguments.render.read_text())
+        results = [Result(**one) for one in kept["results"]]
+        page = save(arguments.render.parent, kept["plan"], kept["machine"], results, kept["command"])
+    else:
+        plan = _plan(arguments)
+        with _broker(arguments.url) as url:
+            facts = machine(url)
+            results = measure(plan, url, lambda line: print(line, flush=True))
+        folder = arguments.output or (DOCS if plan == FULL else ASIDE)
+        page = save(folder, plan.name, facts, results, " ".join(["python -m benchmarks", *sys.argv[1:]]))
+    print(f"\n{terminal(Summary(results))}\n\nWritten: {page}")
+    if failed := [result for result in results if result.error]:
+        sys.exit(f"{len(failed)} runs failed: " + "; ".join(f"{one.case} {one.client}: {one.error}" for one in failed))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round, in about two minutes")
+    parser.add_argument("--rounds", type=int, help="how often each run is made")
+    parser.add_argument("--scale", type=float, help="how long a run is; 1 is about a second")
+    parser.add_argument("--case", nargs="+", choices=list(BY_NAME), help="only these cases")
+    parser.add_argument("--client", nargs="+", choices=[client.name for client in CLIENTS], help="only these clients")
+    parser.add_argument("--url", help="a broker that runs already, instead of one started for the measurement")
+    parser.add_argument("--output", type=Path, help="the folder to write to")
+    parser.add_argument("--render", type=Path, metavar="JSON", help="only write the page and the picture anew")
+    return parser.parse_args()
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    plan = QUICK if arguments.quick else FULL
+    if arguments.rounds is not None:
+        plan = replace(plan, rounds=arguments.rounds)
+    if arguments.scale is not None:
+        plan = replace(plan, scale=arguments.scale)
+    if arguments.case:
+        plan = replace(plan, cases=tuple(BY_NAME[name] for name in arguments.case))
+    if arguments.client:
+        plan = replace(plan, clients=tuple(client for client in CLIENTS if client.name in arguments.client))
+    return plan
+
+
+@contextmanager
+def _broker(url: str | None) -> Generator[str, None, None]:
+    if url is not None:
+        yield url
+        return
+    sys.path.insert(0, str(ROOT / "tests"))
+    from support.rabbitmq import Node
+
+    with tempfile.TemporaryDirectory() as folder, closing(Node(Path(folder), name="benchmark")) as node:
+        node.start()
+        yield node.url
+
+
+if __name__ == "__main__":
+    main()

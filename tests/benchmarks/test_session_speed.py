@@ -1,0 +1,75 @@
+"""How long a session takes for what goes on between two turns of the event loop, from canned bytes."""
+
+from __future__ import annotations
+
+from pamqp import commands
+
+from holdfast.message import Properties
+from holdfast.protocol.basic import Route, encode_properties
+from holdfast.protocol.events import ContentsReceived, Event, MethodReceived
+from holdfast.protocol.wire import build, encode_method
+from support.amqp import content, opened
+from support.benchmark import Benchmark
+
+BODY = bytes(1024)
+MESSAGES = 100
+
+
+def test_publish_a_hundred_messages(benchmark: Benchmark) -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    session = dialogue.session
+    route = Route("", "features.live", mandatory=True)
+    properties = encode_properties(Properties(persistent=True, message_id="0" * 32))
+
+    def publish() -> int:
+        for _ in range(MESSAGES):
+            session.publish(number, route, properties, BODY)
+        return len(session.output(dialogue.now))
+
+    assert benchmark(publish) > MESSAGES * len(BODY)
+
+
+def test_receive_a_hundred_deliveries(benchmark: Benchmark) -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    session = dialogue.session
+    deliver = build(commands.Basic.Deliver, "holdfast-0", 1, exchange="", routing_key="features.live")
+    data = content(number, deliver, BODY, message_id="0" * 32) * MESSAGES
+    session.events()
+
+    def receive() -> list[Event]:
+        session.receive(data, dialogue.now)
+        return session.events()
+
+    events = benchmark(receive)
+    assert sum(len(event.contents) for event in events if isinstance(event, ContentsReceived)) == MESSAGES
+
+
+def test_receive_a_hundred_confirms(benchmark: Benchmark) -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    session = dialogue.session
+    data = b"".join(encode_method(number, build(commands.Basic.Ack, tag)) for tag in range(1, MESSAGES + 1))
+    session.events()
+
+    def receive() -> list[Event]:
+        session.receive(data, dialogue.now)
+        return session.events()
+
+    events = benchmark(receive)
+    assert sum(isinstance(event, MethodReceived) for event in events) == MESSAGES
+
+
+def test_acknowledge_a_hundred_deliveries(benchmark: Benchmark) -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    session = dialogue.session
+
+    def acknowledge() -> bytes:
+        for tag in range(1, MESSAGES + 1):
+            session.ack(number, tag, multiple=False)
+        return session.output(dialogue.now)
+
+    data = benchmark(acknowledge)
+    assert data

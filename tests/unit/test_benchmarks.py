@@ -1,0 +1,110 @@
+"""What the benchmark makes of its measurements; the measuring itself is ``make bench-quick``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cases import AIO_PIKA, BY_NAME, CASES, CLIENTS, FAIRNESS, LATENCY, RAW
+from benchmarks.picture import draw
+from benchmarks.report import page, terminal
+from benchmarks.runner import FULL, QUICK, Result, task_of, turns
+from benchmarks.summary import Spread, Summary
+from benchmarks.task import Task, encode
+from benchmarks.worker import describe
+
+OURS, *_ = CLIENTS
+PERCENTILES = {"count": 100.0, "p50": 100.0, "p99": 200.0, "p99.9": 300.0, "max": 400.0}
+LATENCIES = {"rpc": ["call"], "latency": ["confirm", "end to end"], "fairness": ["alone", "beside", "loop late"]}
+
+
+def result(case: str, client: str, number: int, *, speed: float = 1000.0, error: str = "") -> Result:
+    latencies = dict.fromkeys(LATENCIES.get(case, []), PERCENTILES)
+    return Result(case, client, number, 1000, 1000 / speed, 0.01, latencies, error)
+
+
+def everything() -> list[Result]:
+    return [result(case.name, client.name, number) for number, case, client in turns(FULL)]
+
+
+def test_every_round_begins_with_another_client_and_leaves_none_out() -> None:
+    plan = replace(FULL, rounds=len(CLIENTS), cases=(BY_NAME["publish"],))
+    order = [client.name for _, _, client in turns(plan)]
+    rounds = [order[start : start + len(CLIENTS)] for start in range(0, len(order), len(CLIENTS))]
+    assert {names[0] for names in rounds} == {client.name for client in CLIENTS}
+    assert all(sorted(names) == sorted(rounds[0]) for names in rounds)
+
+
+def test_peers_with_a_target_can_do_the_case() -> None:
+    able = {(case, client.name) for client in CLIENTS for case in client.cases}
+    assert all((case.name, peer) in able for case in CASES for peer in case.targets)
+
+
+def test_a_task_survives_the_way_to_its_process() -> None:
+    task = task_of(QUICK, LATENCY, OURS, "amqp://localhost/")
+    assert Task(**json.loads(encode(task))) == task
+    assert task.messages == QUICK.rate * QUICK.seconds
+
+
+def test_a_ratio_is_formed_within_a_round() -> None:
+    speeds = {1: (100, 1000), 2: (1000, 5000), 3: (10, 90)}
+    results = [
+        one
+        for number, (theirs, ours) in speeds.items()
+        for one in (
+            result("publish", AIO_PIKA, number, speed=theirs),
+            result("publish", OURS.name, number, speed=ours),
+        )
+    ]
+    ratio = Summary(results).ratio(BY_NAME["publish"], OURS, AIO_PIKA)
+    assert ratio is not None
+    assert (ratio.median, ratio.low, ratio.high) == pytest.approx((9, 5, 10))
+
+
+def test_a_round_in_which_one_of_the_two_failed_gives_no_ratio() -> None:
+    results = [result("publish", OURS.name, 1), result("publish", AIO_PIKA, 1, error="boom")]
+    summary = Summary(results)
+    assert summary.ratio(BY_NAME["publish"], OURS, AIO_PIKA) is None
+    assert "failed: boom" in page(summary, {}, "command", 1)
+
+
+def test_less_is_better_for_a_latency() -> None:
+    summary = Summary([result("rpc", client, 1) for client in (OURS.name, AIO_PIKA, RAW)])
+    met = {verdicts[0].peer: verdicts[0].is_met for verdicts in summary.verdicts(BY_NAME["rpc"])}
+    assert met == {AIO_PIKA: False, RAW: True}
+
+
+def test_a_large_body_counts_out_and_in() -> None:
+    figure = Summary([result("large", OURS.name, 1, speed=100)]).figure(BY_NAME["large"], OURS)
+    assert figure == pytest.approx(Spread(200, 200, 200))
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    told = describe([number / 1e6 for number in range(1, 1001)])
+    assert told == pytest.approx({"count": 1000, "p50": 500, "p99": 990, "p99.9": 999, "max": 1000})
+
+
+def test_the_page_tells_of_every_case_and_client() -> None:
+    text = page(Summary(everything()), {"processor": "abacus"}, "command", 5)
+    assert all(case.title in text for case in CASES)
+    assert all(client.name in text for client in CLIENTS)
+    assert "Latency at half load" in text
+    assert "abacus" in text
+
+
+def test_the_terminal_has_the_paced_cases_too() -> None:
+    text = terminal(Summary(everything()))
+    assert "Latency at half load" in text
+    assert FAIRNESS.title.capitalize() in text
+
+
+def test_the_same_results_give_the_same_picture(tmp_path: Path) -> None:
+    summary = Summary(everything())
+    for name in ("one.svg", "two.svg"):
+        draw(summary, tmp_path / name)
+    one, two = ((tmp_path / name).read_bytes() for name in ("one.svg", "two.svg"))
+    assert one == two
+    assert b"py-amqp" in one
