@@ -20,6 +20,7 @@ from anyio.abc import ByteStream
 from pamqp import commands
 
 from holdfast.errors import ConnectionLost, HoldfastError, ReplyError, TransportError
+from holdfast.loops import running_loop
 from holdfast.message import FieldTable
 from holdfast.observe import Journal
 from holdfast.protocol.events import (
@@ -123,6 +124,7 @@ class Link:
         self.is_ready = False
         self.is_over: bool = False
         self.error: HoldfastError | None = None
+        self._loop = running_loop()
         self._stream = stream
         self._owner = owner
         self._journal = journal
@@ -256,7 +258,7 @@ class Link:
         errors that it tells of, are the writer's.
         """
         if self._writer_waits is not None and isinstance(self._stream, SocketStream):
-            data = self.session.output(anyio.current_time())
+            data = self.session.output(self._loop.now())
             self._unsent = data[self._stream.send_nowait(data) :]
         if self._unsent or self.session.has_output:
             self.flush()
@@ -269,14 +271,24 @@ class Link:
                 while self._slow_readers:
                     await self._caught_up.wait()
                 try:
-                    data = await self._stream.receive(_CHUNK)
+                    await self._listen()
                 except anyio.EndOfStream:
                     self.abort(TransportError("the broker closed the TCP connection"))
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
                     self.abort(transport_error("reading", error))
-                else:
-                    self.session.receive(data, anyio.current_time())
-                    self._dispatch()
+
+    async def _listen(self) -> None:
+        if isinstance(self._stream, SocketStream):
+            await self._stream.listen(self._take, _CHUNK)
+        else:
+            while self._take(await self._stream.receive(_CHUNK)):
+                pass
+
+    def _take(self, data: bytes) -> bool:
+        """Take what the broker sent. Returns whether there is to be more."""
+        self.session.receive(data, self._loop.now())
+        self._dispatch()
+        return not (self._slow_readers or self.is_over)
 
     async def _write(self) -> None:
         session = self.session
@@ -287,7 +299,7 @@ class Link:
         while True:
             if self._unsent or session.has_output:
                 was_full = self.is_full
-                data, self._unsent = self._unsent or session.output(anyio.current_time()), b""
+                data, self._unsent = self._unsent or session.output(self._loop.now()), b""
                 if was_full and not self.is_full:
                     self._output_taken.set()
                     self._output_taken = anyio.Event()

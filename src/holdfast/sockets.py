@@ -18,6 +18,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 
+from holdfast.loops import running_loop
 from holdfast.settings import Address
 
 _LARGE: Final = 64 * 1024
@@ -60,6 +61,26 @@ class SocketStream(ByteStream):
             if not data:
                 raise anyio.EndOfStream
             return data
+
+    async def listen(self, take: Callable[[bytes], bool], max_bytes: int) -> None:
+        """Give what comes to ``take``, a plain function, until it returns False.
+
+        Raises:
+            EndOfStream, BrokenResourceError, ClosedResourceError: as for :meth:`receive`.
+        """
+
+        def read() -> bool:
+            try:
+                data = self._socket.recv(max_bytes)
+            except BlockingIOError:
+                return True
+            except OSError as error:
+                raise self._broken() from error
+            if not data:
+                raise anyio.EndOfStream
+            return take(data)
+
+        await running_loop().while_readable(self._socket, read)
 
     async def send(self, item: bytes) -> None:
         """Send all of it.

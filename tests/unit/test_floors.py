@@ -33,6 +33,7 @@ FLOORS = (
     "holdfast.protocol.session",
     "holdfast.settings",
     "holdfast.observe",
+    "holdfast.loops",
     "holdfast.timers",
     "holdfast.sockets",
     "holdfast.transport",

@@ -1,0 +1,114 @@
+"""What happens with every message, done as the running event loop does it.
+
+anyio looks for the event loop in each call, and its events are made for many waiters; on asyncio it also registers a
+socket anew for each wait. Three things are needed so often that this shows in a profile: the time, a task that waits
+for one thing, and a socket that is read. They are here in their native form for asyncio and trio. Everything else, and
+any other event loop, is anyio's.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Waiter(Protocol):
+    """One task waits until it is set, once."""
+
+    def set(self) -> object: ...
+
+    def wait(self) -> Awaitable[object]: ...
+
+
+class Loop:
+    """What is used of an event loop, by way of anyio.
+
+    Attributes:
+        now: the present time in seconds, on the clock of :func:`anyio.current_time`.
+        waiter: makes a :class:`Waiter`.
+    """
+
+    now: Callable[[], float] = staticmethod(anyio.current_time)
+    waiter: Callable[[], Waiter] = anyio.Event
+
+    async def while_readable(self, source: socket.socket, read: Callable[[], bool]) -> None:
+        """Call ``read`` whenever there is something to read, until it returns False. What it raises is raised here.
+
+        Args:
+            source: a non-blocking socket, which nobody else reads meanwhile.
+            read: a plain function that reads some of what is there.
+        """
+        goes_on = True
+        while goes_on:
+            await anyio.wait_readable(source)
+            goes_on = read()
+
+
+class _AsyncioLoop(Loop):
+    def __init__(self) -> None:
+        import asyncio
+
+        self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        create_future = self._loop.create_future
+        self.waiter = lambda: _FutureWaiter(create_future())
+
+    async def while_readable(self, source: socket.socket, read: Callable[[], bool]) -> None:
+        done = self._loop.create_future()
+
+        def on_readable() -> None:
+            try:
+                goes_on = done.done() or read()
+            except BaseException as error:
+                if done.done():  # read() had the one who waits cancelled
+                    raise
+                done.set_exception(error)
+            else:
+                if not goes_on and not done.done():
+                    done.set_result(None)
+
+        try:
+            self._loop.add_reader(source, on_readable)
+        except NotImplementedError:  # the proactor loop of Windows
+            await super().while_readable(source, read)
+            return
+        try:
+            await done
+        finally:
+            self._loop.remove_reader(source)
+
+
+class _FutureWaiter:
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self._future = future
+
+    def set(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def wait(self) -> asyncio.Future[None]:
+        return self._future
+
+
+class _TrioLoop(Loop):
+    def __init__(self) -> None:
+        import trio
+
+        self.now = trio.current_time
+        self.waiter = trio.Event
+
+
+def running_loop() -> Loop:
+    """The event loop that runs now."""
+    library = anyio.get_cancelled_exc_class().__module__.partition(".")[0]
+    if library == "asyncio":
+        return _AsyncioLoop()
+    return _TrioLoop() if library == "trio" else Loop()
