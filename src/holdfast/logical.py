@@ -35,6 +35,7 @@ from holdfast.errors import (
     reason_of,
 )
 from holdfast.link import Link
+from holdfast.loops import Loop
 from holdfast.message import Message
 from holdfast.observe import Journal
 from holdfast.protocol.basic import Route
@@ -99,6 +100,9 @@ class ChannelHost(Protocol):
 
     @property
     def close_timeout(self) -> float: ...
+
+    @property
+    def loop(self) -> Loop: ...
 
     @property
     def max_message_size(self) -> int: ...
@@ -422,7 +426,7 @@ class LogicalChannel:
         attachment = self.attachment
         return (
             attachment is not None
-            and self.state is State.OPEN
+            and self._lifecycle.state is State.OPEN
             and attachment.link.is_ready
             and not attachment.link.is_blocked
         )

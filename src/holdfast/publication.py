@@ -13,6 +13,7 @@ from pamqp import commands
 
 from holdfast.contents import unroutable_of
 from holdfast.errors import HoldfastError, InvalidArgument, InvalidUse, Nacked, OutcomeUnknown, PublishTimeout
+from holdfast.loops import Waiter
 from holdfast.protocol.basic import Route
 
 
@@ -87,6 +88,7 @@ class Entry:
         "route",
         "settled",
         "size",
+        "waiter",
         "was_lost",
     )
 
@@ -118,6 +120,9 @@ class Entry:
         self.returned: commands.Basic.Return | None = None
         self.outcome: Confirmed | HoldfastError | None = None
         self.settled: anyio.Event | None = None
+        """Made if somebody waits for it with a handle."""
+        self.waiter: Waiter | None = None
+        """Of the task that published it, if that waits."""
 
     def settle(self, outcome: Confirmed | HoldfastError) -> None:
         """Give the outcome; the first one stays."""
@@ -131,6 +136,8 @@ class Entry:
                 outcome.add_note(f"while publishing message {self.message_id!r}")
             if not self.is_observed:
                 self.book.failures.append(self)
+        if self.waiter is not None:
+            self.waiter.set()
         if self.settled is not None:
             self.settled.set()
 
@@ -163,6 +170,17 @@ class Entry:
             if self.settled is None:
                 self.settled = anyio.Event()
             await self.settled.wait()
+
+    def receipt(self) -> Receipt:
+        """The outcome, for the one who asked for it.
+
+        Raises:
+            HoldfastError: it is a failure.
+        """
+        self.is_observed = True
+        if self.outcome is CONFIRMED:
+            return Receipt(self.message_id, self.attempts)
+        raise self.outcome or InvalidUse(f"message {self.message_id!r} has no outcome yet")
 
 
 class Publication:
@@ -197,13 +215,8 @@ class Publication:
         Raises:
             HoldfastError: see :meth:`Publisher.publish`.
         """
-        entry = self._entry
-        await entry.wait()
-        entry.is_observed = True
-        outcome = entry.outcome
-        if outcome is CONFIRMED:
-            return Receipt(entry.message_id, entry.attempts)
-        raise outcome or InvalidUse(f"{self!r} has no outcome")
+        await self._entry.wait()
+        return self._entry.receipt()
 
 
 class Window:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from itertools import count
 from operator import attrgetter
 from types import TracebackType
@@ -51,7 +51,7 @@ from holdfast.protocol.confirms import Ledger
 from holdfast.protocol.events import Content
 from holdfast.protocol.wire import Method
 from holdfast.publication import UNSET, Book, Entry, Publication, Receipt, Unset, Window, deadline_after, until
-from holdfast.timers import Timer
+from holdfast.timers import Deadlines, Timer
 
 DEFAULT_TIMEOUT: Final = 60.0
 DEFAULT_WINDOW: Final = 256
@@ -89,7 +89,9 @@ class Publisher(ChannelOwner):
             raise InvalidArgument(f"window {window} and window_bytes {window_bytes} must be at least 1")
         if blocked_timeout is not None and not blocked_timeout >= 0:
             raise InvalidArgument(f"blocked_timeout: {blocked_timeout} is not a number of seconds from 0 up")
+        deadline_after(0.0, timeout)  # refused here rather than by each publish
         self._host = host
+        self._loop = host.loop
         self._registry = registry
         self._exchange = exchange
         self._defaults = {
@@ -119,9 +121,7 @@ class Publisher(ChannelOwner):
         self._block_reason = ""
         self._entering: set[anyio.CancelScope] = set()
         """Those who wait for room."""
-        self._expires_at = float("inf")
-        self._expiry: Timer | None = None
-        """Until when nobody's deadline passes, and what is set for then."""
+        self._deadlines = Deadlines(host.later, self._expire)
         self._probes = 0
         """How many entries from the front are still to be sent one at a time."""
         self._closed: HoldfastError | None = None
@@ -190,7 +190,10 @@ class Publisher(ChannelOwner):
         entry.is_observed = True
         self._hand_over(entry, is_awaited=True)
         try:
-            return await Publication(entry).wait()
+            if entry.outcome is None:
+                entry.waiter = waiter = self._loop.waiter()
+                await waiter.wait()
+            return entry.receipt()
         except BaseException:
             # Cancelled: nobody waits for it any more, so it is not sent again after a loss.
             entry.time_out()
@@ -247,6 +250,8 @@ class Publisher(ChannelOwner):
         mandatory: bool | None,
         timeout: float | Unset | None,
     ) -> Entry:
+        if not self._has_been_entered:
+            raise InvalidUse("a publisher works inside its block: async with connection.publisher() as publisher")
         check_message(message, self._host.max_message_size)
         route = self._routes.get(
             self._exchange if exchange is None else exchange,
@@ -258,24 +263,24 @@ class Publisher(ChannelOwner):
             message_id = f"{self._id_prefix}{next(self._ids)}"
             encoded = self._template.with_id(message_id)
         else:
-            properties = self._completed(properties)
-            message_id = properties.message_id or ""
-            encoded = encode_properties(properties)
-        self._submitted_at = anyio.current_time()
-        deadline = deadline_after(self._submitted_at, self._timeout if timeout is UNSET else timeout)
-        if not self._has_been_entered:
-            raise InvalidUse("a publisher works inside its block: async with connection.publisher() as publisher")
+            changes = self._changes(properties)
+            message_id = changes.get("message_id", properties.message_id) or ""
+            encoded = encode_properties(properties, **changes)
+        self._submitted_at = now = self._loop.now()
+        if timeout is UNSET:
+            deadline = None if self._timeout is None else now + self._timeout
+        else:
+            deadline = deadline_after(now, timeout)
         return Entry(self._book, route, message_id, encoded, message.body, deadline)
 
-    def _completed(self, properties: Properties) -> Properties:
-        changes: dict[str, Any] = {
-            name: value for name, value in self._defaults.items() if getattr(properties, name) is None
-        }
+    def _changes(self, properties: Properties) -> dict[str, Any]:
+        """What a message with these properties gets from the publisher."""
+        changes = {name: value for name, value in self._defaults.items() if getattr(properties, name) is None}
         if properties.headers is not None and "headers" in self._defaults:
             changes["headers"] = {**self._defaults["headers"], **properties.headers}
         if properties.message_id is None and "message_id" not in changes:
             changes["message_id"] = f"{self._id_prefix}{next(self._ids)}"
-        return replace(properties, **changes) if changes else properties
+        return changes
 
     def _try_enter(self, entry: Entry) -> bool:
         """Take room in the window, if it is there and nobody has to wait for anything."""
@@ -294,8 +299,8 @@ class Publisher(ChannelOwner):
             self._leave(entry)
             raise copy_of(self._closed)
         self._book.add(entry)
-        if entry.deadline is not None and entry.deadline < self._expires_at:
-            self._expire_at(entry.deadline)
+        if entry.deadline is not None and entry.deadline < self._deadlines.nearest:
+            self._deadlines.add(entry.deadline)
         if self._backlog or self._probes or not self._channel.can_publish or entry.is_finished(self._submitted_at):
             self._backlog.append(entry)
             self._send_backlog()
@@ -304,21 +309,10 @@ class Publisher(ChannelOwner):
             # Where others wait as well, what they publish is better sent together.
             self._channel.flush(is_awaited=is_awaited and len(self._ledger) == 1)
 
-    def _expire_at(self, deadline: float) -> None:
-        """Set the timer, which stands for all deadlines, to the nearest."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self._expires_at = deadline
-        self._expiry = self._host.later(max(0.0, deadline - anyio.current_time()), self._expire)
-
-    def _expire(self) -> None:
-        """Give those their outcome whose deadline is past."""
-        now = anyio.current_time()
-        self._expires_at = float("inf")
+    def _expire(self, now: float) -> float | None:
+        """Give those their outcome whose deadline is past; the nearest deadline of the others."""
         waiting = [entry.deadline for entry in self._unsettled() if not entry.is_finished(now)]
-        nearest = min((deadline for deadline in waiting if deadline is not None), default=None)
-        if nearest is not None:
-            self._expire_at(nearest)
+        return min((deadline for deadline in waiting if deadline is not None), default=None)
 
     def _unsettled(self) -> list[Entry]:
         """What has no outcome yet, in the order in which it was submitted."""
@@ -454,8 +448,7 @@ class Publisher(ChannelOwner):
     def _give_up(self) -> None:
         self._registry.discard(self)
         self.on_unblocked()
-        if self._expiry is not None:
-            self._expiry.cancel()
+        self._deadlines.cancel()
         self._close(ChannelClosed("the publisher is closed"))
         self._channel.begin_close()
 

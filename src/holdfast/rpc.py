@@ -8,11 +8,12 @@ request that was sent before a loss cannot arrive any more: the call then fails,
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 from types import TracebackType
 from typing import Final, Self
 
-import anyio
 from pamqp import commands
 
 from holdfast.attachment import Attachment
@@ -30,12 +31,14 @@ from holdfast.errors import (
     copy_of,
 )
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
-from holdfast.message import Delivery, Message, check_message, identified
+from holdfast.loops import Waiter
+from holdfast.message import Delivery, Message, check_message
 from holdfast.protocol.basic import Route, Routes, encode_properties
 from holdfast.protocol.events import Content
 from holdfast.protocol.wire import Method, build
 from holdfast.publication import UNSET, Unset, deadline_after, until
 from holdfast.publisher import Publisher
+from holdfast.timers import Deadlines
 
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
 DEFAULT_TIMEOUT: Final = 60.0
@@ -45,20 +48,29 @@ _MOST_ATTEMPTS = 3
 class _Call:
     """A request that waits for its reply."""
 
-    __slots__ = ("attempts", "body", "done", "is_sent", "outcome", "properties", "route")
+    __slots__ = ("attempts", "body", "deadline", "done", "is_sent", "outcome", "properties", "route", "seconds")
 
-    def __init__(self, route: Route, message: Message) -> None:
+    def __init__(
+        self, route: Route, properties: bytes, body: bytes, done: Waiter, seconds: float | None, deadline: float | None
+    ) -> None:
         self.route = route
-        self.properties = encode_properties(message.properties)
-        self.body = message.body
+        self.properties = properties
+        self.body = body
+        self.done = done
+        self.seconds = seconds
+        self.deadline = deadline
         self.attempts = 0
         self.is_sent = False
         self.outcome: Delivery | HoldfastError | None = None
-        self.done = anyio.Event()
 
     def settle(self, outcome: Delivery | HoldfastError) -> None:
-        self.outcome = outcome
-        self.done.set()
+        if self.outcome is None:
+            self.outcome = outcome
+            self.done.set()
+
+    def time_out(self) -> None:
+        sent = "sent" if self.attempts else "never sent"
+        self.settle(ReplyTimeout(f"no reply within {self.seconds} s; the request was {sent}"))
 
 
 class RpcClient(ChannelOwner):
@@ -72,6 +84,11 @@ class RpcClient(ChannelOwner):
         self._timeout = timeout
         self._resend = resend
         self._calls: dict[str, _Call] = {}
+        self._unsent: deque[_Call] = deque()
+        """Those that wait to be sent; who has an outcome meanwhile is passed over."""
+        self._id_prefix = f"{uuid.uuid4().hex}-"
+        self._ids = count(1)
+        self._deadlines = Deadlines(host.later, self._expire)
         self._routes = Routes()
         self._channel = LogicalChannel(host, self)
         self._closed: HoldfastError | None = None
@@ -92,6 +109,7 @@ class RpcClient(ChannelOwner):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._close(ChannelClosed("the RPC client is closed"))
+        self._deadlines.cancel()
         await self._channel.close()
 
     async def call(
@@ -123,36 +141,51 @@ class RpcClient(ChannelOwner):
         """
         if not self._has_been_entered:
             raise InvalidUse("an RPC client works inside its block: async with connection.rpc_client() as rpc")
-        correlation_id = message.correlation_id or uuid.uuid4().hex
+        check_message(message, self._host.max_message_size)
+        random_id = f"{self._id_prefix}{next(self._ids)}"
+        properties = message.properties
+        correlation_id = properties.correlation_id or random_id
         if correlation_id in self._calls:
             raise InvalidArgument(f"correlation_id: a call with {correlation_id!r} is under way")
-        check_message(message, self._host.max_message_size)
-        route = self._routes.get(exchange, routing_key, mandatory=True)
-        call = _Call(route, identified(message).replace(correlation_id=correlation_id, reply_to=REPLY_TO))
+        encoded = encode_properties(
+            properties,
+            correlation_id=correlation_id,
+            reply_to=REPLY_TO,
+            message_id=random_id if properties.message_id is None else properties.message_id,
+        )
         seconds = self._timeout if isinstance(timeout, Unset) else timeout
-        deadline = deadline_after(anyio.current_time(), seconds)
+        loop = self._host.loop
+        deadline = deadline_after(loop.now(), seconds)
+        route = self._routes.get(exchange, routing_key, mandatory=True)
+        call = _Call(route, encoded, message.body, loop.waiter(), seconds, deadline)
         if self._closed is not None:
             raise copy_of(self._closed)
         self._calls[correlation_id] = call
+        self._unsent.append(call)
+        self._deadlines.add(deadline)
         try:
-            with until(deadline):
-                attachment = self._channel.attachment
-                if attachment is not None and attachment.link.is_full:
+            attachment = self._channel.attachment
+            if attachment is not None and attachment.link.is_full:
+                with until(deadline):
                     await attachment.link.wait_not_full()
-                self._send_waiting()
+            self._send_waiting()
+            if call.outcome is None:
                 await call.done.wait()
+        except BaseException:
+            call.time_out()  # cancelled: nobody waits for it any more, so it is not sent either
+            raise
         finally:
-            self._calls.pop(correlation_id, None)
+            del self._calls[correlation_id]
         if isinstance(call.outcome, Delivery):
             return call.outcome
-        sent = "sent" if call.attempts else "never sent"
-        raise call.outcome or ReplyTimeout(f"no reply within {seconds} s; the request was {sent}")
+        raise call.outcome or InvalidUse("the call has no outcome")
 
     # --- sending and settling; nothing below waits ------------------------------------------------------------------
 
     def _send_waiting(self) -> None:
-        for call in list(self._calls.values()):
-            if call.is_sent or not self._channel.can_publish:
+        while self._unsent and self._channel.can_publish:
+            call = self._unsent.popleft()
+            if call.outcome is not None:
                 continue
             try:
                 self._channel.publish(call.route, call.properties, call.body)
@@ -162,6 +195,15 @@ class RpcClient(ChannelOwner):
             call.is_sent = True
             call.attempts += 1
         self._channel.flush(is_awaited=len(self._calls) == 1)
+
+    def _expire(self, now: float) -> float | None:
+        """End those whose deadline is past; the nearest deadline of the others."""
+        waiting = [call for call in self._calls.values() if call.outcome is None]
+        for call in waiting:
+            if call.deadline is not None and now >= call.deadline:
+                call.time_out()
+        deadlines = (call.deadline for call in waiting if call.outcome is None)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _lose(self, error: Exception) -> None:
         """Replies to what was sent cannot come any more."""
@@ -174,6 +216,7 @@ class RpcClient(ChannelOwner):
             lost = ConnectionLost("the request was sent, but the link or channel of its reply was lost")
             lost.__cause__ = error
             call.settle(lost)
+        self._unsent = deque(call for call in self._calls.values() if not call.is_sent)
 
     def _guilty(self, error: ReplyError) -> list[_Call]:
         # The broker does not say which publish it was, but its text names the exchange, if that is what is wrong. The

@@ -42,6 +42,7 @@ from holdfast.errors import (
 )
 from holdfast.link import Link, LinkOwner
 from holdfast.logical import Block, ChannelHost, LogicalChannel
+from holdfast.loops import Loop, running_loop
 from holdfast.message import FieldTable
 from holdfast.observe import Journal, Stats
 from holdfast.protocol.channels import HIGHEST_CHANNEL
@@ -104,6 +105,7 @@ class Supervisor(ChannelHost, LinkOwner):
         self._forgotten = anyio.Event()
         self._finished = anyio.Event()
         self._scope: anyio.CancelScope | None = None
+        self._loop = Loop()
         self._interruptible: anyio.CancelScope | None = None
 
     # --- for the connection -----------------------------------------------------------------------------------------
@@ -142,6 +144,7 @@ class Supervisor(ChannelHost, LinkOwner):
         # Shielded, so that a cancellation around the user's block leaves somebody to do the close handshake. Made here,
         # because a connection may be made before there is an event loop.
         self._scope = anyio.CancelScope(shield=True)
+        self._loop = running_loop()
         tasks.start_soon(self._run, self._scope)
 
     async def wait_for(self, *states: State) -> None:
@@ -205,6 +208,11 @@ class Supervisor(ChannelHost, LinkOwner):
     def block(self) -> Block | None:
         """Why and since when the broker takes no publishes; None if it does."""
         return self._block
+
+    @property
+    def loop(self) -> Loop:
+        """The event loop."""
+        return self._loop
 
     @property
     def max_message_size(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from itertools import count
 
@@ -26,6 +27,46 @@ class Timer:
         call, self._call = self._call, None
         if call is not None:
             call()
+
+
+class Deadlines:
+    """One timer for many deadlines, set for the nearest of them.
+
+    Args:
+        later: makes a timer that calls a function in so many seconds.
+        expire: called with the time when a deadline has passed. It returns the nearest that has not; None if there is
+            no other.
+
+    Attributes:
+        nearest: the deadline that the timer is set for; infinity if it is not.
+    """
+
+    def __init__(
+        self, later: Callable[[float, Callable[[], None]], Timer], expire: Callable[[float], float | None]
+    ) -> None:
+        self.nearest: float = math.inf
+        self._later = later
+        self._expire = expire
+        self._timer: Timer | None = None
+
+    def add(self, deadline: float | None) -> None:
+        """Have it expire at that time, on the event loop's clock; None is never."""
+        if deadline is None or deadline >= self.nearest:
+            return
+        self.cancel()
+        self.nearest = deadline
+        self._timer = self._later(max(0.0, deadline - anyio.current_time()), self._fire)
+
+    def cancel(self) -> None:
+        """Forget them all."""
+        self.nearest = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        self.cancel()
+        self.add(self._expire(anyio.current_time()))
 
 
 class Timers:

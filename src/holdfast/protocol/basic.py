@@ -11,12 +11,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Unpack
 
 from pamqp import commands
 
 from holdfast.errors import InvalidArgument, MalformedProperties
-from holdfast.message import Message, Properties
+from holdfast.message import NO_PROPERTIES, Message, Properties, PropertyValues
 from holdfast.protocol import fields
 from holdfast.protocol.fields import Malformed, Reader
 
@@ -153,25 +153,31 @@ class Template:
     __slots__ = ("_after", "_before")
 
     def __init__(self, properties: Properties) -> None:
-        flags, self._before, self._after = _encoded(properties)
-        self._before = (flags | _ID_FLAG).to_bytes(2, "big") + self._before
+        flags, self._before, self._after = _encoded(properties, {})
+        self._before = _with_flags(flags | _ID_FLAG, self._before)
 
     def with_id(self, message_id: str) -> bytes:
         """The properties with a message id of at most 255 ASCII characters."""
         return b"".join((self._before, len(message_id).to_bytes(1, "big"), message_id.encode(), self._after))
 
 
-def encode_properties(properties: Properties) -> bytes:
+def encode_properties(properties: Properties, **changes: Unpack[PropertyValues]) -> bytes:
     """The property flags and values of a content header.
+
+    Args:
+        properties: the properties.
+        changes: what is sent instead of some of them.
 
     Raises:
         InvalidArgument: AMQP cannot carry one of them; the text names it.
     """
-    flags, before, after = _encoded(properties)
-    message_id = properties.message_id
+    if properties is NO_PROPERTIES and not changes:
+        return _PLAIN
+    flags, before, after = _encoded(properties, changes)
+    message_id = changes.get("message_id", properties.message_id)
     if message_id is None:
-        return flags.to_bytes(2, "big") + before + after
-    return b"".join(((flags | _ID_FLAG).to_bytes(2, "big"), before, fields.shortstr("message_id", message_id), after))
+        return _with_flags(flags, before, after)
+    return _with_flags(flags | _ID_FLAG, before, fields.shortstr("message_id", message_id), after)
 
 
 def content_parts(
@@ -211,7 +217,7 @@ def content_parts(
     return parts
 
 
-def _encoded(properties: Properties) -> tuple[int, bytes, bytes]:
+def _encoded(properties: Properties, changes: Mapping[str, object]) -> tuple[int, bytes, bytes]:
     """The flags and values of all but the message id: what comes before it, and what after."""
     flags = 0
     parts: list[bytes] = []
@@ -221,7 +227,7 @@ def _encoded(properties: Properties) -> tuple[int, bytes, bytes]:
             before = b"".join(parts)
             parts.clear()
             continue
-        value: object = getattr(properties, name)
+        value: object = changes[name] if name in changes else getattr(properties, name)
         if name == "persistent":
             value = 1 if value is False else _PERSISTENT
         if value is not None:
@@ -230,6 +236,14 @@ def _encoded(properties: Properties) -> tuple[int, bytes, bytes]:
             flags |= flag
             parts.append(_ENCODERS[kind](name, value))
     return flags, before, b"".join(parts)
+
+
+def _with_flags(flags: int, *values: bytes) -> bytes:
+    return b"".join((flags.to_bytes(2, "big"), *values))
+
+
+_PLAIN: Final = _with_flags(*_encoded(NO_PROPERTIES, {}))
+"""The properties of a message that was given none."""
 
 
 # --- delivering -------------------------------------------------------------------------------------------------------
