@@ -27,6 +27,8 @@ from holdfast.protocol.events import (
     Blocked,
     ChannelClosed,
     ChannelReleased,
+    Confirm,
+    ConfirmsReceived,
     Content,
     ContentsReceived,
     Ended,
@@ -62,6 +64,8 @@ class ChannelHandler(Protocol):
     def on_method(self, method: Method, *, is_reply: bool) -> None: ...
 
     def on_contents(self, contents: list[Content]) -> None: ...
+
+    def on_confirms(self, confirms: list[Confirm]) -> None: ...
 
     def on_closed(self, error: ReplyError) -> None:
         """The broker closed the channel, or made us close it."""
@@ -332,6 +336,8 @@ class Link:
         for event in self.session.events():
             if isinstance(event, ContentsReceived):
                 handlers[event.channel].on_contents(event.contents)
+            elif isinstance(event, ConfirmsReceived):
+                handlers[event.channel].on_confirms(event.confirms)
             elif isinstance(event, MethodReceived):
                 handlers[event.channel].on_method(event.method, is_reply=event.is_reply)
             elif isinstance(event, ChannelClosed):

@@ -39,7 +39,7 @@ from holdfast.loops import Loop
 from holdfast.message import Message
 from holdfast.observe import Journal
 from holdfast.protocol.basic import Route
-from holdfast.protocol.events import Content
+from holdfast.protocol.events import Confirm, Content
 from holdfast.protocol.lifecycle import ChannelEvent, State, Transition, channel_lifecycle
 from holdfast.protocol.wire import Method, describe, method_name
 from holdfast.timers import Timer
@@ -155,8 +155,12 @@ class ChannelOwner(Protocol):
         """Deliveries or returns."""
         ...
 
+    def on_confirms(self, confirms: Sequence[Confirm]) -> None:  # noqa: ARG002
+        """Confirms, which come to nobody but a publisher."""
+        return
+
     def on_method(self, method: Method) -> None:
-        """A confirm, or the broker's basic.cancel."""
+        """The broker's basic.cancel."""
         ...
 
     def on_lost(self) -> None:
@@ -497,6 +501,10 @@ class LogicalChannel:
             if isinstance(method, commands.Basic.Deliver):
                 attachment.last_tag = method.delivery_tag or 0
             self._owner.on_contents(contents, attachment)
+
+    def on_confirms(self, confirms: list[Confirm]) -> None:
+        if self._owner is not None:
+            self._owner.on_confirms(confirms)
 
     def _is_reply(self, content: Content, attachment: Attachment) -> bool:
         method, message = content

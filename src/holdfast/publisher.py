@@ -48,7 +48,7 @@ from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
 from holdfast.message import NO_PROPERTIES, Message, Properties, check_message
 from holdfast.protocol.basic import Received, Routes, Template, encode_properties
 from holdfast.protocol.confirms import Ledger
-from holdfast.protocol.events import Content
+from holdfast.protocol.events import Confirm, Content
 from holdfast.protocol.wire import Method
 from holdfast.publication import UNSET, Book, Entry, Publication, Receipt, Unset, Window, deadline_after, until
 from holdfast.timers import Deadlines, Timer
@@ -491,28 +491,27 @@ class Publisher(ChannelOwner):
             self._block_timer = None
 
     def on_method(self, method: Method) -> None:
-        if not isinstance(method, commands.Basic.Ack | commands.Basic.Nack):
-            return
-        tag = method.delivery_tag or 0
-        settled = self._ledger.settle(tag, multiple=bool(method.multiple))
-        if not settled:
-            self._host.journal.unknown_confirm(tag)
-        is_ack = isinstance(method, commands.Basic.Ack)
-        if is_ack:
-            self._nack_pause = _FIRST_NACK_PAUSE
-        elif self._retry_nacked:
-            now = anyio.current_time()
+        """A publisher's channel has no consumer that the broker could cancel."""
+
+    def on_confirms(self, confirms: Sequence[Confirm]) -> None:
+        count = size = 0
+        for method in confirms:
+            tag = method.delivery_tag or 0
+            settled = self._ledger.settle(tag, multiple=bool(method.multiple))
+            if not settled:
+                self._host.journal.unknown_confirm(tag)
+            is_ack = isinstance(method, commands.Basic.Ack)
+            if is_ack:
+                self._nack_pause = _FIRST_NACK_PAUSE
+            elif self._retry_nacked:
+                settled = self._retry_later(settled)
             for entry in settled:
-                if not entry.is_finished(now):
-                    self._retry_later(entry)
-            settled = [entry for entry in settled if entry.outcome is not None]
-        size = 0
-        for entry in settled:
-            entry.confirm(is_ack=is_ack)
-            size += entry.size
-        self._window.give_back(size, len(settled))
+                entry.confirm(is_ack=is_ack)
+                size += entry.size
+            count += len(settled)
+        self._window.give_back(size, count)
         if self._probes:
-            self._probes = max(0, self._probes - len(settled))
+            self._probes = max(0, self._probes - count)
         if self._backlog:
             self._send_backlog()
 
@@ -589,12 +588,17 @@ class Publisher(ChannelOwner):
         is_hard = error.hard and error.found_by is Side.BROKER and not isinstance(error, ConnectionForced)
         return is_hard and error.method in (None, "basic.publish")
 
-    def _retry_later(self, entry: Entry) -> None:
-        if not self._nacked:
+    def _retry_later(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Have them sent again, but for those that are past it, which are given back."""
+        now = anyio.current_time()
+        retried = [entry for entry in entries if not entry.is_finished(now)]
+        if retried and not self._nacked:
             self._host.later(self._nack_pause, self._resend_nacked)
             self._nack_pause = min(2 * self._nack_pause, _LONGEST_NACK_PAUSE)
-        entry.returned = None
-        self._nacked.append(entry)
+        for entry in retried:
+            entry.returned = None
+        self._nacked += retried
+        return [entry for entry in entries if entry.outcome is not None]
 
     @staticmethod
     def _is_guilty(entry: Entry, error: ReplyError) -> bool:

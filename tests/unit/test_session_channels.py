@@ -20,7 +20,7 @@ from holdfast.errors import (
 )
 from holdfast.message import Message, Properties
 from holdfast.protocol.basic import Header, Route, encode_properties
-from holdfast.protocol.events import ChannelClosed, ChannelReleased, Ended, MethodReceived, Tuning
+from holdfast.protocol.events import ChannelClosed, ChannelReleased, ConfirmsReceived, Ended, MethodReceived, Tuning
 from holdfast.protocol.lifecycle import LinkState
 from holdfast.protocol.wire import HEARTBEAT_FRAME, Method
 from support.amqp import Dialogue, any_method, body, content, contents, expect, header, opened, whole
@@ -214,11 +214,36 @@ def test_what_comes_unasked_leaves_the_requests_alone(method: Method) -> None:
     number = dialogue.open_channel()
     dialogue.session.request(number, commands.Queue.Declare(queue="q"))
     (told,) = dialogue.tell(method, number)
-    unasked = expect(told, MethodReceived)
-    assert (unasked.channel, unasked.method.name, unasked.is_reply) == (number, method.name, False)
+    assert not (isinstance(told, MethodReceived) and told.is_reply)
     (told,) = dialogue.tell(commands.Queue.DeclareOk("q", 0, 0), number)
     assert expect(told, MethodReceived).is_reply
     assert dialogue.sent_methods()[1:] == []
+
+
+def test_a_cancel_of_the_broker_is_told_as_no_reply() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    (told,) = dialogue.tell(commands.Basic.Cancel("c"), number)
+    cancel = expect(told, MethodReceived)
+    assert (cancel.channel, cancel.method.name, cancel.is_reply) == (number, "Basic.Cancel", False)
+
+
+def test_confirms_are_told_together_until_something_else_comes() -> None:
+    dialogue = opened()
+    one, other = dialogue.open_channel(), dialogue.open_channel()
+    confirms: list[tuple[int, Method]] = [
+        (one, commands.Basic.Ack(1)),
+        (one, commands.Basic.Nack(2)),
+        (other, commands.Basic.Ack(1)),
+    ]
+    confirms.append((one, commands.Basic.Ack(5, multiple=True)))
+    told = dialogue.say(b"".join(any_method(number, method) for number, method in confirms))
+    together = [expect(event, ConfirmsReceived) for event in told]
+    assert [(event.channel, [confirm.delivery_tag for confirm in event.confirms]) for event in together] == [
+        (one, [1, 2]),
+        (other, [1]),
+        (one, [5]),
+    ]
 
 
 @pytest.mark.parametrize("active", [True, False])

@@ -30,19 +30,29 @@ from holdfast.errors import (
 )
 from holdfast.protocol.acks import Acks
 from holdfast.protocol.basic import Delivered, Header, Received, encode_ack
-from holdfast.protocol.events import ChannelClosed, ChannelReleased, Content, ContentsReceived, Event, MethodReceived
+from holdfast.protocol.events import (
+    ChannelClosed,
+    ChannelReleased,
+    Confirm,
+    ConfirmsReceived,
+    Content,
+    ContentsReceived,
+    Event,
+    MethodReceived,
+)
 from holdfast.protocol.wire import Method, Payload, method_name
 
 HIGHEST_CHANNEL = 65535
 _REPLY_SUCCESS = 200
 _CONTENT_METHODS = (commands.Basic.Deliver, commands.Basic.Return, commands.Basic.GetOk)
-_UNASKED = (commands.Basic.Ack, commands.Basic.Nack, commands.Basic.Cancel, commands.Channel.Flow)
+_CONFIRMS = (commands.Basic.Ack, commands.Basic.Nack)
+_UNASKED = (commands.Basic.Cancel, commands.Channel.Flow)
 
 
 class _Channel:
     """One number in use."""
 
-    __slots__ = ("acks", "closing", "expected", "header", "last_tag", "latest", "method", "pieces", "received")
+    __slots__ = ("acks", "closing", "expected", "header", "last_tag", "method", "pieces", "received")
 
     def __init__(self) -> None:
         self.acks = Acks()
@@ -51,8 +61,6 @@ class _Channel:
         """The requests that are not answered yet, oldest first."""
         self.last_tag = 0
         """The highest delivery tag that came."""
-        self.latest: ContentsReceived | None = None
-        """What the latest content was told with; the next one is told with it if nothing has come in between."""
         self.method: Method | None = None
         """The method whose content is coming in."""
         self.header: Header | None = None
@@ -191,7 +199,9 @@ class Channels:
             self._method(number, channel, payload)
 
     def _method(self, number: int, channel: _Channel, method: Method) -> None:
-        if isinstance(method, commands.Basic.Deliver) and channel.method is None and not channel.closing:
+        if isinstance(method, _CONFIRMS) and channel.method is None and not channel.closing:
+            self._confirmed(number, method)
+        elif isinstance(method, commands.Basic.Deliver) and channel.method is None and not channel.closing:
             channel.last_tag = method.delivery_tag or 0
             channel.method = method
         elif isinstance(method, commands.Channel.Close):
@@ -246,7 +256,7 @@ class Channels:
             self._header(number, channel, Header(len(body), encoded))
             return
         channel.last_tag = method.delivery_tag or 0
-        self._tell(number, channel, (method, Received(body, encoded)))
+        self._tell(number, (method, Received(body, encoded)))
 
     def _header(self, number: int, channel: _Channel, header: Header) -> None:
         if channel.method is None or channel.header is not None:
@@ -293,15 +303,21 @@ class Channels:
             return
         if not isinstance(method, commands.Basic.Deliver):
             _check_properties(number, message)
-        self._tell(number, channel, (method, message))
+        self._tell(number, (method, message))
 
-    def _tell(self, number: int, channel: _Channel, content: Content) -> None:
-        events, latest = self._events, channel.latest
-        if latest is not None and events and events[-1] is latest:
+    def _tell(self, number: int, content: Content) -> None:
+        latest = self._events[-1] if self._events else None
+        if isinstance(latest, ContentsReceived) and latest.channel == number:
             latest.contents.append(content)
         else:
-            channel.latest = ContentsReceived(number, [content])
-            events.append(channel.latest)
+            self._events.append(ContentsReceived(number, [content]))
+
+    def _confirmed(self, number: int, confirm: Confirm) -> None:
+        latest = self._events[-1] if self._events else None
+        if isinstance(latest, ConfirmsReceived) and latest.channel == number:
+            latest.confirms.append(confirm)
+        else:
+            self._events.append(ConfirmsReceived(number, [confirm]))
 
     def _release(self, number: int) -> None:
         self._acking.discard(number)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from pamqp import commands
+
 from holdfast.errors import HoldfastError, ReplyError
 from holdfast.message import FieldTable
 from holdfast.protocol.basic import Received
@@ -61,6 +63,17 @@ class ContentsReceived:
     contents: list[Content]
 
 
+Confirm: TypeAlias = commands.Basic.Ack | commands.Basic.Nack
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmsReceived:
+    """Confirms that came on a channel one after the other, with nothing else between them."""
+
+    channel: int
+    confirms: list[Confirm]
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelClosed:
     """A channel was closed for an error, by the broker or because of what the broker sent on it."""
@@ -111,6 +124,7 @@ Event: TypeAlias = (
     Opened
     | MethodReceived
     | ContentsReceived
+    | ConfirmsReceived
     | ChannelClosed
     | ChannelReleased
     | Blocked
