@@ -41,7 +41,7 @@ class Loop:
         """Call ``read`` whenever there is something to read, until it returns False. What it raises is raised here.
 
         Args:
-            source: a non-blocking socket, which nobody else reads meanwhile.
+            source: a non-blocking socket, which nobody else reads or closes meanwhile.
             read: a plain function that reads some of what is there.
         """
         goes_on = True

@@ -109,6 +109,103 @@ async def test_a_large_amount_arrives_whole(listener: socket.socket) -> None:
     assert bytes(got) == data
 
 
+async def test_a_listener_gets_what_comes_until_it_has_enough_and_may_go_on_later(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+    got = bytearray()
+
+    def take(data: bytes) -> bool:
+        got.extend(data)
+        return len(got) % 4 != 0
+
+    with peer, anyio.fail_after(LIMIT):
+        async with stream:
+            peer.sendall(b"abcdefgh")
+            await stream.listen(take, 2)
+            assert got == b"abcd"
+            await stream.listen(take, 3)
+            assert got == b"abcdefgh"
+
+
+async def test_a_listener_waits_for_what_comes_later(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+    got = bytearray()
+
+    def take(data: bytes) -> bool:
+        got.extend(data)
+        if got == b"first":
+            peer.sendall(b", last")
+        return got != b"first, last"
+
+    with peer, anyio.fail_after(LIMIT):
+        async with stream, anyio.create_task_group() as tasks:
+            tasks.start_soon(stream.listen, take, 100)
+            await anyio.wait_all_tasks_blocked()
+            peer.sendall(b"first")
+    assert got == b"first, last"
+
+
+async def test_what_a_listener_raises_is_raised(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+
+    def take(data: bytes) -> bool:
+        raise ValueError(data)
+
+    with peer, anyio.fail_after(LIMIT):
+        async with stream:
+            peer.sendall(b"x")
+            with pytest.raises(ValueError, match="x"):
+                await stream.listen(take, 100)
+
+
+async def test_a_listener_is_told_of_the_end_and_of_a_reset(listener: socket.socket) -> None:
+    for linger, error in ((None, anyio.EndOfStream), (struct.pack("ii", 1, 0), anyio.BrokenResourceError)):
+        stream, peer = await connected(listener)
+        with anyio.fail_after(LIMIT):
+            async with stream:
+                if linger is not None:
+                    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                peer.close()
+                with pytest.raises(error):
+                    await stream.listen(bool, 100)
+
+
+async def test_a_cancelled_listener_takes_nothing_more(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+    got: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        got.append(data)
+        scope.cancel()
+        return True
+
+    with peer, anyio.fail_after(LIMIT):
+        async with stream:
+            peer.sendall(b"one")
+            with anyio.CancelScope() as scope:
+                await stream.listen(take, 100)
+            peer.sendall(b"two")
+            assert await stream.receive() == b"two"
+    assert got == [b"one"]
+
+
+async def test_what_a_listener_was_given_stays_as_it_came(listener: socket.socket) -> None:
+    one, first = await connected(listener)
+    other, second = await connected(listener)
+    got: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        got.append(data)
+        return False
+
+    with first, second, anyio.fail_after(LIMIT):
+        async with one, other:
+            first.sendall(b"first")
+            second.sendall(b"second")
+            await one.listen(take, 100)
+            await other.listen(take, 100)
+    assert got == [b"first", b"second"]
+
+
 async def test_a_cancelled_receive_has_taken_nothing(listener: socket.socket) -> None:
     stream, peer = await connected(listener)
     with peer, anyio.fail_after(LIMIT):
@@ -136,13 +233,14 @@ async def test_what_cannot_be_sent_at_once_is_left(listener: socket.socket) -> N
                 left -= len(peer.recv(left))
 
 
-async def test_closing_ends_those_who_wait(listener: socket.socket) -> None:
+@pytest.mark.parametrize("listens", [True, False])
+async def test_closing_ends_those_who_wait(listener: socket.socket, *, listens: bool) -> None:
     stream, peer = await connected(listener)
     ended = anyio.Event()
 
     async def wait() -> None:
         with pytest.raises(anyio.ClosedResourceError):
-            await stream.receive()
+            await (stream.listen(bool, 100) if listens else stream.receive())
         ended.set()
 
     with peer, anyio.fail_after(LIMIT):

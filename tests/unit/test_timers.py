@@ -10,7 +10,7 @@ import anyio
 import pytest
 import trio.testing
 
-from holdfast.timers import Timer, Timers
+from holdfast.timers import Deadlines, Timer, Timers
 
 pytestmark = pytest.mark.anyio
 
@@ -163,3 +163,68 @@ async def test_nothing_fires_after_the_task_has_ended() -> None:
         bench.later(1.0, "too late")
     await anyio.sleep(5)
     assert bench.done == []
+
+
+# --- many deadlines, one timer ----------------------------------------------------------------------------------------
+
+
+class Due:
+    """Deadlines that write down when each of them passed."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._open: list[float] = []
+        self.deadlines = Deadlines(bench.timers.later, self.expire)
+        self.calls = 0
+
+    def add(self, seconds: float) -> float:
+        deadline = anyio.current_time() + seconds
+        self._open.append(deadline)
+        self.deadlines.add(deadline)
+        return deadline
+
+    def expire(self, now: float) -> float | None:
+        self.calls += 1
+        for deadline in [deadline for deadline in self._open if deadline <= now]:
+            self._open.remove(deadline)
+            self._bench.note("due")
+        return min(self._open, default=None)
+
+
+async def test_each_deadline_passes_on_its_second_whatever_the_order() -> None:
+    async with running() as bench:
+        due = Due(bench)
+        for seconds in (3.0, 1.0, 2.0):
+            due.add(seconds)
+        await anyio.sleep(10)
+        assert bench.done == [("due", 1), ("due", 2), ("due", 3)]
+        assert due.calls == 3
+
+
+async def test_later_deadlines_set_no_timer_of_their_own() -> None:
+    async with running() as bench:
+        due = Due(bench)
+        first = due.add(1.0)
+        for number in range(100):
+            due.add(2.0 + number / 1000)
+        assert due.deadlines.nearest == first
+
+
+async def test_no_deadline_is_never() -> None:
+    async with running() as bench:
+        due = Due(bench)
+        due.deadlines.add(None)
+        await anyio.sleep(1000)
+        assert due.calls == 0
+
+
+async def test_cancelled_deadlines_do_not_pass_and_new_ones_do() -> None:
+    async with running() as bench:
+        due = Due(bench)
+        due.add(1.0)
+        due.deadlines.cancel()
+        await anyio.sleep(5)
+        assert bench.done == []
+        due.add(1.0)
+        await anyio.sleep(5)
+        assert bench.done == [("due", 6), ("due", 6)]
