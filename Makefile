@@ -4,6 +4,8 @@
 # make diagrams  draw the life cycles anew from their tables
 # make bench     holdfast beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)
 # make bench-quick   one short round of the same, to the terminal (two minutes)
+# make bench-growth   what a message costs as everything grows, and what things weigh: writes docs/growth.md and
+#                docs/memory.md (about 7 minutes)
 # make bench-micro   codec, confirms ledger and session by themselves, without a broker
 #
 # Each needs nothing but a python3 (3.11 or later) and a package index. PYTHON=/path/to/python3 picks one.
@@ -13,7 +15,7 @@ STAMP := $(VENV)/.stamp
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: demo test check diagrams bench bench-quick bench-micro
+.PHONY: demo test check diagrams bench bench-quick bench-growth bench-micro
 
 demo: $(STAMP)
 	$(BIN)/feature-service demo
@@ -38,6 +40,11 @@ bench: $(STAMP)
 bench-quick: $(STAMP)
 	scripts/ensure-rabbitmq
 	$(BIN)/python -m benchmarks --quick
+
+bench-growth: $(STAMP)
+	scripts/ensure-rabbitmq
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.memory
 
 bench-micro: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only

@@ -8,20 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
-from collections.abc import Generator
-from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.broker import running_broker
 from benchmarks.cases import BY_NAME, CLIENTS
 from benchmarks.machine import machine
 from benchmarks.report import save, terminal
-from benchmarks.runner import FULL, QUICK, ROOT, Plan, Result, measure
+from benchmarks.runner import ASIDE, DOCS, FULL, QUICK, Plan, Result, measure
 from benchmarks.summary import Summary
-
-DOCS = ROOT / "docs"
-ASIDE = ROOT / "build" / "benchmarks"
 
 
 def main() -> None:
@@ -33,7 +28,7 @@ def main() -> None:
         page = save(arguments.render.parent, kept["plan"], kept["machine"], results, kept["command"])
     else:
         plan = _plan(arguments)
-        with _broker(arguments.url) as url:
+        with running_broker(arguments.url) as url:
             facts = machine(url)
             results = measure(plan, url, lambda line: print(line, flush=True))
         folder = arguments.output or (DOCS if plan == FULL else ASIDE)
@@ -67,19 +62,6 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if arguments.client:
         plan = replace(plan, clients=tuple(client for client in CLIENTS if client.name in arguments.client))
     return plan
-
-
-@contextmanager
-def _broker(url: str | None) -> Generator[str, None, None]:
-    if url is not None:
-        yield url
-        return
-    sys.path.insert(0, str(ROOT / "tests"))
-    from support.rabbitmq import Node
-
-    with tempfile.TemporaryDirectory() as folder, closing(Node(Path(folder), name="benchmark")) as node:
-        node.start()
-        yield node.url
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def page(summary: Summary, facts: Mapping[str, str], command: str, rounds: int) 
         "## How it is measured",
         _METHOD.format(rounds=rounds),
         "## Where",
-        _table(["", ""], [[name, value] for name, value in facts.items()]),
+        table(["", ""], [[name, value] for name, value in facts.items()]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -103,7 +103,7 @@ def _targets(summary: Summary, cases: Sequence[Case]) -> str:
         if case.cpu_target is not None:
             figures = [summary.cpu(case, client) for client in ours]
             rows.append([case.title, f"CPU ≤ {case.cpu_target:g} µs", *(_cpu(one, case.cpu_target) for one in figures)])
-    return "holdfast's figure over the peer's:\n\n" + _table(["case", "target", *(one.name for one in ours)], rows)
+    return "holdfast's figure over the peer's:\n\n" + table(["case", "target", *(one.name for one in ours)], rows)
 
 
 def _bound(verdict: Verdict) -> str:
@@ -122,7 +122,7 @@ def _cpu(spread: Spread | None, target: float) -> str:
 
 def _glance(summary: Summary, cases: Sequence[Case]) -> str:
     rows = [[client.name, *(_brief(summary, case, client) for case in cases)] for client in CLIENTS]
-    return "Medians; in brackets, µs of the client's CPU time a message.\n\n" + _table(
+    return "Medians; in brackets, µs of the client's CPU time a message.\n\n" + table(
         ["client", *(f"{case.title}, {case.unit}" for case in cases)], rows
     )
 
@@ -143,7 +143,7 @@ def _figures(summary: Summary, case: Case) -> str:
             rows.append([client.name, f"{figure.median:,.0f}", _ends(figure, ",.0f"), _range(cpu, ",.1f"), note])
         elif error:
             rows.append([client.name, "-", "", "", f"failed: {error}"])
-    return _table(["client", case.unit, "least to most", "CPU, µs a message", ""], rows)
+    return table(["client", case.unit, "least to most", "CPU, µs a message", ""], rows)
 
 
 def _latency(summary: Summary) -> str:
@@ -164,7 +164,7 @@ def _latency(summary: Summary) -> str:
         "acks in one process, by one publisher and one consumer on two connections of that process. µs from the call "
         "that publishes to the confirm, and to the consumer's code; "
         "medians over the rounds.\n\n"
-        + _table(
+        + table(
             [
                 "client",
                 *(f"confirm {percentile}" for percentile in _PERCENTILES),
@@ -196,7 +196,7 @@ def _fairness(summary: Summary) -> str:
         f"first alone, then beside a consumer of the same connection that empties a full queue (ack each, prefetch "
         f"{PREFETCH}). µs from publishing to the quiet consumer's code. How late the event loop is, is what a "
         "heartbeat's timer would see; a loop that stalls for a quarter of the heartbeat interval fails the run.\n\n"
-        + _table(
+        + table(
             [
                 "client",
                 *(f"alone {percentile}" for percentile in _PERCENTILES),
@@ -222,7 +222,8 @@ def _range(spread: Spread, form: str) -> str:
     return f"{spread.median:{form}} ({_ends(spread, form)})"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 

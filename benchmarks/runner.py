@@ -23,6 +23,8 @@ from benchmarks.task import Task, encode
 from benchmarks.wire import Wire
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+ASIDE = ROOT / "build" / "benchmarks"
 
 _QUEUE = "holdfast.benchmark"
 _WARM_UP = 0.1
@@ -135,16 +137,22 @@ def task_of(plan: Plan, case: Case, client: Client, url: str) -> Task:
 
 def _run(task: Task, case: Case, client: Client, number: int, deadline: float) -> Result:
     try:
-        return Result(case.name, client.name, number, **_output_of(task, deadline))
+        return Result(case.name, client.name, number, **output_of("benchmarks.worker", encode(task), deadline))
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         _clean_up(task)
         text = str(error) if isinstance(error, RuntimeError) else f"not done within {deadline:g} s"
         return Result(case.name, client.name, number, error=text)
 
 
-def _output_of(task: Task, deadline: float) -> dict[str, Any]:
+def output_of(module: str, argument: str, deadline: float) -> dict[str, Any]:
+    """Run a module of ours in a process of its own, and read the line of JSON that it ends with.
+
+    Raises:
+        RuntimeError: it failed; the text is its last word.
+        TimeoutExpired: it took longer than ``deadline`` seconds, and was ended.
+    """
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own module
-        [sys.executable, "-m", "benchmarks.worker", encode(task)],
+        [sys.executable, "-m", module, argument],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -144,9 +144,8 @@ class Topology:
     def declared_again(self, recorded: Recorded, reply: Method) -> None:
         """Take note of the name that the broker gave a queue this time."""
         if isinstance(reply, commands.Queue.DeclareOk):
-            name = reply.queue or ""
-            first = next((first for first, known in self._queues.items() if known is recorded), name)
-            if first != name:
+            first, name = recorded.entity.name, reply.queue or ""
+            if self._queues.get(first) is recorded and first != name:
                 self._first.pop(self._present.get(first, ""), None)
                 self._present[first] = name
                 self._first[name] = first

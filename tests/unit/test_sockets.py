@@ -132,9 +132,9 @@ async def test_a_listener_waits_for_what_comes_later(listener: socket.socket) ->
 
     def take(data: bytes) -> bool:
         got.extend(data)
-        if got == b"first":
+        if len(got) == len("first"):
             peer.sendall(b", last")
-        return got != b"first, last"
+        return len(got) < len("first, last")
 
     with peer, anyio.fail_after(LIMIT):
         async with stream, anyio.create_task_group() as tasks:

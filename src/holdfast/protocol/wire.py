@@ -315,6 +315,17 @@ def _defaults(index: int) -> dict[str, object]:
     return {name: parameters[name].default for name in kind.attributes()}
 
 
+@cache
+def _arguments(index: int) -> tuple[tuple[str, str], ...]:
+    """The name and AMQP's type of each argument of a method.
+
+    Asked of pamqp once: it makes up the name that it looks for anew each time, and CPython's cache of attributes keeps
+    thousands of those.
+    """
+    kind: type[Method] = commands.INDEX_MAPPING[index]
+    return tuple((name, kind.amqp_type(name)) for name in kind.attributes())
+
+
 def encode_method(channel: int, method: Method) -> bytes:
     """A method frame.
 
@@ -323,8 +334,8 @@ def encode_method(channel: int, method: Method) -> bytes:
     """
     parts = [_LONG.pack(method.index)]
     bits, count = 0, 0
-    for name in method.attributes():
-        kind, value = method.amqp_type(name), getattr(method, name)
+    for name, kind in _arguments(method.index):
+        value = getattr(method, name)
         if kind == "bit":
             bits |= bool(value) << count
             count += 1
@@ -418,8 +429,7 @@ def _method(data: bytes) -> Method:
     reader = Reader(data, 4)
     bits, count = 0, 8
     try:
-        for name in method.attributes():
-            kind = method.amqp_type(name)
+        for name, kind in _arguments(index):
             if kind == "bit":
                 if count == 8:
                     bits, count = reader.octet(), 0

@@ -1,0 +1,327 @@
+"""``python -m benchmarks.growth``: does a message cost more when there is more of everything?
+
+Measures what a message costs while channels, connections, windows, bodies and the topology grow, and writes
+``docs/growth.md`` with its picture and its raw figures. With ``--quick``, a short look goes to ``build/benchmarks``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final, TypeAlias
+
+from benchmarks.broker import running_broker
+from benchmarks.curves import Panel, draw
+from benchmarks.growing import MIB, Point, encode
+from benchmarks.machine import machine
+from benchmarks.report import table
+from benchmarks.runner import ASIDE, DOCS, output_of
+from benchmarks.summary import Spread
+
+_DEADLINE: Final = 120.0
+_ROUNDS: Final = 3
+_HUNDRED: Final = 100
+"""Where a fixed cost, such as the wait for an answer, is spread over enough messages to be no longer seen."""
+_MICRO: Final = 1e6
+
+_INTRODUCTION: Final = (
+    "Whether a message costs more when there is more of everything. Told is the CPU time of the client's process, user "
+    "and system, in µs: the median of the rounds, the least and the most in brackets. Beside it stands wall time, "
+    "which has the broker in it. Each figure is from a process and connections of its own. Bodies have 100 bytes where "
+    "their size is not what grows, and the queues are transient."
+)
+
+Figure: TypeAlias = Mapping[str, float]
+"""See :data:`benchmarks.growing.Figures`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Something that grows.
+
+    Attributes:
+        title: what it is.
+        unit: what the cost is told of.
+        lines: the series of :mod:`benchmarks.growing`, by what they are called here.
+        counts: how many messages are measured at each value.
+        names: of the values, where a plain number is none.
+        text: what is done, and how the figures are to be read.
+    """
+
+    title: str
+    unit: str
+    lines: Mapping[str, str]
+    counts: Mapping[int, int]
+    text: str
+    names: Mapping[int, str] | None = None
+
+    def name(self, value: int) -> str:
+        """A value as it is told."""
+        return f"{value:,}" if self.names is None else self.names[value]
+
+
+_COPIES: Final = {"published": "copies, published", "consumed": "copies, consumed"}
+_LARGEST: Final = 64 * MIB
+_SIZES: Final = {0: "0", 1024: "1 KiB", 65536: "64 KiB", MIB: "1 MiB", 16 * MIB: "16 MiB", _LARGEST: "64 MiB"}
+
+KINDS: Final = (
+    Kind(
+        "Channels of a connection",
+        "message",
+        {"all but one idle": "channels, one busy", "all in turn": "channels, all busy"},
+        dict.fromkeys((1, 10, 100, 1000), 20_000),
+        "So many publishers, each with a channel of its own: one of them publishes, or each in turn. What a broker can "
+        "confirm together it confirms with one frame, but never across channels: the last column tells how many frames "
+        "a message brought in, when they published in turn.",
+    ),
+    Kind(
+        "Connections of a process",
+        "message",
+        {"all but one idle": "connections, one busy", "all in turn": "connections, all busy"},
+        dict.fromkeys((1, 10, 50, 200), 20_000),
+        "So many connections with a publisher each: one of them publishes, or each in turn. In turn, every connection "
+        "has its own socket to write to and to read from, and the last column tells how many frames a message brought "
+        "in.",
+    ),
+    Kind(
+        "Unconfirmed messages",
+        "message",
+        {"publish": "unconfirmed"},
+        {1: 1000, 10: 5000, 100: 20_000, 1000: 20_000, 10_000: 20_000, 100_000: 100_000},
+        "A window of so many is filled while no confirm is read, then all confirms are read, and so on. One message at "
+        "a time pays for a turn to the broker and back.",
+    ),
+    Kind(
+        "Unacknowledged deliveries",
+        "message",
+        {"oldest first": "unacked, oldest first", "newest first": "unacked, newest first"},
+        {1: 1000, 10: 5000, 100: 20_000, 1000: 20_000, 10_000: 20_000, 100_000: 100_000},
+        "So many deliveries are taken and kept, then each is acknowledged. 100,000 are more than a prefetch can say, "
+        "so that consumer has none. One at a time pays for a turn to the broker and back.",
+    ),
+    Kind(
+        "Size of the body",
+        "message",
+        {"publish": "body, published", "consume": "body, consumed"},
+        {0: 5000, 1024: 5000, 65536: 1000, MIB: 60, 16 * MIB: 5, _LARGEST: 3},
+        "Published with confirms; consumed with acknowledgements from a full queue. The second table tells the same by "
+        "size. A body above 32 MiB that is received gets fresh memory from glibc each time, which the kernel clears "
+        "page by page; told to use memory again (`MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2000000000`), a MiB of 64 "
+        "costs what a MiB of 16 does.",
+        _SIZES,
+    ),
+    Kind(
+        "Queues in the topology",
+        "queue",
+        {"recover": "queues"},
+        dict.fromkeys((10, 100, 1000, 10_000), _ROUNDS),
+        "So many transient queues are declared, then the TCP connection is cut. Measured is from the cut until the "
+        "connection is open again, with every queue declared anew; the queues are still there. A new connection costs "
+        "a few milliseconds, which ten queues do not outweigh. On the real broker, not the embedded one.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a process measured at one point, once."""
+
+    series: str
+    value: int
+    figure: Figure
+
+
+def main() -> None:
+    """Measure what the arguments say."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round, in less than a minute")
+    parser.add_argument("--url", help="a broker that runs already, instead of one started for the measurement")
+    parser.add_argument("--render", type=Path, metavar="JSON", help="only write the page and the picture anew")
+    arguments = parser.parse_args()
+    if arguments.render:
+        kept = json.loads(arguments.render.read_text())
+        samples = [Sample(**one) for one in kept["samples"]]
+        page = save(arguments.render.parent, kept["command"], kept["machine"], samples)
+    else:
+        with running_broker(arguments.url) as url:
+            facts = machine(url)
+            samples = measure(url, quick=arguments.quick)
+        command = " ".join(["python -m benchmarks.growth", *sys.argv[1:]])
+        page = save(ASIDE if arguments.quick else DOCS, command, facts, samples)
+    sys.stdout.write(f"Written: {page}\n")
+
+
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+def points(url: str, *, quick: bool) -> list[Point]:
+    """Everything to be measured in one round, in order."""
+    chosen: list[Point] = []
+    for kind in KINDS:
+        for value, count in kind.counts.items():
+            # The ends of each series show whether it grows.
+            if quick and value not in (min(kind.counts), 50, 100, 1000, MIB, 16 * MIB):
+                continue
+            recoveries = kind.unit == "queue"
+            few = count if recoveries else max(1, count // 10)
+            chosen += [Point(series, value, few if quick else count, url) for series in kind.lines.values()]
+    return [*chosen, *(Point(series, _LARGEST, 1, url) for series in _COPIES.values())]
+
+
+def measure(url: str, *, quick: bool) -> list[Sample]:
+    """Measure each point, in a process of its own each time.
+
+    Raises:
+        RuntimeError: a process failed.
+    """
+    samples: list[Sample] = []
+    for number in range(1 if quick else _ROUNDS):
+        for point in points(url, quick=quick):
+            if number and point.series == "queues":
+                continue  # one process recovers several times: declaring takes the broker the longest
+            figures: list[Figure] = output_of("benchmarks.growing", encode(point), _DEADLINE)["figures"]
+            samples += [Sample(point.series, point.value, figure) for figure in figures]
+            cost = (
+                f"{_cost(figures[-1]):,.1f} µs of CPU" if "cpu" in figures[-1] else f"{figures[-1]['peak']:,.0f} bytes"
+            )
+            sys.stdout.write(f"round {number + 1}  {point.series:<22} {point.value:>10,}  {cost}\n")
+            sys.stdout.flush()
+    return samples
+
+
+def _cost(figure: Figure) -> float:
+    return figure["cpu"] / figure["units"] * _MICRO
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def save(folder: Path, command: str, facts: Mapping[str, str], samples: Sequence[Sample]) -> Path:
+    """Write page, picture and raw figures.
+
+    Returns:
+        The page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = {"command": command, "machine": dict(facts), "samples": [asdict(one) for one in samples]}
+    (folder / "growth.json").write_text(json.dumps(raw, indent=1) + "\n")
+    panels: list[Panel] = []
+    for kind in KINDS:
+        lines = {name: line(samples, series, "cpu") for name, series in kind.lines.items()}
+        ticks = {value: kind.name(value) for value in next(iter(lines.values()))}
+        panels.append(Panel(f"{kind.title} (µs of CPU a {kind.unit})", lines, ticks))
+    draw(panels, folder / "growth.svg")
+    (folder / "growth.md").write_text(page(samples, facts, command))
+    return folder / "growth.md"
+
+
+def line(samples: Iterable[Sample], series: str, what: str) -> dict[int, Spread]:
+    """A series: at each value, what one unit took, ``cpu`` or ``seconds`` in µs, or millionths of ``frames``."""
+    at: dict[int, list[float]] = {}
+    for sample in samples:
+        if sample.series == series and what in sample.figure:
+            at.setdefault(sample.value, []).append(sample.figure[what] / sample.figure["units"] * _MICRO)
+    return {value: Spread(median(costs), min(costs), max(costs)) for value, costs in at.items()}
+
+
+def page(samples: Sequence[Sample], facts: Mapping[str, str], command: str) -> str:
+    """The whole page."""
+    parts = [
+        "# Growth",
+        f"Written by `{command}`; the raw figures are in [growth.json](growth.json).",
+        _INTRODUCTION,
+        "![What a message costs as each thing grows](growth.svg)",
+        "## At a glance",
+        _glance(samples),
+    ]
+    for kind in KINDS:
+        parts += [f"## {kind.title}", kind.text, _figures(samples, kind)]
+        if kind.names is not None:
+            parts += [_by_size(samples, kind), _copies(samples)]
+    parts += ["## Where", table(["", ""], [[name, value] for name, value in facts.items()])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _glance(samples: Sequence[Sample]) -> str:
+    rows: list[list[str]] = []
+    for kind in KINDS:
+        if kind.names is not None:
+            continue
+        for name, series in kind.lines.items():
+            costs = line(samples, series, "cpu")
+            first = min(value for value in costs if value >= min(_HUNDRED, max(costs)) or kind.title.startswith("C"))
+            last = max(costs)
+            ratio = costs[last].median / costs[first].median
+            rows.append(
+                [
+                    kind.title,
+                    name,
+                    *(f"{costs[at].median:,.1f} at {kind.name(at)}" for at in (first, last)),
+                    f"{ratio:.2f}",
+                ]
+            )
+    return (
+        f"µs of CPU for one. Windows and queues are compared from {_HUNDRED} on, where the wait for an answer is "
+        "shared by enough of them.\n\n" + table(["what grows", "", "from", "to", "times"], rows)
+    )
+
+
+def _figures(samples: Sequence[Sample], kind: Kind) -> str:
+    head = [kind.title.lower()]
+    lines: list[tuple[dict[int, Spread], dict[int, Spread]]] = []
+    for name, series in kind.lines.items():
+        head += [f"{name}, CPU", f"{name}, wall"]
+        lines.append((line(samples, series, "cpu"), line(samples, series, "seconds")))
+    rows = [
+        [
+            kind.name(value),
+            *(cell for cpu, wall in lines for cell in (_range(cpu[value]), f"{wall[value].median:,.1f}")),
+        ]
+        for value in lines[0][0]
+    ]
+    # What the last series brought in beside, where that was counted.
+    if frames := line(samples, [*kind.lines.values()][-1], "frames"):
+        head.append("frames in")
+        for row, spread in zip(rows, frames.values(), strict=True):
+            row.append(f"{spread.median / _MICRO:.2f}")
+    return table(head, rows)
+
+
+def _by_size(samples: Sequence[Sample], kind: Kind) -> str:
+    lines = [line(samples, series, "cpu") for series in kind.lines.values()]
+    rows = [
+        [kind.name(value), *(_range(_per_mib(costs[value], value)) for costs in lines)]
+        for value in lines[0]
+        if value >= min(_LARGEST, 65536)
+    ]
+    return "µs of CPU for each MiB:\n\n" + table([kind.title.lower(), *kind.lines], rows)
+
+
+def _per_mib(spread: Spread, size: int) -> Spread:
+    return Spread(*(cost * MIB / size for cost in (spread.median, spread.low, spread.high)))
+
+
+def _copies(samples: Sequence[Sample]) -> str:
+    peaks = {
+        name: max(sample.figure["peak"] for sample in samples if sample.series == series)
+        for name, series in _COPIES.items()
+    }
+    return (
+        f"A body of {_SIZES[_LARGEST]} goes to the socket in pieces. At the most there are, beyond the body that the "
+        f"caller holds, {peaks['published'] / _LARGEST:.3f} of its size while it is published. While one is received "
+        f"there are {peaks['consumed'] / _LARGEST:.3f} of its size: the pieces and the whole that is made of them "
+        "(tracemalloc, the most of the rounds)."
+    )
+
+
+def _range(spread: Spread) -> str:
+    return f"{spread.median:,.1f} ({spread.low:,.1f} to {spread.high:,.1f})"
+
+
+if __name__ == "__main__":
+    main()

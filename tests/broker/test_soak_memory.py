@@ -1,0 +1,40 @@
+"""Tens of thousands of messages over links that are cut again and again: memory is afterwards what it was before."""
+
+from __future__ import annotations
+
+import logging
+import tracemalloc
+from collections.abc import Iterator
+from typing import Final
+
+import anyio
+import pytest
+
+from benchmarks.footprint import soak
+from support.rabbitmq import Node
+
+pytestmark = pytest.mark.anyio
+
+WARM_UP: Final = 20
+ROUNDS: Final = 80
+CUT_EVERY: Final = 10
+BOUND: Final = 64 * 1024
+"""Bytes by which the end may differ. A byte that each message left behind would be half of it."""
+
+
+@pytest.fixture
+def tracing() -> Iterator[None]:
+    """Memory is traced while the test runs, and nothing is logged: pytest keeps what is."""
+    logging.disable()
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("tracing")
+async def test_publishing_consuming_and_losing_links_leaves_memory_as_it_was(shared_node: Node) -> None:
+    with anyio.fail_after(120):
+        soaked = await soak(shared_node.url, warm_up=WARM_UP, rounds=ROUNDS, cut_every=CUT_EVERY)
+    assert soaked.losses == ROUNDS // CUT_EVERY
+    assert soaked.after - soaked.before < BOUND
