@@ -113,6 +113,8 @@ class Publisher(ChannelOwner):
         self._backlog: deque[Entry] = deque()
         self._ledger: Ledger[Entry] = Ledger()
         self._submitted_at = 0.0
+        self._turn = 0
+        """How many were submitted since others had their turn."""
         self._last_returned = 0
         """The tag of the last publish that came back unroutable."""
         self._nacked: list[Entry] = []
@@ -217,10 +219,13 @@ class Publisher(ChannelOwner):
             PublishTimeout: no room in the window in time.
             ConnectionBlocked, ConnectionClosed, InvalidArgument: as for :meth:`publish`.
         """
-        if not self._book.submitted % _TURN:
+        self._turn += 1
+        if self._turn >= _TURN:
+            self._turn = 0
             await anyio.lowlevel.checkpoint()  # a large window is not to keep the event loop from everybody else
         entry = self._entry(message, exchange, routing_key, mandatory, timeout)
         if not self._try_enter(entry):
+            self._turn = 0
             await self._enter(entry)
         self._hand_over(entry)
         return Publication(entry)
