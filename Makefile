@@ -2,11 +2,13 @@
 # make test      all checks and all tests; installs RabbitMQ's server if the machine has none
 # make check     linter, formatter, type checkers
 # make diagrams  draw the life cycles anew from their tables
-# make bench     holdfast beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)
-# make bench-quick   one short round of the same, to the terminal (two minutes)
-# make bench-growth   what a message costs as everything grows, and what things weigh: writes docs/growth.md and
-#                docs/memory.md (about 7 minutes)
-# make bench-micro   codec, confirms ledger and session by themselves, without a broker
+# make bench            holdfast beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)
+# make bench-quick      one short round of the same, to the terminal (two minutes)
+# make bench-micro      codec, confirms ledger and session by themselves, without a broker
+# make bench-growth     what a message costs as everything grows, and what things weigh: docs/growth.md, docs/memory.md
+#                       (about 7 minutes)
+# make bench-recovery   from a reset to the first new confirm: docs/recovery.md (about 10 minutes)
+# make bench-startup    importing and connecting: docs/startup.md (two minutes)
 #
 # Each needs nothing but a python3 (3.11 or later) and a package index. PYTHON=/path/to/python3 picks one.
 
@@ -15,7 +17,7 @@ STAMP := $(VENV)/.stamp
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: demo test check diagrams bench bench-quick bench-growth bench-micro
+.PHONY: demo test check diagrams bench bench-quick bench-growth bench-micro bench-recovery bench-startup
 
 demo: $(STAMP)
 	$(BIN)/feature-service demo
@@ -48,6 +50,14 @@ bench-growth: $(STAMP)
 
 bench-micro: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+bench-recovery: $(STAMP)
+	scripts/ensure-rabbitmq
+	$(BIN)/python -m benchmarks.recovery
+
+bench-startup: $(STAMP)
+	scripts/ensure-rabbitmq
+	$(BIN)/python -m benchmarks.startup
 
 $(STAMP): pyproject.toml scripts/ensure-venv scripts/find-python
 	scripts/ensure-venv

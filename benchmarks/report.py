@@ -140,7 +140,7 @@ def _figures(summary: Summary, case: Case) -> str:
         figure, cpu, error = summary.figure(case, client), summary.cpu(case, client), summary.error(case, client)
         if figure is not None and cpu is not None:
             note = f"a run failed: {error}" if error else ""
-            rows.append([client.name, f"{figure.median:,.0f}", _ends(figure, ",.0f"), _range(cpu, ",.1f"), note])
+            rows.append([client.name, f"{figure.median:,.0f}", ends(figure, ",.0f"), _range(cpu, ",.1f"), note])
         elif error:
             rows.append([client.name, "-", "", "", f"failed: {error}"])
     return table(["client", case.unit, "least to most", "CPU, µs a message", ""], rows)
@@ -214,12 +214,13 @@ def _value(spread: Spread | None) -> str:
     return "-" if spread is None else f"{spread.median:,.0f}"
 
 
-def _ends(spread: Spread, form: str) -> str:
+def ends(spread: Spread, form: str) -> str:
+    """The least and the most."""
     return f"{spread.low:{form}} to {spread.high:{form}}"
 
 
 def _range(spread: Spread, form: str) -> str:
-    return f"{spread.median:{form}} ({_ends(spread, form)})"
+    return f"{spread.median:{form}} ({ends(spread, form)})"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

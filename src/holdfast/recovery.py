@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 import anyio
 
@@ -22,6 +23,10 @@ from holdfast.topology import Recorded, Topology
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between attempts at what is locked by our own earlier link, until the broker has cleaned up."""
+
+_FEW = 16
+"""Requests sent at a time after one was refused, doubled with each success: what follows a refused one is sent in vain,
+and a thousand refusals among ten thousand entities would mean millions of requests."""
 
 
 class Recovery:
@@ -63,16 +68,19 @@ class Recovery:
         pause = _FIRST_PAUSE
         for part in (self._topology.exchanges, self._topology.queues, self._topology.bindings):
             entities = deque(one for one in part() if self._wanted(one.entity))
+            count = len(entities)
             while entities and link.is_open:
                 if channel is None or channel.attachment is None:
                     channel = LogicalChannel(self._host, None)
                     channel.attach(link)
                 try:
-                    await self._replay(channel, entities)
+                    await self._replay(channel, entities, count)
+                    count *= 2
                 except ConnectionLost:
                     return
                 except ReplyError as error:
                     channel = None  # the broker closed it; what is left in entities was not done
+                    count = _FEW
                     if isinstance(error, ResourceLocked) and anyio.current_time() < locked_until:
                         await anyio.sleep(pause)
                         pause = min(2 * pause, _LONGEST_PAUSE)
@@ -82,11 +90,11 @@ class Recovery:
             # Waited for, because its number may be the only one there is (channel_max).
             await channel.close()
 
-    async def _replay(self, channel: LogicalChannel, entities: deque[Recorded]) -> None:
+    async def _replay(self, channel: LogicalChannel, entities: deque[Recorded], count: int) -> None:
         def done(_request: Method, reply: Method) -> None:
             self._topology.declared_again(entities.popleft(), reply)
 
-        await channel.replay([self._topology.request_for(entity) for entity in entities], done)
+        await channel.replay([self._topology.request_for(entity) for entity in islice(entities, count)], done)
 
     async def _reopen(self, link: Link) -> None:
         # More than one round is for those who came meanwhile, and for exclusive consumers that are still locked out.

@@ -144,8 +144,9 @@ class Topology:
     def declared_again(self, recorded: Recorded, reply: Method) -> None:
         """Take note of the name that the broker gave a queue this time."""
         if isinstance(reply, commands.Queue.DeclareOk):
-            first, name = recorded.entity.name, reply.queue or ""
-            if self._queues.get(first) is recorded and first != name:
+            name = reply.queue or ""
+            first = recorded.entity.name
+            if first != name and self._queues.get(first) is recorded:  # else it was deleted or declared anew meanwhile
                 self._first.pop(self._present.get(first, ""), None)
                 self._present[first] = name
                 self._first[name] = first

@@ -378,7 +378,13 @@ def _frames(data: bytes) -> list[bytes]:
 
 def method_name(method: Method | type[Method]) -> str:
     """AMQP's name of a method, such as ``queue.declare-ok``."""
-    group, _, name = method.name.partition(".")
+    return _dashed(method.name)
+
+
+@cache
+def _dashed(camel: str) -> str:
+    """pamqp's name of a method, such as ``Queue.DeclareOk``, as AMQP has it."""
+    group, _, name = camel.partition(".")
     dashed = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name)
     return f"{group.lower()}.{dashed.lstrip('-')}"
 

@@ -1,0 +1,101 @@
+"""One process that starts: ``python -m benchmarks.startup_worker import MODULE`` or ``... connect CLIENT URL COUNT``.
+
+Prints one line of JSON. Nothing is imported at the top but what every Python has in memory already, or an import
+measured here would find its dependencies done.
+"""
+
+import sys
+import time
+
+
+def main() -> None:
+    """Do what the arguments say."""
+    what, name, *rest = sys.argv[1:]
+    result = measure_import(name) if what == "import" else measure_connect(name, rest[0], int(rest[1]))
+    import json
+
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+def measure_import(module: str) -> dict[str, object]:
+    """Import a package: ms of wall and CPU time, KiB read from the disk, the modules that came, and their files."""
+    already = set(sys.modules)
+    read, cpu, began = _kib_read(), time.process_time(), time.perf_counter()
+    __import__(module)
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
+    read = _kib_read() - read
+    modules = [one for name, one in sys.modules.items() if name not in already]
+    files = {getattr(one, where, None) for one in modules for where in ("__file__", "__cached__")}
+    return {
+        "ms": seconds * 1000,
+        "cpu": cpu_seconds * 1000,
+        "read": read,
+        "modules": len(modules),
+        "files": sorted(file for file in files if file),
+    }
+
+
+def _kib_read() -> float:
+    try:
+        with open("/proc/self/io") as counters:  # noqa: PTH123 - pathlib would be imported before it is measured
+            return next(int(line.split()[1]) for line in counters if line.startswith("read_bytes")) / 1024
+    except OSError:
+        return 0.0
+
+
+def measure_connect(client: str, url: str, count: int) -> dict[str, object]:
+    """Connect so many times, one after the other: ms of each, from the call until the connection can be used."""
+    if client == "raw socket":
+        times = _raw(url, count)
+    elif client == "aio-pika":
+        times = _aio_pika(url, count)
+    else:
+        times = _holdfast(url, count, "trio" if client.endswith("trio") else "asyncio")
+    return {"ms": [seconds * 1000 for seconds in times]}
+
+
+def _raw(url: str, count: int) -> list[float]:
+    from benchmarks.wire import Wire
+
+    times: list[float] = []
+    for _ in range(count):
+        began = time.perf_counter()
+        with Wire(url):
+            times.append(time.perf_counter() - began)
+    return times
+
+
+def _holdfast(url: str, count: int, loop: str) -> list[float]:
+    import anyio
+
+    import holdfast
+
+    async def connect() -> list[float]:
+        times: list[float] = []
+        for _ in range(count):
+            began = time.perf_counter()
+            async with holdfast.connect(url):
+                times.append(time.perf_counter() - began)
+        return times
+
+    return anyio.run(connect, backend=loop)
+
+
+def _aio_pika(url: str, count: int) -> list[float]:
+    import asyncio
+
+    import aio_pika
+
+    async def connect() -> list[float]:
+        times: list[float] = []
+        for _ in range(count):
+            began = time.perf_counter()
+            async with await aio_pika.connect_robust(url):
+                times.append(time.perf_counter() - began)
+        return times
+
+    return asyncio.run(connect())
+
+
+if __name__ == "__main__":
+    main()
