@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import anyio
 import anyio.abc
@@ -37,6 +36,9 @@ from holdfast.rpc import RpcClient
 from holdfast.settings import TLS, CredentialsSource, ReconnectPolicy, Settings
 from holdfast.supervisor import Supervisor
 from holdfast.transport import Dial
+
+if TYPE_CHECKING:
+    import ssl
 
 T = TypeVar("T")
 

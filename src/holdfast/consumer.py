@@ -17,7 +17,6 @@ What ends a consumer and what does not:
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
@@ -46,7 +45,7 @@ from holdfast.errors import (
 )
 from holdfast.link import Link
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
-from holdfast.message import Delivery, FieldTable
+from holdfast.message import Delivery, FieldTable, random_id
 from holdfast.protocol.events import Content
 from holdfast.protocol.lifecycle import State
 from holdfast.protocol.wire import Method, build, field_table
@@ -114,7 +113,7 @@ class Consumer(ChannelOwner):
         self._prefetch = prefetch
         self._no_ack = no_ack
         self._on_cancel: OnCancel = on_cancel
-        self._consumer_tag = consumer_tag or f"holdfast-{uuid.uuid4().hex}"
+        self._consumer_tag = consumer_tag or f"holdfast-{random_id()}"
         self._consume = build(
             commands.Basic.Consume,
             queue=self._queue,

@@ -18,7 +18,6 @@ there is no lock and no task per message.
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -45,7 +44,7 @@ from holdfast.errors import (
     copy_of,
 )
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
-from holdfast.message import NO_PROPERTIES, Message, Properties, check_message
+from holdfast.message import NO_PROPERTIES, Message, Properties, check_message, random_id
 from holdfast.protocol.basic import Received, Routes, Template, encode_properties
 from holdfast.protocol.confirms import Ledger
 from holdfast.protocol.events import Confirm, Content
@@ -100,7 +99,7 @@ class Publisher(ChannelOwner):
         self._template = None if "message_id" in self._defaults else Template(defaults)
         """The properties of messages that have none of their own."""
         self._routes = Routes()
-        self._id_prefix = f"{uuid.uuid4().hex}-"
+        self._id_prefix = f"{random_id()}-"
         self._ids = count(1)
         self._mandatory = mandatory
         self._timeout = timeout

@@ -7,7 +7,6 @@ request that was sent before a loss cannot arrive any more: the call then fails,
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
@@ -32,7 +31,7 @@ from holdfast.errors import (
 )
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
 from holdfast.loops import Waiter
-from holdfast.message import Delivery, Message, check_message
+from holdfast.message import Delivery, Message, check_message, random_id
 from holdfast.protocol.basic import Route, Routes, encode_properties
 from holdfast.protocol.events import Content
 from holdfast.protocol.wire import Method, build
@@ -86,7 +85,7 @@ class RpcClient(ChannelOwner):
         self._calls: dict[str, _Call] = {}
         self._unsent: deque[_Call] = deque()
         """Those that wait to be sent; who has an outcome meanwhile is passed over."""
-        self._id_prefix = f"{uuid.uuid4().hex}-"
+        self._id_prefix = f"{random_id()}-"
         self._ids = count(1)
         self._deadlines = Deadlines(host.later, self._expire)
         self._routes = Routes()
@@ -142,16 +141,16 @@ class RpcClient(ChannelOwner):
         if not self._has_been_entered:
             raise InvalidUse("an RPC client works inside its block: async with connection.rpc_client() as rpc")
         check_message(message, self._host.max_message_size)
-        random_id = f"{self._id_prefix}{next(self._ids)}"
+        fresh_id = f"{self._id_prefix}{next(self._ids)}"
         properties = message.properties
-        correlation_id = properties.correlation_id or random_id
+        correlation_id = properties.correlation_id or fresh_id
         if correlation_id in self._calls:
             raise InvalidArgument(f"correlation_id: a call with {correlation_id!r} is under way")
         encoded = encode_properties(
             properties,
             correlation_id=correlation_id,
             reply_to=REPLY_TO,
-            message_id=random_id if properties.message_id is None else properties.message_id,
+            message_id=fresh_id if properties.message_id is None else properties.message_id,
         )
         seconds = self._timeout if isinstance(timeout, Unset) else timeout
         loop = self._host.loop

@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 import os
 import re
-import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from holdfast.entities import TopologyRecovery
 from holdfast.errors import SettingsError
 from holdfast.message import FieldTable
 from holdfast.protocol.sasl import External, Mechanism, Plain
+
+if TYPE_CHECKING:
+    import ssl
 
 VERSION = "0.1.0"
 DEFAULT_PORT = 5672
@@ -496,9 +498,13 @@ def _check_credentials(source: object) -> None:
 
 
 def _check_tls(tls: object) -> None:
-    if not isinstance(tls, ssl.SSLContext | TLS | None):
+    if tls is None or isinstance(tls, TLS):
+        return
+    import ssl  # loaded already, if this is what it should be
+
+    if not isinstance(tls, ssl.SSLContext):
         raise SettingsError(f"tls: {type(tls).__name__} is neither TLS nor an ssl.SSLContext")
-    if isinstance(tls, ssl.SSLContext) and tls.protocol is ssl.PROTOCOL_TLS_SERVER:
+    if tls.protocol is ssl.PROTOCOL_TLS_SERVER:
         raise SettingsError("tls: an SSLContext of PROTOCOL_TLS_SERVER cannot dial; one of PROTOCOL_TLS_CLIENT can")
 
 

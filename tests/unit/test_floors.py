@@ -36,6 +36,7 @@ FLOORS = (
     "holdfast.loops",
     "holdfast.timers",
     "holdfast.sockets",
+    "holdfast.tls",
     "holdfast.transport",
     "holdfast.link",
     "holdfast.reconnect",

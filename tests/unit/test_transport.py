@@ -19,7 +19,8 @@ import trustme
 import holdfast
 from holdfast import TLS, Address, ConnectTimeout, ReconnectPolicy, Settings, SettingsError, TLSError, TransportError
 from holdfast.testing import Broker
-from holdfast.transport import Dialer, Route, client_context
+from holdfast.tls import client_context
+from holdfast.transport import Dialer, Route
 from support.waiting import eventually
 
 A, B, C = Address("a", 1), Address("b", 2), Address("c", 3)

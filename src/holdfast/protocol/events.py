@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from pamqp import commands
@@ -34,16 +33,14 @@ class Tuning(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """The handshake is done."""
 
     tuning: Tuning
     server_properties: FieldTable
 
 
-@dataclass(frozen=True, slots=True)
-class MethodReceived:
+class MethodReceived(NamedTuple):
     """A method without content on a channel: the reply to the oldest request, or one that came unasked."""
 
     channel: int
@@ -55,8 +52,7 @@ Content: TypeAlias = tuple[Method, Received]
 """A method with its whole content: basic.deliver, basic.return or basic.get-ok."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContentsReceived:
+class ContentsReceived(NamedTuple):
     """Contents that came on a channel one after the other, with nothing else between them."""
 
     channel: int
@@ -66,55 +62,47 @@ class ContentsReceived:
 Confirm: TypeAlias = commands.Basic.Ack | commands.Basic.Nack
 
 
-@dataclass(frozen=True, slots=True)
-class ConfirmsReceived:
+class ConfirmsReceived(NamedTuple):
     """Confirms that came on a channel one after the other, with nothing else between them."""
 
     channel: int
     confirms: list[Confirm]
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelClosed:
+class ChannelClosed(NamedTuple):
     """A channel was closed for an error, by the broker or because of what the broker sent on it."""
 
     channel: int
     error: ReplyError
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelReleased:
+class ChannelReleased(NamedTuple):
     """A close of ours is complete: the number is free again."""
 
     channel: int
 
 
-@dataclass(frozen=True, slots=True)
-class Blocked:
+class Blocked(NamedTuple):
     """The broker stopped reading what is published (RabbitMQ, "Blocked Connections")."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unblocked:
+class Unblocked(NamedTuple):
     """The broker reads again."""
 
 
-@dataclass(frozen=True, slots=True)
-class SecretUpdated:
+class SecretUpdated(NamedTuple):
     """The broker answered the oldest connection.update-secret (RabbitMQ)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stalled:
+class Stalled(NamedTuple):
     """The caller's event loop was late by so many seconds."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """The session is over. ``error`` is the one reason; None if we closed it and the broker agreed."""
 
     error: HoldfastError | None
