@@ -14,6 +14,9 @@ is measured by ``python -m benchmarks.startup``."""
 
 UNWANTED = (
     "asyncio",
+    "ssl",
+    "uuid",
+    "holdfast.tls",
     "trio",
     "uvloop",
     "concurrent.futures",
@@ -41,7 +44,7 @@ UNWANTED = (
     "holdfast.testing",
     "feature_service",
 )
-"""An event loop is anyio's to import when it runs; the others belong to extras, tests and tools."""
+"""An event loop is anyio's to import when it runs, OpenSSL is loaded with the first TLS; the others belong to extras, tests and tools."""
 
 SCRIPT = """
 import sys, time
