@@ -104,6 +104,13 @@ class _TrioLoop(Loop):
 
         self.now = trio.current_time
         self.waiter = trio.Event
+        self._wait_readable = trio.lowlevel.wait_readable
+
+    async def while_readable(self, source: socket.socket, read: Callable[[], bool]) -> None:
+        goes_on = True
+        while goes_on:
+            await self._wait_readable(source)
+            goes_on = read()
 
 
 def running_loop() -> Loop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,12 +12,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import commands
 
-from holdfast.errors import ReplyError, Side
+from holdfast.errors import FrameError, ReplyError, Side
 from holdfast.message import Message
 from holdfast.protocol.basic import Header, Received
+from holdfast.protocol.events import Ended
 from holdfast.protocol.wire import PROTOCOL_HEADER, Decoder, Frame, Method, encode_content
-from support.amqp import BODY, FRAME_MAX, HEADER, HEARTBEAT, METHOD, any_method, body, comparable, decode, expect, frame
+from support.amqp import (
+    BODY,
+    FRAME_MAX,
+    HEADER,
+    HEARTBEAT,
+    METHOD,
+    any_method,
+    body,
+    comparable,
+    content,
+    contents,
+    decode,
+    expect,
+    frame,
+    opened,
+)
 from support.streams import METHODS, channels, damaged, frames, methods, split, streams, tables
+
+FRAME_MAX_FLOOR = 8192
+DELIVER = commands.Basic.Deliver("c", 1, redelivered=False, exchange="x", routing_key="r")
 
 FAULTS = {501, 502, 503, 505}
 
@@ -95,6 +115,26 @@ def test_a_servers_stream_decodes_the_same_however_it_is_split(stream: bytes, da
     pieces, fault = outcome(data.draw(split(stream)), as_server=True)
     assert fault is None
     assert comparable(pieces) == comparable(whole)
+
+
+@given(st.lists(st.integers(0, 60_000), min_size=1, max_size=4), st.data())
+def test_bodies_are_the_same_wherever_their_frames_are_cut(sizes: list[int], data: st.DataObject) -> None:
+    bodies = [size.to_bytes(2, "big") * (size // 2) for size in sizes]
+    dialogue = opened()
+    number = dialogue.open_channel()
+    stream = b"".join(content(number, DELIVER, one, frame_max=FRAME_MAX_FLOOR * 4) for one in bodies)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    told = [event for start, end in pairwise([0, *cuts, len(stream)]) for event in dialogue.say(stream[start:end])]
+    assert [one.message.body for one in contents(told)] == bodies
+
+
+def test_a_large_body_whose_frame_does_not_end_is_not_told() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    stream = content(number, DELIVER, bytes(100_000))
+    told = [event for part in (stream[:50_000], stream[50_000:-1] + b"\x00") for event in dialogue.say(part)]
+    assert contents(told) == []
+    assert expect(expect(told[-1], Ended).error, FrameError).found_by is Side.CLIENT
 
 
 @given(st.lists(frames, min_size=1, max_size=6))

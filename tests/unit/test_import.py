@@ -44,7 +44,8 @@ UNWANTED = (
     "holdfast.testing",
     "feature_service",
 )
-"""An event loop is anyio's to import when it runs, OpenSSL is loaded with the first TLS; the others belong to extras, tests and tools."""
+"""An event loop is anyio's to import when it runs, and OpenSSL is loaded with the first TLS. The others belong to
+extras, tests and tools."""
 
 SCRIPT = """
 import sys, time

@@ -1,4 +1,4 @@
-"""A broker that confirms what nobody published: amqp-client.rb 94, where that kills the reader."""
+"""A broker that says what it should not, and a connection that goes on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import holdfast
 from holdfast import Message
 from holdfast.protocol.wire import encode_method
 from holdfast.testing import Broker
+from support.amqp import body, header
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +46,7 @@ class Lying(anyio.abc.ByteStream):
 async def test_a_confirm_that_nothing_waits_for_is_logged_and_ignored(
     lie: commands.Basic.Ack | commands.Basic.Nack, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """amqp-client.rb 94, where that kills the reader."""
     links: list[Lying] = []
 
     async def dial(_: holdfast.Address) -> anyio.abc.ByteStream:
@@ -65,3 +67,33 @@ async def test_a_confirm_that_nothing_waits_for_is_logged_and_ignored(
         assert [receipt.attempts for receipt in receipts] == [1, 1, 1]
         assert (connection.stats.unknown_confirms, connection.stats.link_number) == (1, 1)
     assert "which nothing waits for" in caplog.text
+
+
+async def test_a_delivery_whose_properties_cannot_be_read_is_delivered_and_costs_nothing_else() -> None:
+    links: list[Lying] = []
+
+    async def dial(_: holdfast.Address) -> anyio.abc.ByteStream:
+        links.append(Lying(await broker.dial()))
+        return links[-1]
+
+    async with (
+        Broker() as broker,
+        holdfast.connect("amqp://guest:guest@memory/", dial=dial) as connection,
+        connection.publisher() as publisher,
+        connection.channel() as channel,
+    ):
+        await channel.declare_queue("q")
+        async with connection.consumer("q", no_ack=True, consumer_tag="c") as consumer:
+            number = 3  # the publisher's channel is the first, the other one the second
+            deliver = commands.Basic.Deliver("c", 1, redelivered=False, exchange="", routing_key="q")
+            links[0].lies = (
+                encode_method(number, deliver) + header(number, 3, properties=b"\x80\x00\xffabc") + body(number, b"abc")
+            )
+            await publisher.publish(Message(b"sound", message_id="1"), routing_key="q")
+            with anyio.fail_after(5):
+                broken, sound = [await anext(consumer), await anext(consumer)]
+        assert broken.body == b"abc"
+        with pytest.raises(holdfast.MalformedProperties, match="over the end"):
+            _ = broken.message_id
+        assert (sound.body, sound.message_id) == (b"sound", "1")
+        assert connection.stats.link_number == 1
