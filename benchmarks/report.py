@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.cases import CASES, CLIENTS, FAIRNESS, LATENCY, PREFETCH, QUIET_QUEUES, QUIET_RATE, Case, Client
+from benchmarks.cases import CASES, CLIENTS, FAIRNESS, LATENCY, PREFETCH, QUIET_QUEUES, QUIET_RATE, RAW, Case, Client
 from benchmarks.picture import draw
 from benchmarks.runner import FULL, Result
 from benchmarks.summary import Spread, Summary, Verdict
 
+_RAW_CLIENT = next(client for client in CLIENTS if client.name == RAW)
 _NAME = "benchmarks"
 _PERCENTILES = ("p50", "p99", "p99.9")
 _MARKS = {True: "met", False: "missed", None: "-"}
@@ -95,15 +96,26 @@ def _title(case: Case) -> str:
 def _targets(summary: Summary, cases: Sequence[Case]) -> str:
     ours = [client for client in CLIENTS if client.is_ours]
     rows = [
-        [verdicts[0].case.title, f"{verdicts[0].peer}, {_bound(verdicts[0])}", *map(_verdict, verdicts)]
+        [case.title, f"{first.peer}, {_bound(first)}", *map(_verdict, (first, *others)), _limit(summary, first)]
         for case in cases
-        for verdicts in summary.verdicts(case)
+        for first, *others in summary.verdicts(case)
     ]
     for case in cases:
         if case.cpu_target is not None:
             figures = [summary.cpu(case, client) for client in ours]
-            rows.append([case.title, f"CPU ≤ {case.cpu_target:g} µs", *(_cpu(one, case.cpu_target) for one in figures)])
-    return "holdfast's figure over the peer's:\n\n" + table(["case", "target", *(one.name for one in ours)], rows)
+            told = (_cpu(one, case.cpu_target) for one in figures)
+            rows.append([case.title, f"CPU ≤ {case.cpu_target:g} µs", *told, ""])
+    return (
+        f"holdfast's figure over the peer's. The last column has the {RAW}'s over the same peer's: what no client in "
+        "front of this broker on this machine can be much above.\n\n"
+        + table(["case", "target", *(one.name for one in ours), RAW], rows)
+    )
+
+
+def _limit(summary: Summary, verdict: Verdict) -> str:
+    """What the raw socket has where holdfast has this."""
+    ratio = summary.ratio(verdict.case, _RAW_CLIENT, verdict.peer)
+    return "" if ratio is None or verdict.peer == RAW else f"{ratio.median:.2f}"
 
 
 def _bound(verdict: Verdict) -> str:
@@ -241,11 +253,11 @@ def terminal(summary: Summary) -> str:
         rows = [[client.name, *(_brief(summary, case, client) for case in cases)] for client in CLIENTS]
         parts.append("Medians (µs of CPU a message)\n" + _columns([head, *rows]))
         rows = [
-            [case.name, f"{verdicts[0].peer} {_bound(verdicts[0])}", *map(_short_verdict, verdicts)]
+            [case.name, f"{first.peer} {_bound(first)}", *map(_short_verdict, (first, *others)), _limit(summary, first)]
             for case in cases
-            for verdicts in summary.verdicts(case)
+            for first, *others in summary.verdicts(case)
         ]
-        head = ["", "target", *(client.name for client in CLIENTS if client.is_ours)]
+        head = ["", "target", *(client.name for client in CLIENTS if client.is_ours), RAW]
         parts.append("Ratios to the peers\n" + _columns([head, *rows]))
     for case, whats in ((LATENCY, ("confirm", "end to end")), (FAIRNESS, ("alone", "beside", "loop late"))):
         if summary.has(case):

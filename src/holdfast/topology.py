@@ -26,6 +26,8 @@ Binding: TypeAlias = commands.Queue.Bind | commands.Exchange.Bind | commands.Que
 _Key: TypeAlias = tuple[str, str, str, str, str]
 """Of a binding: the kind of its destination, destination, source, routing key, arguments."""
 
+_SOURCE = "source"
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
@@ -55,6 +57,8 @@ class Topology:
         # By the name under which the user first saw it; a server-named one keeps that key under all its names.
         self._queues: dict[str, Recorded] = {}
         self._bindings: dict[_Key, Recorded] = {}
+        self._bound: dict[tuple[str, str], dict[_Key, None]] = {}
+        """The bindings at each of their ends."""
         self._consumers: Counter[str] = Counter()
         self._present: dict[str, str] = {}
         self._first: dict[str, str] = {}
@@ -78,7 +82,7 @@ class Topology:
         elif isinstance(request, commands.Queue.Bind | commands.Exchange.Bind):
             if isinstance(request, commands.Queue.Bind):
                 request.queue = self.first_name(request.queue)
-            self._bindings[self._key(request)] = Recorded(request, entity_of(request), owner)
+            self._keep_binding(self._key(request), Recorded(request, entity_of(request), owner))
         elif isinstance(request, commands.Queue.Unbind | commands.Exchange.Unbind):
             self._forget_binding(self._key(request))
 
@@ -97,13 +101,16 @@ class Topology:
                 self._forget_queue(name)
 
     def forget(self, recorded: Recorded) -> None:
-        """Do not declare it again."""
-        for name in [name for name, one in self._exchanges.items() if one is recorded]:
-            del self._exchanges[name]
-        for name in [name for name, one in self._queues.items() if one is recorded]:
-            del self._queues[name]
-        for key in [key for key, one in self._bindings.items() if one is recorded]:
-            del self._bindings[key]
+        """Do not declare it again, unless it was declared anew meanwhile."""
+        request = recorded.request
+        if isinstance(request, commands.Exchange.Declare):
+            if self._exchanges.get(request.exchange) is recorded:
+                del self._exchanges[request.exchange]
+        elif isinstance(request, commands.Queue.Declare):
+            if self._queues.get(recorded.entity.name) is recorded:
+                del self._queues[recorded.entity.name]
+        elif self._bindings.get(key := self._key(request)) is recorded:
+            self._drop_binding(key)
 
     # --- names ------------------------------------------------------------------------------------------------------
 
@@ -170,19 +177,40 @@ class Topology:
     def _forget_queue(self, name: str) -> None:
         self._queues.pop(name, None)
         self._first.pop(self._present.pop(name, name), None)
-        for key in [key for key in self._bindings if key[:2] == ("queue", name)]:
+        for key in list(self._bound.get(("queue", name), ())):
             self._forget_binding(key)
 
     def _forget_exchange(self, name: str) -> None:
         self._exchanges.pop(name, None)
-        for key in [key for key in self._bindings if key[:2] == ("exchange", name) or key[2] == name]:
-            self._forget_binding(key)
+        for end in (("exchange", name), (_SOURCE, name)):
+            for key in list(self._bound.get(end, ())):
+                self._forget_binding(key)
 
     def _forget_binding(self, key: _Key) -> None:
         # The broker deletes an auto-delete exchange with the last binding from it, and so on from there.
-        if self._bindings.pop(key, None) is None:
+        if key not in self._bindings:
             return
+        self._drop_binding(key)
         source = key[2]
         recorded = self._exchanges.get(source)
-        if recorded is not None and recorded.entity.auto_delete and not any(one[2] == source for one in self._bindings):
+        if recorded is not None and recorded.entity.auto_delete and (_SOURCE, source) not in self._bound:
             self._forget_exchange(source)
+
+    def _keep_binding(self, key: _Key, recorded: Recorded) -> None:
+        self._bindings[key] = recorded
+        for end in _ends(key):
+            self._bound.setdefault(end, {})[key] = None
+
+    def _drop_binding(self, key: _Key) -> None:
+        del self._bindings[key]
+        for end in _ends(key):
+            keys = self._bound[end]
+            del keys[key]
+            if not keys:
+                del self._bound[end]
+
+
+def _ends(key: _Key) -> tuple[tuple[str, str], tuple[str, str]]:
+    """What a binding leads to, and what it comes from."""
+    kind, destination, source, _, _ = key
+    return (kind, destination), (_SOURCE, source)

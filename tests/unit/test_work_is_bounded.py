@@ -6,6 +6,7 @@ Work is counted, not timed, so that a cost that grows is seen at once and on eve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final
 
 import pytest
@@ -230,3 +231,26 @@ def work_of_declaring_again(queues: int) -> int:
 
 def test_recovering_a_queue_takes_no_more_work_with_ten_thousand_of_them() -> None:
     assert_flat(work_of_declaring_again(MESSAGES), work_of_declaring_again(MANY))
+
+
+def work_of_ending(queues: int, end: Callable[[Topology, Recorded], None]) -> int:
+    """Of ending the first of so many queues and a few more."""
+    topology, recorded = with_queues(queues + 2 * MESSAGES)
+    left = iter(recorded)
+
+    def end_some() -> None:
+        for one in islice(left, MESSAGES):
+            end(topology, one)
+
+    work = steps(end_some)
+    assert len(topology.queues()) == queues
+    return work
+
+
+def delete(topology: Topology, recorded: Recorded) -> None:
+    topology.record(Declarer(), commands.Queue.Delete(queue=recorded.entity.name), commands.Queue.DeleteOk(0))
+
+
+@pytest.mark.parametrize("end", [delete, Topology.forget])
+def test_ending_a_queue_takes_no_more_work_among_ten_thousand(end: Callable[[Topology, Recorded], None]) -> None:
+    assert_flat(work_of_ending(MESSAGES, end), work_of_ending(MANY, end))
