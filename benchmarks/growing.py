@@ -166,10 +166,20 @@ class _Gated(SocketStream):
         self.gate = anyio.Event()
         self.gate.set()
 
-    async def receive(self, max_bytes: int = 65536) -> bytes:
-        data = await super().receive(max_bytes)
-        await self.gate.wait()
-        return data
+    async def listen(self, take: Callable[[bytes], bool], max_bytes: int) -> None:
+        held: list[bytes] = []
+
+        def take_or_hold(data: bytes) -> bool:
+            if self.gate.is_set():
+                return take(data)
+            held.append(data)
+            return False
+
+        goes_on = True
+        while goes_on:
+            await super().listen(take_or_hold, max_bytes)
+            await self.gate.wait()
+            goes_on = bool(held) and take(held.pop())
 
 
 async def _unconfirmed(point: Point) -> Figures:
