@@ -50,8 +50,7 @@ _TITLES: Final = {
 _METHOD: Final = (
     "Bytes for one more of each thing, on a real broker: one is made first, then many, and the difference is divided. "
     "Traced is what Python allocated (tracemalloc). Resident is what the process grew by, from a run without "
-    "tracemalloc; it comes in pages and includes what allocators keep. Each figure is from a process of its own. All "
-    "connections of a thread read through one buffer of 256 KiB, which is in none of them."
+    "tracemalloc; it comes in pages and includes what allocators keep. Each figure is from a process of its own."
 )
 _MESSAGES: Final = (
     "The unconfirmed messages are sent, and no confirm is read. First all have the same body object: what they weigh "

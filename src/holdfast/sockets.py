@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -24,26 +23,6 @@ from holdfast.settings import Address
 
 _LARGE: Final = 64 * 1024
 """Bytes in one write from which on others get their turn first: with a fast peer it might never wait."""
-
-
-class _Buffers(threading.local):
-    """Where a thread reads to.
-
-    The system fills it, and what came is copied out at once, before anybody else in the thread may read: that takes
-    three quarters of the time of having a large piece of memory made for each read, of which little is used.
-    """
-
-    def __init__(self) -> None:
-        self._buffer = memoryview(b"")
-
-    def of(self, size: int) -> memoryview:
-        """A buffer of so many bytes, the same for all connections."""
-        if len(self._buffer) < size:
-            self._buffer = memoryview(bytearray(size))
-        return self._buffer[:size]
-
-
-_buffers = _Buffers()
 
 
 class SocketStream(ByteStream):
@@ -92,18 +71,16 @@ class SocketStream(ByteStream):
             EndOfStream, BrokenResourceError, ClosedResourceError: as for :meth:`receive`.
         """
 
-        buffer = _buffers.of(max_bytes)
-
         def read() -> bool:
             try:
-                size = self._socket.recv_into(buffer)
+                data = self._socket.recv(max_bytes)
             except BlockingIOError:
                 return True
             except OSError as error:
                 raise self._broken() from error
-            if not size:
+            if not data:
                 raise anyio.EndOfStream
-            return take(bytes(buffer[:size]))
+            return take(data)
 
         self._listening = anyio.CancelScope()
         self._listened = anyio.Event()
