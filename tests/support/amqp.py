@@ -14,7 +14,7 @@ from holdfast.protocol.events import ContentsReceived, Ended, Event, Tuning
 from holdfast.protocol.lifecycle import LinkState, Transition
 from holdfast.protocol.sasl import Mechanism, Plain
 from holdfast.protocol.session import Session
-from holdfast.protocol.wire import Decoder, Frame, Method, encode_content
+from holdfast.protocol.wire import Decoder, Frame, Method, Payload, encode_content
 
 METHOD: Final = 1
 HEADER: Final = 2
@@ -100,10 +100,10 @@ def comparable(frames: Iterable[Frame]) -> list[tuple[object, ...]]:
     return [(frame.channel, *_parts(frame.payload)) for frame in frames]
 
 
-def _parts(payload: object) -> tuple[object, ...]:
+def _parts(payload: Payload) -> tuple[object, ...]:
     if isinstance(payload, Method):
         return (payload.name, [(name, getattr(payload, name)) for name in payload.attributes()])
-    return (type(payload).__name__, payload)
+    return ("body", bytes(payload)) if isinstance(payload, bytes | memoryview) else (type(payload).__name__, payload)
 
 
 # --- a session under test -------------------------------------------------------------------------------------------
@@ -222,6 +222,12 @@ def whole(event: Event) -> Whole:
     """The only content of an event."""
     (only,) = contents([event])
     return only
+
+
+def octets(payload: Payload) -> bytes:
+    """What a body frame carries, of which large ones are told as views."""
+    assert isinstance(payload, bytes | memoryview), f"{payload!r} is no piece of a body"
+    return bytes(payload)
 
 
 def expect(value: object, kind: type[E]) -> E:

@@ -26,6 +26,7 @@ from holdfast.protocol.wire import (
     method_name,
 )
 from holdfast.testing import Broker
+from support.amqp import octets
 
 CAPABILITIES: Final[Mapping[str, FieldValue]] = {
     "authentication_failure_close": True,
@@ -129,9 +130,7 @@ class RawPeer:
         assert number == channel
         body = b""
         while len(body) < header.body_size:
-            piece = (await self.frame()).payload
-            assert isinstance(piece, bytes)
-            body += piece
+            body += octets((await self.frame()).payload)
         return Received(body, header.encoded)
 
     async def delivery(self, channel: int) -> tuple[commands.Basic.Deliver, bytes]:

@@ -64,7 +64,7 @@ class _Channel:
         self.method: Method | None = None
         """The method whose content is coming in."""
         self.header: Header | None = None
-        self.pieces: list[bytes] = []
+        self.pieces: list[bytes | memoryview] = []
         self.received = 0
 
 
@@ -189,7 +189,7 @@ class Channels:
         if isinstance(payload, Delivered):
             if not channel.closing:
                 self._delivered(number, channel, payload)
-        elif isinstance(payload, bytes):
+        elif isinstance(payload, bytes | memoryview):
             if not channel.closing:
                 self._body(number, channel, payload)
         elif isinstance(payload, Header):
@@ -277,7 +277,7 @@ class Channels:
         if not header.body_size:
             self._finish(number, channel, header.encoded, b"")
 
-    def _body(self, number: int, channel: _Channel, piece: bytes) -> None:
+    def _body(self, number: int, channel: _Channel, piece: bytes | memoryview) -> None:
         header = channel.header
         if header is None:
             raise unexpected(UnexpectedFrame, f"a body frame on channel {number} that belongs to no content header")
@@ -288,7 +288,7 @@ class Channels:
                 f"{channel.received} bytes of body on channel {number}, but {header.body_size} announced",
             )
         if len(piece) == header.body_size:
-            self._finish(number, channel, header.encoded, piece)
+            self._finish(number, channel, header.encoded, bytes(piece))
             return
         if piece:  # AMQP allows empty body frames; kept, a stream of them would grow without end
             channel.pieces.append(piece)

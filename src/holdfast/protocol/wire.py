@@ -112,11 +112,11 @@ class ProtocolHeader(NamedTuple):
     data: bytes
 
 
-Payload: TypeAlias = Method | Header | bytes | Delivered | Heartbeat | ProtocolHeader
+Payload: TypeAlias = Method | Header | bytes | memoryview | Delivered | Heartbeat | ProtocolHeader
 
 
 class Frame(NamedTuple):
-    """A frame; a payload of ``bytes`` is a piece of a body."""
+    """A frame; a payload of ``bytes`` is a piece of a body, and so is a view, which saves copying a large one twice."""
 
     channel: int
     payload: Payload
@@ -209,7 +209,10 @@ class Decoder:
                         continue
                 if buffer[end] != END_OCTET:
                     raise _no_end(buffer[end])
-                payload = buffer[start:end] if kind == BODY else _payload(kind, channel, buffer[start:end])
+                if kind != BODY:
+                    payload = _payload(kind, channel, buffer[start:end])
+                else:
+                    payload = buffer[start:end] if size <= _PIECEWISE else memoryview(buffer)[start:end]
                 position = end + 1
                 self._at_start = False
                 self.frames_decoded += 1
@@ -221,8 +224,8 @@ class Decoder:
         self._chunks = [buffer[position:]]
         self._buffered = length - position
 
-    def _piece(self, buffer: bytes, position: int) -> tuple[bytes, int]:
-        """What is there of a large body frame, and where it ends.
+    def _piece(self, buffer: bytes, position: int) -> tuple[memoryview, int]:
+        """What is there of a large body frame, as a view of it, and where it ends.
 
         The last piece completes the content, so it is given when the frame's end byte has been seen.
         """
@@ -233,11 +236,11 @@ class Decoder:
             self._left_of_body = 0
             self._at_start = False
             self.frames_decoded += 1
-            return buffer[position:end], end + 1
+            return memoryview(buffer)[position:end], end + 1
         end = min(len(buffer), end - 1)
         self._left_of_body -= end - position
         self._needed = len(buffer) - end + 1
-        return buffer[position:end], end
+        return memoryview(buffer)[position:end], end
 
     def _protocol_header(self, data: bytes) -> ProtocolHeader:
         if self._as_server:

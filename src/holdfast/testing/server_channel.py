@@ -46,7 +46,7 @@ class Channel:
         self._confirmed = 0
         self._method: Method | None = None
         self._header: Header | None = None
-        self._body: list[bytes] = []
+        self._body: list[bytes | memoryview] = []
 
     # --- what the client sends --------------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ class Channel:
                 raise UnexpectedFrame("UNEXPECTED_FRAME - expected method frame, got content header instead")
             self._header = payload
             self._publish_if_complete()
-        elif isinstance(payload, bytes):
+        elif isinstance(payload, bytes | memoryview):
             if self._header is None:
                 raise UnexpectedFrame("UNEXPECTED_FRAME - expected content header")
             self._body.append(payload)
