@@ -11,7 +11,7 @@ an await between: first the connection, then every channel on it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 import anyio
@@ -42,14 +42,15 @@ from holdfast.protocol.events import (
 from holdfast.protocol.lifecycle import LinkState, Transition
 from holdfast.protocol.session import Session
 from holdfast.protocol.wire import Method, method_name
-from holdfast.sockets import SocketStream
+from holdfast.sockets import Piece, SocketStream
 from holdfast.transport import transport_error
 
 HIGH_WATER: Final = 1024 * 1024
 """Bytes of outgoing buffer above which publishers wait."""
 
-_CHUNK: Final = 256 * 1024
-"""anyio splits and copies what it reads in smaller pieces."""
+_CHUNK: Final = 127 * 1024
+"""Bytes read at a time. What is larger the C library maps and unmaps anew for each read, however little comes: glibc,
+mallopt(3), M_MMAP_THRESHOLD."""
 
 _HEAD_START: Final = 2
 """Turns of the event loop: in the first the reader begins to listen, in the second it gets what is there."""
@@ -139,7 +140,7 @@ class Link:
         self._over = anyio.Event()
         self._writer_waits: anyio.Event | None = None
         """Set while the writer has nothing to do."""
-        self._unsent = b""
+        self._unsent: Sequence[Piece] = ()
         """What is left of output that was sent without a wait."""
         self._output_taken = anyio.Event()
         self._output_done = anyio.Event()
@@ -262,8 +263,7 @@ class Link:
         errors that it tells of, are the writer's.
         """
         if self._writer_waits is not None and isinstance(self._stream, SocketStream):
-            data = self.session.output(self._loop.now())
-            self._unsent = data[self._stream.send_nowait(data) :]
+            self._unsent = self._stream.send_nowait(self.session.output(self._loop.now()))
         if self._unsent or self.session.has_output:
             self.flush()
 
@@ -303,12 +303,15 @@ class Link:
         while True:
             if self._unsent or session.has_output:
                 was_full = self.is_full
-                data, self._unsent = self._unsent or session.output(self._loop.now()), b""
+                pieces, self._unsent = self._unsent or session.output(self._loop.now()), ()
                 if was_full and not self.is_full:
                     self._output_taken.set()
                     self._output_taken = anyio.Event()
                 try:
-                    await self._stream.send(data)
+                    if isinstance(self._stream, SocketStream):
+                        await self._stream.send_pieces(pieces)
+                    else:
+                        await self._stream.send(b"".join(pieces))
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
                     self.abort(transport_error("writing", error))
                     return

@@ -76,7 +76,7 @@ def check(dialogue: Dialogue) -> None:
     assert error is None or isinstance(error, HoldfastError)
     if isinstance(error, ReplyError) and error.found_by is Side.CLIENT:
         assert error.code in {403, 501, 502, 503, 504, 505}
-    dialogue.session.output(dialogue.now)
+    dialogue.output()
     dialogue.tell(commands.Connection.Close(320, "bye", 0, 0))
     dialogue.tell(commands.Channel.Flow(active=False), 1)
     dialogue.session.transport_ended(TransportError("late"), dialogue.now)
@@ -176,7 +176,7 @@ def test_polls_between_what_is_heard_end_the_session_at_most_once(count: int, ac
         else:
             dialogue.now += act
             assert dialogue.session.poll(dialogue.now) >= dialogue.now or dialogue.session.state is LinkState.CLOSED
-            dialogue.session.output(dialogue.now)
+            dialogue.output()
     check(dialogue)
 
 

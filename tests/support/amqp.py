@@ -158,8 +158,12 @@ class Dialogue:
 
     def sent(self) -> list[Frame]:
         """The frames that the session sent since the last call."""
-        self._sent.feed(self.session.output(self.now))
+        self._sent.feed(self.output())
         return list(self._sent.frames())
+
+    def output(self) -> bytes:
+        """The next bytes that the session sends."""
+        return b"".join(self.session.output(self.now))
 
     def sent_methods(self) -> list[Method]:
         """The methods that the session sent since the last call; it must have sent nothing else."""

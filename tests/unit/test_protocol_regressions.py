@@ -118,7 +118,7 @@ def test_taking_no_output_does_not_count_as_a_heartbeat() -> None:
     dialogue = opened(tuning=Tuning(10, 8192, 10))
     wake_at = dialogue.session.poll(dialogue.now)
     dialogue.now += 4
-    assert dialogue.session.output(dialogue.now) == b""
+    assert dialogue.output() == b""
     dialogue.now = wake_at
     dialogue.session.poll(dialogue.now)
     assert dialogue.sent() != []

@@ -223,9 +223,9 @@ def test_what_a_mechanism_says_crosses_the_wire_byte_by_byte() -> None:
     dialogue = Dialogue(mechanisms=[Scrambled()])
     dialogue.sent()
     dialogue.start(mechanisms="RIDDLE")
-    assert b"\x00\x00\x00\x03\xff\x00\xfe" in dialogue.session.output(dialogue.now)
+    assert b"\x00\x00\x00\x03\xff\x00\xfe" in dialogue.output()
     dialogue.say(method_frame(0, 10, 20, struct.pack(">I", 3) + b"\x80\x00\xff"))
-    assert dialogue.session.output(dialogue.now) == method_frame(0, 10, 21, struct.pack(">I", 3) + b"\xff\x00\x80")
+    assert dialogue.output() == method_frame(0, 10, 21, struct.pack(">I", 3) + b"\xff\x00\x80")
 
 
 @pytest.mark.parametrize(
@@ -635,7 +635,7 @@ def test_after_the_end_nothing_is_heard_or_sent(end: Callable[[], Dialogue]) -> 
     assert dialogue.news() == []
     assert dialogue.session.poll(dialogue.now + 1000) == math.inf
     assert dialogue.news() == []
-    assert dialogue.session.output(dialogue.now) == b""
+    assert dialogue.output() == b""
     dialogue.ended()
 
 
@@ -813,10 +813,10 @@ def test_bytes_and_frames_are_counted_both_ways() -> None:
     dialogue = Dialogue()
     session = dialogue.session
     came = [any_method(0, method) for method in (START, TUNE, OPEN_OK)]
-    went = session.output(dialogue.now)
+    went = dialogue.output()
     for data in came:
         dialogue.say(data)
-        went += session.output(dialogue.now)
+        went += dialogue.output()
     assert (session.bytes_received, session.frames_received) == (sum(map(len, came)), 3)
     assert (session.bytes_sent, session.frames_sent) == (len(went), 3)
 
@@ -826,8 +826,32 @@ def test_output_that_waits_is_measured() -> None:
     assert dialogue.session.output_size == 0
     dialogue.session.open_channel()
     waiting = dialogue.session.output_size
-    assert waiting == len(dialogue.session.output(dialogue.now)) > 0
+    assert waiting == len(dialogue.output()) > 0
     assert dialogue.session.output_size == 0
+
+
+# --- output ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_small_leaves_in_one_piece() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    for _ in range(100):
+        dialogue.session.publish(number, Route("", "features.live", mandatory=True), b"\0\0", bytes(1024))
+    assert len(dialogue.session.output(dialogue.now)) == 1
+    assert not dialogue.session.has_output
+
+
+@pytest.mark.parametrize("size", [16 * 1024, 1024 * 1024])
+def test_a_large_body_is_not_copied(size: int) -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    body = bytes(size)
+    dialogue.session.publish(number, Route("", "features.live", mandatory=True), b"\0\0", body)
+    copied = 0
+    while pieces := dialogue.session.output(dialogue.now):
+        copied += sum(len(piece) for piece in pieces if memoryview(piece).obj is not body)
+    assert copied < 1024
 
 
 # --- heartbeats -----------------------------------------------------------------------------------------------------
@@ -928,7 +952,7 @@ def test_the_password_is_sent_once_and_shown_nowhere() -> None:
     mechanism = Plain(USERNAME, PASSWORD)
     dialogue = Dialogue(mechanisms=[mechanism])
     dialogue.start()
-    assert dialogue.session.output(dialogue.now).count(PASSWORD.encode()) == 1
+    assert dialogue.output().count(PASSWORD.encode()) == 1
     dialogue.tell(commands.Connection.Close(403, "ACCESS_REFUSED", 10, 11))
     shown: list[object] = [mechanism, dialogue.session, *dialogue.events, dialogue.ended().error]
     for thing in shown:

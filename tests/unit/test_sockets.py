@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from holdfast.settings import Address
-from holdfast.sockets import SocketStream, dial_tcp
+from holdfast.sockets import Piece, SocketStream, dial_tcp
 
 pytestmark = pytest.mark.anyio
 
@@ -221,16 +221,51 @@ async def test_a_cancelled_receive_has_taken_nothing(listener: socket.socket) ->
 
 async def test_what_cannot_be_sent_at_once_is_left(listener: socket.socket) -> None:
     stream, peer = await connected(listener)
-    data = bytes(1 << 20)
+    pieces = [b"first", bytes(64 * 1024 * 1024), b"last"]
     with peer, anyio.fail_after(LIMIT):
         async with stream:
-            sent = 0
-            while taken := stream.send_nowait(data):
-                sent += taken
-            assert sent > 0
-            left = sent
-            while left:
-                left -= len(peer.recv(left))
+            left = stream.send_nowait(pieces)
+            sent = sum(map(len, pieces)) - sum(map(len, left))
+            assert len(left) == 2
+            assert len(pieces[0]) < sent < len(pieces[1])
+            while sent:
+                sent -= len(peer.recv(sent))
+
+
+async def test_nothing_is_left_of_what_was_sent_at_once(listener: socket.socket) -> None:
+    stream, peer = await connected(listener)
+    with peer, anyio.fail_after(LIMIT):
+        async with stream:
+            assert stream.send_nowait([b"alone"]) == []
+            assert peer.recv(100) == b"alone"
+            assert stream.send_nowait([b"one", memoryview(b" and other")]) == []
+            assert peer.recv(100) == b"one and other"
+
+
+@pytest.mark.parametrize("gathers", [True, False], ids=["sendmsg", "no sendmsg"])
+async def test_pieces_arrive_in_order_and_whole(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch, *, gathers: bool
+) -> None:
+    monkeypatch.setattr("holdfast.sockets._CAN_GATHER", gathers)
+    large = bytes(range(256)) * 64 * 1024
+    pieces: list[Piece] = [b"first", large, b"between", memoryview(large)[1:], b"last"]
+    whole = b"".join(pieces)
+    stream, peer = await connected(listener)
+
+    def read() -> bytes:
+        got = bytearray()
+        while data := peer.recv(1 << 20):
+            got += data
+        return bytes(got)
+
+    async def write() -> None:
+        await stream.send_pieces(pieces)
+        await stream.send_eof()
+
+    with peer, anyio.fail_after(LIMIT):
+        async with stream, anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            assert await anyio.to_thread.run_sync(read) == whole
 
 
 @pytest.mark.parametrize("listens", [True, False])

@@ -650,3 +650,14 @@ def test_a_bad_header_is_named_with_its_property() -> None:
     bad: Any = {"k": object()}
     with pytest.raises(InvalidArgument, match=r"headers.*k"):
         encode_properties(Properties(headers=bad))
+
+
+def test_a_large_body_is_given_as_views_of_what_was_read() -> None:
+    sent = body(1, bytes(100_000))
+    head, tail = sent[:50_000], sent[50_000:]
+    decoder = Decoder(max_frame_size=131_072)
+    decoder.feed(head)
+    pieces = [frame.payload for frame in decoder.frames()]
+    decoder.feed(tail)
+    pieces += [frame.payload for frame in decoder.frames()]
+    assert all(expect(piece, memoryview).obj is read for piece, read in zip(pieces, (head, tail), strict=True))

@@ -67,7 +67,13 @@ CAPABILITIES: FieldTable = {
 _REPLY_SUCCESS = 200
 
 _CHUNK: Final = 256 * 1024
-"""Bytes after which output is cut, between two parts: what is joined for the transport is a second copy."""
+"""Bytes after which output that is joined is cut, between two parts."""
+
+_GATHERED_CHUNK: Final = 1024 * 1024
+"""The same where most of it is not copied."""
+
+_LARGE: Final = 16 * 1024
+"""Bytes from which on a part of the output is not copied."""
 
 
 class Session:
@@ -116,6 +122,8 @@ class Session:
         self._channels = Channels(self._send, self._write, self._events, max_message_size)
         self._output: list[bytes | memoryview] = [PROTOCOL_HEADER]
         self._output_size = len(PROTOCOL_HEADER)
+        self._has_large = False
+        """Whether some part of the output may be large."""
 
     # --- the border -------------------------------------------------------------------------------------------------
 
@@ -177,25 +185,30 @@ class Session:
         self._events.clear()
         return events
 
-    def output(self, now: float) -> bytes:
-        """The next bytes to send, about 256 KiB at most, which count as sent from now on."""
+    def output(self, now: float) -> list[bytes | memoryview]:
+        """The next pieces to send, 1 MiB or little more at most, which count as sent from now on.
+
+        Many small parts are cheaper to send in one piece, large ones are cheaper to send than to copy.
+        """
         if self._channels.has_acks and self.state is LinkState.OPEN:
             self._channels.flush_acks()
-        output = self._output
-        if not output:
-            return b""
-        if self._output_size <= _CHUNK:
-            data = b"".join(output)
-            output.clear()
+        parts, size = self._output, self._output_size
+        if not parts:
+            return []
+        most = _GATHERED_CHUNK if self._has_large else _CHUNK
+        if size <= most:
+            self._output = []
         else:
-            sizes = accumulate(map(len, output))
-            count = next((place for place, size in enumerate(sizes, start=1) if size >= _CHUNK), len(output))
-            data = b"".join(output[:count])
-            del output[:count]
-        self._output_size -= len(data)
-        self.bytes_sent += len(data)
+            sizes = enumerate(accumulate(map(len, parts)), start=1)
+            count, size = next(reached for reached in sizes if reached[1] >= most)
+            parts, self._output = parts[:count], parts[count:]
+        self._output_size -= size
+        self.bytes_sent += size
         self._heartbeat.wrote(now)
-        return data
+        if not self._has_large:
+            return [b"".join(parts)]
+        self._has_large = bool(self._output)
+        return _gathered(parts)
 
     def reading_paused(self, now: float) -> None:
         """The caller does not read for now: the broker is not to blame for the silence."""
@@ -294,6 +307,8 @@ class Session:
         self._output += parts
         self.frames_sent += 2 + (len(parts) - 1) // 2
         self._output_size += sum(map(len, parts)) if len(parts) != 3 else len(parts[0]) + len(body) + 1
+        if len(body) >= _LARGE:
+            self._has_large = True
 
     # --- what the broker sends --------------------------------------------------------------------------------------
 
@@ -432,6 +447,23 @@ class Session:
         self._output.append(frame)
         self._output_size += len(frame)
         self.frames_sent += 1
+
+
+def _gathered(parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    """The parts with the small ones in between joined."""
+    pieces: list[bytes | memoryview] = []
+    small: list[bytes | memoryview] = []
+    for part in parts:
+        if len(part) < _LARGE:
+            small.append(part)
+        else:
+            if small:
+                pieces.append(b"".join(small))
+                small.clear()
+            pieces.append(part)
+    if small:
+        pieces.append(b"".join(small))
+    return pieces
 
 
 def _response(mechanism: Mechanism, ask: Callable[[], object]) -> str:

@@ -221,7 +221,7 @@ class Decoder:
             self._error = error
             self._chunks.clear()
             raise
-        self._chunks = [buffer[position:]]
+        self._chunks = [buffer[position:]] if position < length else []  # beside b"" the next chunk would be copied
         self._buffered = length - position
 
     def _piece(self, buffer: bytes, position: int) -> tuple[memoryview, int]:
