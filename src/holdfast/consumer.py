@@ -45,6 +45,7 @@ from holdfast.errors import (
 )
 from holdfast.link import Link
 from holdfast.logical import ChannelHost, ChannelOwner, LogicalChannel
+from holdfast.loops import Waiter
 from holdfast.message import Delivery, FieldTable, random_id
 from holdfast.protocol.events import Content
 from holdfast.protocol.lifecycle import State
@@ -123,8 +124,8 @@ class Consumer(ChannelOwner):
             arguments=field_table(_arguments(arguments, priority, stream_offset)),
         )
         self._waiting: deque[Delivery] = deque()
-        self._news: anyio.Event | None = None
-        """Set if somebody waits for a delivery."""
+        self._news: set[Waiter] = set()
+        """Of those who wait for a delivery."""
         self._handed_out = 0
         self._is_stream: bool | None = None
         """Not known before the first delivery of a channel."""
@@ -175,9 +176,12 @@ class Consumer(ChannelOwner):
                 raise self._error
             if self._is_over:
                 raise StopAsyncIteration
-            if self._news is None:
-                self._news = anyio.Event()
-            await self._news.wait()
+            news = self._host.loop.waiter()
+            self._news.add(news)
+            try:
+                await news.wait()
+            finally:
+                self._news.discard(news)
         delivery = self._waiting.popleft()
         if self._is_stream is not False:
             self._follow_stream(delivery)
@@ -409,9 +413,8 @@ class Consumer(ChannelOwner):
             self._consume.arguments = {**(self._consume.arguments or {}), "x-stream-offset": offset + 1}
 
     def _wake(self) -> None:
-        if self._news is not None:
-            self._news.set()
-            self._news = None
+        for news in self._news:
+            news.set()
 
     def _resume_reading(self) -> None:
         if self._paused is not None:

@@ -20,7 +20,7 @@ from anyio.abc import ByteStream
 from pamqp import commands
 
 from holdfast.errors import ConnectionLost, HoldfastError, ReplyError, TransportError
-from holdfast.loops import running_loop
+from holdfast.loops import Waiter, running_loop
 from holdfast.message import FieldTable
 from holdfast.observe import Journal
 from holdfast.protocol.events import (
@@ -138,7 +138,7 @@ class Link:
         """What is not answered yet, oldest first."""
         self._opened = anyio.Event()
         self._over = anyio.Event()
-        self._writer_waits: anyio.Event | None = None
+        self._writer_waits: Waiter | None = None
         """Set while the writer has nothing to do."""
         self._unsent: Sequence[Piece] = ()
         """What is left of output that was sent without a wait."""
@@ -319,7 +319,7 @@ class Link:
                 self._output_done.set()
                 return
             else:
-                self._writer_waits = added = anyio.Event()
+                self._writer_waits = added = self._loop.waiter()
                 await added.wait()
 
     async def _beat(self) -> None:

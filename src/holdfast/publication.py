@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -219,6 +220,27 @@ class Publication:
         return self._entry.receipt()
 
 
+class Wish:
+    """Somebody waits for room in a window.
+
+    Args:
+        size: how many bytes of it.
+        deadline: until when; None for ever.
+        waiter: of the task that waits.
+
+    Attributes:
+        is_granted: whether the room was taken for it.
+    """
+
+    __slots__ = ("deadline", "is_granted", "size", "waiter")
+
+    def __init__(self, size: int, deadline: float | None, waiter: Waiter) -> None:
+        self.size: int = size
+        self.deadline: float = math.inf if deadline is None else deadline
+        self.waiter: Waiter = waiter
+        self.is_granted: bool = False
+
+
 class Window:
     """Room for unconfirmed messages, by count and by bytes; given to those who wait in their order.
 
@@ -230,39 +252,53 @@ class Window:
         self._size = size
         self._used_count = 0
         self._used_size = 0
-        self._waiting: deque[tuple[int, anyio.Event]] = deque()
+        self._wishes: deque[Wish] = deque()
 
     def try_take(self, size: int) -> bool:
         """Take room at once, if nobody waits and it is there."""
-        return not self._waiting and self._take_if_free(size)
+        return not self._wishes and self._take_if_free(size)
 
-    async def take(self, size: int) -> None:
-        """Wait for room and take it."""
-        if self.try_take(size):
-            return
-        granted = anyio.Event()
-        waiter = (size, granted)
-        self._waiting.append(waiter)
+    async def take(self, wish: Wish) -> bool:
+        """Wait for room and take it. Returns whether it was granted; if not, :meth:`dismiss` has ended the wait."""
+        self._wishes.append(wish)
+        self._grant()
         try:
-            await granted.wait()
+            await wish.waiter.wait()
         except BaseException:
-            if granted.is_set():
-                self.give_back(size)
-            else:
-                self._waiting.remove(waiter)
+            if wish.is_granted:
+                self.give_back(wish.size)
+            elif wish in self._wishes:
+                self._wishes.remove(wish)
                 self._grant()
             raise
+        return wish.is_granted
 
     def give_back(self, size: int, count: int = 1) -> None:
         """Give back the room of so many messages, which have so many bytes together."""
         self._used_count -= count
         self._used_size -= size
-        if self._waiting:
+        if self._wishes:
             self._grant()
 
+    def dismiss(self, now: float) -> None:
+        """End the wait of those whose deadline is past; of all, if ``now`` is infinity."""
+        dismissed = [wish for wish in self._wishes if wish.deadline <= now]
+        if dismissed:
+            self._wishes = deque(wish for wish in self._wishes if wish.deadline > now)
+            for wish in dismissed:
+                wish.waiter.set()
+            self._grant()
+
+    @property
+    def nearest(self) -> float:
+        """The first deadline of those who wait; infinity if there is none."""
+        return min((wish.deadline for wish in self._wishes), default=math.inf)
+
     def _grant(self) -> None:
-        while self._waiting and self._take_if_free(self._waiting[0][0]):
-            self._waiting.popleft()[1].set()
+        while self._wishes and self._take_if_free(self._wishes[0].size):
+            wish = self._wishes.popleft()
+            wish.is_granted = True
+            wish.waiter.set()
 
     def _take_if_free(self, size: int) -> bool:
         fits = self._used_count < self._count and self._used_size + size <= self._size

@@ -18,6 +18,7 @@ there is no lock and no task per message.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -49,7 +50,7 @@ from holdfast.protocol.basic import Received, Routes, Template, encode_propertie
 from holdfast.protocol.confirms import Ledger
 from holdfast.protocol.events import Confirm, Content
 from holdfast.protocol.wire import Method
-from holdfast.publication import UNSET, Book, Entry, Publication, Receipt, Unset, Window, deadline_after, until
+from holdfast.publication import UNSET, Book, Entry, Publication, Receipt, Unset, Window, Wish, deadline_after, until
 from holdfast.timers import Deadlines, Timer
 
 DEFAULT_TIMEOUT: Final = 60.0
@@ -121,7 +122,7 @@ class Publisher(ChannelOwner):
         self._block_timer: Timer | None = None
         self._block_reason = ""
         self._entering: set[anyio.CancelScope] = set()
-        """Those who wait for room."""
+        """Those who wait for room in the outgoing buffer."""
         self._deadlines = Deadlines(host.later, self._expire)
         self._probes = 0
         """How many entries from the front are still to be sent one at a time."""
@@ -315,8 +316,9 @@ class Publisher(ChannelOwner):
 
     def _expire(self, now: float) -> float | None:
         """Give those their outcome whose deadline is past; the nearest deadline of the others."""
+        self._window.dismiss(now)
         waiting = [entry.deadline for entry in self._unsettled() if not entry.is_finished(now)]
-        return min((deadline for deadline in waiting if deadline is not None), default=None)
+        return min(self._window.nearest, *(deadline for deadline in waiting if deadline is not None), math.inf)
 
     def _unsettled(self) -> list[Entry]:
         """What has no outcome yet, in the order in which it was submitted."""
@@ -326,23 +328,34 @@ class Publisher(ChannelOwner):
     async def _enter(self, entry: Entry) -> None:
         """Wait for room in the outgoing buffer and in the window, and take it."""
         self._raise_if_blocked()
-        size = entry.size
-        with until(entry.deadline) as scope:
-            self._entering.add(scope)
-            try:
-                await self._wait_for_buffer()
-                if not self._window.try_take(size):
-                    self._drop_finished()
-                    await self._window.take(size)
-            finally:
-                self._entering.discard(scope)
-        if scope.cancelled_caught:
-            if entry.deadline is None or anyio.current_time() < entry.deadline:
-                raise ConnectionBlocked(self._block_reason)
-            raise PublishTimeout(entry.message_id, sent=False)
+        await self._wait_for_buffer(entry)
+        if not self._window.try_take(entry.size):
+            self._drop_finished()
+            self._deadlines.add(entry.deadline)
+            if not await self._window.take(Wish(entry.size, entry.deadline, self._loop.waiter())):
+                raise self._refusal(entry)
         if (error := self._blocked_error()) is not None:
             self._leave(entry)
             raise error
+
+    async def _wait_for_buffer(self, entry: Entry) -> None:
+        attachment = self._channel.attachment
+        if attachment is None or not attachment.link.is_full:
+            return
+        with until(entry.deadline) as scope:
+            self._entering.add(scope)
+            try:
+                await attachment.link.wait_not_full()
+            finally:
+                self._entering.discard(scope)
+        if scope.cancelled_caught:
+            raise self._refusal(entry)
+
+    def _refusal(self, entry: Entry) -> ConnectionBlocked | PublishTimeout:
+        """Why there was no room for it: its deadline, or the broker takes no publishes."""
+        if entry.deadline is not None and anyio.current_time() >= entry.deadline:
+            return PublishTimeout(entry.message_id, sent=False)
+        return ConnectionBlocked(self._block_reason)
 
     def _raise_if_blocked(self) -> None:
         if (error := self._blocked_error()) is not None:
@@ -354,11 +367,6 @@ class Publisher(ChannelOwner):
             return None
         is_over = anyio.current_time() >= block.since + self._blocked_timeout
         return ConnectionBlocked(block.reason) if is_over else None
-
-    async def _wait_for_buffer(self) -> None:
-        attachment = self._channel.attachment
-        if attachment is not None and attachment.link.is_full:
-            await attachment.link.wait_not_full()
 
     # --- sending and settling; nothing below waits ------------------------------------------------------------------
 
@@ -446,6 +454,7 @@ class Publisher(ChannelOwner):
             if not entry.was_lost:
                 entry.settle(ConnectionBlocked(error.reason))
                 self._leave(entry)
+        self._window.dismiss(math.inf)
         for scope in self._entering:
             scope.cancel()
 
