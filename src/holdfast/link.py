@@ -32,6 +32,7 @@ from holdfast.protocol.events import (
     Content,
     ContentsReceived,
     Ended,
+    Event,
     MethodReceived,
     Opened,
     SecretUpdated,
@@ -74,6 +75,11 @@ class ChannelHandler(Protocol):
 
     def on_released(self) -> None:
         """Our close is complete."""
+        ...
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether something was sent that the broker answers."""
         ...
 
     def on_writable(self) -> None:
@@ -144,6 +150,7 @@ class Link:
         """What is left of output that was sent without a wait."""
         self._output_taken = anyio.Event()
         self._output_done = anyio.Event()
+        self._is_dispatching = False
         self._reading = anyio.CancelScope()
         self._slow_readers: set[object] = set()
         self._caught_up = anyio.Event()
@@ -240,18 +247,35 @@ class Link:
         return number
 
     def pause_reading(self, reader: object) -> None:
-        """Read nothing more until ``reader`` has caught up; the broker is slowed down by TCP."""
+        """Read nothing more until ``reader`` has caught up; the broker is slowed down by TCP.
+
+        Reading goes on as long as anybody on the link waits for an answer, which comes behind whatever else was sent.
+        """
         self._slow_readers.add(reader)
 
     def resume_reading(self, reader: object) -> None:
         """``reader`` has caught up."""
         if reader in self._slow_readers:
             self._slow_readers.remove(reader)
-            self._caught_up.set()
-            self._caught_up = anyio.Event()
+            self._reconsider_reading()
+
+    def _reconsider_reading(self) -> None:
+        self._caught_up.set()
+        self._caught_up = anyio.Event()
+
+    @property
+    def _is_paused(self) -> bool:
+        return (
+            bool(self._slow_readers)
+            and self.is_open
+            and not self._secrets
+            and not any(handler.awaits_answer for handler in self._handlers.values())
+        )
 
     def flush(self) -> None:
         """Wake the writer: the session has output."""
+        if self._slow_readers:
+            self._reconsider_reading()
         if self._writer_waits is not None:
             self._writer_waits.set()
             self._writer_waits = None
@@ -262,6 +286,8 @@ class Link:
         Nothing here waits, so a cancelled caller cannot cut a frame in two. What the system does not take, and the
         errors that it tells of, are the writer's.
         """
+        if self._slow_readers:
+            self._reconsider_reading()
         if self._writer_waits is not None and isinstance(self._stream, SocketStream):
             self._unsent = self._stream.send_nowait(self.session.output(self._loop.now()))
         if self._unsent or self.session.has_output:
@@ -272,7 +298,7 @@ class Link:
     async def _read(self) -> None:
         with self._reading:
             while not self.is_over:
-                while self._slow_readers:
+                while self._is_paused:
                     await self._caught_up.wait()
                 try:
                     await self._listen()
@@ -292,7 +318,7 @@ class Link:
         """Take what the broker sent. Returns whether there is to be more."""
         self.session.receive(data, self._loop.now())
         self._dispatch()
-        return not (self._slow_readers or self.is_over)
+        return not (self._is_paused or self.is_over)
 
     async def _write(self) -> None:
         session = self.session
@@ -314,6 +340,7 @@ class Link:
                         await self._stream.send(b"".join(pieces))
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
                     self.abort(transport_error("writing", error))
+                    self._output_done.set()
                     return
             elif self.is_over:
                 self._output_done.set()
@@ -326,7 +353,7 @@ class Link:
         await self._opened.wait()
         while not self.is_over:
             now = anyio.current_time()
-            if self._slow_readers:
+            if self._is_paused:
                 self.session.reading_paused(now)
             wake_at = self.session.poll(now)
             self._dispatch()
@@ -335,43 +362,53 @@ class Link:
     # --- what happened ----------------------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        handlers = self._handlers
-        for event in self.session.events():
-            if isinstance(event, ContentsReceived):
-                handlers[event.channel].on_contents(event.contents)
-            elif isinstance(event, ConfirmsReceived):
-                handlers[event.channel].on_confirms(event.confirms)
-            elif isinstance(event, MethodReceived):
-                handlers[event.channel].on_method(event.method, is_reply=event.is_reply)
-            elif isinstance(event, ChannelClosed):
-                handlers.pop(event.channel).on_closed(event.error)
-            elif isinstance(event, ChannelReleased):
-                # Nobody is there if we closed it for what the broker sent: on_closed was the last word then.
-                handler = handlers.pop(event.channel, None)
-                if handler is not None:
-                    handler.on_released()
-                self._owner.on_number_free()
-            elif isinstance(event, Transition):
-                self._journal.record(event)
-            elif isinstance(event, Opened):
-                self._owner.on_link_opened(event.tuning, event.server_properties)
-                self._opened.set()
-            elif isinstance(event, Blocked):
-                self._owner.on_link_blocked(event.reason)
-            elif isinstance(event, Unblocked):
-                self._owner.on_link_unblocked()
-                for handler in list(handlers.values()):
-                    handler.on_writable()
-            elif isinstance(event, SecretUpdated):
-                update, answered = self._secrets.popleft()
-                self._owner.on_secret_updated(update.new_secret or "")
-                answered.set()
-            elif isinstance(event, Stalled):
-                self._journal.stalled(event.seconds)
-            else:
-                self._finish(event)
+        if self._is_dispatching:
+            return  # by who is told of an event: what it leads to comes behind
+        self._is_dispatching = True
+        try:
+            while events := self.session.events():
+                for event in events:
+                    self._tell(event)
+        finally:
+            self._is_dispatching = False
         if self.session.has_output:
             self.flush()
+
+    def _tell(self, event: Event) -> None:
+        handlers = self._handlers
+        if isinstance(event, ContentsReceived):
+            handlers[event.channel].on_contents(event.contents)
+        elif isinstance(event, ConfirmsReceived):
+            handlers[event.channel].on_confirms(event.confirms)
+        elif isinstance(event, MethodReceived):
+            handlers[event.channel].on_method(event.method, is_reply=event.is_reply)
+        elif isinstance(event, ChannelClosed):
+            handlers.pop(event.channel).on_closed(event.error)
+        elif isinstance(event, ChannelReleased):
+            # Nobody is there if we closed it for what the broker sent: on_closed was the last word then.
+            handler = handlers.pop(event.channel, None)
+            if handler is not None:
+                handler.on_released()
+            self._owner.on_number_free()
+        elif isinstance(event, Transition):
+            self._journal.record(event)
+        elif isinstance(event, Opened):
+            self._owner.on_link_opened(event.tuning, event.server_properties)
+            self._opened.set()
+        elif isinstance(event, Blocked):
+            self._owner.on_link_blocked(event.reason)
+        elif isinstance(event, Unblocked):
+            self._owner.on_link_unblocked()
+            for handler in list(handlers.values()):
+                handler.on_writable()
+        elif isinstance(event, SecretUpdated):
+            update, answered = self._secrets.popleft()
+            self._owner.on_secret_updated(update.new_secret or "")
+            answered.set()
+        elif isinstance(event, Stalled):
+            self._journal.stalled(event.seconds)
+        else:
+            self._finish(event)
 
     def _finish(self, ended: Ended) -> None:
         self.is_over = True

@@ -139,6 +139,11 @@ class ChannelHost(Protocol):
 class ChannelOwner(Protocol):
     """What a channel works for. None of this may raise or wait."""
 
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether it waits for something of the broker's besides replies to requests."""
+        return False
+
     def setup(self) -> Sequence[Method]:
         """The requests that bring a fresh channel into shape."""
         ...
@@ -502,6 +507,14 @@ class LogicalChannel:
             if isinstance(method, commands.Basic.Deliver):
                 attachment.last_tag = method.delivery_tag or 0
             self._owner.on_contents(contents, attachment)
+
+    @property
+    def awaits_answer(self) -> bool:
+        return (
+            bool(self._requests)
+            or self.state is State.CLOSING
+            or (self._owner is not None and self._owner.awaits_answer)
+        )
 
     def on_confirms(self, confirms: list[Confirm]) -> None:
         if self._owner is not None:

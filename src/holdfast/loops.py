@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -74,7 +76,7 @@ class _AsyncioLoop(Loop):
                     done.set_result(None)
 
         try:
-            self._loop.add_reader(source, on_readable)
+            self._loop.add_reader(source, _as_in_a_task(on_readable))
         except NotImplementedError:  # the proactor loop of Windows
             await super().while_readable(source, read)
             return
@@ -82,6 +84,20 @@ class _AsyncioLoop(Loop):
             await done
         finally:
             self._loop.remove_reader(source)
+
+
+def _as_in_a_task(call: Callable[[], None]) -> Callable[[], object]:
+    """A function for the event loop to call, in which sniffio finds asyncio.
+
+    Where sniffio is installed anyio asks it, and it knows asyncio by the current task, of which a callback has none.
+    """
+    try:
+        from sniffio import current_async_library_cvar
+    except ImportError:  # anyio asks asyncio itself then
+        return call
+    context = copy_context()
+    context.run(current_async_library_cvar.set, "asyncio")
+    return partial(context.run, call)
 
 
 class _FutureWaiter:

@@ -51,8 +51,8 @@ class Book:
         """How many entries were put on their way so far."""
         self.unsettled: int = 0
         """How many of those that are on their way have no outcome."""
-        self.failures: list[Entry] = []
-        """Entries that failed, for flush."""
+        self.failures: dict[Entry, None] = {}
+        """Entries that failed and that nobody awaited, for flush."""
 
     def add(self, entry: Entry) -> None:
         """The entry is on its way."""
@@ -136,7 +136,7 @@ class Entry:
             if not hasattr(outcome, "message_id"):
                 outcome.add_note(f"while publishing message {self.message_id!r}")
             if not self.is_observed:
-                self.book.failures.append(self)
+                self.book.failures[self] = None
         if self.waiter is not None:
             self.waiter.set()
         if self.settled is not None:
@@ -178,9 +178,9 @@ class Entry:
         Raises:
             HoldfastError: it is a failure.
         """
-        self.is_observed = True
         if self.outcome is CONFIRMED:
             return Receipt(self.message_id, self.attempts)
+        self.book.failures.pop(self, None)
         raise self.outcome or InvalidUse(f"message {self.message_id!r} has no outcome yet")
 
 

@@ -240,8 +240,8 @@ class Publisher(ChannelOwner):
         for entry in reversed(self._unsettled()):
             if entry.outcome is None:
                 await entry.wait()
-        failures, self._book.failures = self._book.failures, []
-        errors = [entry.outcome for entry in failures if isinstance(entry.outcome, Exception) and not entry.is_observed]
+        failures, self._book.failures = self._book.failures, {}
+        errors = [entry.outcome for entry in failures if isinstance(entry.outcome, Exception)]
         if errors:
             raise ExceptionGroup(f"{len(errors)} publishes failed", errors)
 
@@ -476,6 +476,10 @@ class Publisher(ChannelOwner):
         self._backlog.clear()
 
     # --- what the channel tells -------------------------------------------------------------------------------------
+
+    @property
+    def awaits_answer(self) -> bool:
+        return len(self._ledger) > 0
 
     def setup(self) -> Sequence[Method]:
         return [commands.Confirm.Select()]

@@ -7,7 +7,7 @@ request that was sent before a loss cannot arrive any more: the call then fails,
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from types import TracebackType
@@ -83,8 +83,8 @@ class RpcClient(ChannelOwner):
         self._timeout = timeout
         self._resend = resend
         self._calls: dict[str, _Call] = {}
-        self._unsent: deque[_Call] = deque()
-        """Those that wait to be sent; who has an outcome meanwhile is passed over."""
+        self._unsent: OrderedDict[str, _Call] = OrderedDict()
+        """Those that wait to be sent."""
         self._id_prefix = f"{random_id()}-"
         self._ids = count(1)
         self._deadlines = Deadlines(host.later, self._expire)
@@ -160,13 +160,15 @@ class RpcClient(ChannelOwner):
         if self._closed is not None:
             raise copy_of(self._closed)
         self._calls[correlation_id] = call
-        self._unsent.append(call)
+        self._unsent[correlation_id] = call
         self._deadlines.add(deadline)
         try:
             attachment = self._channel.attachment
             if attachment is not None and attachment.link.is_full:
-                with until(deadline):
+                with until(deadline) as scope:
                     await attachment.link.wait_not_full()
+                if scope.cancelled_caught:
+                    call.time_out()
             self._send_waiting()
             if call.outcome is None:
                 await call.done.wait()
@@ -175,6 +177,7 @@ class RpcClient(ChannelOwner):
             raise
         finally:
             del self._calls[correlation_id]
+            self._unsent.pop(correlation_id, None)
         if isinstance(call.outcome, Delivery):
             return call.outcome
         raise call.outcome or InvalidUse("the call has no outcome")
@@ -183,7 +186,7 @@ class RpcClient(ChannelOwner):
 
     def _send_waiting(self) -> None:
         while self._unsent and self._channel.can_publish:
-            call = self._unsent.popleft()
+            _, call = self._unsent.popitem(last=False)
             if call.outcome is not None:
                 continue
             try:
@@ -215,7 +218,7 @@ class RpcClient(ChannelOwner):
             lost = ConnectionLost("the request was sent, but the link or channel of its reply was lost")
             lost.__cause__ = error
             call.settle(lost)
-        self._unsent = deque(call for call in self._calls.values() if not call.is_sent)
+        self._unsent = OrderedDict((name, call) for name, call in self._calls.items() if not call.is_sent)
 
     def _guilty(self, error: ReplyError) -> list[_Call]:
         # The broker does not say which publish it was, but its text names the exchange, if that is what is wrong. The
@@ -234,6 +237,10 @@ class RpcClient(ChannelOwner):
                 call.settle(copy_of(error))
 
     # --- what the channel tells -------------------------------------------------------------------------------------
+
+    @property
+    def awaits_answer(self) -> bool:
+        return bool(self._calls)
 
     def setup(self) -> Sequence[Method]:
         return [build(commands.Basic.Consume, queue=REPLY_TO, no_ack=True)]

@@ -42,6 +42,8 @@ class SocketStream(ByteStream):
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        self._sending = anyio.Lock(fast_acquire=True)
+        """TLS sends from the task that receives as well: the answer to a KeyUpdate (RFC 8446, 4.6.3)."""
         self._has_waited = True
         self._listening: anyio.CancelScope | None = None
         self._listened = anyio.Event()
@@ -105,7 +107,8 @@ class SocketStream(ByteStream):
             BrokenResourceError: the connection is lost; the cause says how.
             ClosedResourceError: this end was closed.
         """
-        await self.send_pieces([item])
+        async with self._sending:
+            await self.send_pieces([item])
 
     async def send_pieces(self, pieces: Sequence[Piece]) -> None:
         """Send all of them, one behind the other, without joining them; otherwise as :meth:`send`."""

@@ -152,8 +152,10 @@ class Dialogue:
 
     def news(self) -> list[Event]:
         """What the session told since the last call, without transitions."""
-        fresh = self.session.events()
-        self.events.extend(fresh)
+        fresh: list[Event] = []
+        while told := self.session.events():
+            fresh += told
+        self.events += fresh
         return [event for event in fresh if not isinstance(event, Transition)]
 
     def sent(self) -> list[Frame]:

@@ -46,6 +46,8 @@ HIGHEST_CHANNEL = 65535
 _REPLY_SUCCESS = 200
 _CONTENT_METHODS = (commands.Basic.Deliver, commands.Basic.Return, commands.Basic.GetOk)
 _CONFIRMS = (commands.Basic.Ack, commands.Basic.Nack)
+_SMALL = 1024
+"""Bytes below which a piece of a body is not kept by itself."""
 _UNASKED = (commands.Basic.Cancel, commands.Channel.Flow)
 
 
@@ -64,8 +66,18 @@ class _Channel:
         self.method: Method | None = None
         """The method whose content is coming in."""
         self.header: Header | None = None
-        self.pieces: list[bytes | memoryview] = []
+        self.pieces: list[bytes | bytearray | memoryview] = []
         self.received = 0
+
+    def keep(self, piece: bytes | memoryview) -> None:
+        """Keep a piece of a body; copied, if it is small beside what it keeps alive or beside an object of its own."""
+        alive = memoryview(piece.obj).nbytes if isinstance(piece, memoryview) else len(piece)
+        if len(piece) >= _SMALL and 2 * len(piece) >= alive:
+            self.pieces.append(piece)
+        elif self.pieces and isinstance(latest := self.pieces[-1], bytearray):
+            latest += piece
+        else:
+            self.pieces.append(bytearray(piece))
 
 
 class Channels:
@@ -138,8 +150,10 @@ class Channels:
     def ack(self, number: int, tag: int, *, multiple: bool) -> None:
         """Acknowledge; leaves with :meth:`flush_acks`, together with others where one frame can stand for them."""
         channel = self._channels.get(number)
-        if channel is None or channel.closing:
+        if channel is None:
             raise _not_open(number)
+        if channel.closing:
+            return  # its end gives back whatever is open
         if multiple:
             self.send(number, commands.Basic.Ack(tag, multiple=True))
             channel.acks.settle_up_to(tag)
@@ -149,6 +163,9 @@ class Channels:
 
     def nack(self, number: int, method: commands.Basic.Nack | commands.Basic.Reject) -> None:
         """Send basic.nack or basic.reject."""
+        channel = self._channels.get(number)
+        if channel is not None and channel.closing:
+            return
         self.send(number, method)
         acks, tag = self._channels[number].acks, method.delivery_tag or 0
         if isinstance(method, commands.Basic.Nack) and method.multiple:
@@ -291,7 +308,7 @@ class Channels:
             self._finish(number, channel, header.encoded, bytes(piece))
             return
         if piece:  # AMQP allows empty body frames; kept, a stream of them would grow without end
-            channel.pieces.append(piece)
+            channel.keep(piece)
         if channel.received == header.body_size:
             self._finish(number, channel, header.encoded, b"".join(channel.pieces))
             channel.pieces.clear()

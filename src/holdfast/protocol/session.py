@@ -1,10 +1,10 @@
 """One AMQP session, from protocol header to close-ok, without I/O.
 
-Three verbs at the border: :meth:`Session.receive` takes bytes, :meth:`Session.events` gives what they meant,
-:meth:`Session.output` gives the bytes to send. Everything that the protocol decides by itself is decided here: the
-handshake, tuning, heartbeats, both closes, and, in :mod:`holdfast.protocol.channels`, what goes on inside a channel.
-What the broker sends out of turn ends the session with a protocol error; it is never an exception and never a surprise
-further up.
+Three verbs at the border: :meth:`Session.receive` takes bytes, :meth:`Session.events` gives what they mean, step by
+step, :meth:`Session.output` gives the bytes to send. Everything that the protocol decides by itself is decided here:
+the handshake, tuning, heartbeats, both closes, and, in :mod:`holdfast.protocol.channels`, what goes on inside a
+channel. What the broker sends out of turn ends the session with a protocol error; it is never an exception and never a
+surprise further up.
 
 Sources: AMQP 0-9-1 specification, sections 2.2.4 (connection), 2.2.5 (channel), 4.2 (frames), 4.9 (closing); RabbitMQ,
 "AMQP 0-9-1 Errata" and "Extensions".
@@ -12,8 +12,8 @@ Sources: AMQP 0-9-1 specification, sections 2.2.4 (connection), 2.2.5 (channel),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, chain
 from typing import Final
 
 from pamqp import commands
@@ -46,6 +46,7 @@ from holdfast.protocol.wire import (
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     Decoder,
+    Frame,
     Method,
     Payload,
     build,
@@ -65,6 +66,9 @@ CAPABILITIES: FieldTable = {
 """What this client can take; brokers keep to it (RabbitMQ, "Extensions", capabilities)."""
 
 _REPLY_SUCCESS = 200
+
+_TOLD_TOGETHER = (commands.Basic.Deliver, commands.Basic.Return, commands.Basic.Ack, commands.Basic.Nack)
+"""Methods that close nothing and change no state."""
 
 _CHUNK: Final = 256 * 1024
 """Bytes after which output that is joined is cut, between two parts."""
@@ -119,6 +123,13 @@ class Session:
         self._decoder = Decoder(proposal.frame_max, joins_deliveries=True)
         self._heartbeat = Heartbeat(0, now)
         self._events: list[Event] = []
+        self._received_at = now
+        self._has_unread = False
+        """Whether something came that was not looked at."""
+        self._frames: Iterator[Frame] | None = None
+        """Of what came, those that are left."""
+        self._held: Frame | None = None
+        """The first of them, if it was taken out already."""
         self._channels = Channels(self._send, self._write, self._events, max_message_size)
         self._output: list[bytes | memoryview] = [PROTOCOL_HEADER]
         self._output_size = len(PROTOCOL_HEADER)
@@ -153,26 +164,15 @@ class Session:
         return bool(self._output) or (self._channels.has_acks and self.state is LinkState.OPEN)
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take bytes from the broker. Never raises: what is wrong with them ends the session."""
+        """Take bytes from the broker; :meth:`events` tells what they mean. Never raises: what is wrong with them ends
+        the session."""
         if self.state is LinkState.CLOSED:
             return
         self.bytes_received += len(data)
+        self._received_at = now
         self._heartbeat.read(now)
         self._decoder.feed(data)
-        lifecycle, receive = self._lifecycle, self._channels.receive
-        try:
-            for channel, payload in self._decoder.frames():
-                if channel and lifecycle.state is LinkState.OPEN:
-                    receive(channel, payload)
-                    continue
-                self._handle(channel, payload, now)
-                if lifecycle.state is LinkState.CLOSED:
-                    return
-        except ReplyError as error:
-            self._protocol_error(error, now)
-        except (CredentialsUnavailable, InvalidArgument) as error:
-            # Only what we were told to answer with can be wrong here: credentials, the virtual host.
-            self._die(error, now)
+        self._has_unread = True
 
     def transport_ended(self, error: HoldfastError, now: float) -> None:
         """The byte stream is over, both ways, for this reason."""
@@ -180,13 +180,43 @@ class Session:
             self._die(error, now)
 
     def events(self) -> list[Event]:
-        """What happened since the last call, in order."""
+        """What happened next, in order; nothing if that is all.
+
+        Call it until it gives nothing. The broker's next method waits until the events before it were told, so that
+        whoever acts on an event finds the session and its channels as they were then: nothing later has closed them.
+        """
+        if self._has_unread and not self._events and self._lifecycle.state is not LinkState.CLOSED:
+            self._read_on()
         events = self._events.copy()
         self._events.clear()
         return events
 
+    def _read_on(self) -> None:
+        lifecycle, receive, events, now = self._lifecycle, self._channels.receive, self._events, self._received_at
+        frames = self._frames or self._decoder.frames()
+        held, self._held = self._held, None
+        try:
+            for frame in chain((held,), frames) if held is not None else frames:
+                channel, payload = frame
+                if events and isinstance(payload, Method) and not isinstance(payload, _TOLD_TOGETHER):
+                    self._frames, self._held = frames, frame
+                    return
+                if channel and lifecycle.state is LinkState.OPEN:
+                    receive(channel, payload)
+                    continue
+                self._handle(channel, payload, now)
+                if lifecycle.state is LinkState.CLOSED:
+                    break
+        except ReplyError as error:
+            self._protocol_error(error, now)
+        except (CredentialsUnavailable, InvalidArgument) as error:
+            # Only what we were told to answer with can be wrong here: credentials, the virtual host.
+            self._die(error, now)
+        self._frames = None
+        self._has_unread = False
+
     def output(self, now: float) -> list[bytes | memoryview]:
-        """The next pieces to send, 1 MiB or little more at most, which count as sent from now on.
+        """The next pieces to send, about 1 MiB at most where frames are smaller, which count as sent from now on.
 
         Many small parts are cheaper to send in one piece, large ones are cheaper to send than to copy.
         """
@@ -318,7 +348,7 @@ class Session:
                 raise unexpected(ChannelError, f"a frame on channel {channel} before connection.open-ok")
         elif isinstance(payload, Method):
             self._handle_connection(payload, now)
-        elif isinstance(payload, Header | bytes | Delivered) and self.state is not LinkState.CLOSING:
+        elif isinstance(payload, Header | bytes | memoryview | Delivered) and self.state is not LinkState.CLOSING:
             raise unexpected(ChannelError, "content on channel 0")
 
     def _handle_connection(self, method: Method, now: float) -> None:

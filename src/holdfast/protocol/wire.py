@@ -152,7 +152,7 @@ class Decoder:
             self._buffered += len(data)
 
     def frames(self) -> Iterator[Frame]:
-        """The frames that are complete. Take them all before feeding again.
+        """The frames that are complete.
 
         Raises:
             ReplyError: the stream is not AMQP from here on; so does every later call.
@@ -163,7 +163,8 @@ class Decoder:
             return
         # Joined only once enough is here for the frame that is waited for, so that a body which trickles in costs its
         # size and not the square of it.
-        buffer: bytes = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        chunks, self._chunks = self._chunks, []
+        buffer: bytes = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         position, length = 0, len(buffer)
         joins_deliveries = self._joins_deliveries
         unpack, largest = PREFIX.unpack_from, (self.max_frame_size or _NO_LIMIT) - FRAME_OVERHEAD
@@ -221,8 +222,9 @@ class Decoder:
             self._error = error
             self._chunks.clear()
             raise
-        self._chunks = [buffer[position:]] if position < length else []  # beside b"" the next chunk would be copied
-        self._buffered = length - position
+        if position < length:
+            self._chunks.insert(0, buffer[position:])
+        self._buffered -= position
 
     def _piece(self, buffer: bytes, position: int) -> tuple[memoryview, int]:
         """What is there of a large body frame, as a view of it, and where it ends.
