@@ -354,9 +354,11 @@ class Connection:
 
         Args:
             queue: the queue or its name.
-            prefetch: how many deliveries may be unsettled; 0 for no limit.
-            no_ack: the broker forgets messages as it sends them; a loss loses what was on its way. A reader that is
-                too slow then makes the whole connection pause reading, because no prefetch slows the broker down.
+            prefetch: how many deliveries may be unsettled; 0 for no limit, as with ``no_ack``.
+            no_ack: the broker forgets messages as it sends them; a loss loses what was on its way. No prefetch slows
+                the broker down then, so a reader that is too slow makes the whole connection pause reading, and what
+                waits is held in memory while an answer is awaited on the connection, because it comes behind. Publish
+                what such a reader makes on another connection.
             exclusive: nobody else may consume from the queue.
             consumer_tag: the consumer's name; a random one if None.
             priority: consumers with a higher one are served first (RabbitMQ, "Consumer Priorities").

@@ -1,8 +1,9 @@
 """One transport of a connection, from dial to death: anyio around one session.
 
-Three tasks: the reader (which also dispatches), one writer that sends whatever has gathered since it last looked, and
-the heartbeat timer. A caller that sends only appends to the session's output and wakes the writer, hence a caller's
-cancellation can never cut a frame in two, and there is no lock to wait for.
+Three tasks: the reader, one writer that sends whatever has gathered since it last looked, and the heartbeat timer. What
+is read is dispatched at once, by plain functions: on asyncio in a callback of the event loop, of which the reader's
+task only waits for the end. A caller that sends only appends to the session's output and wakes the writer, hence a
+caller's cancellation can never cut a frame in two, and there is no lock to wait for.
 
 A link ends in one place, :meth:`Link._finish`, with one reason. What it ends with goes up in a fixed order and without
 an await between: first the connection, then every channel on it.

@@ -394,6 +394,25 @@ async def test_many_messages_without_acknowledgements_all_arrive_in_order(shared
         assert bench.connection.stats.link_number == 1
 
 
+@pytest.mark.parametrize("no_ack", [True, False], ids=["without acknowledgements", "without a prefetch"])
+async def test_a_reader_whom_nothing_slows_down_may_publish_for_each_delivery(
+    shared_node: Node, *, no_ack: bool
+) -> None:
+    """Reading pauses when a thousand deliveries wait; the confirm is behind them."""
+    count = 3000
+    async with a_bench(shared_node) as bench:
+        for n in range(count):
+            await bench.publisher.submit(Message(b"%d" % n), routing_key=bench.queue)
+        await bench.publisher.flush()
+        async with bench.connection.consumer(bench.queue, no_ack=no_ack, prefetch=0) as consumer:
+            for n in range(count):
+                delivery = await anext(consumer)
+                assert delivery.body == b"%d" % n
+                await bench.publisher.publish(Message(b"done"), routing_key=bench.queue)
+                if not no_ack:
+                    delivery.ack()
+
+
 async def test_a_second_consumer_of_an_exclusively_consumed_queue_is_refused(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench, bench.connection.consumer(bench.queue, exclusive=True) as first:
         with pytest.raises(holdfast.AccessRefused, match="exclusive"):

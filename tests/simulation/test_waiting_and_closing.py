@@ -740,6 +740,31 @@ async def test_slow_consumer_without_acks_pauses_reading_instead_of_growing() ->
             assert (connection.stats.link_number, broker.queues["q"].messages) == (1, 0)
 
 
+async def test_reading_that_was_resumed_for_an_answer_pauses_again() -> None:
+    """Invariant 11, after a request of another channel while a slow reader had the connection pause."""
+    async with Broker() as broker:
+        async with (
+            holdfast.connect(URL, dial=broker.dial) as connection,
+            connection.channel() as channel,
+            connection.publisher() as publisher,
+        ):
+            await channel.declare_queue("q")
+            for _ in range(20_000):
+                await publisher.submit(Message(bytes(1000)), routing_key="q")
+            await publisher.flush()
+        async with (
+            holdfast.connect(URL, dial=broker.dial) as connection,
+            connection.channel() as channel,
+            connection.consumer("q", no_ack=True),
+        ):
+            await anyio.sleep(60)
+            before = connection.stats.bytes_received
+            await channel.declare_queue("other")
+            resumed = connection.stats.bytes_received
+            await anyio.sleep(60)
+            assert before < resumed == connection.stats.bytes_received < 4_000_000
+
+
 async def test_log_at_info_tells_of_the_connection_and_not_of_the_engine_below(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

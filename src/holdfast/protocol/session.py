@@ -130,6 +130,8 @@ class Session:
         """Of what came, those that are left."""
         self._held: Frame | None = None
         """The first of them, if it was taken out already."""
+        self._fault: ReplyError | None = None
+        """What is wrong with the first of them."""
         self._channels = Channels(self._send, self._write, self._events, max_message_size)
         self._output: list[bytes | memoryview] = [PROTOCOL_HEADER]
         self._output_size = len(PROTOCOL_HEADER)
@@ -192,28 +194,40 @@ class Session:
         return events
 
     def _read_on(self) -> None:
-        lifecycle, receive, events, now = self._lifecycle, self._channels.receive, self._events, self._received_at
-        frames = self._frames or self._decoder.frames()
-        held, self._held = self._held, None
+        fault, self._fault = self._fault, None
         try:
-            for frame in chain((held,), frames) if held is not None else frames:
-                channel, payload = frame
-                if events and isinstance(payload, Method) and not isinstance(payload, _TOLD_TOGETHER):
-                    self._frames, self._held = frames, frame
-                    return
-                if channel and lifecycle.state is LinkState.OPEN:
-                    receive(channel, payload)
-                    continue
-                self._handle(channel, payload, now)
-                if lifecycle.state is LinkState.CLOSED:
-                    break
+            if fault is not None:
+                raise fault
+            if self._take_frames():
+                return
         except ReplyError as error:
-            self._protocol_error(error, now)
+            if self._events:
+                self._fault = error
+                return
+            self._protocol_error(error, self._received_at)
         except (CredentialsUnavailable, InvalidArgument) as error:
             # Only what we were told to answer with can be wrong here: credentials, the virtual host.
-            self._die(error, now)
+            self._die(error, self._received_at)
         self._frames = None
         self._has_unread = False
+
+    def _take_frames(self) -> bool:
+        """Take what came, frame by frame. Returns whether one is held back until what came before it was told."""
+        lifecycle, receive, events = self._lifecycle, self._channels.receive, self._events
+        frames = self._frames or self._decoder.frames()
+        held, self._held = self._held, None
+        for frame in chain((held,), frames) if held is not None else frames:
+            channel, payload = frame
+            if events and isinstance(payload, Method) and not isinstance(payload, _TOLD_TOGETHER):
+                self._frames, self._held = frames, frame
+                return True
+            if channel and lifecycle.state is LinkState.OPEN:
+                receive(channel, payload)
+                continue
+            self._handle(channel, payload, self._received_at)
+            if lifecycle.state is LinkState.CLOSED:
+                break
+        return False
 
     def output(self, now: float) -> list[bytes | memoryview]:
         """The next pieces to send, about 1 MiB at most where frames are smaller, which count as sent from now on.
