@@ -12,8 +12,8 @@ takes room in the window, and from there on it is in one of two places: in the *
   speed;
 * the broker nacks a publish that is to be retried: it waits apart for a while, then goes in front of the backlog.
 
-Sending, settling and moving are plain code without an await, called where the link is read or from the publishing task, so
-there is no lock and no task per message.
+Sending, settling and moving are plain code without an await, called where the link is read or from the publishing task,
+so there is no lock and no task per message.
 """
 
 from __future__ import annotations
