@@ -5,7 +5,7 @@ ENV PYTHONUNBUFFERED=1
 WORKDIR /app
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-RUN pip install --no-cache-dir '.[service]' \
+RUN pip install --no-cache-dir . './src/feature_service[health]' \
     && useradd --system --no-create-home --shell /usr/sbin/nologin service
 
 USER service

@@ -2,62 +2,68 @@
 # make test      all checks and all tests; installs RabbitMQ's server if the machine has none
 # make check     linter, formatter, type checkers
 # make diagrams  draw the life cycles anew from their tables
-# make bench            holdfast beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)
+# make bench            anyamqp beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)
 # make bench-quick      one short round of the same, to the terminal (two minutes)
 # make bench-micro      codec, confirms ledger and session by themselves, without a broker
 # make bench-growth     what a message costs as everything grows, and what things weigh: docs/growth.md, docs/memory.md
 #                       (about 7 minutes)
 # make bench-recovery   from a reset to the first new confirm: docs/recovery.md (about 10 minutes)
+# make bench-profile    where anyamqp's CPU time goes in each case: docs/profile.md (a minute)
 # make bench-startup    importing and connecting: docs/startup.md (two minutes)
 #
 # Each needs nothing but a python3 (3.11 or later) and a package index. PYTHON=/path/to/python3 picks one.
 
 VENV := .venv
-STAMP := $(VENV)/.stamp
+DEMO := $(VENV)/.demo
+DEV := $(VENV)/.dev
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: demo test check diagrams bench bench-quick bench-growth bench-micro bench-recovery bench-startup
+.PHONY: demo test check diagrams bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
 
-demo: $(STAMP)
+demo: $(DEMO)
 	$(BIN)/feature-service demo
 
 test: check
 	scripts/ensure-rabbitmq
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: $(STAMP)
+check: $(DEV)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy src tests benchmarks
 	$(BIN)/pyright
 
-diagrams: $(STAMP)
-	$(BIN)/python -m holdfast.diagrams
+diagrams: $(DEV)
+	$(BIN)/python -m anyamqp.diagrams
 
-bench: $(STAMP)
+bench: $(DEV)
 	scripts/ensure-rabbitmq
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(STAMP)
+bench-quick: $(DEV)
 	scripts/ensure-rabbitmq
 	$(BIN)/python -m benchmarks --quick
 
-bench-growth: $(STAMP)
+bench-growth: $(DEV)
 	scripts/ensure-rabbitmq
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.memory
 
-bench-micro: $(STAMP)
+bench-micro: $(DEV)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
 
-bench-recovery: $(STAMP)
+bench-profile: $(DEV)
+	scripts/ensure-rabbitmq
+	$(BIN)/python -m benchmarks.profiling
+
+bench-recovery: $(DEV)
 	scripts/ensure-rabbitmq
 	$(BIN)/python -m benchmarks.recovery
 
-bench-startup: $(STAMP)
+bench-startup: $(DEV)
 	scripts/ensure-rabbitmq
 	$(BIN)/python -m benchmarks.startup
 
-$(STAMP): pyproject.toml scripts/ensure-venv scripts/find-python
-	scripts/ensure-venv
+$(DEMO) $(DEV): pyproject.toml src/feature_service/pyproject.toml scripts/ensure-venv scripts/find-python
+	scripts/ensure-venv $(if $(filter $(DEV),$@),dev,demo)

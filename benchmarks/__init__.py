@@ -1,1 +1,1 @@
-"""How fast holdfast is, beside the other clients and beside a bare socket: ``python -m benchmarks``."""
+"""How fast anyamqp is, beside the other clients and beside a bare socket: ``python -m benchmarks``."""

@@ -1,4 +1,4 @@
-"""What is measured, of whom, and what holdfast is meant to reach."""
+"""What is measured, of whom, and what anyamqp is meant to reach."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Case:
         messages: how many messages aio-pika takes about a second for.
         size: bytes in a body.
         unit: what its figure is in.
-        targets: the bound of holdfast's ratio to each peer: from below for a throughput, from above for a latency.
+        targets: the bound of anyamqp's ratio to each peer: from below for a throughput, from above for a latency.
         cpu_target: µs of the process's CPU time a message, at most.
         most_pace: the largest factor by which a faster client is given more messages.
         prefilled: whether the messages lie in the queue before the clock starts.
@@ -72,8 +72,8 @@ class Client:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is holdfast."""
-        return self.distribution == "holdfast"
+        """Whether it is anyamqp."""
+        return self.distribution == "anyamqp"
 
 
 AIO_PIKA: Final = "aio-pika asyncio"
@@ -115,9 +115,9 @@ _OURS = _ALL | {"latency", "fairness"}
 _ONE_BY_ONE = _ALL - {"confirms", "tasks"}
 
 CLIENTS: Final = (
-    Client("holdfast asyncio", "with_holdfast", "holdfast", _OURS, 4, "asyncio"),
-    Client("holdfast uvloop", "with_holdfast", "holdfast", _OURS, 4, "uvloop"),
-    Client("holdfast trio", "with_holdfast", "holdfast", _OURS, 4, "trio"),
+    Client("anyamqp asyncio", "with_anyamqp", "anyamqp", _OURS, 4, "asyncio"),
+    Client("anyamqp uvloop", "with_anyamqp", "anyamqp", _OURS, 4, "uvloop"),
+    Client("anyamqp trio", "with_anyamqp", "anyamqp", _OURS, 4, "trio"),
     Client(AIO_PIKA, "with_aio_pika", "aio-pika", _ALL | {"latency"}, 1, "asyncio"),
     Client("aio-pika uvloop", "with_aio_pika", "aio-pika", _ALL, 1, "uvloop"),
     Client("pika Blocking", "with_pika_blocking", "pika", _ONE_BY_ONE, 2),

@@ -24,14 +24,14 @@ from typing import Any, Final, TypeAlias
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
-import holdfast
-from holdfast import Connection, Consumer, Message, Publisher, ReconnectPolicy
-from holdfast.settings import Address
-from holdfast.sockets import SocketStream, dial_tcp
-from holdfast.transport import Dial
+import anyamqp
+from anyamqp import Connection, Consumer, Message, Publisher, ReconnectPolicy
+from anyamqp.settings import Address
+from anyamqp.sockets import SocketStream, dial_tcp
+from anyamqp.transport import Dial
 
 BODY_SIZE: Final = 1024
-_QUEUE: Final = "holdfast.footprint"
+_QUEUE: Final = "anyamqp.footprint"
 _ROOM: Final = 1 << 40
 _STATM: Final = Path("/proc/self/statm")
 
@@ -127,10 +127,10 @@ async def consumers(connect: Connect, scale: Scale, count: int) -> float:
 async def queues(connect: Connect, scale: Scale, count: int) -> float:
     """A declared queue, which is remembered for the next link."""
     async with connect() as connection, connection.channel() as channel:
-        await channel.declare_queue("holdfast.footprint.first", exclusive=True)
+        await channel.declare_queue("anyamqp.footprint.first", exclusive=True)
         before = scale()
         for number in range(count):
-            await channel.declare_queue(f"holdfast.footprint.{number}", exclusive=True)
+            await channel.declare_queue(f"anyamqp.footprint.{number}", exclusive=True)
         return (scale() - before) / count
 
 
@@ -183,7 +183,7 @@ async def unconfirmed(url: str, dial: Dial, scale: Scale, count: int, *, own_bod
     gate = Gate(dial)
     shared = bytes(BODY_SIZE)
     async with (
-        holdfast.connect(url, dial=gate.dial) as connection,
+        anyamqp.connect(url, dial=gate.dial) as connection,
         connection.channel() as channel,
         connection.publisher(window=count + 1, window_bytes=_ROOM, timeout=None) as publisher,
     ):
@@ -243,7 +243,7 @@ async def soak(url: str, *, warm_up: int, rounds: int, messages: int = 500, cut_
 
     before = losses = 0
     async with (
-        holdfast.connect(url, dial=dial, reconnect=ReconnectPolicy.constant(0.01)) as connection,
+        anyamqp.connect(url, dial=dial, reconnect=ReconnectPolicy.constant(0.01)) as connection,
         connection.channel() as channel,
     ):
         queue = await channel.declare_queue(f"{_QUEUE}.{uuid.uuid4().hex}", durable=False)
@@ -307,7 +307,7 @@ async def _weigh(weighing: Weighing) -> dict[str, float]:
     if weighing.thing in (SHARED, OWN):
         own_bodies = weighing.thing == OWN
         return {"bytes": await unconfirmed(weighing.url, dial_tcp, scale, weighing.count, own_bodies=own_bodies)}
-    connect = partial(holdfast.connect, weighing.url)
+    connect = partial(anyamqp.connect, weighing.url)
     return {"bytes": await THINGS[weighing.thing](connect, scale, weighing.count)}
 
 

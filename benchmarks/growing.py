@@ -19,12 +19,12 @@ from typing import Final, TypeAlias
 import anyio
 from anyio.abc import SocketAttribute
 
-import holdfast
+import anyamqp
+from anyamqp import Connection, Message, Publisher, ReconnectPolicy, State
+from anyamqp.settings import Address
+from anyamqp.sockets import SocketStream, dial_tcp
 from benchmarks.task import Stopwatch
 from benchmarks.wire import Wire
-from holdfast import Connection, Message, Publisher, ReconnectPolicy, State
-from holdfast.settings import Address
-from holdfast.sockets import SocketStream, dial_tcp
 
 MIB: Final = 1024 * 1024
 _BODY: Final = 100
@@ -54,7 +54,7 @@ class Point:
     @property
     def queue(self) -> str:
         """The queue to use."""
-        return f"holdfast.growth.{self.series}"
+        return f"anyamqp.growth.{self.series}"
 
 
 Figures: TypeAlias = list[dict[str, float]]
@@ -108,7 +108,7 @@ async def _publishers(stack: AsyncExitStack, connections: list[Connection], coun
 
 
 async def _connections(stack: AsyncExitStack, point: Point, count: int) -> list[Connection]:
-    return [await stack.enter_async_context(holdfast.connect(point.url)) for _ in range(count)]
+    return [await stack.enter_async_context(anyamqp.connect(point.url)) for _ in range(count)]
 
 
 async def _publish_over(publishers: list[Publisher], queue: str, count: int) -> None:
@@ -205,7 +205,7 @@ async def _unconfirmed(point: Point) -> Figures:
     times = max(1, point.count // point.value)
     with _prepared(point):
         async with (
-            holdfast.connect(point.url, dial=dial) as connection,
+            anyamqp.connect(point.url, dial=dial) as connection,
             connection.publisher(window=point.value, window_bytes=_ROOM) as publisher,
         ):
             await window_full(publisher)
@@ -223,7 +223,7 @@ async def _unacked(point: Point, *, newest_first: bool) -> Figures:
     with _prepared(point, (times + 1) * point.value):
         prefetch = point.value if point.value <= _MOST_PREFETCH else 0
         async with (
-            holdfast.connect(point.url) as connection,
+            anyamqp.connect(point.url) as connection,
             connection.consumer(point.queue, prefetch=prefetch) as consumer,
         ):
 
@@ -254,7 +254,7 @@ async def _body_out(point: Point) -> Figures:
     watch = Stopwatch()
     with _prepared(point):
         async with (
-            holdfast.connect(point.url) as connection,
+            anyamqp.connect(point.url) as connection,
             connection.publisher(timeout=None) as publisher,
         ):
             body = bytes(point.value)
@@ -268,7 +268,7 @@ async def _body_in(point: Point) -> Figures:
     watch = Stopwatch()
     with _prepared(point, point.count + 1, point.value):
         async with (
-            holdfast.connect(point.url) as connection,
+            anyamqp.connect(point.url) as connection,
             connection.consumer(point.queue, prefetch=1 if point.value > MIB else 100) as consumer,
         ):
             (await anext(consumer)).ack()
@@ -282,7 +282,7 @@ async def _body_in(point: Point) -> Figures:
 async def _copies_out(point: Point) -> Figures:
     """How many bytes beyond the body itself there are at most while it is published."""
     with _prepared(point):
-        async with holdfast.connect(point.url) as connection, connection.publisher(timeout=None) as publisher:
+        async with anyamqp.connect(point.url) as connection, connection.publisher(timeout=None) as publisher:
             body = bytes(point.value)
             await _publish_bodies(publisher, point.queue, bytes(1), 1)
             tracemalloc.start()
@@ -296,7 +296,7 @@ async def _copies_out(point: Point) -> Figures:
 async def _copies_in(point: Point) -> Figures:
     """How many bytes there are at most while a body is received, itself included."""
     with _prepared(point, 1, point.value):
-        async with holdfast.connect(point.url) as connection:
+        async with anyamqp.connect(point.url) as connection:
             tracemalloc.start()
             before = tracemalloc.get_traced_memory()[0]
             async with connection.consumer(point.queue) as consumer:
@@ -322,7 +322,7 @@ async def _queues(point: Point) -> Figures:
     # Cut again so soon, the default policy would wait.
     at_once = ReconnectPolicy.constant(0.0)
     async with (
-        holdfast.connect(point.url, dial=dial, reconnect=at_once) as connection,
+        anyamqp.connect(point.url, dial=dial, reconnect=at_once) as connection,
         connection.channel() as channel,
     ):
         names = iter([f"{point.queue}.{number}" for number in range(point.value)])

@@ -10,7 +10,7 @@ from typing import Final
 
 from benchmarks.wire import Wire
 
-_DISTRIBUTIONS: Final = ("holdfast", "anyio", "trio", "uvloop", "pamqp", "aio-pika", "aiormq", "pika", "amqp")
+_DISTRIBUTIONS: Final = ("anyamqp", "anyio", "trio", "uvloop", "pamqp", "aio-pika", "aiormq", "pika", "amqp")
 
 
 def machine(url: str) -> dict[str, str]:

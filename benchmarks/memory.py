@@ -54,7 +54,7 @@ _METHOD: Final = (
 )
 _MESSAGES: Final = (
     "The unconfirmed messages are sent, and no confirm is read. First all have the same body object: what they weigh "
-    "is what holdfast adds to a message. Then each has a body of its own, made by the caller: they weigh that object "
+    "is what anyamqp adds to a message. Then each has a body of its own, made by the caller: they weigh that object "
     "more, {object} bytes with what Python adds, and nothing else. A body is held, not copied."
 )
 _SOAKING: Final = (

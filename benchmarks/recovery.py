@@ -22,19 +22,19 @@ from typing import Any, Final, Self
 
 from pamqp import commands
 
+from anyamqp.testing import FaultProxy
 from benchmarks.broker import running_broker
 from benchmarks.machine import machine
 from benchmarks.recovery_report import save
 from benchmarks.recovery_worker import Recovering
 from benchmarks.runner import ASIDE, DOCS, ROOT
 from benchmarks.wire import Wire
-from holdfast.testing import FaultProxy
 
 _LIVED: Final = 5.5
 """Seconds that a connection has lived before it is cut. Both clients dial at once only if it has lived long enough:
-holdfast's default for that is 1 s (``stable_after``), aio-pika's is its ``reconnect_interval`` of 5 s."""
+anyamqp's default for that is 1 s (``stable_after``), aio-pika's is its ``reconnect_interval`` of 5 s."""
 
-_NAME: Final = "holdfast.recovery"
+_NAME: Final = "anyamqp.recovery"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ class Plan:
 
 
 CLIENTS: Final = (
-    Client("holdfast", "holdfast"),
-    Client("holdfast on trio", "holdfast", loop="trio"),
+    Client("anyamqp", "anyamqp"),
+    Client("anyamqp on trio", "anyamqp", loop="trio"),
     Client("aio-pika", "aio-pika"),
     Client("aio-pika, interval 0", "aio-pika", interval=0.0),
 )

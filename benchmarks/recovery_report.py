@@ -17,12 +17,12 @@ matplotlib = import_module("matplotlib")  # half of it has no types: taken by na
 Results: TypeAlias = Sequence[Mapping[str, Any]]
 
 _NAME: Final = "recovery"
-_STYLE: Final = {"svg.hashsalt": "holdfast", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 8}
-_COLOURS: Final = {"holdfast": "#1f6f8b", "holdfast on trio": "#7fb7c9", "aio-pika": "#d98c5f"}
+_STYLE: Final = {"svg.hashsalt": "anyamqp", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 8}
+_COLOURS: Final = {"anyamqp": "#1f6f8b", "anyamqp on trio": "#7fb7c9", "aio-pika": "#d98c5f"}
 _OTHER: Final = "#e8c4a8"
 
 _METHOD: Final = f"""\
-A client in a process of its own is connected through the fault proxy of `holdfast.testing`, which runs in another
+A client in a process of its own is connected through the fault proxy of `anyamqp.testing`, which runs in another
 process, to a broker that was started for the measurement. The proxy resets the connection, on both sides, when it has
 lived for {{lived}} s; the clock starts then. Every figure is the median of {{rounds}} rounds, with the least and the
 most beside it. The clients take turns, and every round begins with another one.
@@ -30,14 +30,14 @@ most beside it. The clients take turns, and every round begins with another one.
 * **An entity** is a queue or its binding, half of each: classic, transient, neither exclusive nor auto-delete, bound to
   `{EXCHANGE}`. They stay in the broker while the client is away, so that the broker only has to look them up; they go
   with the broker after the last round. The client has declared each of them on the connection that is lost.
-* **All back** is when the client says so: holdfast with the state OPEN, aio-pika with its `reconnect_callbacks`.
-* **First new confirm** is that of a publish that is called right after the reset. holdfast's waits for the recovery by
+* **All back** is when the client says so: anyamqp with the state OPEN, aio-pika with its `reconnect_callbacks`.
+* **First new confirm** is that of a publish that is called right after the reset. anyamqp's waits for the recovery by
   itself. aio-pika's raises if the loss catches it; the caller then waits {PAUSE:g} s, waits for `channel.ready()` and
   publishes again, which its documentation leaves to the caller. The {PAUSE:g} s are part of its figure.
 * **Unconfirmed**: the proxy holds everything back, the client publishes 10,000 messages with bodies of 64 bytes, then
-  the connection is reset. holdfast sends them again by itself, in order, before the new one. With aio-pika each of the
+  the connection is reset. anyamqp sends them again by itself, in order, before the new one. With aio-pika each of the
   10,000 calls raises, and its caller goes on as above. A figure counts only if the queue holds them all afterwards.
-* **The first wait.** holdfast dials at once if the link has lived for a second (`ReconnectPolicy.stable_after`).
+* **The first wait.** anyamqp dials at once if the link has lived for a second (`ReconnectPolicy.stable_after`).
   aio-pika 10.2 dials at once if the last connect was `reconnect_interval` ago, 5 s by default, and otherwise waits for
   the rest of it: a connection that is lost again within 5 s comes back later than told here. "Interval 0" is the
   smallest.
@@ -130,7 +130,7 @@ def _case(result: Mapping[str, Any]) -> str:
 
 
 def _clients(results: Results) -> list[str]:
-    return sorted({one["client"] for one in results}, key=lambda name: (not name.startswith("holdfast"), name))
+    return sorted({one["client"] for one in results}, key=lambda name: (not name.startswith("anyamqp"), name))
 
 
 def _of(results: Results, client: str, *, entities: int) -> list[Mapping[str, Any]]:

@@ -19,9 +19,9 @@ import aio_pika
 import anyio
 import anyio.to_thread
 
-import holdfast
+import anyamqp
+from anyamqp import ConnectionEvent, Message, Publication, TransitionStream
 from benchmarks.task import Stopwatch
-from holdfast import ConnectionEvent, Message, Publication, TransitionStream
 
 EXCHANGE: Final = "amq.direct"
 PAUSE: Final = 0.1
@@ -37,7 +37,7 @@ class Recovering:
     """What a process is to do.
 
     Attributes:
-        client: ``holdfast`` or ``aio-pika``.
+        client: ``anyamqp`` or ``aio-pika``.
         loop: the event loop.
         url: the proxy's.
         queues: their names; they are there already, and each is declared and bound by the client.
@@ -77,19 +77,19 @@ def main() -> None:
     # What a client logs while it recovers is no result, and a terminal costs time.
     logging.disable()
     task = Recovering(**json.loads(sys.argv[1]))
-    is_ours = task.client == "holdfast"
-    times = anyio.run(_holdfast, task, backend=task.loop) if is_ours else asyncio.run(_aio_pika(task))
+    is_ours = task.client == "anyamqp"
+    times = anyio.run(_anyamqp, task, backend=task.loop) if is_ours else asyncio.run(_aio_pika(task))
     _say(json.dumps(asdict(times)))
 
 
-# --- holdfast -------------------------------------------------------------------------------------------------------
+# --- anyamqp -------------------------------------------------------------------------------------------------------
 
 
-async def _holdfast(task: Recovering) -> Times:
+async def _anyamqp(task: Recovering) -> Times:
     times = Times()
     target = task.queues[0]
     async with (
-        holdfast.connect(task.url) as connection,
+        anyamqp.connect(task.url) as connection,
         connection.channel() as channel,
         connection.publisher(window=max(256, task.unconfirmed + 1)) as publisher,
     ):

@@ -25,7 +25,7 @@ messages goes ahead of the clock. A ratio is formed within a round, where both r
 is told.
 
 * **The work is the same for all.** Bodies of 1 KiB, a new message object for each publish, delivery mode 2
-  (persistent). `mandatory` is on wherever confirms are. holdfast runs with its defaults, so it adds a `message_id` to
+  (persistent). `mandatory` is on wherever confirms are. anyamqp runs with its defaults, so it adds a `message_id` to
   what it publishes with confirms.
 * **The queue is classic and transient.** On a durable one the broker writes and syncs each persistent message, which
   costs it half of its throughput and makes a single confirm several times slower: the disk would be measured. Each run
@@ -106,14 +106,14 @@ def _targets(summary: Summary, cases: Sequence[Case]) -> str:
             told = (_cpu(one, case.cpu_target) for one in figures)
             rows.append([case.title, f"CPU ≤ {case.cpu_target:g} µs", *told, ""])
     return (
-        f"holdfast's figure over the peer's. The last column has the {RAW}'s over the same peer's: what no client in "
+        f"anyamqp's figure over the peer's. The last column has the {RAW}'s over the same peer's: what no client in "
         "front of this broker on this machine can be much above.\n\n"
         + table(["case", "target", *(one.name for one in ours), RAW], rows)
     )
 
 
 def _limit(summary: Summary, verdict: Verdict) -> str:
-    """What the raw socket has where holdfast has this."""
+    """What the raw socket has where anyamqp has this."""
     ratio = summary.ratio(verdict.case, _RAW_CLIENT, verdict.peer)
     return "" if ratio is None or verdict.peer == RAW else f"{ratio.median:.2f}"
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 ASIDE = ROOT / "build" / "benchmarks"
 
-_QUEUE = "holdfast.benchmark"
+_QUEUE = "anyamqp.benchmark"
 _WARM_UP = 0.1
 """Of a run's messages, how many are sent before the clock starts."""
 

@@ -16,17 +16,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from anyamqp.testing import FaultProxy
 from benchmarks.broker import running_broker
 from benchmarks.machine import machine
 from benchmarks.runner import ASIDE, DOCS, ROOT
 from benchmarks.startup_report import COLD, COMPILED, DELAY, WARM, save
-from holdfast.testing import FaultProxy
 
 ROUNDS: Final = 9
 CONNECTS: Final = 20
 DELAYED_CONNECTS: Final = 5
-PACKAGES: Final = ("holdfast", "anyio", "aio_pika", "pika")
-CLIENTS: Final = ("raw socket", "holdfast", "holdfast on trio", "aio-pika")
+PACKAGES: Final = ("anyamqp", "anyio", "aio_pika", "pika")
+CLIENTS: Final = ("raw socket", "anyamqp", "anyamqp on trio", "aio-pika")
 DEADLINE: Final = 60.0
 
 
@@ -91,8 +91,8 @@ def _import(package: str, bytecode: Path, *, writes: bool = False) -> dict[str, 
 
 
 def _import_times(bytecode: Path) -> Iterable[tuple[str, float]]:
-    """Each module that ``import holdfast`` brings, and the ms that it took without those that it imports itself."""
-    _, told = _run(["-X", "importtime", "-c", "import holdfast"], bytecode)
+    """Each module that ``import anyamqp`` brings, and the ms that it took without those that it imports itself."""
+    _, told = _run(["-X", "importtime", "-c", "import anyamqp"], bytecode)
     for line in told.splitlines():
         own, _, rest = line.removeprefix("import time:").partition("|")
         if own.strip().isdigit():

@@ -33,7 +33,7 @@ the caches:
 * **{WARM}**: bytecode and files are in memory."""
 
 _WEIGHTS: Final = f"""\
-The {_MOST} modules that weigh most in a process that imports holdfast (`-X importtime`, warm), each without what it
+The {_MOST} modules that weigh most in a process that imports anyamqp (`-X importtime`, warm), each without what it
 imports itself. The interpreter's own start is among them."""
 
 _CONNECTS: Final = f"""\
@@ -87,7 +87,7 @@ def _imports(samples: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -
 
 
 def _verdict(samples: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> str:
-    cold, cpu = (spread([one[what] for one in samples[COLD]["holdfast"]]) for what in ("ms", "cpu"))
+    cold, cpu = (spread([one[what] for one in samples[COLD]["anyamqp"]]) for what in ("ms", "cpu"))
     met = "met" if cold.median < _BOUND else "missed"
     return (
         f"The target is less than {_BOUND} ms with a cold cache: {cold.median:.0f} ms, at best {cold.low:.0f}: {met}.\n"

@@ -50,7 +50,7 @@ def measure_connect(client: str, url: str, count: int) -> dict[str, object]:
     elif client == "aio-pika":
         times = _aio_pika(url, count)
     else:
-        times = _holdfast(url, count, "trio" if client.endswith("trio") else "asyncio")
+        times = _anyamqp(url, count, "trio" if client.endswith("trio") else "asyncio")
     return {"ms": [seconds * 1000 for seconds in times]}
 
 
@@ -65,16 +65,16 @@ def _raw(url: str, count: int) -> list[float]:
     return times
 
 
-def _holdfast(url: str, count: int, loop: str) -> list[float]:
+def _anyamqp(url: str, count: int, loop: str) -> list[float]:
     import anyio
 
-    import holdfast
+    import anyamqp
 
     async def connect() -> list[float]:
         times: list[float] = []
         for _ in range(count):
             began = time.perf_counter()
-            async with holdfast.connect(url):
+            async with anyamqp.connect(url):
                 times.append(time.perf_counter() - began)
         return times
 

@@ -21,7 +21,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A ratio of holdfast to a peer beside what it is meant to be."""
+    """A ratio of anyamqp to a peer beside what it is meant to be."""
 
     case: Case
     ours: Client
@@ -66,7 +66,7 @@ class Summary:
         return self._spread(case, client, lambda result: result.latencies[what][percentile])
 
     def ratio(self, case: Case, ours: Client, peer: str) -> Spread | None:
-        """Holdfast's figure over the peer's, formed round by round: their runs in one round are seconds apart."""
+        """Anyamqp's figure over the peer's, formed round by round: their runs in one round are seconds apart."""
         theirs = {result.round: figure(case, result) for result in self._good((case.name, peer))}
         ratios = [
             figure(case, result) / theirs[result.round]

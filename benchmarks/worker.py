@@ -46,12 +46,11 @@ def main() -> None:
     elif task.role == "pace":
         client.pace(task)
     else:
-        sys.stdout.write(json.dumps(measure(client, task)) + "\n")
+        sys.stdout.write(json.dumps(measure(client, task, Stopwatch())) + "\n")
 
 
-def measure(client: ClientModule, task: Task) -> dict[str, Any]:
+def measure(client: ClientModule, task: Task, watch: Stopwatch) -> dict[str, Any]:
     """Run a task in front of a broker whose queues are prepared, and check what became of the messages."""
-    watch = Stopwatch()
     queues = [task.queue, task.warm_queue, *task.quiet_queues(QUIET_QUEUES if task.case == "fairness" else 0)]
     with Wire(task.url) as wire:
         wire.open_channel(1)

@@ -1,0 +1,5 @@
+"""The feature service: market events in, feature vectors out."""
+
+from typing import Final
+
+__version__: Final = "0.1.0"

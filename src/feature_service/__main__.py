@@ -11,10 +11,10 @@ from functools import partial
 
 import anyio
 
+from anyamqp import AnyamqpError, SettingsError
 from feature_service.health import serve
 from feature_service.service import FeatureService
 from feature_service.settings import BACKENDS, ServiceSettings
-from holdfast import HoldfastError, SettingsError
 
 WRONG_SETTINGS = 2
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SettingsError as error:
             print(f"feature-service: {error}", file=sys.stderr)  # noqa: T201 - for who typed it
             return WRONG_SETTINGS
-        except HoldfastError as error:
+        except AnyamqpError as error:
             print(f"feature-service: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 - the same
             return 1
     try:

@@ -24,13 +24,13 @@ async def demo(options: DemoOptions) -> int:
 
     Raises:
         SettingsError: the URL is wrong.
-        HoldfastError: the broker of the URL cannot be reached.
+        AnyamqpError: the broker of the URL cannot be reached.
     """
-    # What holdfast logs is what the view shows as transitions.
-    logging.getLogger("holdfast").addHandler(logging.NullHandler())
+    # What anyamqp logs is what the view shows as transitions.
+    logging.getLogger("anyamqp").addHandler(logging.NullHandler())
     logging.getLogger("feature_service").addHandler(logging.NullHandler())
     seed = random.SystemRandom().randrange(10_000) if options.seed is None else options.seed
-    prefix = "" if options.url is None else f"holdfast-demo-{seed}-"
+    prefix = "" if options.url is None else f"anyamqp-demo-{seed}-"
     async with embedded() if options.url is None else running(options.url) as stage:
         cast = Cast(stage, seed, prefix, options.backend)
         async with choose_view(cast, options, seed) as view:

@@ -10,14 +10,14 @@ from typing import Final
 import anyio
 import anyio.abc
 
-import holdfast
+import anyamqp
+from anyamqp import Address, Connection, Message, State
 from feature_service.demo_stage import Schedule, Stage
 from feature_service.exchange import SyntheticExchange
 from feature_service.outbox import Outbox, Parcel
 from feature_service.service import FeatureService
 from feature_service.settings import QUEUE, SOURCES, ServiceSettings, for_service
 from feature_service.vector import FeatureVector
-from holdfast import Address, Connection, Message, State
 
 SYMBOLS: Final = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT")
 _DAY_MS: Final = 86_400_000
@@ -192,10 +192,10 @@ class Cast:
             outbox=self.outbox,
         )
         self.connections: dict[str, Connection] = {
-            "gateway": holdfast.connect(settings, name="demo gateway", dial=self.dialers["gateway"]),
+            "gateway": anyamqp.connect(settings, name="demo gateway", dial=self.dialers["gateway"]),
             "reading": self.service.reading,
             "publishing": self.service.publishing,
-            "model": holdfast.connect(settings, name="demo model service", dial=self.dialers["model"]),
+            "model": anyamqp.connect(settings, name="demo model service", dial=self.dialers["model"]),
         }
 
     @property

@@ -13,8 +13,8 @@ from typing import Final
 
 import anyio
 
-from holdfast import Address, ReconnectPolicy, Settings, connect
-from holdfast.testing import Broker, FaultProxy
+from anyamqp import Address, ReconnectPolicy, Settings, connect
+from anyamqp.testing import Broker, FaultProxy
 
 HEARTBEAT: Final = 1
 """Seconds; short, so that a frozen broker is found within the patience of whoever watches."""
@@ -136,7 +136,7 @@ async def running(url: str) -> AsyncGenerator[Stage, None]:
 
     Raises:
         SettingsError: the URL is wrong.
-        HoldfastError: the broker cannot be reached, or does not let us in.
+        AnyamqpError: the broker cannot be reached, or does not let us in.
     """
     settings = Settings.from_urls(url)
     async with connect(settings, name="demo", ready_timeout=5.0):

@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from anyamqp import State, Transition, TransitionStream
 from feature_service.demo_cast import Account, Cast, DemoOptions
-from holdfast import State, Transition, TransitionStream
 
 _STYLES: Final = {
     State.CONNECTING: "yellow",
@@ -187,7 +187,7 @@ class LiveView:
             ProgressBar(total=self._duration, completed=min(elapsed, self._duration), width=24),
             f"{anyio.current_time() - self._began:.1f} s",
         )
-        return Panel(grid, title=f"holdfast: {self._cast.stage.name}", title_align="left", border_style="dim")
+        return Panel(grid, title=f"anyamqp: {self._cast.stage.name}", title_align="left", border_style="dim")
 
     def _connections(self) -> RenderableType:
         table = Table(expand=True, box=None, padding=(0, 1))

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import anyio
 
+from anyamqp import Connection, SettingsError, State
 from feature_service.service import FeatureService
 from feature_service.settings import ServiceSettings
-from holdfast import Connection, SettingsError, State
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -20,13 +20,13 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-import holdfast
+import anyamqp
+from anyamqp import Connection, Delivery, Message
 from feature_service.events import BadEvent, parse
 from feature_service.features import FEATURE_REGISTRY_VERSION, HOLD, SymbolState
 from feature_service.outbox import Outbox, Parcel
 from feature_service.settings import ServiceSettings
 from feature_service.vector import FeatureVector
-from holdfast import Connection, Delivery, Message
 
 LOGGER: Final = logging.getLogger("feature_service")
 
@@ -74,8 +74,8 @@ class FeatureService:
         self,
         settings: ServiceSettings,
         *,
-        dial_reading: holdfast.Dial | None = None,
-        dial_publishing: holdfast.Dial | None = None,
+        dial_reading: anyamqp.Dial | None = None,
+        dial_publishing: anyamqp.Dial | None = None,
         outbox: Outbox | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -135,7 +135,7 @@ class FeatureService:
                     retry = _FIRST_RETRY
                     async for delivery in consumer:
                         self._handle(source, delivery)
-            except (holdfast.ReplyError, holdfast.ConsumerCancelled) as error:
+            except (anyamqp.ReplyError, anyamqp.ConsumerCancelled) as error:
                 LOGGER.warning("cannot read %s: %s; trying again in %.0f s at most", source, error, retry)
             await anyio.sleep(retry * self._random.uniform(0.5, 1.0))
             retry = min(retry * 2, _LONGEST_RETRY)
@@ -210,18 +210,18 @@ class FeatureService:
                             await self._accepted.wait()
                         await self._send(publisher)
                         retry = _FIRST_RETRY
-            except holdfast.ConnectionClosed:
+            except anyamqp.ConnectionClosed:
                 raise
-            except holdfast.HoldfastError as error:
+            except anyamqp.AnyamqpError as error:
                 LOGGER.warning("publishing failed: %s; trying again in %.0f s at most", error, retry)
             await anyio.sleep(retry * self._random.uniform(0.5, 1.0))
             retry = min(retry * 2, _LONGEST_RETRY)
 
-    async def _send(self, publisher: holdfast.Publisher) -> None:
+    async def _send(self, publisher: anyamqp.Publisher) -> None:
         """Publish a batch and wait for every outcome; what failed goes back, and the first failure is raised."""
         parcels = self.outbox.take(_BATCH)
         failed: list[Parcel] = []
-        failure: holdfast.HoldfastError | None = None
+        failure: anyamqp.AnyamqpError | None = None
         settled = 0
         try:
             publications = [
@@ -231,7 +231,7 @@ class FeatureService:
             for parcel, publication in zip(parcels, publications, strict=True):
                 try:
                     await publication
-                except (holdfast.Unroutable, holdfast.Nacked, holdfast.ReplyError) as error:
+                except (anyamqp.Unroutable, anyamqp.Nacked, anyamqp.ReplyError) as error:
                     failed.append(parcel)
                     failure = failure or error
                 else:
@@ -267,8 +267,8 @@ class FeatureService:
             )
 
 
-def _connect(settings: ServiceSettings, purpose: str, dial: holdfast.Dial | None) -> Connection:
+def _connect(settings: ServiceSettings, purpose: str, dial: anyamqp.Dial | None) -> Connection:
     name = f"feature-service ({purpose})"
     if dial is None:
-        return holdfast.connect(settings.broker, name=name, ready_timeout=0, fail_fast=False)
-    return holdfast.connect(settings.broker, name=name, ready_timeout=0, fail_fast=False, dial=dial)
+        return anyamqp.connect(settings.broker, name=name, ready_timeout=0, fail_fast=False)
+    return anyamqp.connect(settings.broker, name=name, ready_timeout=0, fail_fast=False, dial=dial)

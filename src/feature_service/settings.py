@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Final
 
-import holdfast
+import anyamqp
 from feature_service.exchange import BOOKS, TICKERS, TRADES
 
 SOURCES: Final = (TRADES, TICKERS, BOOKS)
@@ -34,7 +34,7 @@ class ServiceSettings:
         backend: the event loop, ``asyncio`` or ``trio`` [``FEATURE_BACKEND``].
     """
 
-    broker: holdfast.Settings
+    broker: anyamqp.Settings
     sources: tuple[str, ...] = SOURCES
     queue: str = QUEUE
     interval: float = 1.0
@@ -57,7 +57,7 @@ class ServiceSettings:
         """
         variables = os.environ if environment is None else environment
         return cls(
-            broker=for_service(holdfast.Settings.from_environment(variables)),
+            broker=for_service(anyamqp.Settings.from_environment(variables)),
             interval=_seconds(variables, "FEATURE_INTERVAL", cls.interval),
             buffer=_whole(variables, "FEATURE_BUFFER", cls.buffer, least=1),
             shutdown_timeout=_seconds(variables, "FEATURE_SHUTDOWN_TIMEOUT", cls.shutdown_timeout),
@@ -68,7 +68,7 @@ class ServiceSettings:
         )
 
 
-def for_service(broker: holdfast.Settings) -> holdfast.Settings:
+def for_service(broker: anyamqp.Settings) -> anyamqp.Settings:
     """The same broker, waited for however long it is away: computing goes on meanwhile, and health tells."""
     return replace(broker, request_timeout=None, reconnect=replace(broker.reconnect, refusal_grace=inf))
 
@@ -82,7 +82,7 @@ def _seconds(variables: Mapping[str, str], name: str, default: float) -> float:
     except ValueError:
         value = -1.0
     if not (isfinite(value) and value > 0):
-        raise holdfast.SettingsError(f"{name}: {text!r} is not a number of seconds above 0")
+        raise anyamqp.SettingsError(f"{name}: {text!r} is not a number of seconds above 0")
     return value
 
 
@@ -91,12 +91,12 @@ def _whole(variables: Mapping[str, str], name: str, default: int, *, least: int,
     if not text:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) < 12 and least <= int(text) <= most):
-        raise holdfast.SettingsError(f"{name}: {text!r} is not a whole number from {least} to {most}")
+        raise anyamqp.SettingsError(f"{name}: {text!r} is not a whole number from {least} to {most}")
     return int(text)
 
 
 def _one_of(variables: Mapping[str, str], name: str, default: str, known: tuple[str, ...]) -> str:
     text = variables.get(name) or default
     if text not in known:
-        raise holdfast.SettingsError(f"{name}: {text!r} is not one of {', '.join(known)}")
+        raise anyamqp.SettingsError(f"{name}: {text!r} is not one of {', '.join(known)}")
     return text

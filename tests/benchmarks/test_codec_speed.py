@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pamqp import commands
 
-from holdfast.message import Message, Properties
-from holdfast.protocol.basic import Delivered, Received, Route, Template, content_parts, encode_ack, encode_properties
-from holdfast.protocol.wire import Decoder, Frame, build, encode_method
+from anyamqp.message import Message, Properties
+from anyamqp.protocol.basic import Delivered, Received, Route, Template, content_parts, encode_ack, encode_properties
+from anyamqp.protocol.wire import Decoder, Frame, build, encode_method
 from support.amqp import FRAME_MAX, content
 from support.benchmark import Benchmark
 
@@ -14,7 +14,7 @@ BODY = bytes(1024)
 LARGE = bytes(1 << 20)
 MESSAGES = 100
 ROUTE = Route("", "features.live", mandatory=True)
-DELIVER = build(commands.Basic.Deliver, "holdfast-0", 1, exchange="", routing_key="features.live")
+DELIVER = build(commands.Basic.Deliver, "anyamqp-0", 1, exchange="", routing_key="features.live")
 
 
 def decode(data: bytes) -> list[Frame]:

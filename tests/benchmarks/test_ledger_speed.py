@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.protocol.confirms import Ledger
+from anyamqp.protocol.confirms import Ledger
 from support.benchmark import Benchmark
 
 WINDOW = 256

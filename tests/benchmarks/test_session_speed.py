@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pamqp import commands
 
-from holdfast.message import Properties
-from holdfast.protocol.basic import Route, encode_properties
-from holdfast.protocol.events import ConfirmsReceived, ContentsReceived, Event
-from holdfast.protocol.wire import build, encode_method
+from anyamqp.message import Properties
+from anyamqp.protocol.basic import Route, encode_properties
+from anyamqp.protocol.events import ConfirmsReceived, ContentsReceived, Event
+from anyamqp.protocol.wire import build, encode_method
 from support.amqp import content, opened
 from support.benchmark import Benchmark
 
@@ -34,7 +34,7 @@ def test_receive_a_hundred_deliveries(benchmark: Benchmark) -> None:
     dialogue = opened()
     number = dialogue.open_channel()
     session = dialogue.session
-    deliver = build(commands.Basic.Deliver, "holdfast-0", 1, exchange="", routing_key="features.live")
+    deliver = build(commands.Basic.Deliver, "anyamqp-0", 1, exchange="", routing_key="features.live")
     data = content(number, deliver, BODY, message_id="0" * 32) * MESSAGES
     session.events()
 

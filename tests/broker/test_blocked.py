@@ -11,9 +11,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import Connection, Message, Publication, Publisher, Settings, State
-from holdfast.testing import FaultProxy
+import anyamqp
+from anyamqp import Connection, Message, Publication, Publisher, Settings, State
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -55,13 +55,13 @@ async def a_bench(node: Node, settings: Settings | None = None) -> AsyncGenerato
     queue = f"queue-{uuid.uuid4().hex}"
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(node.url) as other,
+            anyamqp.connect(node.url) as other,
             other.channel() as channel,
         ):
             await channel.declare_queue(queue)
             try:
                 async with (
-                    holdfast.connect(settings or node.url) as connection,
+                    anyamqp.connect(settings or node.url) as connection,
                     connection.publisher(window=1000) as publisher,
                 ):
                     yield Bench(connection, publisher, other, queue)
@@ -105,7 +105,7 @@ async def test_a_publish_that_never_left_says_so(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench:
         async with an_alarm(shared_node):
             await provoke(bench)
-            with pytest.raises(holdfast.PublishTimeout, match="never sent") as caught:
+            with pytest.raises(anyamqp.PublishTimeout, match="never sent") as caught:
                 await bench.publisher.publish(Message(b"too late"), routing_key=bench.queue, timeout=0.2)
             assert not caught.value.sent
             in_time = await bench.publisher.submit(Message(b"in time"), routing_key=bench.queue)
@@ -119,7 +119,7 @@ async def test_a_publish_that_left_without_an_answer_says_so(shared_node: Node) 
         settings = Settings.from_urls(f"amqp://guest:guest@{proxy.host}:{proxy.port}/")
         async with a_bench(shared_node, settings) as bench:
             proxy.black_hole()
-            with pytest.raises(holdfast.PublishTimeout, match="may have it") as caught:
+            with pytest.raises(anyamqp.PublishTimeout, match="may have it") as caught:
                 await bench.publisher.publish(Message(b"unanswered"), routing_key=bench.queue, timeout=0.2)
             assert caught.value.sent
             proxy.heal()
@@ -141,7 +141,7 @@ async def test_a_connection_that_does_not_publish_is_not_blocked(shared_node: No
 async def test_a_connection_made_during_the_alarm_is_blocked_by_its_first_publish(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench, AsyncExitStack() as opened:
         async with an_alarm(shared_node):
-            late = await opened.enter_async_context(holdfast.connect(shared_node.url))
+            late = await opened.enter_async_context(anyamqp.connect(shared_node.url))
             publisher = await opened.enter_async_context(late.publisher())
             assert late.state is State.OPEN
             for n in range(3):
@@ -163,7 +163,7 @@ async def test_closing_while_blocked_takes_no_longer_than_the_close_timeout(shar
             await bench.connection.aclose()
             assert anyio.current_time() - started < 1.0 + 1.5
             assert bench.connection.state is State.CLOSED
-            with pytest.raises(holdfast.ConnectionClosed):
+            with pytest.raises(anyamqp.ConnectionClosed):
                 await pending
         with pytest.raises(ExceptionGroup):
             await bench.publisher.flush()
@@ -182,7 +182,7 @@ async def test_cancelling_while_blocked_is_not_held_up_by_each_block(shared_node
         started = anyio.current_time()
         with anyio.CancelScope() as scope:
             async with (
-                holdfast.connect(settings) as connection,
+                anyamqp.connect(settings) as connection,
                 connection.channel(),
                 connection.consumer(bench.queue),
                 connection.publisher() as publisher,

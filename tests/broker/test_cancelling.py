@@ -15,8 +15,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import Channel, Connection, Message, Publisher
+import anyamqp
+from anyamqp import Channel, Connection, Message, Publisher
 from support.rabbitmq import BrokerConnection, Node
 from support.stepping import cancel_at
 from support.waiting import eventually, running_tasks
@@ -45,9 +45,9 @@ async def a_bench(node: Node, name: str) -> AsyncGenerator[Bench, None]:
     queue = f"queue-{uuid.uuid4().hex}"
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(node.url) as other,
+            anyamqp.connect(node.url) as other,
             other.channel() as steady,
-            holdfast.connect(node.url, name=name) as connection,
+            anyamqp.connect(node.url, name=name) as connection,
             connection.publisher(window=4) as publisher,
             connection.channel() as channel,
         ):
@@ -94,13 +94,13 @@ async def consume(bench: Bench) -> None:
 
 
 async def be_refused(bench: Bench) -> None:
-    with suppress(holdfast.NotFound):
+    with suppress(anyamqp.NotFound):
         async with bench.connection.channel() as channel:
             await channel.declare_queue(f"missing-{bench.queue}", passive=True)
 
 
 async def publish_to_nowhere(bench: Bench) -> None:
-    with suppress(holdfast.NotFound):
+    with suppress(anyamqp.NotFound):
         await bench.publisher.publish(Message(b"lost"), exchange=f"missing-{bench.queue}")
 
 
@@ -178,7 +178,7 @@ async def test_connects_that_are_cancelled_leave_no_connection(shared_node: Node
     log_before = len(shared_node.log_text())
 
     async def whole_life() -> None:
-        async with holdfast.connect(shared_node.url, name=name) as connection, connection.channel() as channel:
+        async with anyamqp.connect(shared_node.url, name=name) as connection, connection.channel() as channel:
             await channel.set_qos(1)
 
     def mine() -> list[BrokerConnection]:

@@ -10,8 +10,8 @@ from dataclasses import replace
 import anyio
 import pytest
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     Channel,
     ChannelLimitReached,
     ChannelPool,
@@ -26,7 +26,7 @@ from holdfast import (
     Settings,
     State,
 )
-from holdfast.testing import FaultProxy
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.stepping import cancel_at
 from support.waiting import eventually
@@ -46,7 +46,7 @@ async def connected(
         Settings.from_urls(url), channel_max=channel_max, max_message_size=max_message_size, reconnect=EAGER
     )
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(settings) as connection:
+        async with anyamqp.connect(settings) as connection:
             yield connection
 
 
@@ -230,7 +230,7 @@ async def test_waiting_ends_when_the_connection_is_closed(shared_node: Node) -> 
         ended: list[str] = []
 
         async def wait() -> None:
-            with pytest.raises(holdfast.ConnectionClosed):
+            with pytest.raises(anyamqp.ConnectionClosed):
                 await connection.channel(wait=30).open()
             ended.append("ConnectionClosed")
 

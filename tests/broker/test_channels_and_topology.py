@@ -11,8 +11,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import Channel, Connection, Message, State
+import anyamqp
+from anyamqp import Channel, Connection, Message, State
 from support.rabbitmq import BrokerConnection, Node
 from support.waiting import eventually
 
@@ -28,7 +28,7 @@ def unique(what: str) -> str:
 @asynccontextmanager
 async def a_channel(node: Node) -> AsyncGenerator[Channel, None]:
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(node.url) as connection, connection.channel() as channel:
+        async with anyamqp.connect(node.url) as connection, connection.channel() as channel:
             yield channel
 
 
@@ -67,7 +67,7 @@ async def depth(channel: Channel, queue: str) -> int:
 
 async def test_a_queue_is_declared_purged_and_deleted(shared_node: Node) -> None:
     async with (
-        holdfast.connect(shared_node.url) as connection,
+        anyamqp.connect(shared_node.url) as connection,
         connection.channel() as channel,
         connection.publisher() as publisher,
     ):
@@ -86,7 +86,7 @@ async def test_a_queue_is_declared_purged_and_deleted(shared_node: Node) -> None
             await publisher.publish(Message(b"last"), routing_key=name)
             assert await channel.delete_queue(queue) == 1
             assert await channel.delete_queue(name) == 0
-            with pytest.raises(holdfast.NotFound):
+            with pytest.raises(anyamqp.NotFound):
                 await channel.purge_queue(name)
 
 
@@ -107,26 +107,26 @@ async def test_the_broker_names_a_queue(shared_node: Node) -> None:
 async def test_a_queue_in_use_or_not_empty_is_not_deleted_on_condition(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(shared_node.url) as connection,
+            anyamqp.connect(shared_node.url) as connection,
             connection.channel() as steady,
             connection.publisher() as publisher,
             a_queue(steady) as queue,
         ):
             await publisher.publish(Message(b"one"), routing_key=queue)
             async with connection.channel() as channel:
-                with pytest.raises(holdfast.PreconditionFailed):
+                with pytest.raises(anyamqp.PreconditionFailed):
                     await channel.delete_queue(queue, if_empty=True)
             async with connection.consumer(queue), connection.channel() as channel:
-                with pytest.raises(holdfast.PreconditionFailed):
+                with pytest.raises(anyamqp.PreconditionFailed):
                     await channel.delete_queue(queue, if_unused=True)
             assert (await steady.declare_queue(queue)).name == queue
 
 
 async def test_different_arguments_are_a_failed_precondition_and_close_only_that_channel(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url) as connection, connection.channel() as steady:
+        async with anyamqp.connect(shared_node.url) as connection, connection.channel() as steady:
             async with a_queue(steady) as queue, connection.channel() as channel:
-                with pytest.raises(holdfast.PreconditionFailed, match="x-message-ttl") as caught:
+                with pytest.raises(anyamqp.PreconditionFailed, match="x-message-ttl") as caught:
                     await channel.declare_queue(queue, arguments={"x-message-ttl": 1000})
                 assert (caught.value.code, caught.value.method) == (406, "queue.declare")
                 assert channel.state is State.CLOSED
@@ -137,27 +137,27 @@ async def test_different_arguments_are_a_failed_precondition_and_close_only_that
 async def test_another_connections_exclusive_queue_is_locked(shared_node: Node) -> None:
     async with a_channel(shared_node) as mine, a_channel(shared_node) as theirs:
         queue = await mine.declare_queue(exclusive=True)
-        with pytest.raises(holdfast.ResourceLocked):
+        with pytest.raises(anyamqp.ResourceLocked):
             await theirs.declare_queue(queue.name, passive=True)
 
 
 async def test_a_missing_queue_is_not_found_and_the_channel_says_so_from_then_on(shared_node: Node) -> None:
     async with a_channel(shared_node) as channel:
         missing = unique("queue")
-        with pytest.raises(holdfast.NotFound, match=missing):
+        with pytest.raises(anyamqp.NotFound, match=missing):
             await channel.declare_queue(missing, passive=True)
-        with pytest.raises(holdfast.ChannelClosed) as caught:
+        with pytest.raises(anyamqp.ChannelClosed) as caught:
             await channel.declare_queue(unique("queue"))
-        assert isinstance(caught.value.__cause__, holdfast.NotFound)
+        assert isinstance(caught.value.__cause__, anyamqp.NotFound)
 
 
 async def test_an_auto_delete_queue_goes_with_its_last_consumer(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url) as connection, connection.channel() as channel:
+        async with anyamqp.connect(shared_node.url) as connection, connection.channel() as channel:
             queue = await channel.declare_queue(unique("queue"), auto_delete=True)
             async with connection.consumer(queue):
                 pass
-            with pytest.raises(holdfast.NotFound):
+            with pytest.raises(anyamqp.NotFound):
                 await depth(channel, queue.name)
 
 
@@ -170,26 +170,26 @@ async def test_an_exchange_is_declared_checked_and_deleted(shared_node: Node) ->
         await channel.declare_exchange(name, "topic", durable=False)
         await channel.declare_exchange(name, passive=True)
         await channel.delete_exchange(name)
-        with pytest.raises(holdfast.NotFound, match=name):
+        with pytest.raises(anyamqp.NotFound, match=name):
             await channel.declare_exchange(name, passive=True)
 
 
 async def test_another_exchange_type_is_a_failed_precondition(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(shared_node.url) as connection,
+            anyamqp.connect(shared_node.url) as connection,
             connection.channel() as steady,
             an_exchange(steady, "topic") as name,
             connection.channel() as channel,
         ):
-            with pytest.raises(holdfast.PreconditionFailed, match="type"):
+            with pytest.raises(anyamqp.PreconditionFailed, match="type"):
                 await channel.declare_exchange(name, "fanout")
 
 
 async def test_a_bound_queue_gets_messages_and_an_unbound_one_does_not(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(shared_node.url) as connection,
+            anyamqp.connect(shared_node.url) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
             an_exchange(channel, "topic") as exchange,
@@ -202,33 +202,33 @@ async def test_a_bound_queue_gets_messages_and_an_unbound_one_does_not(shared_no
             assert (delivery.body, delivery.exchange, delivery.routing_key) == (b"bound", exchange, "trade.btc")
             await channel.unbind_queue(queue, exchange, "trade.*")
             await channel.unbind_queue(queue, exchange, "trade.*")
-            with pytest.raises(holdfast.Unroutable):
+            with pytest.raises(anyamqp.Unroutable):
                 await publisher.publish(Message(b"unbound"), exchange=exchange, routing_key="trade.btc")
 
 
 async def test_a_binding_routes_by_its_arguments(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(shared_node.url) as connection,
+            anyamqp.connect(shared_node.url) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
             an_exchange(channel, "headers") as exchange,
             a_queue(channel) as queue,
         ):
-            arguments: holdfast.FieldTable = {"x-match": "all", "symbol": "btc", "depth": 5}
+            arguments: anyamqp.FieldTable = {"x-match": "all", "symbol": "btc", "depth": 5}
             await channel.bind_queue(queue, exchange, arguments=arguments)
             await publisher.publish(Message(b"in", headers={"symbol": "btc", "depth": 5}), exchange=exchange)
-            with pytest.raises(holdfast.Unroutable):
+            with pytest.raises(anyamqp.Unroutable):
                 await publisher.publish(Message(b"out", headers={"symbol": "btc", "depth": 6}), exchange=exchange)
             await channel.unbind_queue(queue, exchange, arguments=arguments)
-            with pytest.raises(holdfast.Unroutable):
+            with pytest.raises(anyamqp.Unroutable):
                 await publisher.publish(Message(b"in", headers={"symbol": "btc", "depth": 5}), exchange=exchange)
 
 
 async def test_exchanges_are_bound_to_each_other(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(shared_node.url) as connection,
+            anyamqp.connect(shared_node.url) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
             an_exchange(channel, "topic") as source,
@@ -240,21 +240,21 @@ async def test_exchanges_are_bound_to_each_other(shared_node: Node) -> None:
             await publisher.publish(Message(b"through both"), exchange=source, routing_key="trade.btc.eur")
             assert await depth(channel, queue) == 1
             await channel.unbind_exchange(destination, source, "trade.#")
-            with pytest.raises(holdfast.Unroutable):
+            with pytest.raises(anyamqp.Unroutable):
                 await publisher.publish(Message(b"through none"), exchange=source, routing_key="trade.btc.eur")
 
 
 async def test_a_used_exchange_is_not_deleted_on_condition(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(shared_node.url) as connection,
+            anyamqp.connect(shared_node.url) as connection,
             connection.channel() as steady,
             an_exchange(steady, "fanout") as exchange,
             a_queue(steady) as queue,
             connection.channel() as channel,
         ):
             await steady.bind_queue(queue, exchange)
-            with pytest.raises(holdfast.PreconditionFailed):
+            with pytest.raises(anyamqp.PreconditionFailed):
                 await channel.delete_exchange(exchange, if_unused=True)
 
 
@@ -262,12 +262,12 @@ async def test_binding_to_a_missing_exchange_is_not_found(shared_node: Node) -> 
     with anyio.fail_after(LIMIT):
         missing = unique("exchange")
         async with (
-            holdfast.connect(shared_node.url) as connection,
+            anyamqp.connect(shared_node.url) as connection,
             connection.channel() as steady,
             a_queue(steady) as queue,
             connection.channel() as channel,
         ):
-            with pytest.raises(holdfast.NotFound, match=missing):
+            with pytest.raises(anyamqp.NotFound, match=missing):
                 await channel.bind_queue(queue, missing, "key")
 
 
@@ -277,7 +277,7 @@ async def test_binding_to_a_missing_exchange_is_not_found(shared_node: Node) -> 
 async def test_get_fetches_one_message_or_none(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(shared_node.url) as connection,
+            anyamqp.connect(shared_node.url) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
             a_queue(channel) as queue,
@@ -303,7 +303,7 @@ async def test_get_fetches_one_message_or_none(shared_node: Node) -> None:
 
 async def test_get_from_a_missing_queue_is_not_found(shared_node: Node) -> None:
     async with a_channel(shared_node) as channel:
-        with pytest.raises(holdfast.NotFound):
+        with pytest.raises(anyamqp.NotFound):
             await channel.get(unique("queue"))
 
 
@@ -315,8 +315,8 @@ async def test_a_wrong_password_is_refused_at_once_and_shown_nowhere(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     password = "hunter2-" + uuid.uuid4().hex
-    connection = holdfast.connect(shared_node.url, credentials=holdfast.Credentials("guest", password))
-    with anyio.fail_after(LIMIT), pytest.raises(holdfast.LoginRefused) as caught:
+    connection = anyamqp.connect(shared_node.url, credentials=anyamqp.Credentials("guest", password))
+    with anyio.fail_after(LIMIT), pytest.raises(anyamqp.LoginRefused) as caught:
         async with connection:
             pytest.fail("logged in")
     assert (connection.stats.dials, connection.state) == (1, State.CLOSED)
@@ -326,8 +326,8 @@ async def test_a_wrong_password_is_refused_at_once_and_shown_nowhere(
 
 
 async def test_an_unknown_virtual_host_is_refused_at_once(shared_node: Node) -> None:
-    connection = holdfast.connect(shared_node.url + "no-such-vhost")
-    with anyio.fail_after(LIMIT), pytest.raises(holdfast.NotAllowed, match="no-such-vhost"):
+    connection = anyamqp.connect(shared_node.url + "no-such-vhost")
+    with anyio.fail_after(LIMIT), pytest.raises(anyamqp.NotAllowed, match="no-such-vhost"):
         async with connection:
             pytest.fail("logged in")
     assert (connection.stats.dials, connection.state) == (1, State.CLOSED)
@@ -336,10 +336,10 @@ async def test_an_unknown_virtual_host_is_refused_at_once(shared_node: Node) -> 
 async def test_the_broker_sees_heartbeat_name_and_product(shared_node: Node) -> None:
     name = unique("connection")
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url, heartbeat=7, name=name) as connection:
+        async with anyamqp.connect(shared_node.url, heartbeat=7, name=name) as connection:
             seen = await as_the_broker_sees_it(shared_node, name)
             assert (seen.heartbeat, seen.state, seen.channels) == (7, "running", 0)
-            assert seen.client_properties["product"] == "holdfast"
+            assert seen.client_properties["product"] == "anyamqp"
             assert connection.tuning is not None
             assert connection.tuning.heartbeat == 7
             assert connection.server_properties["product"] == "RabbitMQ"
@@ -348,7 +348,7 @@ async def test_the_broker_sees_heartbeat_name_and_product(shared_node: Node) -> 
 async def test_the_default_heartbeat_is_60_seconds(shared_node: Node) -> None:
     name = unique("connection")
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url, name=name):
+        async with anyamqp.connect(shared_node.url, name=name):
             assert (await as_the_broker_sees_it(shared_node, name)).heartbeat == 60
 
 
@@ -357,24 +357,24 @@ async def test_the_default_heartbeat_is_60_seconds(shared_node: Node) -> None:
 
 async def test_the_channel_limit_is_honoured_and_numbers_are_given_back(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(f"{shared_node.url}?channel_max=4") as connection, AsyncExitStack() as opened:
+        async with anyamqp.connect(f"{shared_node.url}?channel_max=4") as connection, AsyncExitStack() as opened:
             assert connection.tuning is not None
             assert connection.tuning.channel_max == 4
             channels = [await opened.enter_async_context(connection.channel()) for _ in range(4)]
-            with pytest.raises(holdfast.ChannelLimitReached):
+            with pytest.raises(anyamqp.ChannelLimitReached):
                 await opened.enter_async_context(connection.channel())
-            with pytest.raises(holdfast.ChannelLimitReached):
+            with pytest.raises(anyamqp.ChannelLimitReached):
                 await opened.enter_async_context(connection.publisher())
             await channels[1].close()
             async with connection.channel() as fifth:
                 await fifth.set_qos(1)
                 assert connection.stats.open_channels == 4
             # A channel that the broker closed gives its number back as well.
-            with pytest.raises(holdfast.NotFound):
+            with pytest.raises(anyamqp.NotFound):
                 await channels[2].declare_queue(unique("queue"), passive=True)
             for _ in range(2):
                 await opened.enter_async_context(connection.channel())
-            with pytest.raises(holdfast.ChannelLimitReached):
+            with pytest.raises(anyamqp.ChannelLimitReached):
                 await opened.enter_async_context(connection.channel())
             assert (connection.state, connection.stats.link_number) == (State.OPEN, 1)
 
@@ -383,10 +383,10 @@ async def test_the_brokers_own_channel_limit_is_honoured(shared_node: Node) -> N
     await anyio.to_thread.run_sync(shared_node.eval, "application:set_env(rabbit, channel_max, 3)")
     try:
         with anyio.fail_after(LIMIT):
-            async with holdfast.connect(shared_node.url) as connection, AsyncExitStack() as opened:
+            async with anyamqp.connect(shared_node.url) as connection, AsyncExitStack() as opened:
                 for _ in range(3):
                     await opened.enter_async_context(connection.channel())
-                with pytest.raises(holdfast.ChannelLimitReached):
+                with pytest.raises(anyamqp.ChannelLimitReached):
                     await opened.enter_async_context(connection.channel())
                 assert (connection.state, connection.stats.link_number) == (State.OPEN, 1)
     finally:
@@ -397,7 +397,7 @@ async def test_ten_thousand_channels_opened_and_closed_leave_none(shared_node: N
     """Invariant 6: the broker's channel count equals the client's."""
     name = unique("connection")
     with anyio.fail_after(60):
-        async with holdfast.connect(shared_node.url, name=name) as connection, connection.channel():
+        async with anyamqp.connect(shared_node.url, name=name) as connection, connection.channel():
 
             async def cycle() -> None:
                 for _ in range(200):
@@ -415,14 +415,14 @@ async def test_ten_thousand_channels_opened_and_closed_leave_none(shared_node: N
 async def test_a_pool_lends_the_same_channels_again_and_closes_them(shared_node: Node) -> None:
     name = unique("connection")
 
-    async def use(connection: Connection, pool: holdfast.ChannelPool, lent: set[Channel]) -> None:
+    async def use(connection: Connection, pool: anyamqp.ChannelPool, lent: set[Channel]) -> None:
         async with pool.channel() as channel:
             lent.add(channel)
             await channel.set_qos(1)
             assert connection.stats.open_channels <= 4
 
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url, name=name) as connection:
+        async with anyamqp.connect(shared_node.url, name=name) as connection:
             async with connection.channel_pool(4) as pool:
                 lent: set[Channel] = set()
                 async with anyio.create_task_group() as tasks:
@@ -432,7 +432,7 @@ async def test_a_pool_lends_the_same_channels_again_and_closes_them(shared_node:
                 assert (await as_the_broker_sees_it(shared_node, name)).channels == 4
                 # One that an error has closed is not lent again.
                 async with pool.channel() as broken:
-                    with pytest.raises(holdfast.NotFound):
+                    with pytest.raises(anyamqp.NotFound):
                         await broken.declare_queue(unique("queue"), passive=True)
                 async with pool.channel() as fresh:
                     await fresh.set_qos(1)

@@ -16,8 +16,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     Channel,
     ChannelClosed,
     Connection,
@@ -29,7 +29,7 @@ from holdfast import (
     Settings,
     State,
 )
-from holdfast.testing import FaultProxy
+from anyamqp.testing import FaultProxy
 from support.leftovers import belongings
 from support.rabbitmq import Node
 from support.waiting import eventually
@@ -46,7 +46,7 @@ class Mine(Exception):
 async def log_mark(node: Node) -> int:
     """How long the log is, once it holds everything so far: the node writes it with a delay."""
     name = f"mark-{uuid.uuid4().hex}"
-    async with holdfast.connect(node.url, name=name):
+    async with anyamqp.connect(node.url, name=name):
         pass
     await eventually(lambda: f" - {name}, vhost: '/', user: 'guest')\n" in node.log_text(), within=20, every=0.05)
     return len(node.log_text())
@@ -91,7 +91,7 @@ def through(proxy: FaultProxy, *, close_timeout: float = 5.0) -> Settings:
 
 async def test_block_that_ends_leaves_nothing(shared_node: Node) -> None:
     async with nothing_left(shared_node):
-        async with holdfast.connect(shared_node.url) as connection, in_use(connection):
+        async with anyamqp.connect(shared_node.url) as connection, in_use(connection):
             assert connection.stats.open_channels == 3
         assert connection.state is State.CLOSED
         assert connection.stats.open_channels == 0
@@ -100,7 +100,7 @@ async def test_block_that_ends_leaves_nothing(shared_node: Node) -> None:
 async def test_what_the_block_raises_leaves_it_as_itself(shared_node: Node) -> None:
     mine = Mine()
     async with nothing_left(shared_node):
-        connection = holdfast.connect(shared_node.url)
+        connection = anyamqp.connect(shared_node.url)
         with pytest.raises(Mine) as raised:
             async with connection, in_use(connection):
                 raise mine
@@ -110,7 +110,7 @@ async def test_what_the_block_raises_leaves_it_as_itself(shared_node: Node) -> N
 
 async def test_cancelled_block_closes_with_the_handshake(shared_node: Node) -> None:
     async with nothing_left(shared_node):
-        connection = holdfast.connect(shared_node.url)
+        connection = anyamqp.connect(shared_node.url)
         with anyio.CancelScope() as scope:
             async with connection, in_use(connection) as consumer:
                 await anext(consumer)
@@ -124,7 +124,7 @@ async def test_cancelled_task_group_around_connections_closes_each_with_the_hand
     waiting: list[Connection] = []
 
     async def client() -> None:
-        async with holdfast.connect(shared_node.url) as connection, in_use(connection):
+        async with anyamqp.connect(shared_node.url) as connection, in_use(connection):
             waiting.append(connection)
             await anyio.sleep_forever()
 
@@ -145,7 +145,7 @@ class Service:
         self._stack = AsyncExitStack()
 
     async def start(self) -> tuple[Connection, Channel, Publisher, Consumer]:
-        connection = await self._stack.enter_async_context(holdfast.connect(self._url))
+        connection = await self._stack.enter_async_context(anyamqp.connect(self._url))
         channel = await self._stack.enter_async_context(connection.channel())
         queue = await channel.declare_queue(durable=False, exclusive=True)
         publisher = await self._stack.enter_async_context(connection.publisher())
@@ -177,14 +177,14 @@ async def test_exit_stack_unwinds_when_the_block_raises(shared_node: Node) -> No
         stack = AsyncExitStack()
         with pytest.raises(Mine) as raised:  # noqa: PT012 - it is the stack that must let it through
             async with stack:
-                connection = await stack.enter_async_context(holdfast.connect(shared_node.url))
+                connection = await stack.enter_async_context(anyamqp.connect(shared_node.url))
                 await stack.enter_async_context(in_use(connection))
                 raise mine
         assert raised.value is mine
 
 
 async def test_several_tasks_may_close_at_once(shared_node: Node) -> None:
-    async with nothing_left(shared_node), holdfast.connect(shared_node.url) as connection:
+    async with nothing_left(shared_node), anyamqp.connect(shared_node.url) as connection:
         async with anyio.create_task_group() as tasks:
             for _ in range(5):
                 tasks.start_soon(connection.aclose)
@@ -204,7 +204,7 @@ async def reconnecting(node: Node, proxy: FaultProxy, connection: Connection) ->
 async def test_block_that_ends_while_reconnecting_leaves_nothing(shared_node: Node) -> None:
     async with nothing_left(shared_node):
         with FaultProxy(shared_node.host, shared_node.port) as proxy:
-            async with holdfast.connect(through(proxy)) as connection:
+            async with anyamqp.connect(through(proxy)) as connection:
                 await reconnecting(shared_node, proxy, connection)
                 left_at = anyio.current_time()
             # There is nobody to shake hands with, and no reason to wait for the next attempt.
@@ -215,7 +215,7 @@ async def test_block_that_ends_while_reconnecting_leaves_nothing(shared_node: No
 async def test_cancellation_while_reconnecting_leaves_nothing(shared_node: Node) -> None:
     async with nothing_left(shared_node):
         with FaultProxy(shared_node.host, shared_node.port) as proxy:
-            connection = holdfast.connect(through(proxy))
+            connection = anyamqp.connect(through(proxy))
             with anyio.CancelScope() as scope:
                 async with connection, in_use(connection):
                     await reconnecting(shared_node, proxy, connection)
@@ -236,7 +236,7 @@ async def test_close_while_reconnecting_ends_all_that_waits(shared_node: Node) -
     async with nothing_left(shared_node):
         with FaultProxy(shared_node.host, shared_node.port) as proxy:
             async with (
-                holdfast.connect(through(proxy)) as connection,
+                anyamqp.connect(through(proxy)) as connection,
                 connection.channel() as channel,
                 connection.publisher() as publisher,
             ):
@@ -257,7 +257,7 @@ async def test_close_while_the_first_handshake_is_pending_leaves_nothing(shared_
     async with nothing_left(shared_node):
         with FaultProxy(shared_node.host, shared_node.port) as proxy:
             proxy.mute()
-            async with holdfast.connect(through(proxy, close_timeout=0.3), ready_timeout=0) as connection:
+            async with anyamqp.connect(through(proxy, close_timeout=0.3), ready_timeout=0) as connection:
                 await eventually(lambda: proxy.live_connections == 1)
                 left_at = anyio.current_time()
             # A handshake may still succeed, so it is waited for, but no longer than a close handshake.
@@ -271,7 +271,7 @@ async def test_connecting_that_meets_silence_times_out_and_leaves_nothing(shared
         with FaultProxy(shared_node.host, shared_node.port) as proxy:
             proxy.mute()
             with pytest.raises(ReadyTimeout):
-                async with holdfast.connect(through(proxy, close_timeout=0.3), ready_timeout=0.3):
+                async with anyamqp.connect(through(proxy, close_timeout=0.3), ready_timeout=0.3):
                     pytest.fail("entered without a broker")
             await eventually(lambda: proxy.live_connections == 0)
 
@@ -281,7 +281,7 @@ async def test_connecting_that_is_cancelled_during_the_handshake_leaves_nothing(
         with FaultProxy(shared_node.host, shared_node.port) as proxy:
             proxy.mute()
             with anyio.move_on_after(0.3) as scope:
-                async with holdfast.connect(through(proxy, close_timeout=0.3)):
+                async with anyamqp.connect(through(proxy, close_timeout=0.3)):
                     pytest.fail("entered without a broker")
             assert scope.cancelled_caught
             await eventually(lambda: proxy.live_connections == 0)
@@ -290,7 +290,7 @@ async def test_connecting_that_is_cancelled_during_the_handshake_leaves_nothing(
 async def test_close_while_the_handshake_of_a_reconnect_is_pending_leaves_nothing(shared_node: Node) -> None:
     async with nothing_left(shared_node):
         with FaultProxy(shared_node.host, shared_node.port) as proxy:
-            async with holdfast.connect(through(proxy, close_timeout=0.3)) as connection, in_use(connection):
+            async with anyamqp.connect(through(proxy, close_timeout=0.3)) as connection, in_use(connection):
                 proxy.mute()
                 await anyio.to_thread.run_sync(shared_node.close_all_connections)
                 await eventually(lambda: connection.state is State.RECONNECTING and proxy.live_connections == 1)
@@ -303,7 +303,7 @@ async def test_close_during_a_slow_handshake_finishes_it_and_says_goodbye(shared
     async with nothing_left(shared_node):
         with FaultProxy(shared_node.host, shared_node.port) as proxy:
             proxy.delay(0.1)
-            async with holdfast.connect(through(proxy), ready_timeout=0) as connection:
+            async with anyamqp.connect(through(proxy), ready_timeout=0) as connection:
                 await eventually(lambda: connection.stats.frames_received == 1)
             assert connection.state is State.CLOSED
             assert connection.stats.last_error is None
@@ -315,7 +315,7 @@ async def test_close_on_a_dead_link_takes_no_longer_than_the_close_timeout(share
     """The broker cannot know of it here, so this one looks at our side only."""
     before = belongings()
     with anyio.fail_after(LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
-        async with holdfast.connect(through(proxy, close_timeout=0.3)) as connection:
+        async with anyamqp.connect(through(proxy, close_timeout=0.3)) as connection:
             proxy.strand()
             left_at = anyio.current_time()
         assert 0.2 < anyio.current_time() - left_at < 3

@@ -13,8 +13,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     AccessRefused,
     Channel,
     Connection,
@@ -27,7 +27,7 @@ from holdfast import (
     ReconnectPolicy,
     State,
 )
-from holdfast.testing import FaultProxy
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -104,8 +104,8 @@ async def a_bench(node: Node, credentials: Credentials | None = None) -> AsyncGe
     with anyio.fail_after(LIMIT), FaultProxy(node.host, node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/"
         async with (
-            holdfast.connect(url, reconnect=EAGER, credentials=credentials) as connection,
-            holdfast.connect(node.url) as other,
+            anyamqp.connect(url, reconnect=EAGER, credentials=credentials) as connection,
+            anyamqp.connect(node.url) as other,
             other.channel() as channel,
         ):
             bench = Bench(connection, other, channel, queue, proxy)

@@ -16,8 +16,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     AccessRefused,
     Channel,
     Connection,
@@ -30,7 +30,7 @@ from holdfast import (
     Settings,
     State,
 )
-from holdfast.testing import FaultProxy
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -78,7 +78,7 @@ async def a_bench(node: Node, settings: Settings | None = None) -> AsyncGenerato
     dead = f"dead-{queue}"
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(settings or node.url, reconnect=EAGER) as connection,
+            anyamqp.connect(settings or node.url, reconnect=EAGER) as connection,
             connection.channel() as channel,
         ):
             await channel.declare_queue(dead)
@@ -176,7 +176,7 @@ async def test_no_ack_empties_the_queue_without_a_word(shared_node: Node) -> Non
 async def test_exclusive_is_refused_where_somebody_consumes_already(shared_node: Node) -> None:
     async with (
         a_bench(shared_node) as bench,
-        holdfast.connect(shared_node.url) as other,
+        anyamqp.connect(shared_node.url) as other,
     ):
         async with other.consumer(bench.queue):
             with pytest.raises(AccessRefused, match="exclusive"):
@@ -190,7 +190,7 @@ async def test_exclusive_is_refused_where_somebody_consumes_already(shared_node:
 async def test_exclusive_keeps_a_second_connection_out_and_ends_with_its_block(shared_node: Node) -> None:
     async with (
         a_bench(shared_node) as bench,
-        holdfast.connect(shared_node.url) as other,
+        anyamqp.connect(shared_node.url) as other,
     ):
         async with bench.connection.consumer(bench.queue, exclusive=True):
             with pytest.raises(AccessRefused, match="exclusive"):
@@ -354,7 +354,7 @@ async def test_a_message_that_is_too_large_ends_its_consumer_and_nothing_else(sh
     settings = replace(Settings.from_urls(shared_node.url), max_message_size=1000)
     async with (
         a_bench(shared_node, settings) as bench,
-        holdfast.connect(shared_node.url) as other,
+        anyamqp.connect(shared_node.url) as other,
         other.publisher() as publisher,
         bench.connection.consumer(bench.dead) as bystander,
         bench.connection.consumer(bench.queue) as consumer,
@@ -479,7 +479,7 @@ async def test_a_handlers_error_can_be_rejected_and_the_processing_goes_on(
             if delivery.body in (b"2", b"5"):
                 raise LookupError(f"no account {delivery.body!r}")
 
-        with caplog.at_level(logging.ERROR, "holdfast"):
+        with caplog.at_level(logging.ERROR, "anyamqp"):
             async with bench.connection.consumer(bench.queue) as consumer, anyio.create_task_group() as tasks:
                 tasks.start_soon(partial(consumer.process, handle, on_error="reject"))
                 await eventually(lambda: len(handled) == 10)
@@ -533,7 +533,7 @@ async def test_cancelling_process_gives_back_what_is_being_handled(shared_node: 
 async def test_process_goes_on_over_a_loss(shared_node: Node) -> None:
     with FaultProxy(shared_node.host, shared_node.port) as proxy:
         settings = Settings.from_urls(f"amqp://guest:guest@{proxy.host}:{proxy.port}/")
-        async with a_bench(shared_node) as bench, holdfast.connect(settings, reconnect=EAGER) as connection:
+        async with a_bench(shared_node) as bench, anyamqp.connect(settings, reconnect=EAGER) as connection:
             await bench.publish(*numbered(60))
             handled: list[bytes] = []
             resets = {10, 30}

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     AccessRefused,
     Channel,
     ChannelClosed,
@@ -84,7 +84,7 @@ async def test_a_refused_request_says_what_was_asked_and_what_is_wrong(
     shared_node: Node, request_: Request, error: type[ReplyError], text: str
 ) -> None:
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url) as connection, connection.channel() as channel:
+        async with anyamqp.connect(shared_node.url) as connection, connection.channel() as channel:
             with pytest.raises(ReplyError) as caught:
                 await request_(channel)
             assert type(caught.value) is error
@@ -109,7 +109,7 @@ async def refused(connection: Connection, request: Request) -> ReplyError:
 async def test_conditions_that_do_not_hold_say_which(shared_node: Node) -> None:
     name = f"conditions-{uuid.uuid4().hex}"
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url) as connection:
+        async with anyamqp.connect(shared_node.url) as connection:
             async with connection.channel() as channel, connection.publisher() as publisher:
                 await channel.declare_queue(name)
                 await publisher.publish(Message(b"x"), routing_key=name)
@@ -129,9 +129,9 @@ async def test_conditions_that_do_not_hold_say_which(shared_node: Node) -> None:
 async def test_another_connections_queue_says_that_it_is_locked(shared_node: Node) -> None:
     name = f"mine-{uuid.uuid4().hex}"
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url) as owner, owner.channel() as channel:
+        async with anyamqp.connect(shared_node.url) as owner, owner.channel() as channel:
             await channel.declare_queue(name, exclusive=True)
-            async with holdfast.connect(shared_node.url) as other:
+            async with anyamqp.connect(shared_node.url) as other:
                 error = await refused(other, lambda channel: channel.declare_queue(name, exclusive=True))
     assert isinstance(error, ResourceLocked)
     assert str(error).startswith(f"cannot obtain exclusive access to locked queue '{name}' in vhost '/'")
@@ -140,7 +140,7 @@ async def test_another_connections_queue_says_that_it_is_locked(shared_node: Nod
 
 async def test_a_publish_to_no_exchange_names_it_and_its_message(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url) as connection, connection.publisher() as publisher:
+        async with anyamqp.connect(shared_node.url) as connection, connection.publisher() as publisher:
             with pytest.raises(NotFound) as caught:
                 await publisher.publish(Message(b"x", message_id="m-1"), exchange="nowhere")
     assert str(caught.value) == "no exchange 'nowhere' in vhost '/' (basic.publish)"
@@ -149,7 +149,7 @@ async def test_a_publish_to_no_exchange_names_it_and_its_message(shared_node: No
 
 async def test_an_unknown_exchange_type_is_told_although_it_costs_the_connection(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url) as connection:
+        async with anyamqp.connect(shared_node.url) as connection:
             error = await refused(connection, lambda channel: channel.declare_exchange("x", "x-no-such-plugin"))
             assert isinstance(error, CommandInvalid)
             assert str(error).endswith("exchange type 'x-no-such-plugin' (exchange.declare)")
@@ -158,15 +158,15 @@ async def test_an_unknown_exchange_type_is_told_although_it_costs_the_connection
 
 async def test_an_unknown_virtual_host_is_named(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT), pytest.raises(NotAllowed) as caught:
-        async with holdfast.connect(shared_node.url + "no-such-vhost"):
+        async with anyamqp.connect(shared_node.url + "no-such-vhost"):
             pytest.fail("connected")
     assert str(caught.value) == "vhost no-such-vhost not found (connection.open)"
 
 
 async def test_a_connection_that_an_operator_closed_says_so_where_it_gives_up(shared_node: Node) -> None:
-    policy = holdfast.ReconnectPolicy(max_attempts=1, stable_after=3600.0)
+    policy = anyamqp.ReconnectPolicy(max_attempts=1, stable_after=3600.0)
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url, name="given up", reconnect=policy) as connection:
+        async with anyamqp.connect(shared_node.url, name="given up", reconnect=policy) as connection:
             await anyio.to_thread.run_sync(shared_node.close_all_connections, "maintenance")
             await connection.wait_closed()
             with pytest.raises(ConnectionClosed) as caught:

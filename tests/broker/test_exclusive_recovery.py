@@ -12,9 +12,9 @@ import anyio
 import anyio.abc
 import pytest
 
-import holdfast
-from holdfast import Address, Connection, Consumer, Message, ReconnectPolicy
-from holdfast.testing import FaultProxy
+import anyamqp
+from anyamqp import Address, Connection, Consumer, Message, ReconnectPolicy
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -81,7 +81,7 @@ async def test_exclusive_consumer_comes_back_after_a_loss_that_the_broker_has_no
     with FaultProxy(shared_node.host, shared_node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=1"
         async with (
-            holdfast.connect(url, dial=exchange, reconnect=EAGER) as connection,
+            anyamqp.connect(url, dial=exchange, reconnect=EAGER) as connection,
             connection.channel() as channel,
         ):
             await channel.declare_queue(name)
@@ -99,7 +99,7 @@ async def test_exclusive_queue_comes_back_after_a_loss_that_the_broker_has_not_n
     with FaultProxy(shared_node.host, shared_node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=4"
         async with (
-            holdfast.connect(url, dial=exchange, reconnect=EAGER) as connection,
+            anyamqp.connect(url, dial=exchange, reconnect=EAGER) as connection,
             connection.channel() as channel,
         ):
             queue = await channel.declare_queue(f"exclusive-{uuid.uuid4().hex}", durable=False, exclusive=True)
@@ -112,7 +112,7 @@ async def test_consumer_that_began_under_a_second_name_follows_the_queue_to_its_
     """The consumer was made when the queue already had its second name."""
     with FaultProxy(shared_node.host, shared_node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/"
-        async with holdfast.connect(url, reconnect=EAGER) as connection, connection.channel() as channel:
+        async with anyamqp.connect(url, reconnect=EAGER) as connection, connection.channel() as channel:
             queue = await channel.declare_queue(durable=False, exclusive=True)
             proxy.reset()
             await eventually(lambda: connection.stats.reconnects == 1)

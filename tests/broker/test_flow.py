@@ -11,8 +11,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     Connection,
     ConnectionBlocked,
     ConnectionClosed,
@@ -26,7 +26,7 @@ from holdfast import (
     State,
     Transition,
 )
-from holdfast.testing import FaultProxy
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -91,10 +91,10 @@ async def a_bench(node: Node, settings: Settings | None = None) -> AsyncGenerato
     queue = f"queue-{uuid.uuid4().hex}"
     alarm = Alarm(node)
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(node.url) as other, other.channel() as channel:
+        async with anyamqp.connect(node.url) as other, other.channel() as channel:
             await channel.declare_queue(queue)
             try:
-                async with holdfast.connect(settings or node.url) as connection:
+                async with anyamqp.connect(settings or node.url) as connection:
                     try:
                         yield Bench(connection, other, alarm, queue)
                     finally:
@@ -322,7 +322,7 @@ async def test_leaving_the_block_of_a_blocked_connection_is_bounded_by_the_close
 
         async def leave() -> None:
             nonlocal started
-            async with holdfast.connect(settings) as connection, connection.publisher() as publisher:
+            async with anyamqp.connect(settings) as connection, connection.publisher() as publisher:
                 await bench.alarm.set()
                 await publisher.submit(Message(b"provokes"), routing_key=bench.queue)
                 await eventually(lambda: connection.state is State.BLOCKED)

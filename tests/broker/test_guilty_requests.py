@@ -9,8 +9,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import Message
+import anyamqp
+from anyamqp import Message
 from support.rabbitmq import Node
 from support.stepping import cancel_at
 
@@ -24,8 +24,8 @@ def unique(what: str) -> str:
 async def test_a_request_that_costs_the_link_raises_the_brokers_error_and_is_not_repeated(shared_node: Node) -> None:
     """AMQP 0-9-1, 4.9: a hard error closes the connection. Sent again, the request would cost the next link as well."""
     with anyio.fail_after(20):
-        async with holdfast.connect(shared_node.url) as connection, connection.channel() as channel:
-            with anyio.fail_after(5), pytest.raises(holdfast.CommandInvalid, match="no-such-type"):
+        async with anyamqp.connect(shared_node.url) as connection, connection.channel() as channel:
+            with anyio.fail_after(5), pytest.raises(anyamqp.CommandInvalid, match="no-such-type"):
                 await channel.declare_exchange(unique("exchange"), "no-such-type")
             await connection.wait_ready(10)
             assert connection.stats.link_number == 2
@@ -36,7 +36,7 @@ async def test_a_get_that_was_cancelled_gives_its_message_back(shared_node: Node
     queue = unique("queue")
     with anyio.fail_after(20):
         async with (
-            holdfast.connect(shared_node.url) as connection,
+            anyamqp.connect(shared_node.url) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
         ):
@@ -57,13 +57,13 @@ async def test_a_get_that_was_cancelled_gives_its_message_back(shared_node: Node
 
 async def test_flush_names_the_message_of_every_failure(shared_node: Node) -> None:
     with anyio.fail_after(20):
-        async with holdfast.connect(shared_node.url) as connection, connection.publisher() as publisher:
+        async with anyamqp.connect(shared_node.url) as connection, connection.publisher() as publisher:
             message = Message(b"guilty", message_id=unique("message"))
             await publisher.submit(message, exchange=unique("exchange"))
             with pytest.raises(ExceptionGroup) as caught:
                 await publisher.flush()
             (error,) = caught.value.exceptions
-            assert isinstance(error, holdfast.NotFound)
+            assert isinstance(error, anyamqp.NotFound)
             assert str(message.message_id) in " ".join([str(error), *getattr(error, "__notes__", [])])
 
 
@@ -72,7 +72,7 @@ async def test_a_delivery_that_a_multiple_ack_has_covered_is_settled(shared_node
     queue = unique("queue")
     with anyio.fail_after(20):
         async with (
-            holdfast.connect(shared_node.url) as connection,
+            anyamqp.connect(shared_node.url) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
         ):
@@ -96,10 +96,10 @@ async def test_a_delivery_that_a_multiple_ack_has_covered_is_settled(shared_node
 async def test_an_exchange_that_costs_the_link_when_it_is_declared_again_is_given_up(own_node: Node) -> None:
     """As after a restart of the broker without the plugin that had the exchange's type: the rest must go on."""
     exchange = unique("exchange")
-    settings = replace(holdfast.Settings.from_urls(own_node.url), reconnect=holdfast.ReconnectPolicy.constant(0.05))
+    settings = replace(anyamqp.Settings.from_urls(own_node.url), reconnect=anyamqp.ReconnectPolicy.constant(0.05))
     with anyio.fail_after(30):
         async with (
-            holdfast.connect(settings) as connection,
+            anyamqp.connect(settings) as connection,
             connection.channel() as owner,
             connection.channel() as other,
         ):
@@ -112,7 +112,7 @@ async def test_an_exchange_that_costs_the_link_when_it_is_declared_again_is_give
                 with anyio.fail_after(8):
                     await other.set_qos(loss)
                     await connection.wait_ready()
-            with pytest.raises(holdfast.ChannelClosed, match="headers"):
+            with pytest.raises(anyamqp.ChannelClosed, match="headers"):
                 await owner.set_qos(1)
             # The first link, one that the exchange cost, its successor, and the one after the second loss.
             assert connection.stats.link_number == 4

@@ -11,9 +11,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import Connection, Message, Publication, Publisher, ReconnectPolicy, Settings, State
-from holdfast.testing import FaultProxy
+import anyamqp
+from anyamqp import Connection, Message, Publication, Publisher, ReconnectPolicy, Settings, State
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -38,7 +38,7 @@ def settings_for(host: str, port: int, heartbeat: int) -> Settings:
 async def a_queue(node: Node) -> AsyncGenerator[str, None]:
     name = f"queue-{uuid.uuid4().hex}"
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(node.url) as connection, connection.channel() as channel:
+        async with anyamqp.connect(node.url) as connection, connection.channel() as channel:
             await channel.declare_queue(name)
             try:
                 yield name
@@ -66,7 +66,7 @@ async def test_a_frozen_broker_is_found_and_the_pending_publish_is_confirmed_aft
     interval = 2
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(settings_for(own_node.host, own_node.port, interval)) as connection,
+            anyamqp.connect(settings_for(own_node.host, own_node.port, interval)) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
         ):
@@ -76,7 +76,7 @@ async def test_a_frozen_broker_is_found_and_the_pending_publish_is_confirmed_aft
             pending = await submit_unanswered(publisher, "q")
             took = await seconds_until_lost(connection, 2 * interval + SLACK)
             assert took > interval / 2
-            assert isinstance(connection.stats.last_error, holdfast.HeartbeatTimeout)
+            assert isinstance(connection.stats.last_error, anyamqp.HeartbeatTimeout)
             assert not pending.is_settled
             await anyio.to_thread.run_sync(own_node.thaw)
             receipt = await pending
@@ -93,7 +93,7 @@ async def test_a_frozen_broker_is_found_and_the_pending_publish_is_confirmed_aft
 async def test_an_idle_connection_stays_up_and_the_broker_keeps_it(shared_node: Node) -> None:
     settings = settings_for(shared_node.host, shared_node.port, 1)
     log_before = len(shared_node.log_text())
-    async with a_queue(shared_node) as queue, holdfast.connect(settings) as connection:
+    async with a_queue(shared_node) as queue, anyamqp.connect(settings) as connection:
         assert connection.tuning is not None
         assert connection.tuning.heartbeat == 1
         async with connection.publisher() as publisher, connection.consumer(queue) as consumer:
@@ -115,9 +115,9 @@ async def test_a_client_that_only_listens_keeps_sending_heartbeats(shared_node: 
     settings = settings_for(shared_node.host, shared_node.port, 1)
     async with (
         a_queue(shared_node) as queue,
-        holdfast.connect(shared_node.url) as busy,
+        anyamqp.connect(shared_node.url) as busy,
         busy.publisher() as publisher,
-        holdfast.connect(settings) as connection,
+        anyamqp.connect(settings) as connection,
         connection.consumer(queue, no_ack=True) as consumer,
     ):
         sent = connection.stats.frames_sent
@@ -136,14 +136,14 @@ async def test_a_stranded_connection_is_found_and_replaced(shared_node: Node) ->
     with FaultProxy(shared_node.host, shared_node.port) as proxy:
         async with (
             a_queue(shared_node) as queue,
-            holdfast.connect(settings_for(proxy.host, proxy.port, interval)) as connection,
+            anyamqp.connect(settings_for(proxy.host, proxy.port, interval)) as connection,
             connection.publisher() as publisher,
         ):
             await publisher.publish(Message(b"before"), routing_key=queue)
             proxy.strand()
             pending = await publisher.submit(Message(b"pending"), routing_key=queue)
             await seconds_until_lost(connection, 2 * interval + SLACK)
-            assert isinstance(connection.stats.last_error, holdfast.HeartbeatTimeout)
+            assert isinstance(connection.stats.last_error, anyamqp.HeartbeatTimeout)
             assert (await pending).attempts == 2
             assert (connection.stats.link_number, proxy.connections_total) == (2, 2)
 
@@ -151,6 +151,6 @@ async def test_a_stranded_connection_is_found_and_replaced(shared_node: Node) ->
 async def test_a_proposal_of_0_leaves_the_interval_to_the_broker(shared_node: Node) -> None:
     """The node's own is 60."""
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url, heartbeat=0) as connection:
+        async with anyamqp.connect(shared_node.url, heartbeat=0) as connection:
             assert connection.tuning is not None
             assert connection.tuning.heartbeat == 60

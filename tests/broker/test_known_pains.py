@@ -17,9 +17,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import ConnectionClosed, ConnectionEvent, Delivery, Message, ReconnectPolicy, State
-from holdfast.testing import FaultProxy
+import anyamqp
+from anyamqp import ConnectionClosed, ConnectionEvent, Delivery, Message, ReconnectPolicy, State
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -45,7 +45,7 @@ def consumers_of(node: Node, queue: str) -> list[str]:
     return [row["consumer_tag"] for row in rows if row["queue_name"] == queue]
 
 
-def came_back(connection: holdfast.Connection, reconnects: int) -> bool:
+def came_back(connection: anyamqp.Connection, reconnects: int) -> bool:
     return connection.stats.reconnects > reconnects and connection.state is State.OPEN
 
 
@@ -75,7 +75,7 @@ async def test_every_kind_of_loss_leads_to_the_same_recovered_state(shared_node:
     queue = unique("same")
     with anyio.fail_after(LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
         async with (
-            holdfast.connect(through(proxy, "?heartbeat=1"), reconnect=EAGER) as connection,
+            anyamqp.connect(through(proxy, "?heartbeat=1"), reconnect=EAGER) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
         ):
@@ -100,7 +100,7 @@ async def test_open_is_shown_only_when_every_consumer_is_back(shared_node: Node)
     """aio-pika 231, 626 and 536: consumers are gone after a restart, and queues that nobody holds are forgotten."""
     queues = [unique("kept") for _ in range(20)]
     with anyio.fail_after(LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
-        async with holdfast.connect(through(proxy), reconnect=EAGER) as connection, anyio.create_task_group() as tasks:
+        async with anyamqp.connect(through(proxy), reconnect=EAGER) as connection, anyio.create_task_group() as tasks:
             async with connection.channel() as channel:
                 for queue in queues:
                     await channel.declare_queue(queue, exclusive=True)
@@ -110,7 +110,7 @@ async def test_open_is_shown_only_when_every_consumer_is_back(shared_node: Node)
             def look() -> None:
                 consuming.append([consumer.is_consuming for consumer in consumers])
 
-            async def consume(queue: str, *, task_status: anyio.abc.TaskStatus[holdfast.Consumer]) -> None:
+            async def consume(queue: str, *, task_status: anyio.abc.TaskStatus[anyamqp.Consumer]) -> None:
                 async with connection.consumer(queue) as consumer:
                     task_status.started(consumer)
                     await anyio.sleep_forever()
@@ -136,7 +136,7 @@ async def test_losses_in_the_middle_of_recovery_make_no_second_consumer(shared_n
     """aio-pika 449: a channel is restored twice, and its consumer's tag is taken."""
     queue = unique("once")
     with anyio.fail_after(LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
-        async with holdfast.connect(through(proxy), reconnect=EAGER) as connection, connection.channel() as channel:
+        async with anyamqp.connect(through(proxy), reconnect=EAGER) as connection, connection.channel() as channel:
             await channel.declare_queue(queue, exclusive=True)
             async with connection.consumer(queue, consumer_tag="only") as consumer:
                 # Each of these ends the next link somewhere between the protocol header and consume-ok.
@@ -153,7 +153,7 @@ async def test_close_may_come_from_within_an_iteration(shared_node: Node) -> Non
     """amqplib 845, java 46, dotnet 1382: closing from a handler waits for the handler, for ever."""
     queue = unique("q")
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url) as connection, connection.channel() as channel:
+        async with anyamqp.connect(shared_node.url) as connection, connection.channel() as channel:
             await channel.declare_queue(queue, exclusive=True)
             async with connection.publisher() as publisher, connection.consumer(queue) as consumer:
                 await publisher.publish(Message(b"stop"), routing_key=queue)
@@ -172,7 +172,7 @@ async def test_close_may_come_from_a_handler(shared_node: Node) -> None:
     """amqplib 845, java 46, dotnet 1382, with handlers that run beside each other."""
     queue = unique("q")
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url) as connection, connection.channel() as channel:
+        async with anyamqp.connect(shared_node.url) as connection, connection.channel() as channel:
             await channel.declare_queue(queue, exclusive=True)
             async with connection.publisher() as publisher, connection.consumer(queue) as consumer:
                 await publisher.publish(Message(b"stop"), routing_key=queue)
@@ -189,7 +189,7 @@ async def test_a_slow_handler_keeps_no_heartbeat_back(shared_node: Node) -> None
     """pika 93, 1104 and 1309: the broker gives up a client whose handler takes longer than two heartbeats."""
     queue = unique("q")
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url, heartbeat=1) as connection, connection.channel() as channel:
+        async with anyamqp.connect(shared_node.url, heartbeat=1) as connection, connection.channel() as channel:
             await channel.declare_queue(queue, exclusive=True)
             async with connection.publisher() as publisher, connection.consumer(queue) as consumer:
                 await publisher.publish(Message(b"slow"), routing_key=queue)
@@ -206,7 +206,7 @@ async def test_an_event_loop_that_stands_still_is_named_in_the_log(
     """pika 93, 1104 and 1309, where the handler blocks the whole loop: nobody says whose fault the loss is."""
     caplog.set_level(logging.WARNING)
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url, heartbeat=1) as connection:
+        async with anyamqp.connect(shared_node.url, heartbeat=1) as connection:
             time.sleep(1.2)  # noqa: ASYNC251 - this is what the test is about
             await eventually(lambda: connection.stats.stalls == 1)
             assert connection.stats.link_number == 1

@@ -17,9 +17,9 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import AccessRefused, Connection, Credentials, External, LoginRefused, NotAllowed, ReconnectPolicy, State
-from holdfast.settings import CredentialsSource
+import anyamqp
+from anyamqp import AccessRefused, Connection, Credentials, External, LoginRefused, NotAllowed, ReconnectPolicy, State
+from anyamqp.settings import CredentialsSource
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -59,7 +59,7 @@ def login_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 def to(
     node: Node, credentials: CredentialsSource | None = None, *, query: str = "", name: str | None = None
 ) -> Connection:
-    return holdfast.connect(node.url + query, credentials=credentials, reconnect=EAGER, name=name, ready_timeout=LIMIT)
+    return anyamqp.connect(node.url + query, credentials=credentials, reconnect=EAGER, name=name, ready_timeout=LIMIT)
 
 
 async def ctl(node: Node, *arguments: str) -> str:

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-import holdfast
+import anyamqp
+from anyamqp import Channel, Connection, FieldTable, Message, NotFound, Publisher, Unroutable
+from anyamqp.testing import FaultProxy
 from broker.conftest import MakeNode
-from holdfast import Channel, Connection, FieldTable, Message, NotFound, Publisher, Unroutable
-from holdfast.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -63,7 +63,7 @@ class Bench:
 async def bench(node: Node) -> AsyncGenerator[Bench, None]:
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(node.url) as connection,
+            anyamqp.connect(node.url) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
         ):
@@ -144,7 +144,7 @@ async def test_an_internal_exchange_takes_messages_from_exchanges_only(shared_no
         await made.channel.bind_exchange(internal, source)
         queue = await made.queue(internal)
         await made.publisher.publish(Message(b"by way of the source"), exchange=source)
-        with pytest.raises(holdfast.AccessRefused, match="internal"):
+        with pytest.raises(anyamqp.AccessRefused, match="internal"):
             await made.publisher.publish(Message(b"straight"), exchange=internal)
         assert await made.bodies(queue) == [b"by way of the source"]
         await made.channel.delete_exchange(internal)
@@ -195,11 +195,11 @@ async def test_publishing_without_a_confirm_waits_while_the_connection_is_away(s
     queue = unique("q")
     with anyio.fail_after(LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/"
-        async with holdfast.connect(url) as connection, connection.channel() as channel:
+        async with anyamqp.connect(url) as connection, connection.channel() as channel:
             await channel.declare_queue(queue, exclusive=True)
             proxy.refuse()
             proxy.reset()
-            await eventually(lambda: connection.state is holdfast.State.RECONNECTING)
+            await eventually(lambda: connection.state is anyamqp.State.RECONNECTING)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(lambda: channel.publish(Message(b"later"), routing_key=queue))
                 proxy.accept()
@@ -208,8 +208,8 @@ async def test_publishing_without_a_confirm_waits_while_the_connection_is_away(s
 
 async def test_publishing_without_a_confirm_to_no_exchange_closes_the_channel(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url) as connection, connection.channel() as channel:
+        async with anyamqp.connect(shared_node.url) as connection, connection.channel() as channel:
             await channel.publish(Message(b"x"), exchange="nowhere")
-            with pytest.raises(holdfast.ChannelClosed, match="no exchange 'nowhere'") as caught:
+            with pytest.raises(anyamqp.ChannelClosed, match="no exchange 'nowhere'") as caught:
                 await channel.declare_queue("q", passive=True)
             assert isinstance(caught.value.__cause__, NotFound)

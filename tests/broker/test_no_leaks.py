@@ -15,9 +15,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import Connection, Message, Publication, ReconnectPolicy, Settings, State
-from holdfast.testing import FaultProxy
+import anyamqp
+from anyamqp import Connection, Message, Publication, ReconnectPolicy, Settings, State
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import BrokerConnection, Node
 from support.waiting import eventually, running_tasks
 
@@ -56,7 +56,7 @@ async def lose_again_and_again(node: Node, lose: Callable[[FaultProxy], None], *
             name=name,
         )
         async with (
-            holdfast.connect(settings) as connection,
+            anyamqp.connect(settings) as connection,
             connection.channel() as channel,
             connection.channel_pool(2) as pool,
         ):
@@ -121,16 +121,16 @@ async def test_a_hundred_channel_errors_leave_no_channel(shared_node: Node) -> N
     name = f"leaks-{uuid.uuid4().hex}"
     with anyio.fail_after(60):
         async with (
-            holdfast.connect(shared_node.url, name=name) as connection,
+            anyamqp.connect(shared_node.url, name=name) as connection,
             connection.publisher() as publisher,
             connection.channel_pool(2) as pool,
         ):
             for n in range(100):
                 missing = f"missing-{n}-{uuid.uuid4().hex}"
-                with pytest.raises(holdfast.NotFound):
+                with pytest.raises(anyamqp.NotFound):
                     await publisher.publish(Message(b"lost"), exchange=missing)
                 async with pool.channel() as lent:
-                    with pytest.raises(holdfast.NotFound):
+                    with pytest.raises(anyamqp.NotFound):
                         await lent.declare_queue(missing, passive=True)
             await eventually(lambda: connection.stats.open_channels == 1)
             assert await channels_of_the_only_connection(shared_node, name) == 1

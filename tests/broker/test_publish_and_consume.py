@@ -12,8 +12,8 @@ from decimal import Decimal
 import anyio
 import pytest
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     Channel,
     Connection,
     Consumer,
@@ -26,7 +26,7 @@ from holdfast import (
     Settings,
     State,
 )
-from holdfast.testing import FaultProxy
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -66,7 +66,7 @@ async def a_bench(node: Node, settings: Settings | None = None) -> AsyncGenerato
     queue = f"queue-{uuid.uuid4().hex}"
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(settings or node.url) as connection,
+            anyamqp.connect(settings or node.url) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
         ):
@@ -77,7 +77,7 @@ async def a_bench(node: Node, settings: Settings | None = None) -> AsyncGenerato
                 await channel.delete_queue(queue)
 
 
-async def take(consumer: Consumer, count: int) -> list[holdfast.Delivery]:
+async def take(consumer: Consumer, count: int) -> list[anyamqp.Delivery]:
     return [await anext(consumer) for _ in range(count)]
 
 
@@ -95,7 +95,7 @@ async def test_a_confirmed_publish_is_in_the_queue(shared_node: Node) -> None:
 async def test_a_mandatory_message_that_no_queue_takes_is_unroutable(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench:
         nowhere = f"queue-{uuid.uuid4().hex}"
-        with pytest.raises(holdfast.Unroutable, match="NO_ROUTE") as caught:
+        with pytest.raises(anyamqp.Unroutable, match="NO_ROUTE") as caught:
             await bench.publisher.publish(Message(b"lost"), routing_key=nowhere)
         assert (caught.value.exchange, caught.value.routing_key, caught.value.code) == ("", nowhere, 312)
         assert caught.value.message_id is not None
@@ -114,7 +114,7 @@ async def test_only_the_unroutable_ones_of_many_fail(shared_node: Node) -> None:
             if is_routable:
                 assert (await publication).attempts == 1
             else:
-                with pytest.raises(holdfast.Unroutable) as caught:
+                with pytest.raises(anyamqp.Unroutable) as caught:
                     await publication
                 assert caught.value.message_id == publication.message_id
         assert await bench.ready_messages() == sum(submitted.values())
@@ -126,7 +126,7 @@ async def test_a_full_queue_that_rejects_publishes_nacks(shared_node: Node) -> N
         await bench.channel.declare_queue(full, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
         try:
             await bench.publisher.publish(Message(b"fits"), routing_key=full)
-            with pytest.raises(holdfast.Nacked) as caught:
+            with pytest.raises(anyamqp.Nacked) as caught:
                 await bench.publisher.publish(Message(b"too much", message_id="second"), routing_key=full)
             assert caught.value.message_id == "second"
         finally:
@@ -144,7 +144,7 @@ async def test_a_missing_exchange_fails_only_that_publish(shared_node: Node) -> 
         before = [await submit(n) for n in range(25)]
         guilty = await bench.publisher.submit(Message(b"guilty"), exchange=missing, routing_key=bench.queue)
         after = [await submit(n) for n in range(25, 50)]
-        with pytest.raises(holdfast.NotFound, match=missing):
+        with pytest.raises(anyamqp.NotFound, match=missing):
             await guilty
         for publication in before + after:
             await publication
@@ -168,7 +168,7 @@ async def test_several_missing_exchanges_are_all_found(shared_node: Node) -> Non
                 missing = f"exchange-{n}-{uuid.uuid4().hex}"
                 guilty[missing] = await bench.publisher.submit(Message(b"guilty"), exchange=missing)
         for missing, publication in guilty.items():
-            with pytest.raises(holdfast.NotFound, match=missing):
+            with pytest.raises(anyamqp.NotFound, match=missing):
                 await publication
         for publication in good:
             await publication
@@ -177,7 +177,7 @@ async def test_several_missing_exchanges_are_all_found(shared_node: Node) -> Non
 
 async def test_a_foreign_user_id_is_a_failed_precondition_of_that_publish(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench:
-        with pytest.raises(holdfast.PreconditionFailed, match="user_id"):
+        with pytest.raises(anyamqp.PreconditionFailed, match="user_id"):
             await bench.publisher.publish(Message(b"forged", user_id="somebody"), routing_key=bench.queue)
         await bench.publisher.publish(Message(b"mine", user_id="guest"), routing_key=bench.queue)
         assert await bench.ready_messages() == 1
@@ -202,7 +202,7 @@ async def test_flush_raises_the_failures_together_and_once(shared_node: Node) ->
         with pytest.raises(ExceptionGroup) as caught:
             await bench.publisher.flush()
         errors = caught.value.exceptions
-        assert [type(error) for error in errors] == [holdfast.Unroutable] * 2
+        assert [type(error) for error in errors] == [anyamqp.Unroutable] * 2
         assert ["bad-0" in str(errors[0]), "bad-5" in str(errors[1])] == [True, True]
         await bench.publisher.flush()
 
@@ -210,7 +210,7 @@ async def test_flush_raises_the_failures_together_and_once(shared_node: Node) ->
 async def test_flush_does_not_repeat_what_was_awaited(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench:
         bad = await bench.publisher.submit(Message(b"bad"), routing_key=f"nowhere-{bench.queue}")
-        with pytest.raises(holdfast.Unroutable):
+        with pytest.raises(anyamqp.Unroutable):
             await bad
         await bench.publisher.flush()
 
@@ -341,7 +341,7 @@ async def test_settling_twice_is_refused_and_costs_no_channel(shared_node: Node)
             delivery = await anext(consumer)
             delivery.ack()
             for again in (delivery.ack, delivery.nack, delivery.reject):
-                with pytest.raises(holdfast.InvalidUse, match="already settled"):
+                with pytest.raises(anyamqp.InvalidUse, match="already settled"):
                     again()
             async with await anext(consumer) as second:
                 assert second.body == b"b"
@@ -377,7 +377,7 @@ async def test_without_acknowledgements_the_broker_forgets_at_once(shared_node: 
         async with bench.connection.consumer(bench.queue, no_ack=True) as consumer:
             for delivery in await take(consumer, 2):
                 assert delivery.is_settled
-                with pytest.raises(holdfast.InvalidUse, match="no_ack"):
+                with pytest.raises(anyamqp.InvalidUse, match="no_ack"):
                     delivery.ack()
         assert await bench.ready_messages() == 0
 
@@ -415,7 +415,7 @@ async def test_a_reader_whom_nothing_slows_down_may_publish_for_each_delivery(
 
 async def test_a_second_consumer_of_an_exclusively_consumed_queue_is_refused(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench, bench.connection.consumer(bench.queue, exclusive=True) as first:
-        with pytest.raises(holdfast.AccessRefused, match="exclusive"):
+        with pytest.raises(anyamqp.AccessRefused, match="exclusive"):
             async with bench.connection.consumer(bench.queue):
                 pytest.fail("two consumers of an exclusive queue")
         await bench.publish(b"for the first")
@@ -425,7 +425,7 @@ async def test_a_second_consumer_of_an_exclusively_consumed_queue_is_refused(sha
 
 async def test_consuming_from_a_missing_queue_is_not_found(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench:
-        with pytest.raises(holdfast.NotFound):
+        with pytest.raises(anyamqp.NotFound):
             async with bench.connection.consumer(f"missing-{bench.queue}"):
                 pytest.fail("consumes from nothing")
 
@@ -433,7 +433,7 @@ async def test_consuming_from_a_missing_queue_is_not_found(shared_node: Node) ->
 async def test_deleting_the_queue_ends_its_consumer(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench, bench.connection.consumer(bench.queue) as consumer:
         await bench.channel.delete_queue(bench.queue)
-        with pytest.raises(holdfast.ConsumerCancelled, match=bench.queue):
+        with pytest.raises(anyamqp.ConsumerCancelled, match=bench.queue):
             await anext(consumer)
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import anyio
 import pytest
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     Channel,
     Connection,
     Delivery,
@@ -31,7 +31,7 @@ from holdfast import (
     TransportError,
     Unroutable,
 )
-from holdfast.testing import FaultProxy
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -80,13 +80,13 @@ async def a_bench(
     """A bench; with ``max_length``, what does not fit into the queue is nacked."""
     queue = f"queue-{uuid.uuid4().hex}"
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(node.url) as other, other.channel() as channel:
+        async with anyamqp.connect(node.url) as other, other.channel() as channel:
             if max_length is None:
                 await channel.declare_queue(queue)
             else:
                 await channel.declare_queue(queue, max_length=max_length, overflow="reject-publish")
             try:
-                async with holdfast.connect(settings or node.url, reconnect=EAGER) as connection:
+                async with anyamqp.connect(settings or node.url, reconnect=EAGER) as connection:
                     yield Bench(connection, channel, queue)
             finally:
                 await channel.delete_queue(queue)
@@ -194,7 +194,7 @@ async def test_a_nack_of_a_full_queue_is_retried_no_longer_than_the_deadline(sha
     """Invariant 3."""
     async with a_bench(shared_node, max_length=1) as bench, bench.connection.publisher(retry_nacked=True) as publisher:
         await publisher.publish(Message(b"first"), routing_key=bench.queue)
-        with pytest.raises(holdfast.PublishTimeout) as caught:
+        with pytest.raises(anyamqp.PublishTimeout) as caught:
             await publisher.publish(Message(b"second"), routing_key=bench.queue, timeout=0.5)
         assert caught.value.sent
         assert await bench.bodies() == [b"first"]

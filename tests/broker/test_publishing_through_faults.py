@@ -17,9 +17,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import Connection, Message, Publication, Publisher, Receipt, ReconnectPolicy
-from holdfast.testing import FaultProxy
+import anyamqp
+from anyamqp import Connection, Message, Publication, Publisher, Receipt, ReconnectPolicy
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Counts, Node
 from support.waiting import eventually, running_tasks
 
@@ -72,7 +72,7 @@ class Traffic:
             body = self._body(name, number)
             try:
                 self._confirm(body, await publisher.publish(Message(body), routing_key=self.queue))
-            except holdfast.HoldfastError as error:
+            except anyamqp.AnyamqpError as error:
                 self.failed[body] = error
             number += 1
 
@@ -183,7 +183,7 @@ async def log_of_graceful_close(node: Node, name: str, start: int = 0) -> str:
 async def log_mark(node: Node) -> int:
     """How long the log is, once it holds everything so far: the node writes it with a delay."""
     name = f"mark-{uuid.uuid4().hex}"
-    async with holdfast.connect(node.url, name=name):
+    async with anyamqp.connect(node.url, name=name):
         pass
     return len(await log_of_graceful_close(node, name))
 
@@ -203,7 +203,7 @@ async def test_publishes_survive_a_broker_that_is_killed_twice(mortal_node: Node
 
     before = running_tasks()
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(node.url, name=name, reconnect=EAGER) as connection:
+        async with anyamqp.connect(node.url, name=name, reconnect=EAGER) as connection:
             async with connection.publisher() as publisher:
                 traffic = await publish_through(connection, publisher, name, faults)
                 assert connection.stats.reconnects == 2
@@ -230,7 +230,7 @@ async def test_publishes_survive_a_broker_that_closes_all_connections_again_and_
     before = running_tasks()
     with anyio.fail_after(LIMIT):
         start = await log_mark(node)
-        async with holdfast.connect(node.url, name=name, reconnect=EAGER) as connection:
+        async with anyamqp.connect(node.url, name=name, reconnect=EAGER) as connection:
             async with connection.publisher() as publisher:
                 traffic = await publish_through(connection, publisher, name, faults)
                 assert connection.stats.reconnects == closes
@@ -261,7 +261,7 @@ async def test_publishes_survive_resets_and_a_dead_link(shared_node: Node) -> No
     with anyio.fail_after(LIMIT), FaultProxy(node.host, node.port) as proxy:
         start = await log_mark(node)
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=1"
-        async with holdfast.connect(url, name=name, reconnect=EAGER) as connection:
+        async with anyamqp.connect(url, name=name, reconnect=EAGER) as connection:
             async with connection.publisher() as publisher:
                 traffic = await publish_through(connection, publisher, name, faults)
                 assert connection.stats.reconnects >= resets + 1

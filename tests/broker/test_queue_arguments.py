@@ -13,8 +13,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     Channel,
     Connection,
     Delivery,
@@ -26,7 +26,7 @@ from holdfast import (
     QueueType,
     StreamOffset,
 )
-from holdfast.testing import FaultProxy
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -63,7 +63,7 @@ class Bench:
 async def bench(url: str) -> AsyncGenerator[Bench, None]:
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(url) as connection,
+            anyamqp.connect(url) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
         ):
@@ -268,9 +268,9 @@ async def test_a_stream_is_read_on_after_losses_with_nothing_missed_and_nothing_
         await stream(made, count)
         with FaultProxy(shared_node.host, shared_node.port) as proxy:
             url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/"
-            policy = holdfast.ReconnectPolicy(maximum=0.1, stable_after=0.0)
+            policy = anyamqp.ReconnectPolicy(maximum=0.1, stable_after=0.0)
             async with (
-                holdfast.connect(url, reconnect=policy) as connection,
+                anyamqp.connect(url, reconnect=policy) as connection,
                 connection.consumer(made.queue, stream_offset="first", prefetch=20) as consumer,
             ):
                 for number in range(count):

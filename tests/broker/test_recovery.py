@@ -16,9 +16,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-import holdfast
-from broker.conftest import MakeNode
-from holdfast import (
+import anyamqp
+from anyamqp import (
     Channel,
     ChannelClosed,
     Connection,
@@ -37,7 +36,8 @@ from holdfast import (
     TransportError,
     Unroutable,
 )
-from holdfast.testing import FaultProxy
+from anyamqp.testing import FaultProxy
+from broker.conftest import MakeNode
 from support.rabbitmq import Counts, Node
 from support.waiting import eventually, running_tasks
 
@@ -163,7 +163,7 @@ async def assert_each_consumer_gets_its_message(connection: Connection, setup: S
 
 
 async def assert_everything_comes_back(node: Node, loss: Loss) -> None:
-    async with holdfast.connect(node.url, reconnect=EAGER) as connection, everything(connection) as setup:
+    async with anyamqp.connect(node.url, reconnect=EAGER) as connection, everything(connection) as setup:
         await assert_each_consumer_gets_its_message(connection, setup)
         old_name = setup.queues[2].name
         await lose(node, connection, loss)
@@ -188,7 +188,7 @@ async def test_connecting_waits_until_the_broker_comes_up(module_node: Node) -> 
         await in_thread(node.kill)
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(node.url, ready_timeout=0, reconnect=EAGER) as connection,
+            anyamqp.connect(node.url, ready_timeout=0, reconnect=EAGER) as connection,
             anyio.create_task_group() as tasks,
         ):
             await eventually(lambda: connection.stats.dials >= 3, within=20)
@@ -213,7 +213,7 @@ async def test_topology_and_consumers_come_back_after_the_broker_closed_all_conn
 
 
 async def test_prefetch_of_a_channel_comes_back(shared_node: Node) -> None:
-    async with holdfast.connect(shared_node.url, reconnect=EAGER) as connection, connection.channel() as channel:
+    async with anyamqp.connect(shared_node.url, reconnect=EAGER) as connection, connection.channel() as channel:
         await channel.set_qos(17)
         await lose(shared_node, connection)
         listed = await anyio.to_thread.run_sync(
@@ -225,7 +225,7 @@ async def test_prefetch_of_a_channel_comes_back(shared_node: Node) -> None:
 async def test_stale_ack_sends_nothing_and_is_counted(shared_node: Node) -> None:
     """Invariant 8: had it been sent, the broker would have closed the channel for an unknown tag."""
     name = unique("stale")
-    async with holdfast.connect(shared_node.url, reconnect=EAGER) as connection:
+    async with anyamqp.connect(shared_node.url, reconnect=EAGER) as connection:
         async with connection.channel() as channel:
             await channel.declare_queue(name)
         async with connection.publisher() as publisher:
@@ -258,8 +258,8 @@ async def test_stale_ack_sends_nothing_and_is_counted(shared_node: Node) -> None
 async def test_consumer_of_a_queue_that_is_deleted_is_cancelled(shared_node: Node) -> None:
     name = unique("deleted")
     async with (
-        holdfast.connect(shared_node.url) as connection,
-        holdfast.connect(shared_node.url) as other,
+        anyamqp.connect(shared_node.url) as connection,
+        anyamqp.connect(shared_node.url) as other,
         connection.channel() as channel,
     ):
         await channel.declare_queue(name)
@@ -275,7 +275,7 @@ async def test_consumer_of_a_queue_that_is_deleted_is_cancelled(shared_node: Nod
 
 async def test_what_the_user_deleted_or_unbound_is_not_resurrected(shared_node: Node) -> None:
     deleted, unbound, exchange, gone = unique("deleted"), unique("unbound"), unique("exchange"), unique("gone")
-    async with holdfast.connect(shared_node.url, reconnect=EAGER) as connection:
+    async with anyamqp.connect(shared_node.url, reconnect=EAGER) as connection:
         async with connection.channel() as channel:
             for name in (exchange, gone):
                 await channel.declare_exchange(name, "direct")
@@ -303,8 +303,8 @@ async def test_queue_redeclared_by_somebody_else_fails_its_owner_and_nobody_else
     with anyio.fail_after(LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/"
         async with (
-            holdfast.connect(shared_node.url) as other,
-            holdfast.connect(url, reconnect=EAGER) as connection,
+            anyamqp.connect(shared_node.url) as other,
+            anyamqp.connect(url, reconnect=EAGER) as connection,
             connection.channel() as owner,
             connection.channel() as bystander,
             connection.publisher() as publisher,
@@ -342,7 +342,7 @@ async def test_connection_shown_as_open_can_publish_and_declare_at_once(shared_n
     with anyio.fail_after(LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/"
         async with (
-            holdfast.connect(url, reconnect=EAGER) as connection,
+            anyamqp.connect(url, reconnect=EAGER) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
         ):
@@ -377,7 +377,7 @@ async def test_connecting_to_an_absent_broker_times_out_and_leaves_nothing(make_
     node = make_node()
     before = running_tasks()
     with anyio.fail_after(LIMIT), pytest.raises(ReadyTimeout) as raised:
-        async with holdfast.connect(node.url, ready_timeout=0.5):
+        async with anyamqp.connect(node.url, ready_timeout=0.5):
             pytest.fail("entered without a broker")
     assert isinstance(raised.value.__cause__, TransportError)
     assert running_tasks() <= before
@@ -385,7 +385,7 @@ async def test_connecting_to_an_absent_broker_times_out_and_leaves_nothing(make_
 
 async def test_transitions_tell_of_a_loss_in_the_order_in_which_it_happened(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url, ready_timeout=0, reconnect=EAGER) as connection:
+        async with anyamqp.connect(shared_node.url, ready_timeout=0, reconnect=EAGER) as connection:
             transitions = connection.transitions()
             states = [connection.state]
             await connection.wait_ready(20)

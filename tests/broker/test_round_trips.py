@@ -11,8 +11,8 @@ from typing import Any
 import anyio
 import pytest
 
-import holdfast
-from holdfast import FieldTable, FieldValue, InvalidArgument, Message
+import anyamqp
+from anyamqp import FieldTable, FieldValue, InvalidArgument, Message
 from support.rabbitmq import Node
 
 pytestmark = pytest.mark.anyio
@@ -51,7 +51,7 @@ async def round_trip(node: Node, message: Message) -> Message:
     queue = f"round-trip-{uuid.uuid4().hex}"
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(node.url) as connection,
+            anyamqp.connect(node.url) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
         ):
@@ -147,7 +147,7 @@ async def test_a_value_that_amqp_cannot_carry_is_refused_before_anything_is_sent
     shared_node: Node, value: Any, named: str | None
 ) -> None:
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(shared_node.url) as connection, connection.publisher() as publisher:
+        async with anyamqp.connect(shared_node.url) as connection, connection.publisher() as publisher:
             sent = connection.stats.frames_sent
             message = Message(b"x", headers=value)
             if named is None:

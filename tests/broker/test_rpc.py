@@ -12,8 +12,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     ChannelClosed,
     Connection,
     ConnectionLost,
@@ -29,7 +29,7 @@ from holdfast import (
     State,
     Unroutable,
 )
-from holdfast.testing import FaultProxy
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.stepping import cancel_at
 from support.waiting import eventually, running_tasks
@@ -94,8 +94,8 @@ async def a_bench(node: Node, *, serving: bool = True) -> AsyncGenerator[Bench, 
     queue = f"queue-{uuid.uuid4().hex}"
     with anyio.fail_after(LIMIT), FaultProxy(node.host, node.port) as proxy:
         async with (
-            holdfast.connect(f"amqp://guest:guest@{proxy.host}:{proxy.port}/", reconnect=EAGER) as connection,
-            holdfast.connect(node.url) as beyond,
+            anyamqp.connect(f"amqp://guest:guest@{proxy.host}:{proxy.port}/", reconnect=EAGER) as connection,
+            anyamqp.connect(node.url) as beyond,
             beyond.channel() as channel,
         ):
             await channel.declare_queue(queue)
@@ -111,7 +111,7 @@ async def a_bench(node: Node, *, serving: bool = True) -> AsyncGenerator[Bench, 
                 ):
 
                     async def serve() -> None:
-                        await holdfast.serve_rpc(consumer, publisher, bench.server.answer, concurrency=50)
+                        await anyamqp.serve_rpc(consumer, publisher, bench.server.answer, concurrency=50)
 
                     tasks.start_soon(serve)
                     yield bench
@@ -160,7 +160,7 @@ async def test_a_server_sees_where_to_answer_and_acks_what_it_answered(shared_no
             bench.connection.rpc_client() as rpc,
             anyio.create_task_group() as tasks,
         ):
-            tasks.start_soon(holdfast.serve_rpc, consumer, publisher, answer)
+            tasks.start_soon(anyamqp.serve_rpc, consumer, publisher, answer)
             await rpc.call(Message(b"ping", correlation_id="c", reply_to="overwritten"), routing_key=bench.queue)
             (request,) = requests
             assert (request.reply_to or "").startswith("amq.rabbitmq.reply-to.")
@@ -505,7 +505,7 @@ async def test_a_handlers_error_ends_the_serving_and_the_request_is_back(shared_
         ):
             await publisher.publish(Message(b"x"), routing_key=bench.queue)
             with pytest.raises(LookupError) as caught:
-                await holdfast.serve_rpc(consumer, publisher, fail)
+                await anyamqp.serve_rpc(consumer, publisher, fail)
             assert caught.value is error
         async with bench.beyond.consumer(bench.queue) as consumer, await anext(consumer) as again:
             assert (again.body, again.redelivered) == (b"x", True)
@@ -531,7 +531,7 @@ async def test_serving_ends_when_its_consumer_is_stopped(shared_node: Node) -> N
         answered: list[bytes] = []
 
         async def serve() -> None:
-            await holdfast.serve_rpc(consumer, publisher, bench.server.answer)
+            await anyamqp.serve_rpc(consumer, publisher, bench.server.answer)
 
         async def call() -> None:
             answered.append((await rpc.call(Message(b"slow"), routing_key=bench.queue)).body)

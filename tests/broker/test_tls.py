@@ -15,10 +15,10 @@ import anyio.to_thread
 import pytest
 import trustme
 
-import holdfast
-from holdfast import TLS, Connection, External, FrameError, Message, ReconnectPolicy, State, TLSError
-from holdfast.settings import CredentialsSource
-from holdfast.testing import FaultProxy
+import anyamqp
+from anyamqp import TLS, Connection, External, FrameError, Message, ReconnectPolicy, State, TLSError
+from anyamqp.settings import CredentialsSource
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Certificates, Node
 from support.waiting import eventually
 
@@ -89,7 +89,7 @@ def to(
 ) -> Connection:
     parameters = "&".join(f"{key}={value}" for key, value in (query or {}).items())
     url = f"amqps://guest:guest@{host}:{port or node.tls_port}/?{parameters}"
-    return holdfast.connect(url, tls=tls, reconnect=EAGER, name=name, credentials=credentials, ready_timeout=LIMIT)
+    return anyamqp.connect(url, tls=tls, reconnect=EAGER, name=name, credentials=credentials, ready_timeout=LIMIT)
 
 
 async def publish(connection: Connection, body: bytes = b"hello") -> None:
@@ -164,7 +164,7 @@ async def test_context_of_the_users_own_and_tls_below_a_plain_scheme(tls_node: N
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     url, name = f"amqp://guest:guest@127.0.0.1:{tls_node.tls_port}/", unique("tls")
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(url, tls=context, name=name) as connection:
+        async with anyamqp.connect(url, tls=context, name=name) as connection:
             await publish(connection)
             assert (await seen_by(tls_node, name))[0] is True
 
@@ -227,10 +227,10 @@ async def test_wrong_host_name_is_refused(tls_node: Node, papers: Papers) -> Non
 async def test_address_that_is_not_in_the_certificate_is_refused(tls_node: Node, papers: Papers) -> None:
     """The address that is dialed does, the one that was asked for does not."""
 
-    async def dial(_: holdfast.Address) -> anyio.abc.ByteStream:
+    async def dial(_: anyamqp.Address) -> anyio.abc.ByteStream:
         return await anyio.connect_tcp("127.0.0.1", tls_node.tls_port)
 
-    connection = holdfast.connect("amqps://guest:guest@127.0.0.2/", tls=papers.tls, dial=dial, ready_timeout=LIMIT)
+    connection = anyamqp.connect("amqps://guest:guest@127.0.0.2/", tls=papers.tls, dial=dial, ready_timeout=LIMIT)
     assert "IP address mismatch, certificate is not valid for '127.0.0.2'" in str(await refused(connection))
 
 
@@ -254,12 +254,12 @@ async def test_plain_port_is_no_port_for_tls(tls_node: Node, papers: Papers) -> 
 async def test_tls_port_is_no_port_for_plain_amqp(tls_node: Node) -> None:
     url = f"amqp://guest:guest@127.0.0.1:{tls_node.tls_port}/"
     with anyio.fail_after(LIMIT), pytest.raises(FrameError, match="its URL begins with amqps://"):
-        async with holdfast.connect(url, reconnect=EAGER, ready_timeout=LIMIT):
+        async with anyamqp.connect(url, reconnect=EAGER, ready_timeout=LIMIT):
             pytest.fail("connected")
 
 
 async def test_refused_tls_is_tried_again_when_told_to(tls_node: Node) -> None:
-    connection = holdfast.connect(
+    connection = anyamqp.connect(
         f"amqps://127.0.0.1:{tls_node.tls_port}/", reconnect=EAGER, ready_timeout=0, fail_fast=False
     )
     with anyio.fail_after(LIMIT):

@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
+    AnyamqpError,
     Connection,
     Entity,
-    HoldfastError,
     Message,
     NotFound,
     PreconditionFailed,
@@ -26,7 +26,7 @@ from holdfast import (
     State,
     TopologyRecovery,
 )
-from holdfast.testing import FaultProxy
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -93,8 +93,8 @@ class Losable:
 async def losable(node: Node, recovery: TopologyRecovery | None = None) -> AsyncGenerator[Losable, None]:
     with anyio.fail_after(LIMIT), FaultProxy(node.host, node.port) as proxy:
         async with (
-            holdfast.connect(node.url) as other,
-            holdfast.connect(
+            anyamqp.connect(node.url) as other,
+            anyamqp.connect(
                 f"amqp://guest:guest@{proxy.host}:{proxy.port}/", reconnect=EAGER, topology_recovery=recovery
             ) as connection,
         ):
@@ -172,7 +172,7 @@ async def test_a_filter_picks_what_is_declared_again(shared_node: Node) -> None:
 
 async def test_the_error_hook_gets_the_entity_and_the_brokers_error(shared_node: Node) -> None:
     name, well = unique("redeclared"), unique("well")
-    told: list[tuple[Entity, HoldfastError]] = []
+    told: list[tuple[Entity, AnyamqpError]] = []
     recovery = TopologyRecovery(on_error=lambda entity, error: told.append((entity, error)))
     async with losable(shared_node, recovery) as case:
         async with case.connection.channel() as channel:
@@ -190,7 +190,7 @@ async def test_the_error_hook_gets_the_entity_and_the_brokers_error(shared_node:
         await case.delete(name, well)
 
 
-def raises(_entity: Entity, _error: HoldfastError | None = None) -> bool:
+def raises(_entity: Entity, _error: AnyamqpError | None = None) -> bool:
     raise ZeroDivisionError("from the user's own hook")
 
 

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-import holdfast
-from holdfast import Channel, ConnectionLost, InvalidUse, Message, Unroutable
-from holdfast.testing import FaultProxy
+import anyamqp
+from anyamqp import Channel, ConnectionLost, InvalidUse, Message, Unroutable
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -21,16 +21,16 @@ LIMIT = 60.0
 
 
 @asynccontextmanager
-async def queue_on(url: str) -> AsyncGenerator[tuple[holdfast.Connection, Channel, str], None]:
+async def queue_on(url: str) -> AsyncGenerator[tuple[anyamqp.Connection, Channel, str], None]:
     """A connection, a channel to make transactions on, and a queue of the connection's own."""
     name = f"tx-{uuid.uuid4().hex}"
     with anyio.fail_after(LIMIT):
-        async with holdfast.connect(url) as connection, connection.channel() as channel:
+        async with anyamqp.connect(url) as connection, connection.channel() as channel:
             await channel.declare_queue(name, exclusive=True)
             yield connection, channel, name
 
 
-async def bodies(connection: holdfast.Connection, queue: str) -> list[bytes]:
+async def bodies(connection: anyamqp.Connection, queue: str) -> list[bytes]:
     """What is in the queue; it stays there."""
     found: list[bytes] = []
     async with connection.channel() as channel:
@@ -118,8 +118,8 @@ async def test_a_loss_in_the_middle_rolls_back_and_the_next_one_works(shared_nod
     with anyio.fail_after(LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/"
         async with (
-            holdfast.connect(shared_node.url) as other,
-            holdfast.connect(url) as connection,
+            anyamqp.connect(shared_node.url) as other,
+            anyamqp.connect(url) as connection,
             connection.channel() as channel,
         ):
             async with other.channel() as declaring:

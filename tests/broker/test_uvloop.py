@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-import holdfast
-from holdfast import Connection, Message
-from holdfast.testing import FaultProxy
+import anyamqp
+from anyamqp import Connection, Message
+from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -40,7 +40,7 @@ async def test_everything_submitted_arrives_in_order_over_resets(shared_node: No
     got: list[int] = []
     with anyio.fail_after(LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
         async with (
-            holdfast.connect(f"amqp://guest:guest@{proxy.host}:{proxy.port}/") as connection,
+            anyamqp.connect(f"amqp://guest:guest@{proxy.host}:{proxy.port}/") as connection,
             a_queue(connection) as queue,
         ):
             async with connection.publisher() as publisher:
@@ -61,7 +61,7 @@ async def test_everything_submitted_arrives_in_order_over_resets(shared_node: No
 async def test_a_call_is_answered(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(shared_node.url) as connection,
+            anyamqp.connect(shared_node.url) as connection,
             a_queue(connection) as queue,
             connection.consumer(queue) as consumer,
             connection.publisher() as publisher,
@@ -69,10 +69,10 @@ async def test_a_call_is_answered(shared_node: Node) -> None:
             anyio.create_task_group() as tasks,
         ):
 
-            async def answer(request: holdfast.Delivery) -> Message:
+            async def answer(request: anyamqp.Delivery) -> Message:
                 return Message(request.body.upper())
 
-            tasks.start_soon(holdfast.serve_rpc, consumer, publisher, answer)
+            tasks.start_soon(anyamqp.serve_rpc, consumer, publisher, answer)
             assert (await rpc.call(Message(b"hello"), routing_key=queue)).body == b"HELLO"
             await consumer.stop()
 
@@ -81,7 +81,7 @@ async def test_a_large_body_comes_back_whole(shared_node: Node) -> None:
     body = bytes(range(256)) * 4 * 20_000
     with anyio.fail_after(LIMIT):
         async with (
-            holdfast.connect(shared_node.url) as connection,
+            anyamqp.connect(shared_node.url) as connection,
             a_queue(connection) as queue,
             connection.publisher() as publisher,
             connection.consumer(queue) as consumer,
@@ -95,7 +95,7 @@ async def test_a_large_body_comes_back_whole(shared_node: Node) -> None:
 
 async def test_cancelling_the_block_closes_the_connection_properly(shared_node: Node) -> None:
     with anyio.fail_after(LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
-        connection = holdfast.connect(f"amqp://guest:guest@{proxy.host}:{proxy.port}/")
+        connection = anyamqp.connect(f"amqp://guest:guest@{proxy.host}:{proxy.port}/")
         with anyio.CancelScope() as scope:
             async with (
                 connection,
@@ -106,5 +106,5 @@ async def test_cancelling_the_block_closes_the_connection_properly(shared_node: 
                 async for _ in consumer:
                     pass
         assert scope.cancelled_caught
-        assert connection.state is holdfast.State.CLOSED
+        assert connection.state is anyamqp.State.CLOSED
         await eventually(lambda: proxy.live_connections == 0)

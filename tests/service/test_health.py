@@ -11,11 +11,11 @@ import anyio
 import httpx
 import pytest
 
+from anyamqp import ReconnectPolicy, Settings, SettingsError, State
+from anyamqp.testing import Broker
 from feature_service.health import HealthApp, report, serve
 from feature_service.service import FeatureService
 from feature_service.settings import ServiceSettings, for_service
-from holdfast import ReconnectPolicy, Settings, SettingsError, State
-from holdfast.testing import Broker
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio

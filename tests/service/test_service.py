@@ -11,7 +11,9 @@ from functools import partial
 import anyio
 import pytest
 
-import holdfast
+import anyamqp
+from anyamqp import Connection, Message, ReconnectPolicy, Settings, State
+from anyamqp.testing import Broker
 from feature_service import service as service_module
 from feature_service.exchange import SyntheticExchange
 from feature_service.features import FEATURE_REGISTRY_VERSION, FEATURES
@@ -20,8 +22,6 @@ from feature_service.outbox import Outbox, Parcel
 from feature_service.service import FeatureService
 from feature_service.settings import QUEUE, SOURCES, ServiceSettings, for_service
 from feature_service.vector import FeatureVector
-from holdfast import Connection, Message, ReconnectPolicy, Settings, State
-from holdfast.testing import Broker
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -64,7 +64,7 @@ class Scene:
             settings, dial_reading=broker.dial, dial_publishing=broker.dial, outbox=self.outbox
         )
         self.exchange = SyntheticExchange(SYMBOLS, 1)
-        self.delivered: list[holdfast.Delivery] = []
+        self.delivered: list[anyamqp.Delivery] = []
 
     async def declare_sources(self, *names: str) -> None:
         async with self.gateway.channel() as channel:
@@ -84,7 +84,7 @@ class Scene:
                     async for delivery in consumer:
                         self.delivered.append(delivery)
                         delivery.ack()
-            except (holdfast.ConsumerCancelled, holdfast.NotFound):
+            except (anyamqp.ConsumerCancelled, anyamqp.NotFound):
                 await anyio.sleep(0.01)  # deleted, and not yet declared again
 
     @property
@@ -104,7 +104,7 @@ class Scene:
 async def scene(*, buffer: int = 1000, shutdown_timeout: float = 5.0) -> AsyncGenerator[Scene, None]:
     async with (
         Broker() as broker,
-        holdfast.connect(
+        anyamqp.connect(
             "amqp://guest:guest@memory/", dial=broker.dial, reconnect=ReconnectPolicy(initial=0.01, maximum=0.05)
         ) as gateway,
     ):

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from anyamqp import Address, SettingsError
 from feature_service.__main__ import main
 from feature_service.settings import QUEUE, SOURCES, ServiceSettings
-from holdfast import Address, SettingsError
 
 
 def test_empty_environment_has_the_documented_defaults() -> None:

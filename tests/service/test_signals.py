@@ -10,8 +10,8 @@ import sys
 import anyio
 import pytest
 
+from anyamqp.testing import Broker
 from feature_service.settings import SOURCES
-from holdfast.testing import Broker
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-import holdfast
-from holdfast import Connection, Message, Publisher
-from holdfast.testing import Broker
+import anyamqp
+from anyamqp import Connection, Message, Publisher
+from anyamqp.testing import Broker
 from support.stepping import cancel_at
 from support.waiting import eventually, running_tasks
 
@@ -28,7 +28,7 @@ Scenario = Callable[[Connection, Publisher], Awaitable[object]]
 @asynccontextmanager
 async def broker_with_queue() -> AsyncGenerator[Broker, None]:
     async with Broker() as broker:
-        async with holdfast.connect(URL, dial=broker.dial) as connection, connection.channel() as channel:
+        async with anyamqp.connect(URL, dial=broker.dial) as connection, connection.channel() as channel:
             await channel.declare_queue("q")
         yield broker
 
@@ -90,7 +90,7 @@ async def borrow(connection: Connection, _: Publisher) -> None:
 async def test_cancelled_operation_leaves_the_connection_as_it_was(scenario: Scenario) -> None:
     async with (
         broker_with_queue() as broker,
-        holdfast.connect(URL, dial=broker.dial) as connection,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
         connection.publisher(window=4) as publisher,
     ):
         tasks = running_tasks()
@@ -111,7 +111,7 @@ async def test_cancelled_connect_leaves_nothing() -> None:
         tasks = running_tasks()
 
         async def whole_life() -> None:
-            async with holdfast.connect(URL, dial=broker.dial) as connection, connection.channel() as channel:
+            async with anyamqp.connect(URL, dial=broker.dial) as connection, connection.channel() as channel:
                 await channel.declare_queue("q", passive=True)
 
         at = 1
@@ -128,7 +128,7 @@ async def test_cancelled_close_still_closes() -> None:
 
         async def close_early() -> None:
             async with (
-                holdfast.connect(URL, dial=broker.dial) as connection,
+                anyamqp.connect(URL, dial=broker.dial) as connection,
                 connection.publisher() as publisher,
                 connection.consumer("q"),
             ):
@@ -150,16 +150,16 @@ async def test_leaving_while_there_is_no_connection_is_quick_and_clean(moment: s
         elif moment == "handshake":
             broker.freeze()
 
-        async def dial(address: holdfast.Address) -> anyio.abc.ByteStream:
+        async def dial(address: anyamqp.Address) -> anyio.abc.ByteStream:
             if moment == "dialing":
                 await anyio.sleep_forever()
             return await broker.dial(address)
 
-        states: list[holdfast.State] = []
-        settings = holdfast.Settings(close_timeout=0.2)
+        states: list[anyamqp.State] = []
+        settings = anyamqp.Settings(close_timeout=0.2)
         with anyio.fail_after(5):
-            async with holdfast.connect(settings, dial=dial, ready_timeout=0) as connection:
+            async with anyamqp.connect(settings, dial=dial, ready_timeout=0) as connection:
                 await anyio.wait_all_tasks_blocked()
                 states.append(connection.state)
             states.append(connection.state)
-        assert states == [holdfast.State.CONNECTING, holdfast.State.CLOSED]
+        assert states == [anyamqp.State.CONNECTING, anyamqp.State.CLOSED]

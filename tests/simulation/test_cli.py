@@ -1,4 +1,4 @@
-"""The command ``holdfast``, as a user meets it."""
+"""The command ``anyamqp``, as a user meets it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from holdfast.cli import main
-from holdfast.testing import Broker
+from anyamqp.cli import main
+from anyamqp.testing import Broker
 from support.waiting import eventually
 
 SECRET = "s3cr3t"
@@ -44,7 +44,7 @@ def test_check_without_a_broker_exits_with_1_and_says_why(backend: str, capsys: 
 
 
 async def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return await anyio.run_process([sys.executable, "-m", "holdfast.cli", *arguments], check=False)
+    return await anyio.run_process([sys.executable, "-m", "anyamqp.cli", *arguments], check=False)
 
 
 @pytest.mark.anyio
@@ -53,7 +53,7 @@ async def test_check_says_what_is_there(anyio_backend_name: str) -> None:
         url = await broker.listen()
         ended = await run("check", url, "--backend", anyio_backend_name)
         assert ended.returncode == 0, ended.stderr
-        assert b"holdfast embedded broker" in ended.stdout
+        assert b"anyamqp embedded broker" in ended.stdout
         assert b"heartbeat 60 s" in ended.stdout
         assert broker.unexpected_closes == []
 
@@ -72,7 +72,7 @@ async def test_check_with_a_wrong_password_names_the_refusal(anyio_backend_name:
 async def test_watch_prints_transitions_until_it_is_interrupted(anyio_backend_name: str) -> None:
     async with Broker() as broker:
         url = await broker.listen()
-        command = [sys.executable, "-u", "-m", "holdfast.cli", "watch", url, "--backend", anyio_backend_name]
+        command = [sys.executable, "-u", "-m", "anyamqp.cli", "watch", url, "--backend", anyio_backend_name]
         async with await anyio.open_process(command, stderr=subprocess.DEVNULL) as process:
             seen = b""
             with anyio.fail_after(20):

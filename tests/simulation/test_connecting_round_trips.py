@@ -13,9 +13,9 @@ import anyio
 import pytest
 import trio.testing
 
-import holdfast
-from holdfast import Message
-from holdfast.testing import Broker
+import anyamqp
+from anyamqp import Message
+from anyamqp.testing import Broker
 from support.distance import Distance
 from support.rawpeer import raw_peer
 
@@ -52,23 +52,23 @@ async def shake_hands(distance: Distance) -> float:
 
 
 async def connect(distance: Distance) -> float:
-    async with holdfast.connect(URL, dial=distance.dial):
+    async with anyamqp.connect(URL, dial=distance.dial):
         return anyio.current_time()
 
 
 async def connect_and_open_a_channel(distance: Distance) -> float:
-    async with holdfast.connect(URL, dial=distance.dial) as connection, connection.channel():
+    async with anyamqp.connect(URL, dial=distance.dial) as connection, connection.channel():
         return anyio.current_time()
 
 
 async def connect_and_publish(distance: Distance) -> float:
-    async with holdfast.connect(URL, dial=distance.dial) as connection, connection.publisher() as publisher:
+    async with anyamqp.connect(URL, dial=distance.dial) as connection, connection.publisher() as publisher:
         await publisher.publish(Message(b"first"), routing_key="nowhere", mandatory=False)
         return anyio.current_time()
 
 
 async def connect_and_consume(distance: Distance) -> float:
-    async with holdfast.connect(URL, dial=distance.dial) as connection:
+    async with anyamqp.connect(URL, dial=distance.dial) as connection:
         async with connection.channel() as channel:
             queue = await channel.declare_queue("q")
         before = anyio.current_time()

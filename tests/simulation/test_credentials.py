@@ -14,8 +14,8 @@ import anyio.lowlevel
 import pytest
 import trio.testing
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     Connection,
     ConnectionClosed,
     ConnectionLost,
@@ -30,8 +30,8 @@ from holdfast import (
     Settings,
     State,
 )
-from holdfast.settings import CredentialsSource
-from holdfast.testing import Broker
+from anyamqp.settings import CredentialsSource
+from anyamqp.testing import Broker
 from support.stepping import cancel_at
 from support.waiting import running_tasks
 
@@ -111,7 +111,7 @@ async def fail() -> object:
 
 def to(broker: Broker, credentials: CredentialsSource, *, ready_timeout: float = 60, **settings: Any) -> Connection:
     told = replace(Settings(heartbeat=0, reconnect=STEADY), credentials=credentials, **settings)
-    return holdfast.connect(told, dial=broker.dial, ready_timeout=ready_timeout)
+    return anyamqp.connect(told, dial=broker.dial, ready_timeout=ready_timeout)
 
 
 def tokens(*numbers: int) -> list[str]:
@@ -145,7 +145,7 @@ async def test_function_that_has_all_attributes_there_are_is_a_function() -> Non
 
 
 async def test_a_mechanism_from_the_function_is_logged_in_with() -> None:
-    async def credentials() -> holdfast.Mechanism:
+    async def credentials() -> anyamqp.Mechanism:
         await anyio.lowlevel.checkpoint()
         return External()
 

@@ -1,4 +1,4 @@
-"""The embedded broker as holdfast meets it, over memory and over TCP: what it answers, and the faults it makes."""
+"""The embedded broker as anyamqp meets it, over memory and over TCP: what it answers, and the faults it makes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import anyio.abc
 import pytest
 from pamqp import commands
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     AccessRefused,
     Address,
     ChannelClosed,
@@ -36,9 +36,9 @@ from holdfast import (
     TransportError,
     Unroutable,
 )
-from holdfast.protocol.wire import Method
-from holdfast.sockets import dial_tcp
-from holdfast.testing import Broker
+from anyamqp.protocol.wire import Method
+from anyamqp.sockets import dial_tcp
+from anyamqp.testing import Broker
 from support.amqp import any_method, decode, expect
 from support.waiting import eventually
 
@@ -53,11 +53,11 @@ class Served:
 
     broker: Broker
     url: str
-    dial: holdfast.Dial
+    dial: anyamqp.Dial
 
     def connect(self, url: str | None = None, **options: Any) -> Connection:
         """A connection to it."""
-        return holdfast.connect(url or self.url, dial=self.dial, reconnect=QUICK, **options)
+        return anyamqp.connect(url or self.url, dial=self.dial, reconnect=QUICK, **options)
 
     async def raw(self) -> anyio.abc.ByteStream:
         """A transport to it, on which nothing was said yet."""
@@ -85,7 +85,7 @@ async def fill(connection: Connection, queue: str, count: int) -> None:
             await publisher.submit(Message(b"%d" % number), routing_key=queue)
 
 
-async def take(consumer: holdfast.Consumer, count: int) -> list[Delivery]:
+async def take(consumer: anyamqp.Consumer, count: int) -> list[Delivery]:
     deliveries: list[Delivery] = []
     with anyio.fail_after(5):
         while len(deliveries) < count:
@@ -99,7 +99,7 @@ async def take(consumer: holdfast.Consumer, count: int) -> list[Delivery]:
 async def test_wrong_password_is_refused_with_403(transport: str) -> None:
     async with serving(transport, username="alice", password="right") as served:
         with pytest.raises(LoginRefused) as caught:
-            async with served.connect(credentials=holdfast.Credentials("alice", "wrong")):
+            async with served.connect(credentials=anyamqp.Credentials("alice", "wrong")):
                 pass
         assert caught.value.code == 403
         assert "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN" in caught.value.text
@@ -122,12 +122,12 @@ async def test_limits_are_agreed_at_the_lower_of_both_proposals(transport: str) 
         serving(transport, heartbeat=7, channel_max=5, frame_max=16384) as served,
         served.connect(heartbeat=30) as connection,
     ):
-        assert connection.tuning == holdfast.Tuning(channel_max=5, frame_max=16384, heartbeat=7)
+        assert connection.tuning == anyamqp.Tuning(channel_max=5, frame_max=16384, heartbeat=7)
 
 
 async def test_broker_tells_what_it_is(transport: str) -> None:
     async with serving(transport) as served, served.connect() as connection:
-        assert connection.server_properties["product"] == "holdfast embedded broker"
+        assert connection.server_properties["product"] == "anyamqp embedded broker"
 
 
 async def test_connections_are_counted(transport: str) -> None:
@@ -367,15 +367,15 @@ async def test_publish_that_is_not_mandatory_may_go_nowhere(transport: str) -> N
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
-async def get_missing(channel: holdfast.Channel) -> None:
+async def get_missing(channel: anyamqp.Channel) -> None:
     await channel.get("gone")
 
 
-async def declare_reserved(channel: holdfast.Channel) -> None:
+async def declare_reserved(channel: anyamqp.Channel) -> None:
     await channel.declare_queue("amq.mine")
 
 
-async def declare_unlike(channel: holdfast.Channel) -> None:
+async def declare_unlike(channel: anyamqp.Channel) -> None:
     await channel.declare_queue("q")
     await channel.declare_queue("q", durable=False)
 
@@ -463,7 +463,7 @@ async def test_client_that_says_goodbye_is_no_unexpected_close(transport: str) -
         assert served.broker.unexpected_closes == []
 
 
-async def test_holdfasts_own_leaving_is_no_unexpected_close(transport: str) -> None:
+async def test_anyamqps_own_leaving_is_no_unexpected_close(transport: str) -> None:
     async with serving(transport) as served:
         async with served.connect() as connection, connection.publisher():
             pass
@@ -526,7 +526,7 @@ async def test_frozen_broker_takes_connections_and_does_not_answer(transport: st
         served.broker.freeze()
         async with served.connect(ready_timeout=0) as connection:
             await eventually(lambda: served.broker.connection_count == 1)
-            with pytest.raises(holdfast.ReadyTimeout):
+            with pytest.raises(anyamqp.ReadyTimeout):
                 await connection.wait_ready(0.05)
             served.broker.thaw()
             await connection.wait_ready(5)

@@ -9,12 +9,12 @@ import pytest
 import trio.testing
 from pamqp import commands
 
-import holdfast
-from holdfast import CommandInvalid, Message, PreconditionFailed, ReconnectPolicy, State
-from holdfast.protocol.wire import Method
-from holdfast.testing import Broker
-from holdfast.testing.model import Exchange, Model, Queue
-from holdfast.testing.server import Peer
+import anyamqp
+from anyamqp import CommandInvalid, Message, PreconditionFailed, ReconnectPolicy, State
+from anyamqp.protocol.wire import Method
+from anyamqp.testing import Broker
+from anyamqp.testing.model import Exchange, Model, Queue
+from anyamqp.testing.server import Peer
 from support.waiting import eventually
 
 URL = "amqp://guest:guest@memory/"
@@ -39,7 +39,7 @@ async def test_recovery_goes_on_when_the_broker_closes_its_channel_between_two_s
     """Nothing that the broker sends may end the connection for good."""
     async with (
         Broker() as broker,
-        holdfast.connect(URL, dial=broker.dial, reconnect=QUICK) as connection,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=QUICK) as connection,
     ):
         async with connection.channel() as channel:
             await channel.declare_exchange("x", "fanout")
@@ -66,7 +66,7 @@ async def test_recovery_goes_on_when_the_broker_closes_its_channel_between_two_s
 @pytest.mark.anyio
 async def test_recovery_goes_on_when_the_broker_closes_its_channel_for_what_was_not_asked() -> None:
     """Invariant 12: the close names a method that nothing waits for."""
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, reconnect=QUICK) as connection:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial, reconnect=QUICK) as connection:
         async with connection.channel() as channel:
             await channel.declare_queue("q")
 
@@ -90,7 +90,7 @@ async def test_blocked_connection_stays_on_its_link_for_an_hour() -> None:
     """Invariant 9: that the broker does not read is no silence of the client's."""
     async with (
         Broker(heartbeat=10) as broker,
-        holdfast.connect(URL, dial=broker.dial, heartbeat=10) as connection,
+        anyamqp.connect(URL, dial=broker.dial, heartbeat=10) as connection,
         connection.publisher() as publisher,
     ):
         await publisher.publish(Message(b"x"), routing_key="q", mandatory=False)
@@ -116,7 +116,7 @@ async def test_request_that_costs_the_connection_is_named_by_the_broker_and_rais
     """RabbitMQ names class and method in connection.close too; without them the request is sent again for ever."""
     async with (
         Broker() as broker,
-        holdfast.connect(URL, dial=broker.dial, reconnect=QUICK) as connection,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=QUICK) as connection,
         connection.channel() as channel,
     ):
         with anyio.fail_after(3), pytest.raises(CommandInvalid, match="unknown exchange type 'headers'"):

@@ -16,12 +16,12 @@ from typing import Final
 
 import pytest
 
-import holdfast
-import holdfast.testing
+import anyamqp
+import anyamqp.testing
+from anyamqp.protocol.basic import Route
+from anyamqp.testing import Broker
 from benchmarks import footprint
 from benchmarks.footprint import BODY_SIZE, Connect, Scale
-from holdfast.protocol.basic import Route
-from holdfast.testing import Broker
 from support.amqp import opened
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +42,7 @@ PIECES: Final = 256 * 1024
 BODY_OBJECT: Final = sys.getsizeof(bytes(BODY_SIZE))
 MIB: Final = 1024 * 1024
 
-_BROKER: Final = str(Path(holdfast.testing.__file__).parent)
+_BROKER: Final = str(Path(anyamqp.testing.__file__).parent)
 _DEPTH: Final = 16
 """Calls from the allocation up to the embedded broker's code, at the most."""
 
@@ -83,7 +83,7 @@ async def test_one_more_weighs_no_more_than_its_bound(
     weigh: Scale, thing: Callable[[Connect, Scale, int], Awaitable[float]], count: int, bound: int
 ) -> None:
     async with Broker() as broker:
-        weight = await thing(partial(holdfast.connect, URL, dial=broker.dial), weigh, count)
+        weight = await thing(partial(anyamqp.connect, URL, dial=broker.dial), weigh, count)
     assert bound / 4 < weight < bound
 
 

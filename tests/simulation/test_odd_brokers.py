@@ -7,10 +7,10 @@ import anyio.abc
 import pytest
 from pamqp import commands
 
-import holdfast
-from holdfast import Message
-from holdfast.protocol.wire import encode_method
-from holdfast.testing import Broker
+import anyamqp
+from anyamqp import Message
+from anyamqp.protocol.wire import encode_method
+from anyamqp.testing import Broker
 from support.amqp import body, header
 
 pytestmark = pytest.mark.anyio
@@ -49,13 +49,13 @@ async def test_a_confirm_that_nothing_waits_for_is_logged_and_ignored(
     """amqp-client.rb 94, where that kills the reader."""
     links: list[Lying] = []
 
-    async def dial(_: holdfast.Address) -> anyio.abc.ByteStream:
+    async def dial(_: anyamqp.Address) -> anyio.abc.ByteStream:
         links.append(Lying(await broker.dial()))
         return links[-1]
 
     async with (
         Broker() as broker,
-        holdfast.connect("amqp://guest:guest@memory/", dial=dial) as connection,
+        anyamqp.connect("amqp://guest:guest@memory/", dial=dial) as connection,
         connection.publisher() as publisher,
         connection.channel() as channel,
     ):
@@ -72,13 +72,13 @@ async def test_a_confirm_that_nothing_waits_for_is_logged_and_ignored(
 async def test_a_delivery_whose_properties_cannot_be_read_is_delivered_and_costs_nothing_else() -> None:
     links: list[Lying] = []
 
-    async def dial(_: holdfast.Address) -> anyio.abc.ByteStream:
+    async def dial(_: anyamqp.Address) -> anyio.abc.ByteStream:
         links.append(Lying(await broker.dial()))
         return links[-1]
 
     async with (
         Broker() as broker,
-        holdfast.connect("amqp://guest:guest@memory/", dial=dial) as connection,
+        anyamqp.connect("amqp://guest:guest@memory/", dial=dial) as connection,
         connection.publisher() as publisher,
         connection.channel() as channel,
     ):
@@ -93,7 +93,7 @@ async def test_a_delivery_whose_properties_cannot_be_read_is_delivered_and_costs
             with anyio.fail_after(5):
                 broken, sound = [await anext(consumer), await anext(consumer)]
         assert broken.body == b"abc"
-        with pytest.raises(holdfast.MalformedProperties, match="over the end"):
+        with pytest.raises(anyamqp.MalformedProperties, match="over the end"):
             _ = broken.message_id
         assert (sound.body, sound.message_id) == (b"sound", "1")
         assert connection.stats.link_number == 1

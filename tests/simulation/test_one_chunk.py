@@ -9,9 +9,9 @@ from typing import NamedTuple
 import anyio
 import pytest
 
-import holdfast
-from holdfast import Connection, Message, State
-from holdfast.testing import Broker
+import anyamqp
+from anyamqp import Connection, Message, State
+from anyamqp.testing import Broker
 from support.gate import Gate
 
 pytestmark = pytest.mark.anyio
@@ -37,8 +37,8 @@ async def scene() -> AsyncGenerator[Scene, None]:
         async with (
             Broker() as broker,
             Gate(broker.dial) as gate,
-            holdfast.connect(URL, dial=gate.dial) as connection,
-            holdfast.connect(URL, dial=broker.dial) as other,
+            anyamqp.connect(URL, dial=gate.dial) as connection,
+            anyamqp.connect(URL, dial=broker.dial) as other,
         ):
             async with other.channel() as channel:
                 await channel.declare_queue(QUEUE)

@@ -16,8 +16,8 @@ import pytest
 import trio.testing
 from pamqp import commands
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     ChannelEvent,
     Connection,
     ConnectionClosed,
@@ -30,8 +30,8 @@ from holdfast import (
     Settings,
     State,
 )
-from holdfast.testing import Broker
-from holdfast.testing.transport import Served
+from anyamqp.testing import Broker
+from anyamqp.testing.transport import Served
 from support.stepping import cancel_at
 from support.waiting import eventually, running_tasks
 
@@ -112,8 +112,8 @@ class Bench:
 async def a_bench() -> AsyncGenerator[Bench, None]:
     async with (
         Broker() as broker,
-        holdfast.connect(SETTINGS, dial=broker.dial) as connection,
-        holdfast.connect(SETTINGS, dial=broker.dial) as other,
+        anyamqp.connect(SETTINGS, dial=broker.dial) as connection,
+        anyamqp.connect(SETTINGS, dial=broker.dial) as other,
     ):
         bench = Bench(broker, connection, other)
         await bench.declare()
@@ -317,7 +317,7 @@ async def test_of_several_failing_handlers_the_first_is_raised_and_the_others_ar
         await bench.publish(*numbered(10))
         handler = Failing(errors)
         watch = Stopwatch()
-        with caplog.at_level(logging.ERROR, "holdfast"):
+        with caplog.at_level(logging.ERROR, "anyamqp"):
             async with bench.connection.consumer("q") as consumer:
                 with pytest.raises(LookupError) as caught:
                     await consumer.process(handler, concurrency=5)
@@ -383,7 +383,7 @@ async def test_a_handler_that_fails_while_its_delivery_is_stale_is_logged_once_a
                 raise LookupError("too late")
             await anyio.lowlevel.checkpoint()
 
-        with caplog.at_level(logging.ERROR, "holdfast"):
+        with caplog.at_level(logging.ERROR, "anyamqp"):
             async with bench.connection.consumer("q") as consumer, anyio.create_task_group() as tasks:
                 tasks.start_soon(partial(consumer.process, handle, on_error="reject"))
                 await anyio.wait_all_tasks_blocked()

@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     ChannelClosed,
     Connection,
     ConnectionClosed,
@@ -26,7 +26,7 @@ from holdfast import (
     State,
     Unroutable,
 )
-from holdfast.testing import Broker
+from anyamqp.testing import Broker
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -37,11 +37,11 @@ QUICK = ReconnectPolicy(initial=0.01, maximum=0.05)
 
 @contextlib.asynccontextmanager
 async def connected(
-    *, reconnect: ReconnectPolicy = QUICK, settings: holdfast.Settings | None = None
+    *, reconnect: ReconnectPolicy = QUICK, settings: anyamqp.Settings | None = None
 ) -> AsyncGenerator[tuple[Broker, Connection], None]:
     """A broker with a queue ``q``, and a connection to it."""
     async with Broker() as broker:
-        async with holdfast.connect(settings or URL, dial=broker.dial, reconnect=reconnect) as connection:
+        async with anyamqp.connect(settings or URL, dial=broker.dial, reconnect=reconnect) as connection:
             async with connection.channel() as channel:
                 await channel.declare_queue("q")
             yield broker, connection
@@ -294,7 +294,7 @@ async def test_exhausted_policy_fails_every_publish_from_its_cause() -> None:
 
 
 async def test_connection_closed_by_the_user_fails_what_is_unconfirmed() -> None:
-    settings = holdfast.Settings(close_timeout=0.05)
+    settings = anyamqp.Settings(close_timeout=0.05)
     async with connected(settings=settings) as (broker, connection):
         async with connection.publisher() as publisher:
             broker.freeze()
@@ -345,7 +345,7 @@ async def publish_large_headers(publisher: Publisher) -> None:
 async def test_what_amqp_cannot_carry_is_refused_before_anything_is_sent(
     act: Callable[[Publisher], Awaitable[None]],
 ) -> None:
-    settings = holdfast.Settings(max_message_size=1000)
+    settings = anyamqp.Settings(max_message_size=1000)
     async with connected(settings=settings) as (broker, connection), connection.publisher(window=1) as publisher:
         before = connection.stats.frames_sent
         with pytest.raises(InvalidArgument):

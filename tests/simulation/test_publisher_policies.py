@@ -19,15 +19,15 @@ import pytest
 import trio.testing
 from pamqp import commands
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
+    AnyamqpError,
     ChannelClosed,
     ChannelEvent,
     Connection,
     ConnectionBlocked,
     ConnectionClosed,
     ConnectionForced,
-    HoldfastError,
     InvalidArgument,
     Message,
     Nacked,
@@ -46,9 +46,9 @@ from holdfast import (
     TransportError,
     Unroutable,
 )
-from holdfast.protocol.basic import Header, Received
-from holdfast.protocol.wire import Decoder, Frame, Method, ProtocolHeader, encode_content, encode_method
-from holdfast.testing.memory import MemoryStream, stream_pair
+from anyamqp.protocol.basic import Header, Received
+from anyamqp.protocol.wire import Decoder, Frame, Method, ProtocolHeader, encode_content, encode_method
+from anyamqp.testing.memory import MemoryStream, stream_pair
 
 pytestmark = pytest.mark.anyio
 
@@ -230,10 +230,10 @@ async def settled() -> None:
 @asynccontextmanager
 async def connected(*, close_timeout: float = 5.0) -> AsyncGenerator[tuple[HandBroker, Connection], None]:
     """A broker by hand and a connection to it."""
-    settings = replace(holdfast.Settings.from_urls(URL), reconnect=STEADY, close_timeout=close_timeout)
+    settings = replace(anyamqp.Settings.from_urls(URL), reconnect=STEADY, close_timeout=close_timeout)
     async with anyio.create_task_group() as tasks:
         broker = HandBroker(tasks)
-        async with holdfast.connect(settings, dial=broker.dial) as connection:
+        async with anyamqp.connect(settings, dial=broker.dial) as connection:
             yield broker, connection
         tasks.cancel_scope.cancel()
 
@@ -256,11 +256,11 @@ async def submit(publisher: Publisher, *bodies: bytes, timeout: float | None = 6
     return given
 
 
-async def outcome(publication: Publication) -> Receipt | HoldfastError:
+async def outcome(publication: Publication) -> Receipt | AnyamqpError:
     """How it ended, or ends."""
     try:
         return await publication
-    except HoldfastError as error:
+    except AnyamqpError as error:
         return error
 
 
@@ -275,7 +275,7 @@ class Waiting:
     """A publish that may be in a task of its own, and how it ended."""
 
     def __init__(self, publisher: Publisher, body: bytes, timeout: float = 60) -> None:
-        self.error: HoldfastError | None = None
+        self.error: AnyamqpError | None = None
         self.receipt: Receipt | None = None
         self.seconds: float | None = None
         """How long it took; None as long as it waits."""
@@ -291,7 +291,7 @@ class Waiting:
         watch = Stopwatch()
         try:
             self.receipt = await self._publisher.publish(Message(self._body), routing_key="q", timeout=self._timeout)
-        except HoldfastError as error:
+        except AnyamqpError as error:
             self.error = error
         self.seconds = watch.seconds
 

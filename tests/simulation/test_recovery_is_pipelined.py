@@ -16,9 +16,9 @@ import anyio
 import pytest
 import trio.testing
 
-import holdfast
-from holdfast import Connection, Message, ReconnectPolicy, State
-from holdfast.testing import Broker
+import anyamqp
+from anyamqp import Connection, Message, ReconnectPolicy, State
+from anyamqp.testing import Broker
 from support.distance import Distance
 from support.waiting import eventually
 
@@ -61,7 +61,7 @@ async def far_away() -> AsyncGenerator[Far, None]:
     async with (
         Broker() as broker,
         Distance(broker.dial, LATENCY) as distance,
-        holdfast.connect(URL, dial=distance.dial, reconnect=AT_ONCE) as connection,
+        anyamqp.connect(URL, dial=distance.dial, reconnect=AT_ONCE) as connection,
     ):
         yield Far(broker, distance, connection)
 

@@ -9,9 +9,9 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 
-import holdfast
-from holdfast import Message
-from holdfast.testing import Broker
+import anyamqp
+from anyamqp import Message
+from anyamqp.testing import Broker
 from support.stepping import cancel_at
 from support.waiting import eventually
 
@@ -24,7 +24,7 @@ async def test_the_only_channel_there_may_be_comes_back_after_the_topology() -> 
     """Recovery declares on a channel of its own, whose number must be free again before the user's is reopened."""
     async with (
         Broker(channel_max=1) as broker,
-        holdfast.connect(URL, dial=broker.dial) as connection,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
         connection.channel() as channel,
     ):
         queue = await channel.declare_queue("q")
@@ -37,7 +37,7 @@ async def test_the_only_channel_there_may_be_comes_back_after_the_topology() -> 
 async def test_an_innocent_publish_is_not_blamed_for_one_whose_caller_was_cancelled() -> None:
     async with (
         Broker() as broker,
-        holdfast.connect(URL, dial=broker.dial) as connection,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
         connection.channel() as channel,
     ):
         await channel.declare_queue("q")
@@ -52,7 +52,7 @@ async def test_an_innocent_publish_is_not_blamed_for_one_whose_caller_was_cancel
 async def test_publisher_goes_on_when_its_channel_is_closed_while_it_is_idle() -> None:
     async with (
         Broker() as broker,
-        holdfast.connect(URL, dial=broker.dial) as connection,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
         connection.channel() as channel,
     ):
         await channel.declare_queue("q")
@@ -64,13 +64,13 @@ async def test_publisher_goes_on_when_its_channel_is_closed_while_it_is_idle() -
 @pytest.mark.parametrize("body", ["text", bytearray(b"x"), None, 7])
 def test_body_that_is_not_bytes_is_refused_where_it_is_made(body: object) -> None:
     """Found out when it is sent, it would cost the task that reads for everybody."""
-    with pytest.raises(holdfast.InvalidArgument, match="instead of bytes"):
+    with pytest.raises(anyamqp.InvalidArgument, match="instead of bytes"):
         Message(body)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def test_channels_that_are_closed_while_recovery_is_under_way_stay_closed() -> None:
-    eager = holdfast.ReconnectPolicy(maximum=0.001)
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, reconnect=eager) as connection:
+    eager = anyamqp.ReconnectPolicy(maximum=0.001)
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial, reconnect=eager) as connection:
         for turns in range(20):
             channels = [connection.channel() for _ in range(5)]
             for channel in channels:
@@ -82,7 +82,7 @@ async def test_channels_that_are_closed_while_recovery_is_under_way_stay_closed(
                 for channel in channels:
                     tasks.start_soon(channel.close)
             await connection.wait_ready(10)
-            assert {channel.state for channel in channels} == {holdfast.State.CLOSED}
+            assert {channel.state for channel in channels} == {anyamqp.State.CLOSED}
         await eventually(lambda: broker.channel_count == connection.stats.open_channels == 0)
 
 
@@ -90,7 +90,7 @@ async def test_consumer_that_waits_for_its_queue_ends_with_the_connection() -> N
     """It has no channel at that time, which is how others hear of the end."""
     async with (
         Broker() as broker,
-        holdfast.connect(URL, dial=broker.dial) as connection,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
         connection.channel() as channel,
     ):
         await channel.declare_queue("q")
@@ -98,17 +98,17 @@ async def test_consumer_that_waits_for_its_queue_ends_with_the_connection() -> N
             await channel.delete_queue("q")
             await eventually(lambda: not consumer.is_consuming)
             await connection.aclose()
-            with anyio.fail_after(5), pytest.raises(holdfast.ConnectionClosed):
+            with anyio.fail_after(5), pytest.raises(anyamqp.ConnectionClosed):
                 await anext(consumer)
 
 
 @pytest.mark.parametrize("on_cancel", ["raise", "end"])
 async def test_consumer_that_the_broker_has_ended_does_not_consume_again_after_a_loss(
-    on_cancel: holdfast.OnCancel,
+    on_cancel: anyamqp.OnCancel,
 ) -> None:
     async with (
         Broker() as broker,
-        holdfast.connect(URL, dial=broker.dial) as connection,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
         connection.channel() as channel,
         connection.publisher() as publisher,
     ):
@@ -125,18 +125,18 @@ async def test_consumer_that_the_broker_has_ended_does_not_consume_again_after_a
 
 async def test_request_that_a_blocked_broker_does_not_read_says_so_when_its_time_is_up() -> None:
     """RabbitMQ reads nothing at all from a connection that it has blocked."""
-    settings = replace(holdfast.Settings.from_urls(URL), request_timeout=0.3)
+    settings = replace(anyamqp.Settings.from_urls(URL), request_timeout=0.3)
     async with (
         Broker() as broker,
-        holdfast.connect(settings, dial=broker.dial) as connection,
+        anyamqp.connect(settings, dial=broker.dial) as connection,
         connection.channel() as channel,
         connection.publisher() as publisher,
     ):
         await channel.declare_queue("q")
         broker.block()
         await publisher.publish(Message(b"the broker tells only who publishes"), routing_key="q")
-        await eventually(lambda: connection.state is holdfast.State.BLOCKED)
-        with pytest.raises(holdfast.RequestTimeout, match=r"queue\.declare: .* the connection: low on memory"):
+        await eventually(lambda: connection.state is anyamqp.State.BLOCKED)
+        with pytest.raises(anyamqp.RequestTimeout, match=r"queue\.declare: .* the connection: low on memory"):
             await channel.declare_queue("q")
         broker.unblock()
         await connection.wait_unblocked(5)
@@ -168,20 +168,20 @@ class Poisonous(anyio.abc.ByteStream):
 async def test_publish_that_costs_every_link_is_found_and_the_others_go_on() -> None:
     """Found with RabbitMQ 3.10 and an infinite float in a header: sent again and again, it cost link after link."""
 
-    async def dial(_: holdfast.Address) -> anyio.abc.ByteStream:
+    async def dial(_: anyamqp.Address) -> anyio.abc.ByteStream:
         return Poisonous(await broker.dial(), broker)
 
-    eager = holdfast.ReconnectPolicy(initial=0.01, maximum=0.02)
+    eager = anyamqp.ReconnectPolicy(initial=0.01, maximum=0.02)
     async with (
         Broker() as broker,
-        holdfast.connect(URL, dial=dial, reconnect=eager) as connection,
+        anyamqp.connect(URL, dial=dial, reconnect=eager) as connection,
         connection.channel() as channel,
         connection.publisher() as publisher,
     ):
         await channel.declare_queue("q")
         bodies = [b"1", b"2", b"poison", b"3", b"4"]
         publications = [await publisher.submit(Message(body), routing_key="q") for body in bodies]
-        with anyio.fail_after(20), pytest.raises(holdfast.InternalError):
+        with anyio.fail_after(20), pytest.raises(anyamqp.InternalError):
             await publications[2]
         await publisher.flush()
         assert broker.queues["q"].bodies() == [b"1", b"2", b"3", b"4"]

@@ -16,9 +16,9 @@ import anyio.abc
 import pytest
 import trio.testing
 
-import holdfast
-from holdfast import Address, Connection, ConnectionEvent, Message, ReconnectPolicy, State
-from holdfast.testing import Broker
+import anyamqp
+from anyamqp import Address, Connection, ConnectionEvent, Message, ReconnectPolicy, State
+from anyamqp.testing import Broker
 from support.waiting import eventually, running_tasks
 
 pytestmark = pytest.mark.anyio
@@ -115,7 +115,7 @@ async def test_hundred_tasks_share_a_connection_that_is_cut_at_random_moments(se
         dialer = Dialer(broker)
         before = running_tasks()
         policy = ReconnectPolicy(maximum=5.0)
-        async with holdfast.connect(URL, dial=dialer, reconnect=policy) as connection:
+        async with anyamqp.connect(URL, dial=dialer, reconnect=policy) as connection:
             async with connection.channel() as channel:
                 await channel.declare_queue("q")
             async with connection.publisher(window=32) as publisher, anyio.create_task_group() as tasks:
@@ -162,7 +162,7 @@ async def test_dials_are_spaced_by_the_policy_while_the_broker_is_away() -> None
     """Invariant 10: never a hot loop."""
     async with Broker() as broker:
         dialer = Dialer(broker)
-        async with holdfast.connect(URL, dial=dialer, reconnect=ReconnectPolicy(jitter=0.0)) as connection:
+        async with anyamqp.connect(URL, dial=dialer, reconnect=ReconnectPolicy(jitter=0.0)) as connection:
             await anyio.sleep(10)
             broker.refuse()
             broker.reset_connections()
@@ -185,7 +185,7 @@ async def test_thousand_clients_do_not_come_back_together_after_one_restart() ->
     async with Broker() as broker, anyio.create_task_group() as tasks:
 
         async def client() -> None:
-            async with holdfast.connect(URL, dial=broker.dial) as connection:
+            async with anyamqp.connect(URL, dial=broker.dial) as connection:
                 events = connection.transitions()
                 ready.append(connection)
                 async for transition in events:

@@ -12,8 +12,8 @@ import anyio.lowlevel
 import pytest
 import trio.testing
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     Connection,
     ConnectionClosed,
     ConnectionEvent,
@@ -33,7 +33,7 @@ from holdfast import (
     Transition,
     TransportError,
 )
-from holdfast.testing import Broker
+from anyamqp.testing import Broker
 from support.waiting import eventually, running_tasks
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +79,7 @@ async def test_entering_waits_until_the_broker_is_there() -> None:
         broker.refuse()
         tasks.start_soon(at, 7.5, broker.accept)
         watch = Stopwatch()
-        async with holdfast.connect(URL, dial=broker.dial, reconnect=STEADY) as connection:
+        async with anyamqp.connect(URL, dial=broker.dial, reconnect=STEADY) as connection:
             assert connection.state is State.OPEN
             assert watch.seconds == 8
 
@@ -91,7 +91,7 @@ async def test_entering_gives_up_after_ready_timeout_and_leaves_nothing() -> Non
         before = running_tasks()
         watch = Stopwatch()
         with pytest.raises(ReadyTimeout, match="Connection refused") as caught:
-            async with holdfast.connect(URL, dial=broker.dial, ready_timeout=30):
+            async with anyamqp.connect(URL, dial=broker.dial, ready_timeout=30):
                 pass
         assert watch.seconds == 30
         assert isinstance(caught.value.__cause__, TransportError)
@@ -102,18 +102,18 @@ async def test_ready_timeout_of_zero_does_not_wait() -> None:
     async with Broker() as broker:
         broker.refuse()
         watch = Stopwatch()
-        async with holdfast.connect(URL, dial=broker.dial, ready_timeout=0) as connection:
+        async with anyamqp.connect(URL, dial=broker.dial, ready_timeout=0) as connection:
             assert connection.state is State.CONNECTING
             assert watch.seconds == 0
 
 
 async def test_wait_ready_returns_at_once_when_ready() -> None:
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial) as connection:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:
         await connection.wait_ready(0)
 
 
 async def test_wait_ready_times_out_while_the_broker_is_away_and_works_later() -> None:
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, reconnect=STEADY) as connection:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial, reconnect=STEADY) as connection:
         broker.stop()
         await anyio.wait_all_tasks_blocked()
         watch = Stopwatch()
@@ -128,7 +128,7 @@ async def test_wait_ready_times_out_while_the_broker_is_away_and_works_later() -
 async def test_blocked_connection_is_ready() -> None:
     async with (
         Broker() as broker,
-        holdfast.connect(URL, dial=broker.dial) as connection,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
         connection.publisher() as publisher,
     ):
         await publisher.publish(Message(b"x"), routing_key="q", mandatory=False)
@@ -143,7 +143,7 @@ async def test_calls_before_readiness_wait_for_it() -> None:
         tasks.start_soon(at, 20, broker.accept)
         watch = Stopwatch()
         async with (
-            holdfast.connect(URL, dial=broker.dial, reconnect=STEADY, ready_timeout=0) as connection,
+            anyamqp.connect(URL, dial=broker.dial, reconnect=STEADY, ready_timeout=0) as connection,
             connection.channel() as channel,
         ):
             assert watch.seconds == 20
@@ -153,14 +153,14 @@ async def test_calls_before_readiness_wait_for_it() -> None:
 
 async def test_nothing_works_before_the_block_is_entered() -> None:
     async with Broker() as broker:
-        connection = holdfast.connect(URL, dial=broker.dial)
+        connection = anyamqp.connect(URL, dial=broker.dial)
         for call in (connection.wait_ready, connection.wait_closed, connection.aclose, connection.channel().open):
             with pytest.raises(InvalidUse):
                 await call()
 
 
 async def test_connection_is_entered_once() -> None:
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial) as connection:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:
         with pytest.raises(InvalidUse, match="entered once"):
             async with connection:
                 pass
@@ -173,7 +173,7 @@ async def test_refused_login_fails_fast_on_the_first_connect() -> None:
     async with Broker(password="other") as broker:
         watch = Stopwatch()
         with pytest.raises(LoginRefused):
-            async with holdfast.connect(URL, dial=broker.dial):
+            async with anyamqp.connect(URL, dial=broker.dial):
                 pass
         assert watch.seconds == 0
         assert broker.connections_total == 1
@@ -184,7 +184,7 @@ async def test_refused_login_is_retried_for_the_grace_when_told_so() -> None:
     async with Broker(password="other") as broker:
         watch = Stopwatch()
         with pytest.raises(LoginRefused):
-            async with holdfast.connect(URL, dial=broker.dial, reconnect=policy, fail_fast=False):
+            async with anyamqp.connect(URL, dial=broker.dial, reconnect=policy, fail_fast=False):
                 pass
         assert watch.seconds == 10
         assert broker.connections_total == 11
@@ -194,13 +194,13 @@ async def test_login_refused_by_a_booting_broker_is_cured_within_the_grace() -> 
     async with Broker(password="other") as broker, anyio.create_task_group() as tasks:
         tasks.start_soon(at, 5.5, lambda: setattr(broker, "_expected_login", "\0guest\0guest"))
         watch = Stopwatch()
-        async with holdfast.connect(URL, dial=broker.dial, reconnect=STEADY, fail_fast=False) as connection:
+        async with anyamqp.connect(URL, dial=broker.dial, reconnect=STEADY, fail_fast=False) as connection:
             assert watch.seconds == 6
             assert connection.stats.dials == 7
 
 
 async def test_login_refused_on_a_reconnect_is_retried_for_the_grace_then_ends_the_connection() -> None:
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, reconnect=STEADY) as connection:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial, reconnect=STEADY) as connection:
         await anyio.sleep(5)
         vars(broker)["_expected_login"] = "changed"
         broker.reset_connections()
@@ -215,7 +215,7 @@ async def test_login_refused_on_a_reconnect_is_retried_for_the_grace_then_ends_t
 async def test_unknown_virtual_host_fails_fast() -> None:
     async with Broker() as broker:
         with pytest.raises(NotAllowed):
-            async with holdfast.connect(URL + "gone", dial=broker.dial):
+            async with anyamqp.connect(URL + "gone", dial=broker.dial):
                 pass
         assert broker.connections_total == 1
 
@@ -230,7 +230,7 @@ async def test_exhausted_policy_on_the_first_connect_raises_its_cause() -> None:
         broker.refuse()
         watch = Stopwatch()
         with pytest.raises(ConnectionLost, match="gave up after 4 attempts"):
-            async with holdfast.connect(URL, dial=broker.dial, reconnect=FEW):
+            async with anyamqp.connect(URL, dial=broker.dial, reconnect=FEW):
                 pass
         assert watch.seconds == 3
 
@@ -264,7 +264,7 @@ def call_name(call: object) -> str:
 
 @pytest.mark.parametrize("call", CALLS, ids=call_name)
 async def test_exhausted_policy_ends_pending_and_later_calls_from_its_cause(call: Call) -> None:
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, reconnect=FEW) as connection:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial, reconnect=FEW) as connection:
         await anyio.sleep(5)
         broker.stop()
         await anyio.wait_all_tasks_blocked()
@@ -280,7 +280,7 @@ async def test_exhausted_policy_ends_pending_and_later_calls_from_its_cause(call
 async def test_exhausted_policy_ends_a_request_that_a_loss_caught() -> None:
     async with (
         Broker() as broker,
-        holdfast.connect(URL, dial=broker.dial, reconnect=FEW) as connection,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=FEW) as connection,
         connection.channel() as channel,
     ):
         await anyio.sleep(5)
@@ -298,7 +298,7 @@ async def test_exhausted_policy_ends_a_request_that_a_loss_caught() -> None:
 
 
 async def test_exhausted_policy_ends_iterations() -> None:
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, reconnect=FEW) as connection:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial, reconnect=FEW) as connection:
         await anyio.sleep(5)
         async with connection.channel() as channel:
             await channel.declare_queue("q")
@@ -311,7 +311,7 @@ async def test_exhausted_policy_ends_iterations() -> None:
 
 async def test_exhausted_policy_does_not_cancel_the_users_block() -> None:
     async with Broker() as broker:
-        async with holdfast.connect(URL, dial=broker.dial, reconnect=FEW) as connection:
+        async with anyamqp.connect(URL, dial=broker.dial, reconnect=FEW) as connection:
             await anyio.sleep(5)
             broker.stop()
             watch = Stopwatch()
@@ -323,7 +323,7 @@ async def test_exhausted_policy_does_not_cancel_the_users_block() -> None:
 
 
 async def test_closed_is_terminal() -> None:
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, reconnect=FEW) as connection:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial, reconnect=FEW) as connection:
         await anyio.sleep(5)
         broker.stop()
         await connection.wait_closed()
@@ -342,7 +342,7 @@ async def test_request_that_is_not_answered_times_out() -> None:
     settings = Settings(request_timeout=15, heartbeat=0)
     async with (
         Broker(heartbeat=0) as broker,
-        holdfast.connect(settings, dial=broker.dial) as connection,
+        anyamqp.connect(settings, dial=broker.dial) as connection,
         connection.channel() as channel,
     ):
         broker.freeze()
@@ -360,7 +360,7 @@ async def test_request_times_out_over_reconnects_too() -> None:
     settings = Settings(request_timeout=15, reconnect=STEADY)
     async with (
         Broker() as broker,
-        holdfast.connect(settings, dial=broker.dial) as connection,
+        anyamqp.connect(settings, dial=broker.dial) as connection,
         connection.channel() as channel,
     ):
         broker.stop()
@@ -374,11 +374,11 @@ async def test_handshake_that_is_not_answered_is_given_up_after_connect_timeout(
     settings = Settings(connect_timeout=4, reconnect=STEADY)
     async with Broker() as broker:
         broker.freeze()
-        async with holdfast.connect(settings, dial=broker.dial, ready_timeout=0) as connection:
+        async with anyamqp.connect(settings, dial=broker.dial, ready_timeout=0) as connection:
             watch = Stopwatch()
             await eventually(lambda: connection.stats.last_error is not None, within=60, every=0.25)
             assert 4 <= watch.seconds <= 4.25
-            assert isinstance(connection.stats.last_error, holdfast.ConnectTimeout)
+            assert isinstance(connection.stats.last_error, anyamqp.ConnectTimeout)
             broker.thaw()
             await connection.wait_ready(10)
 
@@ -389,7 +389,7 @@ async def test_handshake_that_is_not_answered_is_given_up_after_connect_timeout(
 async def test_transitions_tell_the_whole_story_in_order() -> None:
     story: list[Transition] = []
     async with Broker() as broker:
-        connection = holdfast.connect(URL, dial=broker.dial, ready_timeout=0)
+        connection = anyamqp.connect(URL, dial=broker.dial, ready_timeout=0)
         async with anyio.create_task_group() as tasks, connection:
             tasks.start_soon(collect, connection, story)
             await anyio.wait_all_tasks_blocked()
@@ -421,7 +421,7 @@ async def test_transitions_tell_the_whole_story_in_order() -> None:
 
 
 async def test_transitions_end_at_once_on_a_closed_connection() -> None:
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial) as connection:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:
         await connection.aclose()
         assert [transition async for transition in connection.transitions()] == []
 
@@ -429,7 +429,7 @@ async def test_transitions_end_at_once_on_a_closed_connection() -> None:
 async def test_slow_reader_of_transitions_misses_the_oldest_and_is_told_how_many() -> None:
     """Invariant 11."""
     async with Broker() as broker:
-        async with holdfast.connect(URL, dial=broker.dial) as connection:
+        async with anyamqp.connect(URL, dial=broker.dial) as connection:
             slow = connection.transitions()
             prompt: list[Transition] = []
             async with anyio.create_task_group() as tasks:
@@ -448,7 +448,7 @@ async def test_slow_reader_of_transitions_misses_the_oldest_and_is_told_how_many
 async def test_stats_count_bytes_and_frames_over_all_links() -> None:
     async with (
         Broker() as broker,
-        holdfast.connect(URL, dial=broker.dial) as connection,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
         connection.publisher() as publisher,
     ):
         before = connection.stats
@@ -469,7 +469,7 @@ async def test_stats_count_bytes_and_frames_over_all_links() -> None:
 async def test_stats_tell_since_when_the_connection_is_blocked() -> None:
     async with (
         Broker() as broker,
-        holdfast.connect(URL, dial=broker.dial) as connection,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
         connection.publisher() as publisher,
     ):
         await publisher.publish(Message(b"x"), routing_key="q", mandatory=False)
@@ -486,7 +486,7 @@ async def test_stats_tell_since_when_the_connection_is_blocked() -> None:
 async def test_loss_while_blocked_ends_the_block() -> None:
     async with (
         Broker() as broker,
-        holdfast.connect(URL, dial=broker.dial) as connection,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
         connection.publisher() as publisher,
     ):
         await publisher.publish(Message(b"x"), routing_key="q", mandatory=False)
@@ -503,7 +503,7 @@ async def test_loss_while_blocked_ends_the_block() -> None:
 
 async def test_closing_twice_is_closing_once() -> None:
     async with Broker() as broker:
-        async with holdfast.connect(URL, dial=broker.dial) as connection:
+        async with anyamqp.connect(URL, dial=broker.dial) as connection:
             await connection.aclose()
             await connection.aclose()
             assert connection.state is State.CLOSED
@@ -515,7 +515,7 @@ async def test_closing_twice_is_closing_once() -> None:
 
 async def test_closing_from_another_task_ends_what_waits() -> None:
     ended: list[str] = []
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial) as connection:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:
         async with connection.channel() as channel:
             await channel.declare_queue("q")
 
@@ -543,7 +543,7 @@ async def test_closing_from_another_task_ends_what_waits() -> None:
 async def test_closing_takes_no_longer_than_close_timeout() -> None:
     settings = Settings(close_timeout=3)
     async with Broker() as broker:
-        async with holdfast.connect(settings, dial=broker.dial) as connection:
+        async with anyamqp.connect(settings, dial=broker.dial) as connection:
             broker.freeze()
             watch = Stopwatch()
             await connection.aclose()
@@ -558,12 +558,12 @@ async def test_closing_while_recovering_ends_quietly(moment: str) -> None:
     async with Broker() as broker:
         hangs = False
 
-        async def dial(address: holdfast.Address) -> anyio.abc.ByteStream:
+        async def dial(address: anyamqp.Address) -> anyio.abc.ByteStream:
             if hangs:
                 await anyio.sleep_forever()
             return await broker.dial(address)
 
-        async with holdfast.connect(URL, dial=dial, reconnect=STEADY) as connection:
+        async with anyamqp.connect(URL, dial=dial, reconnect=STEADY) as connection:
             async with connection.channel() as channel:
                 await channel.declare_queue("q")
             await anyio.sleep(5)
@@ -604,7 +604,7 @@ async def test_credentials_function_is_asked_at_every_login() -> None:
         asked.append(anyio.current_time())
         return Credentials("guest", "guest")
 
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial, credentials=credentials) as connection:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial, credentials=credentials) as connection:
         for count in (1, 2, 3):
             assert len(asked) == connection.stats.link_number == count
             await anyio.sleep(5)
@@ -624,7 +624,7 @@ async def test_credentials_that_cannot_be_had_are_asked_for_again() -> None:
 
     async with Broker() as broker:
         watch = Stopwatch()
-        async with holdfast.connect(URL, dial=broker.dial, credentials=credentials, reconnect=STEADY) as connection:
+        async with anyamqp.connect(URL, dial=broker.dial, credentials=credentials, reconnect=STEADY) as connection:
             assert watch.seconds == 3
             error = connection.stats.last_error
             assert isinstance(error, CredentialsUnavailable)
@@ -639,7 +639,7 @@ async def test_idle_connection_stays_on_its_link_for_a_day() -> None:
     """Invariant 9: no false alarm, on either side."""
     async with (
         Broker(heartbeat=10) as broker,
-        holdfast.connect(URL, dial=broker.dial, heartbeat=10) as connection,
+        anyamqp.connect(URL, dial=broker.dial, heartbeat=10) as connection,
         connection.publisher(),
     ):
         await anyio.sleep(86_400)
@@ -654,7 +654,7 @@ async def test_silent_broker_is_found_after_two_intervals_exactly(interval: int)
     """Invariant 9."""
     async with (
         Broker(heartbeat=interval) as broker,
-        holdfast.connect(URL, dial=broker.dial, heartbeat=interval) as connection,
+        anyamqp.connect(URL, dial=broker.dial, heartbeat=interval) as connection,
     ):
         transitions = connection.transitions()
         broker.freeze()
@@ -694,11 +694,11 @@ async def test_broker_gives_up_a_silent_client_after_two_intervals_which_comes_b
     streams: list[Muted] = []
     async with Broker(heartbeat=10) as broker:
 
-        async def dial(address: holdfast.Address) -> anyio.abc.ByteStream:
+        async def dial(address: anyamqp.Address) -> anyio.abc.ByteStream:
             streams.append(Muted(await broker.dial(address)))
             return streams[-1]
 
-        async with holdfast.connect(URL, dial=dial) as connection:
+        async with anyamqp.connect(URL, dial=dial) as connection:
             streams[0].is_muted = True
             watch = Stopwatch()
             await eventually(lambda: connection.stats.link_number == 2, within=60, every=0.25)
@@ -717,7 +717,7 @@ async def test_slow_consumer_without_acks_pauses_reading_instead_of_growing() ->
     count = 20_000
     async with Broker(heartbeat=10) as broker:
         async with (
-            holdfast.connect(URL, dial=broker.dial) as connection,
+            anyamqp.connect(URL, dial=broker.dial) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
         ):
@@ -726,7 +726,7 @@ async def test_slow_consumer_without_acks_pauses_reading_instead_of_growing() ->
                 await publisher.submit(Message(bytes(1000)), routing_key="q")
             await publisher.flush()
         async with (
-            holdfast.connect(URL, dial=broker.dial, heartbeat=10) as connection,
+            anyamqp.connect(URL, dial=broker.dial, heartbeat=10) as connection,
             connection.consumer("q", no_ack=True) as consumer,
         ):
             await anyio.sleep(3600)
@@ -744,7 +744,7 @@ async def test_reading_that_was_resumed_for_an_answer_pauses_again() -> None:
     """Invariant 11, after a request of another channel while a slow reader had the connection pause."""
     async with Broker() as broker:
         async with (
-            holdfast.connect(URL, dial=broker.dial) as connection,
+            anyamqp.connect(URL, dial=broker.dial) as connection,
             connection.channel() as channel,
             connection.publisher() as publisher,
         ):
@@ -753,7 +753,7 @@ async def test_reading_that_was_resumed_for_an_answer_pauses_again() -> None:
                 await publisher.submit(Message(bytes(1000)), routing_key="q")
             await publisher.flush()
         async with (
-            holdfast.connect(URL, dial=broker.dial) as connection,
+            anyamqp.connect(URL, dial=broker.dial) as connection,
             connection.channel() as channel,
             connection.consumer("q", no_ack=True),
         ):
@@ -769,7 +769,7 @@ async def test_log_at_info_tells_of_the_connection_and_not_of_the_engine_below(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with Broker() as broker, holdfast.connect(URL, dial=broker.dial):
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial):
         pass
     told = [record.name for record in caplog.records]
-    assert set(told) == {"holdfast.connection"}
+    assert set(told) == {"anyamqp.connection"}

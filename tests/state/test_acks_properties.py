@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands
 
-from holdfast.protocol.acks import Acks
-from holdfast.protocol.wire import Method
+from anyamqp.protocol.acks import Acks
+from anyamqp.protocol.wire import Method
 from support.amqp import Dialogue, content, expect, opened
 
 DELIVERED = 25
@@ -51,7 +51,7 @@ class NaiveBroker:
 
 
 class User:
-    """Settles each delivery at most once, as :class:`holdfast.Delivery` makes sure of."""
+    """Settles each delivery at most once, as :class:`anyamqp.Delivery` makes sure of."""
 
     def __init__(self, delivered: int) -> None:
         self.open = list(range(1, delivered + 1))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pamqp import body as pamqp_body
 from pamqp import commands, frame, header
 
-from holdfast.message import Message, Properties
-from holdfast.protocol.basic import (
+from anyamqp.message import Message, Properties
+from anyamqp.protocol.basic import (
     Received,
     Route,
     Routes,

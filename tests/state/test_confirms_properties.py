@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.protocol.confirms import Ledger
+from anyamqp.protocol.confirms import Ledger
 
 
 class Settle(NamedTuple):

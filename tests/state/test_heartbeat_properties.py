@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.protocol.heartbeat import Heartbeat
+from anyamqp.protocol.heartbeat import Heartbeat
 
 DAY = 24 * 3600.0
 

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from holdfast.errors import InvalidTransition
-from holdfast.protocol.lifecycle import (
+from anyamqp.errors import InvalidTransition
+from anyamqp.protocol.lifecycle import (
     ChannelEvent,
     ConnectionEvent,
     Lifecycle,

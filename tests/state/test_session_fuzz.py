@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands
 
-from holdfast.errors import HoldfastError, ReplyError, Side, TransportError
-from holdfast.protocol.events import Ended
-from holdfast.protocol.lifecycle import LINK, LinkState
+from anyamqp.errors import AnyamqpError, ReplyError, Side, TransportError
+from anyamqp.protocol.events import Ended
+from anyamqp.protocol.lifecycle import LINK, LinkState
 from support.amqp import PROPOSAL, Dialogue, any_method, body, content, header
 from support.streams import damaged, methods, split, streams
 
@@ -73,7 +73,7 @@ def check(dialogue: Dialogue) -> None:
         return
     assert dialogue.events[-1] is ends[0]
     error = ends[0].error
-    assert error is None or isinstance(error, HoldfastError)
+    assert error is None or isinstance(error, AnyamqpError)
     if isinstance(error, ReplyError) and error.found_by is Side.CLIENT:
         assert error.code in {403, 501, 502, 503, 504, 505}
     dialogue.output()

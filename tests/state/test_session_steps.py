@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands
 
-from holdfast.protocol.events import ChannelClosed, ChannelReleased, ConfirmsReceived, ContentsReceived, Event
-from holdfast.protocol.lifecycle import LinkState
-from holdfast.protocol.wire import build
+from anyamqp.protocol.events import ChannelClosed, ChannelReleased, ConfirmsReceived, ContentsReceived, Event
+from anyamqp.protocol.lifecycle import LinkState
+from anyamqp.protocol.wire import build
 from support.amqp import Dialogue, any_method, content, opened
 
 CHANNELS = (1, 2)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands
 
-from holdfast.entities import RecoveryMode
-from holdfast.logical import LogicalChannel
-from holdfast.protocol.wire import build
-from holdfast.topology import Binding, Topology
+from anyamqp.entities import RecoveryMode
+from anyamqp.logical import LogicalChannel
+from anyamqp.protocol.wire import build
+from anyamqp.topology import Binding, Topology
 
 QUEUES = ("q0", "q1", "q2")
 EXCHANGES = ("x0", "x1", "x2")

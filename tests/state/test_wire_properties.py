@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import commands
 
-from holdfast.errors import FrameError, ReplyError, Side
-from holdfast.message import Message
-from holdfast.protocol.basic import Header, Received
-from holdfast.protocol.events import Ended
-from holdfast.protocol.wire import PROTOCOL_HEADER, Decoder, Frame, Method, encode_content
+from anyamqp.errors import FrameError, ReplyError, Side
+from anyamqp.message import Message
+from anyamqp.protocol.basic import Header, Received
+from anyamqp.protocol.events import Ended
+from anyamqp.protocol.wire import PROTOCOL_HEADER, Decoder, Frame, Method, encode_content
 from support.amqp import (
     BODY,
     FRAME_MAX,

@@ -10,10 +10,10 @@ import anyio
 import anyio.abc
 from pamqp import commands
 
-from holdfast.message import FieldValue, Message
-from holdfast.protocol.basic import Header, Received
-from holdfast.protocol.events import Tuning
-from holdfast.protocol.wire import (
+from anyamqp.message import FieldValue, Message
+from anyamqp.protocol.basic import Header, Received
+from anyamqp.protocol.events import Tuning
+from anyamqp.protocol.wire import (
     PROTOCOL_HEADER,
     Decoder,
     Frame,
@@ -25,7 +25,7 @@ from holdfast.protocol.wire import (
     field_table,
     method_name,
 )
-from holdfast.testing import Broker
+from anyamqp.testing import Broker
 from support.amqp import octets
 
 CAPABILITIES: Final[Mapping[str, FieldValue]] = {

@@ -8,7 +8,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 from pamqp import commands
 
-from holdfast.protocol.wire import Method
+from anyamqp.protocol.wire import Method
 from support.amqp import HEARTBEAT, any_method, body, frame, header
 
 METHODS: Final = tuple(

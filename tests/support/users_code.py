@@ -6,8 +6,8 @@ import ssl
 from datetime import UTC, datetime
 from typing import assert_type
 
-import holdfast
-from holdfast import (
+import anyamqp
+from anyamqp import (
     ChannelEvent,
     ConnectionEvent,
     Credentials,
@@ -39,11 +39,11 @@ def is_ours(entity: Entity) -> bool:
     return entity.kind == "queue" and entity.name.startswith("ours.")
 
 
-def told(entity: Entity, error: holdfast.HoldfastError) -> None:
+def told(entity: Entity, error: anyamqp.AnyamqpError) -> None:
     print(f"{entity} did not come back: {error} ({error.blame}, {error.cure})")
 
 
-async def declare(connection: holdfast.Connection) -> None:
+async def declare(connection: anyamqp.Connection) -> None:
     arguments: FieldTable = {"x-queue-leader-locator": "balanced", "nested": {"list": [1, 2.5, None, b"x"]}}
     async with connection.channel(wait=1.0) as channel:
         queue = await channel.declare_queue(
@@ -64,7 +64,7 @@ async def declare(connection: holdfast.Connection) -> None:
             await transaction.publish(Message(b"both or neither"), routing_key="orders")
 
 
-async def publish(connection: holdfast.Connection) -> None:
+async def publish(connection: anyamqp.Connection) -> None:
     defaults = Properties(content_type="application/json", app_id="billing", headers={"v": 1})
     async with connection.publisher(exchange="market", defaults=defaults, retry_nacked=True) as publisher:
         receipt = await publisher.publish(
@@ -77,14 +77,14 @@ async def publish(connection: holdfast.Connection) -> None:
         assert_type(await publication, Receipt)
         try:
             await publisher.flush()
-        except* holdfast.Unroutable as group:
+        except* anyamqp.Unroutable as group:
             for error in group.exceptions:
                 print(error)
-        except* (holdfast.PublishTimeout, holdfast.OutcomeUnknown) as group:
+        except* (anyamqp.PublishTimeout, anyamqp.OutcomeUnknown) as group:
             print(group.exceptions)
 
 
-async def consume(connection: holdfast.Connection) -> None:
+async def consume(connection: anyamqp.Connection) -> None:
     async with connection.consumer("orders", prefetch=10, on_cancel="resubscribe") as consumer:
         async for delivery in consumer:
             async with delivery as same:
@@ -99,7 +99,7 @@ async def handle(delivery: Delivery) -> None:
     print(delivery.body)
 
 
-async def process(connection: holdfast.Connection) -> None:
+async def process(connection: anyamqp.Connection) -> None:
     async with connection.consumer("stream", stream_offset="first", priority=5) as consumer:
         await consumer.process(handle, concurrency=8, on_error="reject")
 
@@ -108,14 +108,14 @@ async def answer(request: Delivery) -> Message:
     return Message(request.body.upper())
 
 
-async def call(connection: holdfast.Connection) -> None:
+async def call(connection: anyamqp.Connection) -> None:
     async with connection.rpc_client(resend=True) as rpc:
         assert_type((await rpc.call(Message(b"ping"), routing_key="echo", timeout=2)).body, bytes)
     async with connection.consumer("echo") as consumer, connection.publisher() as publisher:
-        await holdfast.serve_rpc(consumer, publisher, answer, concurrency=4)
+        await anyamqp.serve_rpc(consumer, publisher, answer, concurrency=4)
 
 
-async def watch(connection: holdfast.Connection) -> None:
+async def watch(connection: anyamqp.Connection) -> None:
     assert_type(connection.state, State)
     assert_type(connection.stats, Stats)
     assert_type(connection.tuning, Tuning | None)
@@ -126,7 +126,7 @@ async def watch(connection: holdfast.Connection) -> None:
 
 async def main() -> None:
     recovery = TopologyRecovery(mode=RecoveryMode.TRANSIENT, wanted=is_ours, on_error=told)
-    async with holdfast.connect(
+    async with anyamqp.connect(
         ["amqps://one.example/orders", "amqps://two.example/orders"],
         tls=ssl.create_default_context(),
         credentials=token,
@@ -136,7 +136,7 @@ async def main() -> None:
     ) as connection:
         try:
             await connection.wait_unblocked(timeout=30)
-        except holdfast.ConnectionBlocked as error:
+        except anyamqp.ConnectionBlocked as error:
             print(error.reason)
         await declare(connection)
         await publish(connection)

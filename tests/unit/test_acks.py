@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from pamqp import commands
 
-from holdfast.protocol.acks import Acks
-from holdfast.protocol.wire import Method, method_name
+from anyamqp.protocol.acks import Acks
+from anyamqp.protocol.wire import Method, method_name
 from support.amqp import Dialogue, content, expect, opened
 
 Told = tuple[str, int, bool]

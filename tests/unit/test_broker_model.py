@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import (
+from anyamqp import (
     AccessRefused,
     CommandInvalid,
     FieldTable,
@@ -19,7 +19,7 @@ from holdfast import (
     ReplyError,
     ResourceLocked,
 )
-from holdfast.testing.model import Entry, Exchange, Model, Queue, topic_matches
+from anyamqp.testing.model import Entry, Exchange, Model, Queue, topic_matches
 
 ME, OTHER = object(), object()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.protocol.confirms import Ledger
+from anyamqp.protocol.confirms import Ledger
 
 
 def ledger(items: str) -> Ledger[str]:

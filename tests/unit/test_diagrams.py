@@ -15,9 +15,9 @@ from typing import NamedTuple, TypeAlias
 
 import pytest
 
-from holdfast import diagrams
-from holdfast.diagrams import DIAGRAMS, Arrow, Box, Diagram, Frame, Leg, Look, Place, Point, Port
-from holdfast.protocol.lifecycle import CHANNEL, CONNECTION, LINK, E, Row, S
+from anyamqp import diagrams
+from anyamqp.diagrams import DIAGRAMS, Arrow, Box, Diagram, Frame, Leg, Look, Place, Point, Port
+from anyamqp.protocol.lifecycle import CHANNEL, CONNECTION, LINK, E, Row, S
 
 FOLDER = Path(__file__).parents[2] / "diagrams"
 NAMES = ("connection", "channel", "link")
@@ -399,6 +399,6 @@ def test_main_check_is_content_with_fresh_files(tmp_path: Path, capsys: pytest.C
 
 
 def test_module_runs_as_a_command_and_writes_to_diagrams_by_default(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "holdfast.diagrams"]
+    command = [sys.executable, "-m", "anyamqp.diagrams"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)  # noqa: S603 - our own module
     assert sorted(path.name for path in (tmp_path / "diagrams").iterdir()) == sorted(FILES)

@@ -13,8 +13,8 @@ import anyio
 import pytest
 from pamqp import commands
 
-from holdfast.protocol.wire import Method, build, encode_method
-from holdfast.testing import Broker
+from anyamqp.protocol.wire import Method, build, encode_method
+from anyamqp.testing import Broker
 from support.amqp import METHOD, body, frame, header
 from support.rawpeer import CAPABILITIES, RawPeer, raw_peer
 from support.waiting import eventually

@@ -7,8 +7,8 @@ import anyio.abc
 import pytest
 from pamqp import commands
 
-from holdfast.protocol.wire import build, encode_method
-from holdfast.testing import Broker
+from anyamqp.protocol.wire import build, encode_method
+from anyamqp.testing import Broker
 from support.rawpeer import CONSUME, QUEUE, Dial, fill, raw_peer, serving
 from support.waiting import eventually, running_tasks
 

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands
 
-from holdfast.protocol.events import Tuning
-from holdfast.protocol.wire import PROTOCOL_HEADER, Decoder, Method, build, encode_method, method_name
-from holdfast.testing.model import Model
-from holdfast.testing.server import Peer
+from anyamqp.protocol.events import Tuning
+from anyamqp.protocol.wire import PROTOCOL_HEADER, Decoder, Method, build, encode_method, method_name
+from anyamqp.testing.model import Model
+from anyamqp.testing.server import Peer
 from support.amqp import any_method, body, header
 from support.streams import METHODS, damaged, methods, split, streams
 

@@ -7,9 +7,9 @@ import pytest
 import trio.testing
 from pamqp import commands
 
-from holdfast import SettingsError
-from holdfast.protocol.wire import build
-from holdfast.testing import Broker
+from anyamqp import SettingsError
+from anyamqp.protocol.wire import build
+from anyamqp.testing import Broker
 from support.amqp import HEARTBEAT, METHOD, frame
 from support.rawpeer import CONSUME, QUEUE, fill, raw_peer, serving
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-import holdfast
-from holdfast import errors
-from holdfast.errors import Blame, Cure, HoldfastError, ReplyError, Side, reply_error
+import anyamqp
+from anyamqp import errors
+from anyamqp.errors import AnyamqpError, Blame, Cure, ReplyError, Side, reply_error
 
 
-def tree(root: type[HoldfastError]) -> list[type[HoldfastError]]:
+def tree(root: type[AnyamqpError]) -> list[type[AnyamqpError]]:
     return [root, *(below for child in root.__subclasses__() for below in tree(child))]
 
 
-@pytest.mark.parametrize("error", tree(HoldfastError), ids=lambda error: error.__name__)
-def test_every_class_has_blame_and_cure(error: type[HoldfastError]) -> None:
+@pytest.mark.parametrize("error", tree(AnyamqpError), ids=lambda error: error.__name__)
+def test_every_class_has_blame_and_cure(error: type[AnyamqpError]) -> None:
     assert isinstance(error.blame, Blame)
     assert isinstance(error.cure, Cure)
 
 
-@pytest.mark.parametrize("error", tree(HoldfastError), ids=lambda error: error.__name__)
-def test_every_class_is_public_and_in_the_drawing(error: type[HoldfastError]) -> None:
-    assert error.__name__ in holdfast.__all__
+@pytest.mark.parametrize("error", tree(AnyamqpError), ids=lambda error: error.__name__)
+def test_every_class_is_public_and_in_the_drawing(error: type[AnyamqpError]) -> None:
+    assert error.__name__ in anyamqp.__all__
     assert error.__name__ in (errors.__doc__ or "")
 
 
@@ -64,7 +64,7 @@ def test_a_fault_that_we_found_is_the_brokers() -> None:
         (errors.ReadyTimeout, TimeoutError),
     ],
 )
-def test_errors_are_what_python_would_call_them(error: type[HoldfastError], also: type[Exception]) -> None:
+def test_errors_are_what_python_would_call_them(error: type[AnyamqpError], also: type[Exception]) -> None:
     assert issubclass(error, also)
 
 

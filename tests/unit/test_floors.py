@@ -15,54 +15,54 @@ import pytest
 SOURCES = Path(__file__).parents[2] / "src"
 
 FLOORS = (
-    "holdfast.errors",
-    "holdfast.message",
-    "holdfast.contents",
-    "holdfast.arguments",
-    "holdfast.entities",
-    "holdfast.protocol.lifecycle",
-    "holdfast.protocol.fields",
-    "holdfast.protocol.basic",
-    "holdfast.protocol.wire",
-    "holdfast.protocol.heartbeat",
-    "holdfast.protocol.confirms",
-    "holdfast.protocol.events",
-    "holdfast.protocol.acks",
-    "holdfast.protocol.channels",
-    "holdfast.protocol.sasl",
-    "holdfast.protocol.session",
-    "holdfast.settings",
-    "holdfast.observe",
-    "holdfast.loops",
-    "holdfast.timers",
-    "holdfast.sockets",
-    "holdfast.tls",
-    "holdfast.transport",
-    "holdfast.link",
-    "holdfast.reconnect",
-    "holdfast.attachment",
-    "holdfast.logical",
-    "holdfast.transaction",
-    "holdfast.channel",
-    "holdfast.topology",
-    "holdfast.recovery",
-    "holdfast.pool",
-    "holdfast.consumer",
-    "holdfast.publication",
-    "holdfast.publisher",
-    "holdfast.rpc",
-    "holdfast.credentials",
-    "holdfast.supervisor",
-    "holdfast.connection",
-    "holdfast.cli",
-    "holdfast",
+    "anyamqp.errors",
+    "anyamqp.message",
+    "anyamqp.contents",
+    "anyamqp.arguments",
+    "anyamqp.entities",
+    "anyamqp.protocol.lifecycle",
+    "anyamqp.protocol.fields",
+    "anyamqp.protocol.basic",
+    "anyamqp.protocol.wire",
+    "anyamqp.protocol.heartbeat",
+    "anyamqp.protocol.confirms",
+    "anyamqp.protocol.events",
+    "anyamqp.protocol.acks",
+    "anyamqp.protocol.channels",
+    "anyamqp.protocol.sasl",
+    "anyamqp.protocol.session",
+    "anyamqp.settings",
+    "anyamqp.observe",
+    "anyamqp.loops",
+    "anyamqp.timers",
+    "anyamqp.sockets",
+    "anyamqp.tls",
+    "anyamqp.transport",
+    "anyamqp.link",
+    "anyamqp.reconnect",
+    "anyamqp.attachment",
+    "anyamqp.logical",
+    "anyamqp.transaction",
+    "anyamqp.channel",
+    "anyamqp.topology",
+    "anyamqp.recovery",
+    "anyamqp.pool",
+    "anyamqp.consumer",
+    "anyamqp.publication",
+    "anyamqp.publisher",
+    "anyamqp.rpc",
+    "anyamqp.credentials",
+    "anyamqp.supervisor",
+    "anyamqp.connection",
+    "anyamqp.cli",
+    "anyamqp",
 )
 """From the lowest to the highest."""
 
-PROTOCOL = tuple(name for name in FLOORS if name.startswith("holdfast.protocol."))
-BELOW_LINK = FLOORS[: FLOORS.index("holdfast.link") + 1]
-DRAWINGS = "holdfast.diagrams"
-TESTING = "holdfast.testing"
+PROTOCOL = tuple(name for name in FLOORS if name.startswith("anyamqp.protocol."))
+BELOW_LINK = FLOORS[: FLOORS.index("anyamqp.link") + 1]
+DRAWINGS = "anyamqp.diagrams"
+TESTING = "anyamqp.testing"
 
 IMPURE = {
     "anyio",
@@ -119,17 +119,17 @@ def allowed(module: str) -> frozenset[str] | None:
     """The project's modules that a module may import; None if it stands on no floor."""
     if module in FLOORS:
         below = frozenset(FLOORS[: FLOORS.index(module)])
-        return {"holdfast": family("holdfast"), "holdfast.cli": below | {DRAWINGS}}.get(module, below)
+        return {"anyamqp": family("anyamqp"), "anyamqp.cli": below | {DRAWINGS}}.get(module, below)
     if module == DRAWINGS:
-        return frozenset({"holdfast.protocol.lifecycle"})
-    if module == "holdfast.protocol":
+        return frozenset({"anyamqp.protocol.lifecycle"})
+    if module == "anyamqp.protocol":
         return frozenset()
-    if in_package(module, "holdfast.extras"):
-        return frozenset(FLOORS[: FLOORS.index("holdfast.cli")]) | family("holdfast.extras")
+    if in_package(module, "anyamqp.extras"):
+        return frozenset(FLOORS[: FLOORS.index("anyamqp.cli")]) | family("anyamqp.extras")
     if in_package(module, TESTING):
         return frozenset(BELOW_LINK) | family(TESTING)
     if in_package(module, "feature_service"):
-        return frozenset({"holdfast", TESTING}) | family("feature_service")
+        return frozenset({"anyamqp", TESTING}) | family("feature_service")
     return None
 
 
@@ -150,7 +150,7 @@ def faults(module: str, source: str, *, is_package: bool = False) -> list[str]:
     found: list[str] = []
     for name in imports(module, tree, is_package=is_package):
         target = module_in(name)
-        if target.split(".")[0] in ("holdfast", "feature_service"):
+        if target.split(".")[0] in ("anyamqp", "feature_service"):
             if target != module and target not in below:
                 found.append(f"imports {name}, which is not below it")
         elif module in PROTOCOL and target in IMPURE:
@@ -174,13 +174,13 @@ def impurities(tree: ast.Module) -> Iterator[str]:
 
 
 def detours(tree: ast.Module) -> Iterator[str]:
-    """Where a module reaches through ``import holdfast`` for more than the public names."""
+    """Where a module reaches through ``import anyamqp`` for more than the public names."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "holdfast":
-            name = f"holdfast.{node.attr}"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "anyamqp":
+            name = f"anyamqp.{node.attr}"
             if node.attr.startswith("_") or (name in MODULES and name != TESTING):
                 yield f"uses {name}, which is not public"
-        if isinstance(node, ast.ImportFrom) and node.module in ("holdfast", TESTING):
+        if isinstance(node, ast.ImportFrom) and node.module in ("anyamqp", TESTING):
             yield from (
                 f"imports {node.module}.{alias.name}, which is not public"
                 for alias in node.names
@@ -195,7 +195,7 @@ def test_module_keeps_to_its_floor(module: str) -> None:
 
 
 def test_walk_finds_the_house() -> None:
-    assert {"holdfast", "holdfast.errors", "holdfast.protocol.session", "feature_service"} <= set(FILES)
+    assert {"anyamqp", "anyamqp.errors", "anyamqp.protocol.session", "feature_service"} <= set(FILES)
 
 
 def test_there_are_no_circles() -> None:
@@ -211,177 +211,177 @@ def test_there_are_no_circles() -> None:
     ("module", "source", "fault"),
     [
         pytest.param(
-            "holdfast.channel",
-            "from holdfast.connection import Connection",
-            "imports holdfast.connection.Connection, which is not below it",
+            "anyamqp.channel",
+            "from anyamqp.connection import Connection",
+            "imports anyamqp.connection.Connection, which is not below it",
             id="from-above",
         ),
         pytest.param(
-            "holdfast.channel",
-            "import holdfast.publisher",
-            "imports holdfast.publisher, which is not below it",
+            "anyamqp.channel",
+            "import anyamqp.publisher",
+            "imports anyamqp.publisher, which is not below it",
             id="module-above",
         ),
         pytest.param(
-            "holdfast.channel",
-            "from holdfast import pool",
-            "imports holdfast.pool, which is not below it",
+            "anyamqp.channel",
+            "from anyamqp import pool",
+            "imports anyamqp.pool, which is not below it",
             id="module-above-by-name",
         ),
         pytest.param(
-            "holdfast.channel",
+            "anyamqp.channel",
             "from .connection import Connection",
-            "imports holdfast.connection.Connection, which is not below it",
+            "imports anyamqp.connection.Connection, which is not below it",
             id="relative",
         ),
         pytest.param(
-            "holdfast.protocol.wire",
+            "anyamqp.protocol.wire",
             "from ..link import Link",
-            "imports holdfast.link.Link, which is not below it",
+            "imports anyamqp.link.Link, which is not below it",
             id="relative-two-up",
         ),
         pytest.param(
-            "holdfast.link",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from holdfast.channel import Channel",
-            "imports holdfast.channel.Channel, which is not below it",
+            "anyamqp.link",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from anyamqp.channel import Channel",
+            "imports anyamqp.channel.Channel, which is not below it",
             id="type-checking",
         ),
         pytest.param(
-            "holdfast.link",
-            "def dial():\n    from holdfast.channel import Channel",
-            "imports holdfast.channel.Channel, which is not below it",
+            "anyamqp.link",
+            "def dial():\n    from anyamqp.channel import Channel",
+            "imports anyamqp.channel.Channel, which is not below it",
             id="in-a-function",
         ),
         pytest.param(
-            "holdfast.pool",
-            "from holdfast import connect",
-            "imports holdfast.connect, which is not below it",
+            "anyamqp.pool",
+            "from anyamqp import connect",
+            "imports anyamqp.connect, which is not below it",
             id="public-name-from-below",
         ),
         pytest.param(
-            "holdfast.errors",
-            "from holdfast.diagrams import svg",
-            "imports holdfast.diagrams.svg, which is not below it",
+            "anyamqp.errors",
+            "from anyamqp.diagrams import svg",
+            "imports anyamqp.diagrams.svg, which is not below it",
             id="drawings-from-a-floor",
         ),
         pytest.param(
-            "holdfast.connection",
-            "from holdfast.testing.proxy import FaultProxy",
-            "imports holdfast.testing.proxy.FaultProxy, which is not below it",
+            "anyamqp.connection",
+            "from anyamqp.testing.proxy import FaultProxy",
+            "imports anyamqp.testing.proxy.FaultProxy, which is not below it",
             id="testing-from-a-floor",
         ),
         pytest.param(
-            "holdfast.connection",
-            "from holdfast.extras import prometheus",
-            "imports holdfast.extras.prometheus, which is not below it",
+            "anyamqp.connection",
+            "from anyamqp.extras import prometheus",
+            "imports anyamqp.extras.prometheus, which is not below it",
             id="extras-from-a-floor",
         ),
         pytest.param(
-            "holdfast.diagrams",
-            "from holdfast.errors import InvalidUse",
-            "imports holdfast.errors.InvalidUse, which is not below it",
+            "anyamqp.diagrams",
+            "from anyamqp.errors import InvalidUse",
+            "imports anyamqp.errors.InvalidUse, which is not below it",
             id="drawings-read-more-than-tables",
         ),
         pytest.param(
-            "holdfast.testing.broker",
-            "from holdfast.channel import Channel",
-            "imports holdfast.channel.Channel, which is not below it",
+            "anyamqp.testing.broker",
+            "from anyamqp.channel import Channel",
+            "imports anyamqp.channel.Channel, which is not below it",
             id="testing-above-link",
         ),
         pytest.param(
-            "holdfast.testing.broker",
-            "import holdfast",
-            "imports holdfast, which is not below it",
+            "anyamqp.testing.broker",
+            "import anyamqp",
+            "imports anyamqp, which is not below it",
             id="testing-public-names",
         ),
         pytest.param(
-            "holdfast.extras.prometheus",
-            "from holdfast.cli import main",
-            "imports holdfast.cli.main, which is not below it",
+            "anyamqp.extras.prometheus",
+            "from anyamqp.cli import main",
+            "imports anyamqp.cli.main, which is not below it",
             id="extras-cli",
         ),
         pytest.param(
-            "holdfast.cli",
+            "anyamqp.cli",
             "from feature_service.book import Book",
             "imports feature_service.book.Book, which is not below it",
             id="service-from-cli",
         ),
         pytest.param(
-            "holdfast",
+            "anyamqp",
             "import feature_service",
             "imports feature_service, which is not below it",
             id="service-from-the-top",
         ),
         pytest.param(
             "feature_service.feed",
-            "from holdfast.connection import Connection",
-            "imports holdfast.connection.Connection, which is not below it",
+            "from anyamqp.connection import Connection",
+            "imports anyamqp.connection.Connection, which is not below it",
             id="service-goes-inside",
         ),
         pytest.param(
             "feature_service.feed",
-            "from holdfast import connection",
-            "imports holdfast.connection, which is not below it",
+            "from anyamqp import connection",
+            "imports anyamqp.connection, which is not below it",
             id="service-takes-a-module",
         ),
         pytest.param(
             "feature_service.feed",
-            "from holdfast import _secret",
-            "imports holdfast._secret, which is not public",
+            "from anyamqp import _secret",
+            "imports anyamqp._secret, which is not public",
             id="service-private-name",
         ),
         pytest.param(
             "feature_service.feed",
-            "import holdfast\nholdfast.protocol.wire.Frame",
-            "uses holdfast.protocol, which is not public",
+            "import anyamqp\nanyamqp.protocol.wire.Frame",
+            "uses anyamqp.protocol, which is not public",
             id="service-reaches-through",
         ),
         pytest.param(
-            "holdfast.protocol.session",
+            "anyamqp.protocol.session",
             "import anyio.abc",
             "imports anyio.abc, but protocol/ is pure",
             id="protocol-anyio",
         ),
         pytest.param(
-            "holdfast.protocol.session",
+            "anyamqp.protocol.session",
             "from time import monotonic",
             "imports time.monotonic, but protocol/ is pure",
             id="protocol-time",
         ),
         pytest.param(
-            "holdfast.protocol.session",
+            "anyamqp.protocol.session",
             "import logging",
             "imports logging, but protocol/ is pure",
             id="protocol-logging",
         ),
         pytest.param(
-            "holdfast.protocol.session",
+            "anyamqp.protocol.session",
             "from datetime import datetime\ndatetime.now()",
             "reads a clock in line 2, but protocol/ is pure",
             id="protocol-datetime-now",
         ),
         pytest.param(
-            "holdfast.protocol.session",
+            "anyamqp.protocol.session",
             "import datetime\ndatetime.date.today()",
             "reads a clock in line 2, but protocol/ is pure",
             id="protocol-date-today",
         ),
         pytest.param(
-            "holdfast.protocol.session",
+            "anyamqp.protocol.session",
             "async def read(): ...",
             "waits in line 1, but protocol/ is pure",
             id="protocol-async",
         ),
         pytest.param(
-            "holdfast.attic",
+            "anyamqp.attic",
             "",
-            "holdfast.attic has no floor; give it one in this test and in the design",
+            "anyamqp.attic has no floor; give it one in this test and in the design",
             id="room-without-a-floor",
         ),
         pytest.param(
-            "holdfast.protocol.attic",
+            "anyamqp.protocol.attic",
             "",
-            "holdfast.protocol.attic has no floor; give it one in this test and in the design",
+            "anyamqp.protocol.attic has no floor; give it one in this test and in the design",
             id="protocol-room-without-a-floor",
         ),
         pytest.param(
@@ -399,17 +399,17 @@ def test_fault_is_found(module: str, source: str, fault: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        pytest.param("holdfast.channel", "from holdfast.link import Link\nfrom .errors import NotFound", id="below"),
+        pytest.param("anyamqp.channel", "from anyamqp.link import Link\nfrom .errors import NotFound", id="below"),
         pytest.param(
-            "holdfast.protocol.wire", "from datetime import datetime\ndatetime.fromtimestamp(0)", id="no-clock"
+            "anyamqp.protocol.wire", "from datetime import datetime\ndatetime.fromtimestamp(0)", id="no-clock"
         ),
-        pytest.param("holdfast.protocol.heartbeat", "def poll(now): return now", id="time-as-an-argument"),
-        pytest.param("holdfast.link", "import ssl, time, logging, anyio", id="impure-above-protocol"),
-        pytest.param("holdfast.cli", "from holdfast.diagrams import svg", id="cli-draws"),
-        pytest.param("holdfast.testing.broker", "from holdfast.link import Link", id="testing-up-to-link"),
-        pytest.param("holdfast.extras.prometheus", "from holdfast.connection import Connection", id="extras-above"),
-        pytest.param("feature_service.feed", "import holdfast\nholdfast.connect('amqp://')", id="service-public-name"),
-        pytest.param("feature_service.feed", "from holdfast.testing import Broker", id="service-testing"),
+        pytest.param("anyamqp.protocol.heartbeat", "def poll(now): return now", id="time-as-an-argument"),
+        pytest.param("anyamqp.link", "import ssl, time, logging, anyio", id="impure-above-protocol"),
+        pytest.param("anyamqp.cli", "from anyamqp.diagrams import svg", id="cli-draws"),
+        pytest.param("anyamqp.testing.broker", "from anyamqp.link import Link", id="testing-up-to-link"),
+        pytest.param("anyamqp.extras.prometheus", "from anyamqp.connection import Connection", id="extras-above"),
+        pytest.param("feature_service.feed", "import anyamqp\nanyamqp.connect('amqp://')", id="service-public-name"),
+        pytest.param("feature_service.feed", "from anyamqp.testing import Broker", id="service-testing"),
         pytest.param("feature_service.feed", "from feature_service.book import Book", id="service-itself"),
     ],
 )
@@ -419,6 +419,6 @@ def test_what_is_in_order_is_no_fault(module: str, source: str) -> None:
 
 def test_relative_import_in_a_package_starts_at_the_package() -> None:
     source = "from .connection import Connection"
-    assert faults("holdfast.testing", source, is_package=True) == []
-    assert faults("holdfast", source, is_package=True) == []
-    assert faults("holdfast.protocol", "from .wire import Frame", is_package=True) != []
+    assert faults("anyamqp.testing", source, is_package=True) == []
+    assert faults("anyamqp", source, is_package=True) == []
+    assert faults("anyamqp.protocol", "from .wire import Frame", is_package=True) != []

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from holdfast.protocol.heartbeat import Heartbeat, Verdict
+from anyamqp.protocol.heartbeat import Heartbeat, Verdict
 
 START = 1000.0
 

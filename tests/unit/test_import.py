@@ -1,4 +1,4 @@
-"""What ``import holdfast`` drags in, and how long it takes: nothing that the user did not ask for."""
+"""What ``import anyamqp`` drags in, and how long it takes: nothing that the user did not ask for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNWANTED = (
     "asyncio",
     "ssl",
     "uuid",
-    "holdfast.tls",
+    "anyamqp.tls",
     "trio",
     "uvloop",
     "concurrent.futures",
@@ -38,10 +38,10 @@ UNWANTED = (
     "pytest",
     "transitions.extensions",
     "graphviz",
-    "holdfast.cli",
-    "holdfast.diagrams",
-    "holdfast.extras",
-    "holdfast.testing",
+    "anyamqp.cli",
+    "anyamqp.diagrams",
+    "anyamqp.extras",
+    "anyamqp.testing",
     "feature_service",
 )
 """An event loop is anyio's to import when it runs, and OpenSSL is loaded with the first TLS. The others belong to
@@ -51,7 +51,7 @@ SCRIPT = """
 import sys, time
 already = set(sys.modules)
 began = time.perf_counter()
-import holdfast
+import anyamqp
 print(time.perf_counter() - began, *sorted(set(sys.modules) - already))
 """
 
@@ -71,7 +71,7 @@ def test_import_does_not_bring(module: str) -> None:
 
 def test_import_brings_no_distribution_but_those_it_depends_on() -> None:
     """anyio brings idna, sniffio and typing_extensions where the Python is old enough, transitions brings six."""
-    wanted = {"holdfast", "anyio", "pamqp", "transitions", "idna", "sniffio", "six", "typing_extensions"}
+    wanted = {"anyamqp", "anyio", "pamqp", "transitions", "idna", "sniffio", "six", "typing_extensions"}
     roots = {name.partition(".")[0] for name in imported()[1]}
     assert roots - sys.stdlib_module_names <= wanted
 

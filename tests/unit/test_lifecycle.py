@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import pytest
 from transitions import Machine
 
-from holdfast.errors import InvalidTransition
-from holdfast.protocol.lifecycle import (
+from anyamqp.errors import InvalidTransition
+from anyamqp.protocol.lifecycle import (
     CHANNEL,
     CONNECTION,
     LINK,

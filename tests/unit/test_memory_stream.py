@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from holdfast.testing.memory import CAPACITY, MemoryStream, stream_pair
+from anyamqp.testing.memory import CAPACITY, MemoryStream, stream_pair
 
 pytestmark = pytest.mark.anyio
 

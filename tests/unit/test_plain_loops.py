@@ -11,9 +11,9 @@ import pytest
 import trio
 import uvloop
 
-import holdfast
-from holdfast import Message
-from holdfast.testing import Broker
+import anyamqp
+from anyamqp import Message
+from anyamqp.testing import Broker
 
 QUEUE = "features.live"
 
@@ -21,7 +21,7 @@ QUEUE = "features.live"
 async def publish_and_consume_over_a_reset() -> None:
     async with (
         Broker() as broker,
-        holdfast.connect(await broker.listen()) as connection,
+        anyamqp.connect(await broker.listen()) as connection,
         connection.channel() as channel,
         connection.publisher() as publisher,
     ):

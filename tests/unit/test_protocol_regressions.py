@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from pamqp import commands
 
-from holdfast.errors import FrameError, HoldfastError, InvalidArgument, ReplyError, UnexpectedFrame
-from holdfast.protocol.basic import Route
-from holdfast.protocol.confirms import Ledger
-from holdfast.protocol.events import Ended, Tuning
-from holdfast.protocol.heartbeat import Heartbeat
-from holdfast.protocol.lifecycle import LinkState
-from holdfast.protocol.wire import (
+from anyamqp.errors import AnyamqpError, FrameError, InvalidArgument, ReplyError, UnexpectedFrame
+from anyamqp.protocol.basic import Route
+from anyamqp.protocol.confirms import Ledger
+from anyamqp.protocol.events import Ended, Tuning
+from anyamqp.protocol.heartbeat import Heartbeat
+from anyamqp.protocol.lifecycle import LinkState
+from anyamqp.protocol.wire import (
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     Decoder,
@@ -109,7 +109,7 @@ def test_nothing_is_sent_on_a_channel_that_is_not_open(*, closed: bool) -> None:
         lambda: session.close_channel(number),
     ]
     for call in calls:
-        with pytest.raises(HoldfastError):
+        with pytest.raises(AnyamqpError):
             call()
     assert dialogue.session.output_size == 0
 

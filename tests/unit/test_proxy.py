@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from holdfast.errors import InvalidUse, SettingsError
-from holdfast.testing.proxy import FaultProxy
+from anyamqp.errors import InvalidUse, SettingsError
+from anyamqp.testing.proxy import FaultProxy
 
 SILENCE = 0.15
 """Seconds after which a socket that has said nothing counts as silent."""

@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from holdfast import ConnectionLost, LoginRefused, NotAllowed, ReconnectPolicy, SettingsError, TransportError
-from holdfast.errors import FrameError, HoldfastError, Side
-from holdfast.reconnect import Attempts
+from anyamqp import ConnectionLost, LoginRefused, NotAllowed, ReconnectPolicy, SettingsError, TransportError
+from anyamqp.errors import AnyamqpError, FrameError, Side
+from anyamqp.reconnect import Attempts
 
 RESET = TransportError("reset")
 REFUSED = LoginRefused("no")
@@ -19,7 +19,7 @@ def attempts(policy: ReconnectPolicy = PLAIN, *, fail_fast: bool = True) -> Atte
     return Attempts(policy, fail_fast=fail_fast, random=Random(1), now=0.0)
 
 
-def delays(counting: Attempts, count: int, error: HoldfastError = RESET) -> list[float]:
+def delays(counting: Attempts, count: int, error: AnyamqpError = RESET) -> list[float]:
     return [counting.ended(error, opened_at=None, untried=False, now=float(n)) for n in range(count)]
 
 
@@ -93,7 +93,7 @@ def test_policy_gives_up_after_so_many_seconds_without_a_link() -> None:
 
 
 @pytest.mark.parametrize("error", [REFUSED, NotAllowed("no vhost"), FrameError("not AMQP", found_by=Side.CLIENT)])
-def test_first_connect_fails_fast_on_what_no_retry_cures(error: HoldfastError) -> None:
+def test_first_connect_fails_fast_on_what_no_retry_cures(error: AnyamqpError) -> None:
     with pytest.raises(type(error)):
         attempts().ended(error, opened_at=None, untried=False, now=0.0)
 

@@ -1,7 +1,7 @@
 """Every AMQP reply code, as a connection's close and as a channel's: which error it is, and what that tells.
 
 Source of the table: AMQP 0-9-1 specification, section 1.4 "Constants"; whose fault each is and whether trying again
-helps is what holdfast makes of RabbitMQ's use of them.
+helps is what anyamqp makes of RabbitMQ's use of them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import pytest
 from pamqp import commands
 
-from holdfast import errors
-from holdfast.errors import Blame, CloseFacts, CloseFrame, Cure, ReplyError, Side
-from holdfast.protocol.events import ChannelClosed, Ended
+from anyamqp import errors
+from anyamqp.errors import Blame, CloseFacts, CloseFrame, Cure, ReplyError, Side
+from anyamqp.protocol.events import ChannelClosed, Ended
 from support.amqp import content, frame, opened
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast import Credentials, External, Mechanism
-from holdfast.protocol.sasl import Plain
+from anyamqp import Credentials, External, Mechanism
+from anyamqp.protocol.sasl import Plain
 
 SECRET = "s3cr3t-w0rd"
 

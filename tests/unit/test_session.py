@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from pamqp import commands
 
-from holdfast.errors import (
+from anyamqp.errors import (
     AccessRefused,
+    AnyamqpError,
     Blame,
     ConnectionForced,
     CredentialsUnavailable,
     FrameError,
     HeartbeatTimeout,
-    HoldfastError,
     InvalidArgument,
     InvalidTransition,
     InvalidUse,
@@ -29,12 +29,12 @@ from holdfast.errors import (
     Side,
     TransportError,
 )
-from holdfast.protocol.basic import Route
-from holdfast.protocol.events import Blocked, Ended, Opened, SecretUpdated, Stalled, Tuning, Unblocked
-from holdfast.protocol.lifecycle import LinkEvent, LinkState
-from holdfast.protocol.sasl import External, Mechanism, Plain
-from holdfast.protocol.session import CAPABILITIES
-from holdfast.protocol.wire import HEARTBEAT_FRAME, PROTOCOL_HEADER, Frame, Heartbeat, Method, ProtocolHeader, build
+from anyamqp.protocol.basic import Route
+from anyamqp.protocol.events import Blocked, Ended, Opened, SecretUpdated, Stalled, Tuning, Unblocked
+from anyamqp.protocol.lifecycle import LinkEvent, LinkState
+from anyamqp.protocol.sasl import External, Mechanism, Plain
+from anyamqp.protocol.session import CAPABILITIES
+from anyamqp.protocol.wire import HEARTBEAT_FRAME, PROTOCOL_HEADER, Frame, Heartbeat, Method, ProtocolHeader, build
 from support.amqp import (
     PASSWORD,
     PROPOSAL,
@@ -107,7 +107,7 @@ def test_the_protocol_header_goes_first_and_nothing_else() -> None:
 
 
 def test_start_is_answered_with_start_ok() -> None:
-    dialogue = Dialogue(client_properties={"connection_name": "feed", "product": "holdfast"})
+    dialogue = Dialogue(client_properties={"connection_name": "feed", "product": "anyamqp"})
     dialogue.sent()
     assert dialogue.start() == []
     (answer,) = dialogue.sent_methods()
@@ -117,7 +117,7 @@ def test_start_is_answered_with_start_ok() -> None:
     assert start_ok.locale == "en_US"
     assert start_ok.client_properties == {
         "connection_name": "feed",
-        "product": "holdfast",
+        "product": "anyamqp",
         "capabilities": dict(CAPABILITIES),
     }
     assert dialogue.session.state is LinkState.AWAITING_TUNE
@@ -1026,7 +1026,7 @@ def test_a_password_that_is_not_text_neither_raises_nor_shows() -> None:
     raised: list[BaseException | None] = []
     try:
         dialogue.start()
-    except HoldfastError as error:
+    except AnyamqpError as error:
         raised.append(error)
     dialogue.news()
     shown = [*raised, *(event.error for event in dialogue.events if isinstance(event, Ended))]

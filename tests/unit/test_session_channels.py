@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 from pamqp import commands
 
-from holdfast.errors import (
+from anyamqp.errors import (
     Blame,
     ChannelError,
     ChannelLimitReached,
@@ -18,11 +18,11 @@ from holdfast.errors import (
     ReplyError,
     Side,
 )
-from holdfast.message import Message, Properties
-from holdfast.protocol.basic import Header, Route, encode_properties
-from holdfast.protocol.events import ChannelClosed, ChannelReleased, ConfirmsReceived, Ended, MethodReceived, Tuning
-from holdfast.protocol.lifecycle import LinkState
-from holdfast.protocol.wire import HEARTBEAT_FRAME, Method
+from anyamqp.message import Message, Properties
+from anyamqp.protocol.basic import Header, Route, encode_properties
+from anyamqp.protocol.events import ChannelClosed, ChannelReleased, ConfirmsReceived, Ended, MethodReceived, Tuning
+from anyamqp.protocol.lifecycle import LinkState
+from anyamqp.protocol.wire import HEARTBEAT_FRAME, Method
 from support.amqp import Dialogue, any_method, body, content, contents, expect, header, opened, whole
 
 OPEN_OK = commands.Channel.OpenOk()

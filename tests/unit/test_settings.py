@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import TLS, Address, Credentials, External, Mechanism, Settings, SettingsError
-from holdfast.protocol.sasl import Plain
+from anyamqp import TLS, Address, Credentials, External, Mechanism, Settings, SettingsError
+from anyamqp.protocol.sasl import Plain
 
 SECRET = "s3cr3t-w0rd"
 
@@ -273,7 +273,7 @@ def test_password_is_in_no_repr() -> None:
 
 
 class OwnMechanism:
-    """A mechanism that holdfast does not know."""
+    """A mechanism that anyamqp does not know."""
 
     name = "OWN"
 

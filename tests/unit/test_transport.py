@@ -16,11 +16,11 @@ import anyio.abc
 import pytest
 import trustme
 
-import holdfast
-from holdfast import TLS, Address, ConnectTimeout, ReconnectPolicy, Settings, SettingsError, TLSError, TransportError
-from holdfast.testing import Broker
-from holdfast.tls import client_context
-from holdfast.transport import Dialer, Route
+import anyamqp
+from anyamqp import TLS, Address, ConnectTimeout, ReconnectPolicy, Settings, SettingsError, TLSError, TransportError
+from anyamqp.testing import Broker
+from anyamqp.tls import client_context
+from anyamqp.transport import Dialer, Route
 from support.waiting import eventually
 
 A, B, C = Address("a", 1), Address("b", 2), Address("c", 3)
@@ -163,7 +163,7 @@ async def test_each_record_is_an_attempt_of_its_own_and_the_order_is_kept(
         port = broker.port
         refuse(reserve, port, *ips)
         with anyio.fail_after(LIMIT):
-            async with holdfast.connect(f"amqp://guest:guest@rabbit.test:{port}/", reconnect=FAST) as connection:
+            async with anyamqp.connect(f"amqp://guest:guest@rabbit.test:{port}/", reconnect=FAST) as connection:
                 assert connection.stats.dials == 4
     assert dialed(caplog) == [f"rabbit.test ({ip})" for ip in ips]
     assert names.asked == ["rabbit.test"]
@@ -179,8 +179,8 @@ async def test_all_addresses_and_records_come_before_the_delay(
     refuse(reserve, port, "127.0.0.2", "127.0.0.3", "127.0.0.4")
     urls = [f"amqp://one.test:{port}/", f"amqp://two.test:{port}/"]
     policy = ReconnectPolicy(initial=0.2, factor=1.0, jitter=0.0, max_attempts=5)
-    with anyio.fail_after(LIMIT), pytest.raises(holdfast.ConnectionLost, match="after 5 attempts"):
-        async with holdfast.connect(urls, reconnect=policy):
+    with anyio.fail_after(LIMIT), pytest.raises(anyamqp.ConnectionLost, match="after 5 attempts"):
+        async with anyamqp.connect(urls, reconnect=policy):
             pytest.fail("connected")
     assert dialed(caplog) == [
         "one.test (127.0.0.2)",
@@ -229,7 +229,7 @@ async def test_name_is_resolved_anew_when_its_turn_comes_again(names: Names, res
         port = broker.port
         refuse(reserve, port, "127.0.0.2")
         with anyio.fail_after(LIMIT):
-            async with holdfast.connect(f"amqp://guest:guest@rabbit.test:{port}/", reconnect=FAST) as connection:
+            async with anyamqp.connect(f"amqp://guest:guest@rabbit.test:{port}/", reconnect=FAST) as connection:
                 names.records["rabbit.test"] = ["127.0.0.2", "127.0.0.1"]
                 broker.reset_connections()
                 await eventually(lambda: connection.stats.reconnects == 1)
@@ -247,7 +247,7 @@ async def test_failed_resolution_names_the_host_and_the_next_address_comes(
         port = broker.port
         urls = [f"amqp://guest:guest@{host}:{port}/" for host in ("gone.test", "127.0.0.1")]
         with anyio.fail_after(LIMIT):
-            async with holdfast.connect(urls, reconnect=FAST) as connection:
+            async with anyamqp.connect(urls, reconnect=FAST) as connection:
                 assert connection.stats.dials == 2
                 assert type(connection.stats.last_error) is TransportError
     assert "no link: resolving 'gone.test': Name or service not known; dialing 127.0.0.1:" in caplog.text
@@ -267,8 +267,8 @@ async def test_resolution_counts_into_the_connect_timeout(names: Names) -> None:
     names.slow.clear()
     policy = ReconnectPolicy(max_attempts=1)
     try:
-        with anyio.fail_after(LIMIT / 2), pytest.raises(holdfast.ConnectionLost) as caught:
-            async with holdfast.connect("amqp://slow.test/", connect_timeout=0.1, reconnect=policy):
+        with anyio.fail_after(LIMIT / 2), pytest.raises(anyamqp.ConnectionLost) as caught:
+            async with anyamqp.connect("amqp://slow.test/", connect_timeout=0.1, reconnect=policy):
                 pytest.fail("connected")
     finally:
         names.slow.set()
@@ -286,7 +286,7 @@ async def test_dial_of_the_users_own_gets_the_address_and_nothing_is_resolved(na
             got.append(address)
             return await broker.dial(address)
 
-        async with holdfast.connect("amqp://guest:guest@rabbit.test:1234/", dial=dial):
+        async with anyamqp.connect("amqp://guest:guest@rabbit.test:1234/", dial=dial):
             pass
     assert (got, names.asked) == ([Address("rabbit.test", 1234)], [])
 
@@ -311,8 +311,8 @@ async def test_silent_peer_costs_the_connect_timeout_and_nothing_is_left_open() 
             tasks.start_soon(listener.serve, stay_silent)
             port = listener.extra(anyio.abc.SocketAttribute.local_port)
             policy = ReconnectPolicy(max_attempts=1)
-            with pytest.raises(holdfast.ConnectionLost, match=f"TLS handshake with 127.0.0.1:{port}: no ") as caught:
-                async with holdfast.connect(f"amqps://127.0.0.1:{port}/", connect_timeout=0.2, reconnect=policy):
+            with pytest.raises(anyamqp.ConnectionLost, match=f"TLS handshake with 127.0.0.1:{port}: no ") as caught:
+                async with anyamqp.connect(f"amqps://127.0.0.1:{port}/", connect_timeout=0.2, reconnect=policy):
                     pytest.fail("connected")
             assert isinstance(caught.value.__cause__, ConnectTimeout)
             await ended.wait()
@@ -413,7 +413,7 @@ def test_wrong_file_is_named_at_connect_with_its_parameter(
 ) -> None:
     settings = replace(Settings(), tls=tls(files, given))
     with pytest.raises(SettingsError) as caught:
-        holdfast.connect(settings)
+        anyamqp.connect(settings)
     text = str(caught.value)
     assert re.match(rf"TLS\.\w+ \(URL query {part}\): ", text)
     assert str(files / file) in text

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import holdfast
+import anyamqp
 
 USERS_CODE = Path(__file__).parents[1] / "support" / "users_code.py"
 WRONG = """
-from holdfast import Connection, Message
+from anyamqp import Connection, Message
 
 async def use(connection: Connection) -> None:
     async with connection.publisher() as publisher:
@@ -69,5 +69,5 @@ def test_wrong_use_is_found_by_both(tmp_path: Path) -> None:
 
 
 def test_every_public_symbol_has_a_known_type() -> None:
-    verified = run("pyright", "--verifytypes", holdfast.__name__, "--ignoreexternal", "--outputjson").stdout
+    verified = run("pyright", "--verifytypes", anyamqp.__name__, "--ignoreexternal", "--outputjson").stdout
     assert json.loads(verified)["typeCompleteness"]["completenessScore"] == 1

@@ -8,8 +8,8 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from holdfast.loops import running_loop
-from holdfast.publication import Window, Wish
+from anyamqp.loops import running_loop
+from anyamqp.publication import Window, Wish
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ from pamqp import commands
 from pamqp import frame as pamqp_frame
 from pamqp import header as pamqp_header
 
-from holdfast.errors import (
+from anyamqp.errors import (
     Blame,
     CommandInvalid,
     CommandSyntaxError,
@@ -26,9 +26,9 @@ from holdfast.errors import (
     ReplyError,
     Side,
 )
-from holdfast.message import Message, Properties
-from holdfast.protocol.basic import Header, Received, decode_properties, encode_properties
-from holdfast.protocol.wire import (
+from anyamqp.message import Message, Properties
+from anyamqp.protocol.basic import Header, Received, decode_properties, encode_properties
+from anyamqp.protocol.wire import (
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     Decoder,

@@ -12,16 +12,16 @@ from typing import Final
 import pytest
 from pamqp import commands
 
-from holdfast.entities import RecoveryMode
-from holdfast.logical import LogicalChannel
-from holdfast.message import Properties
-from holdfast.protocol.acks import Acks
-from holdfast.protocol.basic import Route, encode_properties
-from holdfast.protocol.confirms import Ledger
-from holdfast.protocol.events import ConfirmsReceived, ContentsReceived
-from holdfast.protocol.wire import build, encode_method
-from holdfast.publication import Window
-from holdfast.topology import Recorded, Topology
+from anyamqp.entities import RecoveryMode
+from anyamqp.logical import LogicalChannel
+from anyamqp.message import Properties
+from anyamqp.protocol.acks import Acks
+from anyamqp.protocol.basic import Route, encode_properties
+from anyamqp.protocol.confirms import Ledger
+from anyamqp.protocol.events import ConfirmsReceived, ContentsReceived
+from anyamqp.protocol.wire import build, encode_method
+from anyamqp.publication import Window
+from anyamqp.topology import Recorded, Topology
 from support.amqp import Dialogue, content, opened
 from support.work import Work
 
@@ -86,7 +86,7 @@ def test_publishing_takes_no_more_work_with_a_thousand_channels(*, in_turn: bool
 def work_of_receiving(channels: int) -> int:
     dialogue, numbers = with_channels(channels)
     session = dialogue.session
-    deliver = build(commands.Basic.Deliver, "holdfast-0", 1, exchange="", routing_key="features.live")
+    deliver = build(commands.Basic.Deliver, "anyamqp-0", 1, exchange="", routing_key="features.live")
     data = content(numbers[-1], deliver, BODY) * MESSAGES
 
     def receive() -> None:

@@ -1,0 +1,138 @@
+"""The optional arguments of queues, exchanges and consumers as typed keywords.
+
+Names and meanings: RabbitMQ, "Queues", section "Optional Arguments", and the pages on TTL, queue length, dead
+lettering, priorities, single active consumers, quorum queues and streams.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Literal, TypeAlias, TypedDict
+
+from anyamqp.errors import InvalidArgument
+from anyamqp.message import FieldTable, FieldValue
+
+QueueType: TypeAlias = Literal["classic", "quorum", "stream"]
+Overflow: TypeAlias = Literal["drop-head", "reject-publish", "reject-publish-dlx"]
+StreamOffset: TypeAlias = int | datetime | str
+"""Where to begin to read a stream: ``first``, ``last`` (the last chunk), ``next`` (what comes from now on), the offset
+of a message, a time, or an interval back from now such as ``1h`` (units Y, M, D, h, m, s)."""
+
+_QUEUE_TYPES = ("classic", "quorum", "stream")
+_OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")
+
+
+class QueueOptions(TypedDict, total=False):
+    """What can be said of a queue by keyword.
+
+    Keys:
+        queue_type: ``classic``, ``quorum`` or ``stream``; the virtual host's default if absent.
+        message_ttl: seconds after which a message is dropped or dead-lettered.
+        expires: seconds without use after which the queue is deleted.
+        max_length: how many messages it holds.
+        max_length_bytes: how many bytes of bodies it holds.
+        overflow: what happens to more: ``drop-head`` (the default), ``reject-publish`` (publishers get a nack) or
+            ``reject-publish-dlx``.
+        dead_letter_exchange: where dropped and rejected messages go.
+        dead_letter_routing_key: with which routing key; their own if absent.
+        max_priority: the highest priority, 1 to 255, of a classic queue with priorities.
+        single_active_consumer: whether one consumer at a time gets the messages.
+        delivery_limit: how often a quorum queue delivers a message before it drops or dead-letters it.
+    """
+
+    queue_type: QueueType
+    message_ttl: float
+    expires: float
+    max_length: int
+    max_length_bytes: int
+    overflow: Overflow
+    dead_letter_exchange: str
+    dead_letter_routing_key: str
+    max_priority: int
+    single_active_consumer: bool
+    delivery_limit: int
+
+
+def queue_arguments(arguments: FieldTable | None, options: QueueOptions) -> FieldTable:
+    """The table that says what ``options`` say, and what ``arguments`` say besides.
+
+    Raises:
+        InvalidArgument: a value is wrong, or an option is in the table as well; the text names it.
+    """
+    table: dict[str, FieldValue] = {}
+    for name, value in options.items():
+        key = "x-" + name.replace("_", "-")
+        if value is None:
+            continue
+        if arguments is not None and key in arguments:
+            raise InvalidArgument(f"{name}: given as a keyword and as {key!r} in arguments; one of them is enough")
+        table[key] = _checked(name, value)
+    return {**table, **(arguments or {})}
+
+
+def stream_offset_argument(offset: object) -> FieldValue:
+    """The value of ``x-stream-offset``.
+
+    Raises:
+        InvalidArgument: it is none of those that a stream knows.
+    """
+    if isinstance(offset, bool) or not isinstance(offset, int | datetime | str):
+        raise InvalidArgument(f"stream_offset: {offset!r} is not first, last, next, an offset, a time or an interval")
+    if isinstance(offset, int) and offset < 0:
+        raise InvalidArgument(f"stream_offset: {offset} is less than 0")
+    if isinstance(offset, str) and offset not in ("first", "last", "next") and not _is_interval(offset):
+        raise InvalidArgument(
+            f"stream_offset: {offset!r} is not 'first', 'last', 'next' or an interval such as '1h' "
+            "(units Y, M, D, h, m, s)"
+        )
+    return offset
+
+
+def _is_interval(text: str) -> bool:
+    return len(text) > 1 and text[:-1].isascii() and text[:-1].isdecimal() and text[-1] in "YMDhms"
+
+
+def _checked(name: str, value: object) -> FieldValue:
+    if name in ("message_ttl", "expires"):
+        return _milliseconds(name, value, least=1 if name == "expires" else 0)
+    if name == "queue_type":
+        return _one_of(name, value, _QUEUE_TYPES)
+    if name == "overflow":
+        return _one_of(name, value, _OVERFLOWS)
+    if name in ("max_length", "max_length_bytes", "delivery_limit"):
+        return _whole(name, value, 0, 2**63 - 1)
+    if name == "max_priority":
+        return _whole(name, value, 1, 255)
+    if name == "single_active_consumer":
+        if not isinstance(value, bool):
+            raise InvalidArgument(f"{name}: {value!r} is neither True nor False")
+        return value
+    if name in ("dead_letter_exchange", "dead_letter_routing_key"):
+        if not isinstance(value, str):
+            raise InvalidArgument(f"{name}: {value!r} is not a name")
+        return value
+    known = ", ".join(QueueOptions.__annotations__)
+    raise InvalidArgument(f"{name}: no option of queues; known are {known}; everything else goes into arguments")
+
+
+def _milliseconds(name: str, value: object, *, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidArgument(f"{name}: {value!r} is not a number of seconds")
+    milliseconds = round(value * 1000)
+    # RabbitMQ's timers are 32 bits wide (RabbitMQ, "Time-to-Live and Expiration").
+    if not least <= milliseconds < 2**32:
+        raise InvalidArgument(f"{name}: {value!r} is not between {least / 1000:g} and {2**32 // 1000} seconds")
+    return milliseconds
+
+
+def _one_of(name: str, value: object, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise InvalidArgument(f"{name}: {value!r} is none of {', '.join(known)}")
+    return str(value)
+
+
+def _whole(name: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidArgument(f"{name}: {value!r} is not a whole number from {low} to {high}")
+    return value

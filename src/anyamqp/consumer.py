@@ -1,0 +1,435 @@
+"""Consuming: deliveries as an async iterator.
+
+A consumer owns a channel with its own prefetch. Deliveries go from the reader's task into a deque, and from there to
+whoever iterates; there is no task in between. After a loss the channel consumes again under the same tag. What was
+delivered but not yet handed out belongs to the old link and is dropped: the broker delivers it again. A stream is read
+on behind what was handed out last.
+
+What ends a consumer and what does not:
+
+* a loss, and an error of its channel that is not its own doing to begin with (an acknowledgement that took longer than
+  the broker allows, a tag that it does not know): it consumes again, and what was delivered before is stale;
+* the broker cancels it, because its queue was deleted or moved: as ``on_cancel`` says;
+* the broker refuses to let it consume (no such queue, no permission), or sends more than ``max_message_size``: the
+  iteration raises that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Final, Literal, Self, TypeAlias
+
+import anyio
+import anyio.lowlevel
+from pamqp import commands
+
+from anyamqp.arguments import StreamOffset, stream_offset_argument
+from anyamqp.attachment import Attachment
+from anyamqp.channel import Queue
+from anyamqp.contents import delivery_of
+from anyamqp.errors import (
+    AccessRefused,
+    AnyamqpError,
+    ChannelLimitReached,
+    ConsumerCancelled,
+    InvalidArgument,
+    InvalidUse,
+    MalformedProperties,
+    NotFound,
+    ReplyError,
+    ResourceLocked,
+    Side,
+)
+from anyamqp.link import Link
+from anyamqp.logical import ChannelHost, ChannelOwner, LogicalChannel
+from anyamqp.loops import Waiter
+from anyamqp.message import Delivery, FieldTable, random_id
+from anyamqp.protocol.events import Content
+from anyamqp.protocol.lifecycle import State
+from anyamqp.protocol.wire import Method, build, field_table
+
+OnCancel: TypeAlias = Literal["raise", "resubscribe", "end"]
+"""What a consumer does when the broker cancels it: raise :class:`ConsumerCancelled`, wait for its queue to come back,
+or end the iteration."""
+
+OnError: TypeAlias = Literal["raise", "reject"]
+"""What becomes of a delivery whose handler raised: back to the queue, and the error ends the processing; or it is
+rejected (dropped or dead-lettered), and the error is logged."""
+
+Handler: TypeAlias = Callable[[Delivery], Awaitable[object]]
+
+DEFAULT_PREFETCH: Final = 100
+
+_PAUSE_AT = 1000
+"""Deliveries held for a consumer without acknowledgements, which no prefetch limits, before reading pauses."""
+
+_TURN: Final = 64
+"""Deliveries that were there already, after which iterating lets others run."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+"""Seconds between attempts to consume from a queue that is not there."""
+
+_YOUNG = 1.0
+_MOST_YOUNG_ENDS = 3
+"""A channel that is closed for an error so many times in a row within so many seconds of its opening is given up."""
+
+
+class Consumer(ChannelOwner):
+    """Deliveries from a queue: ``async with connection.consumer("queue") as consumer: async for delivery in consumer``.
+
+    The iteration goes on over reconnects. It raises what ends it: :class:`ConsumerCancelled` when the broker cancels
+    the consumer (its queue was deleted), :class:`NotFound` or another :class:`ReplyError` when the queue cannot be
+    consumed from any more, :class:`ConnectionClosed` when the connection is closed for good. When the block ends, what
+    was not settled goes back to the queue.
+
+    Made by :meth:`Connection.consumer`, which tells of the arguments.
+    """
+
+    def __init__(
+        self,
+        host: ChannelHost,
+        *,
+        registry: set[Consumer],
+        queue: Queue | str,
+        prefetch: int = DEFAULT_PREFETCH,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str | None = None,
+        priority: int | None = None,
+        stream_offset: StreamOffset | None = None,
+        arguments: FieldTable | None = None,
+        on_cancel: OnCancel = "raise",
+    ) -> None:
+        if not 0 <= prefetch <= 65535:
+            raise InvalidArgument(f"prefetch: {prefetch} is not between 0 and 65535")
+        if on_cancel not in ("raise", "resubscribe", "end"):
+            raise InvalidArgument(f"on_cancel: {on_cancel!r} is none of 'raise', 'resubscribe', 'end'")
+        self._host = host
+        self._registry = registry
+        self._may_be_locked_until = 0.0
+        self._queue = host.recorder.first_name(queue.name if isinstance(queue, Queue) else queue)
+        self._prefetch = prefetch
+        self._no_ack = no_ack
+        self._on_cancel: OnCancel = on_cancel
+        self._consumer_tag = consumer_tag or f"anyamqp-{random_id()}"
+        self._consume = build(
+            commands.Basic.Consume,
+            queue=self._queue,
+            consumer_tag=self._consumer_tag,
+            no_ack=no_ack,
+            exclusive=exclusive,
+            arguments=field_table(_arguments(arguments, priority, stream_offset)),
+        )
+        self._waiting: deque[Delivery] = deque()
+        self._news: set[Waiter] = set()
+        """Of those who wait for a delivery."""
+        self._handed_out = 0
+        self._is_stream: bool | None = None
+        """Not known before the first delivery of a channel."""
+        self._error: AnyamqpError | None = None
+        self._has_been_entered = False
+        self._has_consumed = False
+        self._is_over = False
+        """Whether the iteration ends when nothing waits any more."""
+        self._opened_at = 0.0
+        self._young_ends = 0
+        self._pause = _FIRST_PAUSE
+        self._paused: Link | None = None
+        self._channel = LogicalChannel(host, self)
+
+    async def __aenter__(self) -> Self:
+        if self._has_been_entered:
+            raise InvalidUse("a consumer is entered once; make a new one with connection.consumer()")
+        self._has_been_entered = True
+        self._registry.add(self)
+        try:
+            await self._channel.open()
+        except BaseException:
+            self._registry.discard(self)
+            self._channel.begin_close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._registry.discard(self)
+        self._waiting.clear()
+        self._finish(None)
+        await self._channel.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Delivery:
+        if not self._has_been_entered:
+            raise InvalidUse("a consumer works inside its block: async with connection.consumer(...) as consumer")
+        self._handed_out += 1
+        if self._waiting and not self._handed_out % _TURN:
+            await anyio.lowlevel.checkpoint()  # a backlog is not to keep the event loop from everybody else
+        while not self._waiting:
+            self._resume_reading()
+            if self._error is not None:
+                raise self._error
+            if self._is_over:
+                raise StopAsyncIteration
+            news = self._host.loop.waiter()
+            self._news.add(news)
+            try:
+                await news.wait()
+            finally:
+                self._news.discard(news)
+        delivery = self._waiting.popleft()
+        if self._is_stream is not False:
+            self._follow_stream(delivery)
+        return delivery
+
+    @property
+    def queue(self) -> str:
+        """The present name of the queue."""
+        return self._host.recorder.present_name(self._queue)
+
+    @property
+    def consumer_tag(self) -> str:
+        """The consumer's name on its channel."""
+        return self._consumer_tag
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether the broker delivers to it now."""
+        return self._channel.state in (State.OPEN, State.BLOCKED) and not self._is_over
+
+    async def stop(self) -> None:
+        """Take no more: the iteration ends, and what it did not hand out goes back to the queue.
+
+        What it did hand out can be settled until the block ends. With ``no_ack`` nothing can go back, so what has
+        arrived is still handed out. Takes ``close_timeout`` seconds at most (basic.cancel).
+        """
+        if self._is_over:
+            return
+        self._finish(None)
+        channel = self._channel
+        if channel.state not in (State.OPEN, State.BLOCKED):
+            channel.begin_close()
+            return
+        if not self._no_ack:
+            while self._waiting:
+                self._waiting.popleft().nack(requeue=True)
+        with anyio.move_on_after(self._host.close_timeout), contextlib.suppress(AnyamqpError):
+            await channel.request(build(commands.Basic.Cancel, consumer_tag=self._consumer_tag), repeat=False)
+
+    async def process(self, handler: Handler, *, concurrency: int = 1, on_error: OnError = "raise") -> None:
+        """Run ``handler`` for every delivery, at most ``concurrency`` at a time, until the iteration ends.
+
+        A delivery is acknowledged when its handler returns. :meth:`stop` ends the processing gracefully: handlers that
+        run are waited for, and what they return is acknowledged. A cancellation gives what is being handled back to
+        the queue.
+
+        Args:
+            handler: an async function of a delivery; it may settle the delivery by itself.
+            concurrency: how many run at a time; the consumer's prefetch should be at least that.
+            on_error: when a handler raises: ``raise`` gives its delivery back to the queue, stops, lets the other
+                handlers finish and raises the error, as itself; ``reject`` drops or dead-letters the delivery, logs
+                the error and goes on.
+
+        Raises:
+            InvalidArgument: ``concurrency`` is less than 1.
+            ConsumerCancelled, NotFound, ConnectionClosed: what the iteration raises.
+        """
+        if concurrency < 1:
+            raise InvalidArgument(f"concurrency: {concurrency} handlers at a time would handle nothing")
+        failures: list[BaseException] = []
+
+        async def work() -> None:
+            try:
+                async for delivery in self:
+                    await self._handle(delivery, handler, on_error)
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised below, as itself and not in a group
+                failures.append(error)
+                await self.stop()
+
+        async with anyio.create_task_group() as workers:
+            for _ in range(concurrency):
+                workers.start_soon(work)
+        for error in failures[1:]:
+            if error is not failures[0]:
+                self._host.journal.handler_failed(self.queue, error)
+        if failures:
+            raise failures[0]
+
+    async def _handle(self, delivery: Delivery, handler: Handler, on_error: OnError) -> None:
+        try:
+            async with delivery:
+                try:
+                    await handler(delivery)
+                except Exception:
+                    if on_error == "reject" and not delivery.is_settled:
+                        delivery.reject(requeue=False)
+                    raise
+        except Exception as error:
+            if on_error == "raise":
+                raise
+            self._host.journal.handler_failed(self.queue, error)
+
+    def fail(self, error: AnyamqpError) -> None:
+        """The queue could not be recovered."""
+        self._channel.shut(error)
+
+    def on_connection_closed(self, error: AnyamqpError) -> None:
+        """Nothing will come any more; told also while there is no channel, because the queue is waited for."""
+        self._finish(error)
+
+    # --- what the channel tells -------------------------------------------------------------------------------------
+
+    def setup(self) -> Sequence[Method]:
+        if self._is_over:
+            return []
+        self._consume.queue = self.queue
+        return [commands.Basic.Qos(prefetch_count=self._prefetch), self._consume]
+
+    def on_opened(self) -> None:
+        self._is_stream = None  # the queue may be another one, of the same name
+        self._opened_at = anyio.current_time()
+        self._pause = _FIRST_PAUSE
+        if not self._has_consumed:
+            self._has_consumed = True
+            self._host.recorder.consumer_started(self._queue)
+
+    def on_ready(self) -> None:
+        """A consumer has nothing to send."""
+
+    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:
+        settler = None if self._no_ack else attachment
+        deliveries = [
+            delivery_of(method, message, settler)
+            for method, message in contents
+            if isinstance(method, commands.Basic.Deliver)
+        ]
+        if self._is_over and not self._no_ack:
+            for delivery in deliveries:
+                delivery.nack(requeue=True)
+            return
+        self._waiting.extend(deliveries)
+        self._wake()
+        if len(self._waiting) >= _PAUSE_AT and (self._no_ack or not self._prefetch) and self._paused is None:
+            self._paused = attachment.link
+            attachment.link.pause_reading(self)
+
+    def on_method(self, method: Method) -> None:
+        if not isinstance(method, commands.Basic.Cancel):
+            return
+        if self._on_cancel == "resubscribe":
+            self._channel.begin_close()
+            self._drop_waiting()
+            self._resubscribe_later()
+            return
+        cancelled = ConsumerCancelled(f"the broker cancelled the consumer of queue {self.queue!r}: is it deleted?")
+        self._finish(cancelled if self._on_cancel == "raise" else None)
+
+    def on_lost(self) -> None:
+        self._may_be_locked_until = anyio.current_time() + self._host.lock_grace
+        self._drop_waiting()
+
+    def on_failed(self, error: AnyamqpError) -> None:
+        self._drop_waiting()
+        if self._is_over:
+            return
+        if self._is_locked_by_us(error):
+            # Recovery tries again: an exclusive consumer of our own may still be there, on a link that only we know
+            # to be dead.
+            self._resubscribe()
+        elif isinstance(error, NotFound) and self._has_consumed and self._on_cancel != "raise":
+            if self._on_cancel == "resubscribe":
+                self._resubscribe_later()
+            else:
+                self._finish(None)
+        elif self._may_go_on_after(error):
+            self._resubscribe()
+        else:
+            self._finish(error if isinstance(error, ReplyError) else self._channel.closed_error())
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _is_locked_by_us(self, error: AnyamqpError) -> bool:
+        is_locked = isinstance(error, ResourceLocked) or (self._consume.exclusive and isinstance(error, AccessRefused))
+        return is_locked and anyio.current_time() < self._may_be_locked_until
+
+    def _may_go_on_after(self, error: AnyamqpError) -> bool:
+        """Whether the channel failed for something else than what the consumer is made for.
+
+        Mostly that is a delivery whose acknowledgement took longer than the broker's ``consumer_timeout``.
+        """
+        if not isinstance(error, ReplyError) or error.found_by is Side.CLIENT or not self._channel.has_been_open:
+            return False
+        if error.method in ("basic.consume", "basic.qos"):
+            return False
+        is_young = anyio.current_time() - self._opened_at < _YOUNG
+        self._young_ends = self._young_ends + 1 if is_young else 0
+        return self._young_ends < _MOST_YOUNG_ENDS
+
+    def _resubscribe_later(self) -> None:
+        self._host.later(self._pause, self._resubscribe)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def _resubscribe(self) -> None:
+        if self._is_over:
+            return
+        self._channel = LogicalChannel(self._host, self)
+        try:
+            self._channel.register()
+        except ChannelLimitReached:
+            self._resubscribe_later()
+        except AnyamqpError as refused:
+            self._finish(refused)
+
+    def _drop_waiting(self) -> None:
+        if not self._no_ack:
+            self._waiting.clear()
+        self._resume_reading()
+
+    def _finish(self, error: AnyamqpError | None) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._error = error
+        if self._has_consumed:
+            self._host.recorder.consumer_ended(self._queue)
+        self._wake()
+        self._resume_reading()
+
+    def _follow_stream(self, delivery: Delivery) -> None:
+        """Remember where to go on after a loss, if the queue is a stream."""
+        try:
+            offset = delivery.stream_offset
+        except MalformedProperties:
+            return
+        self._is_stream = offset is not None
+        if offset is not None:
+            self._consume.arguments = {**(self._consume.arguments or {}), "x-stream-offset": offset + 1}
+
+    def _wake(self) -> None:
+        for news in self._news:
+            news.set()
+
+    def _resume_reading(self) -> None:
+        if self._paused is not None:
+            self._paused.resume_reading(self)
+            self._paused = None
+
+
+def _arguments(
+    arguments: FieldTable | None, priority: int | None, stream_offset: StreamOffset | None
+) -> FieldTable | None:
+    given = {
+        "x-priority": priority,
+        "x-stream-offset": None if stream_offset is None else stream_offset_argument(stream_offset),
+    }
+    for key, value in given.items():
+        if value is not None and arguments is not None and key in arguments:
+            raise InvalidArgument(f"{key}: given as a keyword and in arguments; one of them is enough")
+    return {**(arguments or {}), **{key: value for key, value in given.items() if value is not None}}

@@ -1,0 +1,156 @@
+"""The credentials of one connection, from login to login, and their renewal in between.
+
+Credentials that expire are renewed on the open link: the credentials function is asked again when 80 % of their life
+have passed (RabbitMQ's Java client does it at the same moment), and what it gives goes out with
+connection.update-secret, so that nothing is interrupted. A renewal that fails is tried again with growing pauses for
+as long as the link lives. It does not stop at the expiry: some brokers then close the connection, whose next login
+asks the function anyway, but others only refuse what they are asked to do, until they are given a new secret.
+
+Source: RabbitMQ, "OAuth 2.0 Authentication Backend" and "Extensions", connection.update-secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from functools import partial
+from random import Random
+from typing import Any, cast
+
+import anyio
+from pamqp import commands
+
+from anyamqp.errors import AnyamqpError, CredentialsUnavailable, RequestTimeout
+from anyamqp.link import Link
+from anyamqp.observe import Journal
+from anyamqp.protocol.sasl import Mechanism
+from anyamqp.protocol.wire import build
+from anyamqp.settings import Credentials, Login, ReconnectPolicy, Settings
+
+_RENEWED_AFTER = 0.8
+"""The part of a life after which credentials are renewed."""
+
+_LEAST_WAIT = 1.0
+"""Seconds between two renewals at least: a function that gives the same token until it expires would otherwise be asked
+in ever shorter steps."""
+
+_PAUSES = ReconnectPolicy(initial=1.0, factor=2.0, maximum=30.0, jitter=0.5, at_once=False)
+"""Between attempts to renew. Jitter, because whatever issues the tokens is in trouble and has other clients too."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    """The life of credentials, on the event loop's clock."""
+
+    renew_at: float
+    expires_at: float
+
+
+class CredentialsKeeper:
+    """Knows what a connection logs in with.
+
+    Args:
+        settings: the connection's.
+        journal: where failed renewals are told.
+        random: where jitter comes from.
+    """
+
+    def __init__(self, settings: Settings, journal: Journal, random: Random) -> None:
+        self._settings = settings
+        self._source = settings.credentials
+        self._journal = journal
+        self._random = random
+        self._lease: _Lease | None = None
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether there is a function to ask, so that each login has fresh credentials."""
+        return callable(self._source)
+
+    @property
+    def renewal(self) -> Callable[[Link], Coroutine[Any, Any, None]] | None:
+        """What must run on a link that was logged in with the present credentials; None if they do not expire."""
+        return None if self._lease is None else partial(self._keep_renewed, self._lease)
+
+    async def mechanisms(self) -> tuple[Mechanism, ...]:
+        """What to log in with now, in order of preference.
+
+        Raises:
+            CredentialsUnavailable: the credentials function raised, or gave something else than it should.
+        """
+        login, self._lease = await self._ask()
+        return self._settings.mechanisms(login)
+
+    def updated(self, secret: str) -> None:
+        """The broker took a new secret: it is the password from now on, unless there is a function to ask."""
+        if isinstance(self._source, Credentials):
+            self._source = replace(self._source, password=secret)
+
+    async def _ask(self) -> tuple[Login, _Lease | None]:
+        source = self._source
+        if not callable(source):
+            return source, None
+        try:
+            login = cast("object", await source())
+        except Exception as error:
+            raise CredentialsUnavailable(f"the credentials function raised {type(error).__name__}") from error
+        if isinstance(login, type) or not isinstance(login, Credentials | Mechanism):
+            kind = type(login).__name__
+            raise CredentialsUnavailable(f"the credentials function gave {kind} instead of Credentials or a mechanism")
+        if not isinstance(login, Credentials) or login.expires_in is None:
+            return login, None
+        now = anyio.current_time()
+        return login, _Lease(now + max(_RENEWED_AFTER * login.expires_in, _LEAST_WAIT), now + login.expires_in)
+
+    async def _keep_renewed(self, lease: _Lease, link: Link) -> None:
+        await link.wait_open()
+        wake_at = lease.renew_at
+        failures = 0
+        while True:
+            await anyio.sleep_until(wake_at)
+            if not link.is_open:
+                return
+            try:
+                renewed = await self._renew(link)
+            except AnyamqpError as error:
+                if not link.is_open:
+                    return
+                delay = _PAUSES.delay(failures, self._random)
+                failures += 1
+                now = anyio.current_time()
+                wake_at = now + delay
+                self._journal.not_renewed(error, lease.expires_at - now, delay)
+            else:
+                if renewed is None:
+                    return
+                lease, wake_at, failures = renewed, renewed.renew_at, 0
+
+    async def _renew(self, link: Link) -> _Lease | None:
+        """Ask, and tell the broker. Returns the life of the new credentials; None if they do not expire."""
+        login, lease = await self._ask_patiently()
+        if not isinstance(login, Credentials):
+            kind = type(login).__name__
+            raise CredentialsUnavailable(f"the credentials function gave {kind}, which has no secret to update")
+        await self._update(link, build(commands.Connection.UpdateSecret, login.password, "renewed before it expires"))
+        return lease
+
+    async def _ask_patiently(self) -> tuple[Login, _Lease | None]:
+        # As long as a login would wait for the function; one that hangs must not be the last one that was asked.
+        patience = self._settings.connect_timeout
+        with anyio.move_on_after(patience):
+            return await self._ask()
+        raise CredentialsUnavailable(f"the credentials function took longer than {patience} s")
+
+    async def _update(self, link: Link, update: commands.Connection.UpdateSecret) -> None:
+        """Send a new secret on an open link and wait for the broker's answer.
+
+        Raises:
+            RequestTimeout: it did not answer within ``request_timeout``.
+            ConnectionLost: the link ended before it did.
+            ReplyError: the link ended because the broker refused the secret.
+        """
+        timeout = self._settings.request_timeout
+        with anyio.move_on_after(timeout):
+            await link.update_secret(update)
+            return
+        raise RequestTimeout(f"connection.update-secret: no answer within {timeout} s")

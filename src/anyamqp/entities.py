@@ -1,0 +1,118 @@
+"""What can be declared and declared again: exchanges, queues and bindings; and what recovery does about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, TypeAlias
+
+from pamqp import commands
+
+from anyamqp.errors import AnyamqpError
+from anyamqp.message import FieldTable
+
+Declaration: TypeAlias = (
+    commands.Exchange.Declare | commands.Queue.Declare | commands.Exchange.Bind | commands.Queue.Bind
+)
+"""A request that declares an entity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entity:
+    """An exchange, a queue or a binding that was declared on a connection.
+
+    Attributes:
+        kind: what it is.
+        name: the name of the exchange or queue; of a binding the name of what messages go to.
+        source: of a binding the exchange that messages come from; empty otherwise.
+        routing_key: of a binding its routing key; empty otherwise.
+        arguments: the arguments that it was declared with.
+        durable: whether it survives a restart of the broker; True for bindings, which live as long as their ends do.
+        exclusive: of a queue, whether it belongs to one connection.
+        auto_delete: whether it goes when nobody uses it any more.
+    """
+
+    kind: Literal["exchange", "queue", "queue binding", "exchange binding"]
+    name: str
+    source: str = ""
+    routing_key: str = ""
+    arguments: FieldTable
+    durable: bool = True
+    exclusive: bool = False
+    auto_delete: bool = False
+
+    def __str__(self) -> str:
+        if self.kind in ("exchange", "queue"):
+            return f"{self.kind} {self.name!r}"
+        return f"{self.kind} from exchange {self.source!r} to {self.name!r} with routing key {self.routing_key!r}"
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the broker itself may have dropped it: it is not durable, exclusive or auto-delete."""
+        return not self.durable or self.exclusive or self.auto_delete
+
+
+def entity_of(request: Declaration) -> Entity:
+    """What a request declares."""
+    arguments = dict(request.arguments or {})
+    if isinstance(request, commands.Exchange.Declare):
+        return Entity(
+            kind="exchange",
+            name=request.exchange,
+            arguments=arguments,
+            durable=request.durable,
+            auto_delete=request.auto_delete,
+        )
+    if isinstance(request, commands.Queue.Declare):
+        return Entity(
+            kind="queue",
+            name=request.queue,
+            arguments=arguments,
+            durable=request.durable,
+            exclusive=request.exclusive,
+            auto_delete=request.auto_delete,
+        )
+    if isinstance(request, commands.Queue.Bind):
+        return Entity(
+            kind="queue binding",
+            name=request.queue,
+            source=request.exchange,
+            routing_key=request.routing_key,
+            arguments=arguments,
+        )
+    return Entity(
+        kind="exchange binding",
+        name=request.destination,
+        source=request.source,
+        routing_key=request.routing_key,
+        arguments=arguments,
+    )
+
+
+class RecoveryMode(Enum):
+    """What is declared again on a new link."""
+
+    EVERYTHING = "everything"
+    TRANSIENT = "transient"
+    """Only what the broker itself may have dropped: what is not durable, is exclusive or auto-delete, and its bindings.
+    For brokers whose durable topology somebody else keeps."""
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopologyRecovery:
+    """What happens to declared entities when a connection comes back.
+
+    Channels, publishers and consumers come back in every mode.
+
+    Attributes:
+        mode: which entities are declared again.
+        wanted: asked about each of those; what it says False to is not declared again this time.
+        on_error: told of each entity that the broker refused, with its error. It must not raise; what it raises is
+            logged and goes no further.
+    """
+
+    mode: RecoveryMode = RecoveryMode.EVERYTHING
+    wanted: Callable[[Entity], bool] | None = None
+    on_error: Callable[[Entity, AnyamqpError], object] | None = None

@@ -1,0 +1,693 @@
+"""The core of a channel: requests, and moving from link to link.
+
+A channel is attached to a link and detached from it again; in between it is the same object. A call on a detached
+channel waits on the channel's own machine. Attaching sends everything that brings the channel back into shape (open,
+qos, confirm mode, consumers) in one go and without an await, so whoever attaches first is the only one, and there is
+no lock. Replies come in the order of the requests (AMQP 0-9-1, 4.2.3), so a queue of requests is all the matching
+there is, and a cancelled caller leaves nothing behind: its reply is taken and dropped.
+
+What a channel is for is its owner's matter: :class:`anyamqp.channel.Channel` for the user's own requests,
+:class:`anyamqp.publisher.Publisher`, :class:`anyamqp.consumer.Consumer` and :class:`anyamqp.rpc.RpcClient`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
+
+import anyio
+from pamqp import commands
+
+from anyamqp.attachment import Attachment
+from anyamqp.errors import (
+    AnyamqpError,
+    ChannelClosed,
+    ChannelLimitReached,
+    ConnectionClosed,
+    ConnectionLost,
+    Cure,
+    InvalidUse,
+    ReplyError,
+    RequestTimeout,
+    copy_of,
+    reason_of,
+)
+from anyamqp.link import Link
+from anyamqp.loops import Loop
+from anyamqp.message import Message
+from anyamqp.observe import Journal
+from anyamqp.protocol.basic import Route
+from anyamqp.protocol.events import Confirm, Content
+from anyamqp.protocol.lifecycle import ChannelEvent, State, Transition, channel_lifecycle
+from anyamqp.protocol.wire import Method, describe, method_name
+from anyamqp.timers import Timer
+
+T = TypeVar("T")
+
+
+class Recorder(Protocol):
+    """Remembers what was declared, to declare it again."""
+
+    def record(self, channel: LogicalChannel, request: Method, reply: Method) -> None:
+        """A request that changes the topology succeeded."""
+        ...
+
+    def first_name(self, queue: str) -> str:
+        """The name under which the user first saw a queue; it stays when the broker gives the queue another."""
+        ...
+
+    def present_name(self, queue: str) -> str:
+        """The present name of a queue that has this name now or had it first."""
+        ...
+
+    def consumer_started(self, queue: str) -> None:
+        """A consumer of this connection consumes from the queue."""
+        ...
+
+    def consumer_ended(self, queue: str) -> None:
+        """It does not any more: an auto-delete queue went with the last one."""
+        ...
+
+
+class Block(NamedTuple):
+    """The broker takes no publishes: why, and since when on the event loop's clock."""
+
+    reason: str
+    since: float
+
+
+class ChannelHost(Protocol):
+    """What a channel and its owner need of their connection."""
+
+    @property
+    def journal(self) -> Journal: ...
+
+    @property
+    def recorder(self) -> Recorder: ...
+
+    @property
+    def link_number(self) -> int: ...
+
+    @property
+    def block(self) -> Block | None:
+        """Set while the broker takes no publishes."""
+        ...
+
+    @property
+    def request_timeout(self) -> float | None: ...
+
+    @property
+    def close_timeout(self) -> float: ...
+
+    @property
+    def loop(self) -> Loop: ...
+
+    @property
+    def max_message_size(self) -> int: ...
+
+    @property
+    def lock_grace(self) -> float: ...
+
+    def next_channel_id(self) -> int:
+        """A number to tell a channel apart in logs."""
+        ...
+
+    def register(self, channel: LogicalChannel) -> None:
+        """Keep the channel until :meth:`forget`, and attach it whenever a link is ready; at once if one is.
+
+        Raises:
+            ChannelLimitReached: as many are open as was agreed.
+            ConnectionClosed: the connection is closed.
+        """
+        ...
+
+    def forget(self, channel: LogicalChannel) -> None:
+        """The channel is closed."""
+        ...
+
+    async def wait_forgotten(self) -> None:
+        """Wait until some channel is closed, or its number free."""
+        ...
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call a function in so many seconds, unless the connection is closed before."""
+        ...
+
+
+class ChannelOwner(Protocol):
+    """What a channel works for. None of this may raise or wait."""
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether it waits for something of the broker's besides replies to requests."""
+        return False
+
+    def setup(self) -> Sequence[Method]:
+        """The requests that bring a fresh channel into shape."""
+        ...
+
+    def on_opened(self) -> None:
+        """The channel is in shape on the present link."""
+        ...
+
+    def on_ready(self) -> None:
+        """The channel takes publishes, now or again."""
+        ...
+
+    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:
+        """Deliveries or returns."""
+        ...
+
+    def on_confirms(self, confirms: Sequence[Confirm]) -> None:  # noqa: ARG002
+        """Confirms, which come to nobody but a publisher."""
+        return
+
+    def on_method(self, method: Method) -> None:
+        """The broker's basic.cancel."""
+        ...
+
+    def on_lost(self) -> None:
+        """The link is gone."""
+        ...
+
+    def on_failed(self, error: AnyamqpError) -> None:
+        """The channel is closed for good."""
+        ...
+
+
+class Request:
+    """A method that waits for its reply."""
+
+    __slots__ = ("_is_abandoned", "attachment", "done", "error", "message", "method", "on_reply", "reply")
+
+    def __init__(self, method: Method, attachment: Attachment, on_reply: Callable[[Method], None] | None) -> None:
+        self.method: Method = method
+        self.attachment: Attachment = attachment
+        self.on_reply: Callable[[Method], None] | None = on_reply
+        self.done: anyio.Event = anyio.Event()
+        self.reply: Method | None = None
+        self.message: Message | None = None
+        self.error: AnyamqpError | None = None
+        """Set if no reply will come. None with no reply: the link was lost."""
+        self._is_abandoned = False
+
+    def answer(self, reply: Method, message: Message | None) -> None:
+        """The reply came."""
+        self.reply = reply
+        self.message = message
+        if self.on_reply is not None:
+            self.on_reply(reply)
+        self.done.set()
+        if self._is_abandoned:
+            self._give_back()
+
+    def abandon(self) -> None:
+        """The caller was cancelled: nobody takes the reply."""
+        self._is_abandoned = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if (
+            isinstance(self.reply, commands.Basic.GetOk)
+            and isinstance(self.method, commands.Basic.Get)
+            and not self.method.no_ack
+        ):
+            self.attachment.nack(self.reply.delivery_tag or 0, multiple=False, requeue=True)
+
+
+class LogicalChannel:
+    """A channel that survives reconnects.
+
+    An error that the broker finds in a request closes it for good (AMQP 0-9-1, 4.9: soft errors); the request raises
+    that error, every later one raises :class:`ChannelClosed`.
+
+    Requests wait while the connection is away, and are sent again if a loss caught them. They raise
+    :class:`RequestTimeout` after ``request_timeout``, :class:`ChannelClosed`, :class:`ConnectionClosed`,
+    :class:`InvalidArgument` for what AMQP cannot carry, and the :class:`ReplyError` that the broker names.
+
+    Args:
+        host: the connection.
+        owner: what the channel works for.
+    """
+
+    def __init__(self, host: ChannelHost, owner: ChannelOwner | None) -> None:
+        self._host = host
+        self._owner = owner
+        self._id = host.next_channel_id()
+        self._lifecycle = channel_lifecycle()
+        self._changed = anyio.Event()
+        self._requests: deque[Request] = deque()
+        self._is_registered = False
+        self.error: AnyamqpError | None = None
+        """What closed it; None if nothing but its owner did."""
+        self.has_been_open: bool = False
+        """Whether it was ever open, so that an error is not for what it is made for."""
+        self.attachment: Attachment | None = None
+        """Where the channel is now; None while it is on no link."""
+
+    def __str__(self) -> str:
+        return f"channel {self._id}"
+
+    @property
+    def state(self) -> State:
+        """Where its life cycle is."""
+        return self._lifecycle.state
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is closed or closing."""
+        return self.state in (State.CLOSING, State.CLOSED)
+
+    # --- life cycle -------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Begin to live, and wait until the channel is open.
+
+        Raises:
+            ChannelLimitReached: as many are open as was agreed.
+            RequestTimeout: it took longer than ``request_timeout``.
+            ConnectionClosed: the connection is closed.
+            ReplyError: the broker refused what the channel is for, such as consuming from a queue that is not there.
+        """
+        self.register()
+        await self._wait_usable()
+
+    async def _wait_usable(self) -> None:
+        try:
+            await self._within_deadline(self.wait_open(), "opening a channel")
+        except ChannelClosed:
+            if isinstance(self.error, ReplyError | ChannelLimitReached):
+                raise self.error from None
+            raise
+
+    def register(self) -> None:
+        """Begin to live: the connection opens the channel when it can, and after every reconnect."""
+        if self._is_registered:
+            raise InvalidUse("a channel is entered once; make a new one with connection.channel()")
+        self._is_registered = True
+        self._host.register(self)
+
+    async def open_within(self, seconds: float) -> None:
+        """:meth:`open`, waiting for a free number for at most so many seconds.
+
+        Raises:
+            ChannelLimitReached: none was free in time.
+        """
+        deadline = anyio.current_time() + seconds
+        while True:
+            try:
+                self.register()
+                break
+            except ChannelLimitReached:
+                self._is_registered = False
+                with anyio.CancelScope(deadline=deadline) as scope:
+                    await self._host.wait_forgotten()
+                if scope.cancelled_caught:
+                    raise
+        await self._wait_usable()
+
+    async def wait_open(self) -> None:
+        """Wait until the channel is usable.
+
+        Raises:
+            ChannelClosed, ConnectionClosed: it never will be (again).
+        """
+        while self.state not in (State.OPEN, State.BLOCKED):
+            if self.state in (State.CLOSING, State.CLOSED):
+                raise self.closed_error()
+            await self._changed.wait()
+
+    async def wait_settled(self) -> None:
+        """Wait until the channel is open on the present link, or closed, or has lost that link.
+
+        Raises:
+            RequestTimeout: the broker did not answer.
+        """
+        await self._within_deadline(self._until_settled(), "opening a channel")
+
+    async def close(self) -> None:
+        """Close the channel and wait for the broker's close-ok, for at most ``close_timeout`` seconds."""
+        self.begin_close()
+        with anyio.move_on_after(self._host.close_timeout):
+            while self.state is State.CLOSING:
+                await self._changed.wait()
+
+    def begin_close(self) -> None:
+        """Send channel.close and wait for nothing; the number is free again when the broker's close-ok comes."""
+        if self.state in (State.CLOSING, State.CLOSED):
+            return
+        self._fire(ChannelEvent.CLOSE)
+        attachment = self.attachment
+        if attachment is not None and attachment.link.is_open:
+            attachment.link.session.close_channel(attachment.number)
+            attachment.link.flush()
+        else:
+            self._finish(ChannelEvent.CLOSED)
+        self.attachment = None
+        self._fail_requests()
+
+    def attach(self, link: Link) -> None:
+        """Open the channel on a link, and bring it into shape there.
+
+        Raises:
+            ChannelLimitReached: as many are open as was agreed.
+        """
+        self.attachment = Attachment(self, link, link.attach(self), self._host.journal.stale_ack)
+        self._requests.append(Request(commands.Channel.Open(), self.attachment, None))
+        for method in self._owner.setup() if self._owner is not None else ():
+            self._send(method, None)
+        self._requests[-1].on_reply = self._on_attached
+
+    def shut(self, error: AnyamqpError) -> None:
+        """The connection is closed, or something that the channel cannot do without is gone."""
+        if self.state is State.CLOSING:
+            self._finish(ChannelEvent.CLOSED)
+        elif self.state is not State.CLOSED:
+            attachment, self.attachment = self.attachment, None
+            if attachment is not None and attachment.link.is_open:
+                attachment.link.session.close_channel(attachment.number)
+                attachment.link.flush()
+            if isinstance(error, ConnectionClosed) and error.__cause__ is None:
+                # The user is leaving, which is no failure.
+                self._fire(ChannelEvent.CLOSE)
+                self._end(error, ChannelEvent.CLOSED)
+            else:
+                self._end(error, ChannelEvent.FAILED)
+
+    def closed_error(self) -> AnyamqpError:
+        """What a call on the closed channel raises."""
+        if isinstance(self.error, ConnectionClosed):
+            return copy_of(self.error)
+        closed = ChannelClosed(f"the channel is closed: {self.error}" if self.error else "the channel is closed")
+        closed.close = self.error.close if isinstance(self.error, ReplyError) else None
+        closed.__cause__ = self.error
+        return closed
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        method: Method,
+        *,
+        on_reply: Callable[[Method], None] | None = None,
+        repeat: bool = True,
+        pinned: Attachment | None = None,
+    ) -> Request:
+        """Send a method and wait for its reply.
+
+        Args:
+            method: the method.
+            on_reply: called as soon as the reply is there, also if the caller is cancelled meanwhile.
+            repeat: whether to send it again after a loss.
+            pinned: send it there or nowhere.
+
+        Raises:
+            ConnectionLost: it may not be repeated, and a loss caught it.
+        """
+        if not self._is_registered:
+            raise InvalidUse("a channel works inside its block: async with connection.channel() as channel")
+        answered = self._until_answered(method, on_reply, repeat=repeat, pinned=pinned)
+        return await self._within_deadline(answered, describe(method))
+
+    async def replay(self, methods: Sequence[Method], on_reply: Callable[[Method, Method], None]) -> None:
+        """Send requests one behind the other without waiting in between, for recovery.
+
+        Raises:
+            ReplyError: the broker refused one; those before it succeeded, none after it was done.
+            ConnectionLost: the link died.
+            RequestTimeout: the broker did not answer.
+        """
+        sent = [self._send(method, partial(on_reply, method)) for method in methods]
+        for request in sent:
+            if not request.done.is_set():  # most are: many replies come at a time
+                await self._within_deadline(request.done.wait(), describe(request.method))
+            if request.error is not None:
+                raise request.error
+            if request.reply is None:
+                raise ConnectionLost("the link died during recovery")
+
+    # --- publishing -------------------------------------------------------------------------------------------------
+
+    @property
+    def can_publish(self) -> bool:
+        """Whether what is published now goes out: open, recovered, not blocked."""
+        attachment = self.attachment
+        return (
+            attachment is not None
+            and self._lifecycle.state is State.OPEN
+            and attachment.link.is_ready
+            and not attachment.link.is_blocked
+        )
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether it does, and the outgoing buffer has room."""
+        attachment = self.attachment
+        return attachment is not None and self.can_publish and not attachment.link.is_full
+
+    async def wait_writable(self, what: str) -> Attachment:
+        """Wait until what is published now goes out, and the outgoing buffer has room.
+
+        Args:
+            what: what the caller is about to do, for the error.
+
+        Returns:
+            Where the channel is. No await between this and the publish, or it may be gone again.
+
+        Raises:
+            RequestTimeout, ChannelClosed, ConnectionClosed: it does not come to that.
+        """
+        return await self._within_deadline(self._until_writable(), what)
+
+    def publish(self, route: Route, properties: bytes, body: bytes) -> None:
+        """Append a publish to the outgoing buffer; it leaves after :meth:`flush`. Only if :attr:`can_publish`.
+
+        Raises:
+            InvalidArgument: the properties do not fit a frame; nothing was appended.
+        """
+        attachment = self.attachment
+        if attachment is None:
+            raise InvalidUse("publish on a channel that is on no link")
+        attachment.link.session.publish(attachment.number, route, properties, body)
+
+    def flush(self, *, is_awaited: bool = False) -> None:
+        """Let what was published leave; at once if somebody waits for the answer and there is nothing to wait for."""
+        if self.attachment is not None:
+            if is_awaited:
+                self.attachment.link.push()
+            else:
+                self.attachment.link.flush()
+
+    def resume(self) -> None:
+        """Recovery of the connection is done: whoever owns the channel may send."""
+        if self._owner is not None and self.can_publish:
+            self._owner.on_ready()
+            self._wake()
+
+    # --- what the link tells ----------------------------------------------------------------------------------------
+
+    def on_method(self, method: Method, *, is_reply: bool) -> None:
+        if is_reply:
+            self._complete(method, None)
+        elif isinstance(method, commands.Channel.Flow):
+            self._on_flow(active=bool(method.active))
+        elif self._owner is not None:
+            self._owner.on_method(method)
+
+    def on_contents(self, contents: list[Content]) -> None:
+        attachment = self.attachment
+        if attachment is None:
+            return
+        if self._requests:  # a reply to basic.get may be among them
+            contents = [content for content in contents if not self._is_reply(content, attachment)]
+        if contents and self._owner is not None:
+            method, _ = contents[-1]
+            if isinstance(method, commands.Basic.Deliver):
+                attachment.last_tag = method.delivery_tag or 0
+            self._owner.on_contents(contents, attachment)
+
+    @property
+    def awaits_answer(self) -> bool:
+        return (
+            bool(self._requests)
+            or self.state is State.CLOSING
+            or (self._owner is not None and self._owner.awaits_answer)
+        )
+
+    def on_confirms(self, confirms: list[Confirm]) -> None:
+        if self._owner is not None:
+            self._owner.on_confirms(confirms)
+
+    def _is_reply(self, content: Content, attachment: Attachment) -> bool:
+        method, message = content
+        if not isinstance(method, commands.Basic.GetOk):
+            return False
+        attachment.last_tag = method.delivery_tag or 0
+        self._complete(method, message)
+        return True
+
+    def on_closed(self, error: ReplyError) -> None:
+        self.attachment = None
+        self._end(error, ChannelEvent.FAILED)
+
+    def on_released(self) -> None:
+        if self.state is State.CLOSING:
+            self._finish(ChannelEvent.CLOSED)
+
+    def on_writable(self) -> None:
+        self.resume()
+
+    def on_lost(self, error: AnyamqpError | None) -> None:
+        self.attachment = None
+        if self.state is State.CLOSED:
+            return
+        if self.state is State.CLOSING:
+            self._finish(ChannelEvent.CLOSED)
+            return
+        guilty = self._guilty_of(error)
+        if guilty is not None and isinstance(error, ReplyError) and self.state not in (State.OPEN, State.BLOCKED):
+            # What the channel is for costs the link: reopening it would cost the next one as well.
+            self._end(error, ChannelEvent.FAILED)
+            return
+        if self._lifecycle.allows(ChannelEvent.LOST):
+            self._fire(ChannelEvent.LOST)
+        requests = self._requests
+        self._requests = deque()
+        for request in requests:
+            if request is guilty and isinstance(error, ReplyError):
+                error.request = describe(request.method)
+                request.error = error
+            request.done.set()
+        self._wake()
+        if self._owner is not None:
+            self._owner.on_lost()
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _guilty_of(self, error: AnyamqpError | None) -> Request | None:
+        """The request for which the broker closed the whole connection, if it may be one of ours.
+
+        A hard error names the method, not the channel (AMQP 0-9-1, connection.close). Where several channels wait for
+        an answer to that method, each takes it for its own: sent again, it would cost the next link as well.
+        """
+        if not isinstance(error, ReplyError) or error.method is None or error.cure is not Cure.CHANGE:
+            return None
+        return next((one for one in self._requests if method_name(one.method) == error.method), None)
+
+    def _on_attached(self, _: Method) -> None:
+        self.has_been_open = True
+        self._fire(ChannelEvent.OPENED)
+        if self._owner is not None:
+            self._owner.on_opened()
+        self.resume()
+
+    def _on_flow(self, *, active: bool) -> None:
+        event = ChannelEvent.UNBLOCKED if active else ChannelEvent.BLOCKED
+        if self._lifecycle.allows(event):
+            self._fire(event)
+        self.resume()
+
+    async def _until_writable(self) -> Attachment:
+        while True:
+            await self.wait_open()
+            attachment = self.attachment
+            if attachment is not None and self.can_publish:
+                if not attachment.link.is_full:
+                    return attachment
+                await attachment.link.wait_not_full()
+            else:
+                await self._changed.wait()
+
+    async def _until_answered(
+        self,
+        method: Method,
+        on_reply: Callable[[Method], None] | None,
+        *,
+        repeat: bool,
+        pinned: Attachment | None,
+    ) -> Request:
+        while True:
+            await self.wait_open()
+            if pinned is not None and pinned.is_stale:
+                raise ConnectionLost(f"{describe(method)}: the link that it belongs to was lost")
+            request = self._send(method, on_reply)
+            try:
+                await request.done.wait()
+            except BaseException:
+                request.abandon()
+                raise
+            if request.error is not None:
+                raise request.error
+            if request.reply is not None:
+                return request
+            if not repeat:
+                raise ConnectionLost(f"{describe(method)} was in flight when the link died")
+
+    async def _until_settled(self) -> None:
+        while self.attachment is not None and self.state in (State.CONNECTING, State.RECONNECTING):
+            await self._changed.wait()
+
+    def _send(self, method: Method, on_reply: Callable[[Method], None] | None) -> Request:
+        attachment = self.attachment
+        if attachment is None:
+            raise InvalidUse(f"{method_name(method)} on a channel that is on no link")
+        attachment.link.session.request(attachment.number, method)
+        attachment.link.flush()
+        request = Request(method, attachment, on_reply)
+        self._requests.append(request)
+        return request
+
+    def _complete(self, reply: Method, message: Message | None) -> None:
+        self._requests.popleft().answer(reply, message)
+
+    def _end(self, error: AnyamqpError, event: ChannelEvent) -> None:
+        self.error = error
+        self._blame(error)
+        self._finish(event, reason=reason_of(error))
+        self._fail_requests()
+        if self._owner is not None:
+            self._owner.on_failed(error)
+
+    def _blame(self, error: AnyamqpError) -> None:
+        # The broker works a channel's methods off in order, so the one it complains of is the oldest of that name;
+        # nothing behind it was done.
+        if isinstance(error, ReplyError):
+            for request in self._requests:
+                if error.method is None or error.method == method_name(request.method):
+                    error.request = describe(request.method)
+                    request.error = error
+                    return
+
+    def _fail_requests(self) -> None:
+        requests, self._requests = self._requests, deque()
+        for request in requests:
+            request.error = request.error or self.closed_error()
+            request.done.set()
+
+    def _finish(self, event: ChannelEvent, *, reason: str | None = None) -> None:
+        self._fire(event, reason=reason)
+        self._host.forget(self)
+
+    def _fire(self, event: ChannelEvent, *, reason: str | None = None) -> None:
+        source = self._lifecycle.fire(event)
+        now = anyio.current_time()
+        self._host.journal.record(Transition(str(self), source, event, self.state, now, reason, self._host.link_number))
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def _within_deadline(self, work: Awaitable[T], what: str) -> T:
+        timeout = self._host.request_timeout
+        with anyio.move_on_after(timeout):
+            return await work
+        raise RequestTimeout(f"{what}: no answer within {timeout} s; {self._why_not()}")
+
+    def _why_not(self) -> str:
+        block = self._host.block
+        if block is not None:
+            return f"the broker has blocked the connection: {block.reason}"
+        return f"the connection's last error: {self._host.journal.last_error or 'none'}"

@@ -1,0 +1,418 @@
+"""What is sent and what comes: :class:`Message` out, :class:`Delivery` in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
+from datetime import datetime
+from decimal import Decimal
+from types import TracebackType
+from typing import Final, NoReturn, Protocol, Self, TypeAlias, TypedDict, Unpack
+
+from anyamqp.errors import InvalidArgument, InvalidUse
+
+FieldValue: TypeAlias = (
+    "bool | int | float | Decimal | str | bytes | bytearray | datetime | Sequence[FieldValue] | FieldTable | None"
+)
+"""A value that an AMQP field table can carry (RabbitMQ, "AMQP 0-9-1 Errata", section 3)."""
+
+FieldTable: TypeAlias = "Mapping[str, FieldValue]"
+"""An AMQP field table: message headers, arguments of queues, exchanges, bindings and consumers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Properties:
+    """The properties of a message: AMQP 0-9-1, class ``basic``, and RabbitMQ's reading of them.
+
+    Attributes:
+        content_type: MIME type of the body.
+        content_encoding: MIME encoding of the body.
+        headers: application headers.
+        persistent: whether a durable queue keeps the message over a broker restart (delivery mode 2). None in a message
+            to publish means what its publisher's defaults say, and True if they say nothing.
+        priority: 0 to 255, used by priority queues.
+        correlation_id: which request this message answers.
+        reply_to: the queue that answers should go to.
+        expiration: seconds after which a queue drops the message, with the precision of a millisecond.
+        message_id: the application's id of the message; a publisher fills it in when it is absent.
+        timestamp: when the message was made, with the precision of a second.
+        type: the application's name of the kind of message.
+        user_id: RabbitMQ refuses the message unless this is the user of the connection.
+        app_id: the name of the application that made the message.
+    """
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: FieldTable | None = None
+    persistent: bool | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: float | None = None
+    message_id: str | None = None
+    timestamp: datetime | None = None
+    type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+
+
+class PropertyValues(TypedDict, total=False):
+    """The fields of :class:`Properties`, as keyword arguments."""
+
+    content_type: str | None
+    content_encoding: str | None
+    headers: FieldTable | None
+    persistent: bool | None
+    priority: int | None
+    correlation_id: str | None
+    reply_to: str | None
+    expiration: float | None
+    message_id: str | None
+    timestamp: datetime | None
+    type: str | None
+    user_id: str | None
+    app_id: str | None
+
+
+NO_PROPERTIES: Final = Properties()
+"""What a message has to which none were given."""
+
+
+class Message:
+    """A message: a body and its properties. Persistent unless it or its publisher's defaults say otherwise.
+
+    Immutable. The properties are attributes as well: ``message.headers`` is ``message.properties.headers``.
+
+    Args:
+        body: the body, any bytes.
+        properties: what :class:`Properties` lists, by name.
+
+    Raises:
+        InvalidArgument: the body is not bytes.
+    """
+
+    __slots__ = ("_properties", "body")
+
+    body: bytes
+    _properties: Properties | None
+
+    def __init__(self, body: bytes, **properties: Unpack[PropertyValues]) -> None:
+        if type(body) is not bytes:
+            raise InvalidArgument(f"body: {type(body).__name__} instead of bytes; encode it first")
+        _set(self, "body", body)
+        _set(self, "_properties", Properties(**properties) if properties else NO_PROPERTIES)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise FrozenInstanceError(f"cannot assign to {name!r}: make another message, with replace()")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise FrozenInstanceError(f"cannot delete {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return self.body == other.body and self.properties == other.properties
+
+    def __hash__(self) -> int:
+        return hash((self.body, self.properties))
+
+    def __repr__(self) -> str:
+        named = ((one.name, getattr(self, one.name)) for one in fields(Properties))
+        given = "".join(f", {name}={value!r}" for name, value in named if value is not None)
+        return f"Message({self.body!r}{given})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _remade, (self.body, self.properties)
+
+    def replace(self, **changes: Unpack[PropertyValues]) -> Message:
+        """The same body with other properties: those named are changed."""
+        return _remade(self.body, replace(self.properties, **changes))
+
+    @property
+    def properties(self) -> Properties:
+        """All of the properties."""
+        return self._properties or NO_PROPERTIES
+
+    @property
+    def content_type(self) -> str | None:
+        """MIME type of the body."""
+        return self.properties.content_type
+
+    @property
+    def content_encoding(self) -> str | None:
+        """MIME encoding of the body."""
+        return self.properties.content_encoding
+
+    @property
+    def headers(self) -> FieldTable | None:
+        """Application headers."""
+        return self.properties.headers
+
+    @property
+    def persistent(self) -> bool | None:
+        """Whether a durable queue keeps the message over a broker restart."""
+        return self.properties.persistent
+
+    @property
+    def priority(self) -> int | None:
+        """0 to 255, used by priority queues."""
+        return self.properties.priority
+
+    @property
+    def correlation_id(self) -> str | None:
+        """Which request this message answers."""
+        return self.properties.correlation_id
+
+    @property
+    def reply_to(self) -> str | None:
+        """The queue that answers should go to."""
+        return self.properties.reply_to
+
+    @property
+    def expiration(self) -> float | None:
+        """Seconds after which a queue drops the message."""
+        return self.properties.expiration
+
+    @property
+    def message_id(self) -> str | None:
+        """The application's id of the message."""
+        return self.properties.message_id
+
+    @property
+    def timestamp(self) -> datetime | None:
+        """When the message was made."""
+        return self.properties.timestamp
+
+    @property
+    def type(self) -> str | None:
+        """The application's name of the kind of message."""
+        return self.properties.type
+
+    @property
+    def user_id(self) -> str | None:
+        """The user who published it, verified by the broker."""
+        return self.properties.user_id
+
+    @property
+    def app_id(self) -> str | None:
+        """The name of the application that made the message."""
+        return self.properties.app_id
+
+
+_set: Final = object.__setattr__
+
+
+def _remade(body: bytes, properties: Properties) -> Message:
+    message = Message(body)
+    _set(message, "_properties", properties)
+    return message
+
+
+def random_id() -> str:
+    """An id that nobody else has: as random as a UUID is, without what the uuid module imports."""
+    return os.urandom(16).hex()
+
+
+def identified(message: Message) -> Message:
+    """The message with an id, a random one if it has none: by it a resend can be told, and an error can name it."""
+    return message if message.message_id is not None else message.replace(message_id=random_id())
+
+
+def check_message(message: object, limit: int) -> None:
+    """Refuse what is no message, or larger than ``max_message_size``, before anything is done with it.
+
+    Raises:
+        InvalidArgument: it is.
+    """
+    if not isinstance(message, Message):
+        raise InvalidArgument(f"message: {type(message).__name__} instead of Message; make one: Message(b'...')")
+    if len(message.body) > limit:
+        raise InvalidArgument(f"a body of {len(message.body)} bytes, but max_message_size is {limit}")
+
+
+class Settler(Protocol):
+    """What a delivery settles through: the channel on the link that it came on."""
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether that link is gone, so that the broker has taken the delivery back."""
+        ...
+
+    @property
+    def settled_up_to(self) -> int:
+        """The highest tag that was settled together with everything before it."""
+        ...
+
+    def ack(self, delivery_tag: int, *, multiple: bool) -> None:
+        """Send basic.ack."""
+        ...
+
+    def nack(self, delivery_tag: int, *, multiple: bool, requeue: bool) -> None:
+        """Send basic.nack."""
+        ...
+
+    def reject(self, delivery_tag: int, *, requeue: bool) -> None:
+        """Send basic.reject."""
+        ...
+
+
+class Delivery:
+    """A message that the broker delivered.
+
+    As a context manager it settles itself: ``async with delivery:`` acknowledges when the block ends, and gives the
+    message back to the queue when the block raises. Settling appends to the outgoing buffer and never waits. It is
+    done once; a second time raises :class:`InvalidUse`. A delivery from an earlier link is stale: the broker has
+    already put it back, settling it sends nothing.
+
+    Attributes:
+        message: body and properties.
+        exchange: where it was published.
+        routing_key: its routing key.
+        delivery_tag: the broker's number for it, unique on its channel and link.
+        redelivered: whether the broker may have delivered it before.
+        consumer_tag: the consumer it came to; None for one that was fetched with ``get``.
+        message_count: messages left in the queue, for one that was fetched with ``get``; None otherwise.
+    """
+
+    __slots__ = (
+        "_settled",
+        "_settler",
+        "consumer_tag",
+        "delivery_tag",
+        "exchange",
+        "message",
+        "message_count",
+        "redelivered",
+        "routing_key",
+    )
+
+    def __init__(
+        self,
+        message: Message,
+        *,
+        exchange: str,
+        routing_key: str,
+        delivery_tag: int,
+        redelivered: bool,
+        consumer_tag: str | None = None,
+        message_count: int | None = None,
+        settler: Settler | None,
+    ) -> None:
+        self.message: Message = message
+        self.exchange: str = exchange
+        self.routing_key: str = routing_key
+        self.delivery_tag: int = delivery_tag
+        self.redelivered: bool = redelivered
+        self.consumer_tag: str | None = consumer_tag
+        self.message_count: int | None = message_count
+        self._settler = settler
+        self._settled = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Delivery {self.delivery_tag} message_id={self.message.message_id!r} "
+            f"routing_key={self.routing_key!r} {len(self.message.body)} bytes>"
+        )
+
+    @property
+    def body(self) -> bytes:
+        """The message's body."""
+        return self.message.body
+
+    @property
+    def headers(self) -> FieldTable:
+        """The message's headers; empty if it has none."""
+        return self.message.headers or {}
+
+    @property
+    def message_id(self) -> str | None:
+        """The message's id: the same for a message that its publisher had to send again."""
+        return self.message.message_id
+
+    @property
+    def reply_to(self) -> str | None:
+        """The queue that an answer should go to."""
+        return self.message.reply_to
+
+    @property
+    def correlation_id(self) -> str | None:
+        """What an answer should be marked with, or which request this answers."""
+        return self.message.correlation_id
+
+    @property
+    def stream_offset(self) -> int | None:
+        """The message's offset in its stream; None if it does not come from one (RabbitMQ, "Streams")."""
+        offset = self.headers.get("x-stream-offset")
+        return offset if isinstance(offset, int) else None
+
+    @property
+    def delivery_count(self) -> int | None:
+        """How often a quorum queue delivered it before; None if another queue did (RabbitMQ, "Quorum Queues")."""
+        count = self.headers.get("x-delivery-count")
+        return count if isinstance(count, int) else None
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the link it came on is gone: the broker delivers the message again, settling it does nothing."""
+        return self._settler is not None and self._settler.is_stale
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it needs no ack, nack or reject (any more)."""
+        return self._settled or self._settler is None or self.delivery_tag <= self._settler.settled_up_to
+
+    def ack(self, *, multiple: bool = False) -> None:
+        """Acknowledge: the broker forgets the message.
+
+        Args:
+            multiple: also everything delivered earlier on the same channel.
+
+        Raises:
+            InvalidUse: already settled, or delivered with ``no_ack``.
+        """
+        self._take().ack(self.delivery_tag, multiple=multiple)
+
+    def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
+        """Give the message back (RabbitMQ, "Negative Acknowledgements").
+
+        Args:
+            requeue: back to the queue; otherwise it is dropped or dead-lettered.
+            multiple: also everything delivered earlier on the same channel.
+
+        Raises:
+            InvalidUse: already settled, or delivered with ``no_ack``.
+        """
+        self._take().nack(self.delivery_tag, multiple=multiple, requeue=requeue)
+
+    def reject(self, *, requeue: bool = False) -> None:
+        """Refuse the message.
+
+        Args:
+            requeue: back to the queue; otherwise it is dropped or dead-lettered.
+
+        Raises:
+            InvalidUse: already settled, or delivered with ``no_ack``.
+        """
+        self._take().reject(self.delivery_tag, requeue=requeue)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.is_settled:
+            return
+        if exc_type is None:
+            self.ack()
+        else:
+            self.nack(requeue=True)
+
+    def _take(self) -> Settler:
+        if self._settler is None:
+            raise InvalidUse(f"{self!r} came with no_ack: the broker expects no acknowledgement")
+        if self.is_settled:
+            raise InvalidUse(f"{self!r} is already settled")
+        self._settled = True
+        return self._settler

@@ -1,0 +1,212 @@
+"""What can be seen: the stream of transitions, the statistics, the log.
+
+Every transition goes through :meth:`Journal.record`, once. Loggers: ``anyamqp.connection`` tells of the connection's
+changes (INFO; WARNING for a loss and its reason), ``anyamqp.channel`` and ``anyamqp.link`` of theirs (DEBUG; WARNING
+for a failure).
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import Self
+
+import anyio
+
+from anyamqp.errors import reason_of
+from anyamqp.protocol.lifecycle import MACHINE_NAME, ChannelEvent, ConnectionEvent, State, Transition
+
+_LOGGERS = {kind: logging.getLogger(f"anyamqp.{kind}") for kind in ("connection", "channel", "link")}
+_ALARMING = (
+    ConnectionEvent.LOST,
+    ConnectionEvent.BLOCKED,
+    ConnectionEvent.FAILED,
+    ChannelEvent.FAILED,
+)
+_STREAM_BOUND = 1024
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    arguments = record.args
+    return not (isinstance(arguments, tuple) and arguments and str(arguments[0]).startswith(f"{MACHINE_NAME}: "))
+
+
+# The engine below the life cycles logs callbacks at INFO, four lines a transition, of which ours have none.
+logging.getLogger("transitions.core").addFilter(_is_not_ours)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """A connection at one moment.
+
+    Attributes:
+        state: the connection's state.
+        link_number: the present or last link, counted from 1; 0 before the first.
+        dials: attempts to connect so far.
+        reconnects: how often the connection was lost and came back.
+        open_channels: channels in use on the present link.
+        unconfirmed: publishes that wait for an outcome.
+        blocked_since: when the broker blocked the connection, on the event loop's clock; None if it is not blocked.
+        last_error: the last error that cost a link or an attempt; None if there was none.
+        stale_acks: acks, nacks and rejects that were not sent because their link was gone.
+        unknown_confirms: confirms for a tag that nothing waited for.
+        dropped_transitions: transitions that slow readers of the stream missed.
+        stalls: how often the event loop was late by more than a quarter of the heartbeat interval.
+        bytes_sent, bytes_received: on all links together.
+        frames_sent, frames_received: on all links together.
+    """
+
+    state: State
+    link_number: int
+    dials: int
+    reconnects: int
+    open_channels: int
+    unconfirmed: int
+    blocked_since: float | None
+    last_error: Exception | None
+    stale_acks: int
+    unknown_confirms: int
+    dropped_transitions: int
+    stalls: int
+    bytes_sent: int
+    bytes_received: int
+    frames_sent: int
+    frames_received: int
+
+
+class TransitionStream:
+    """Transitions as they happen: ``async for transition in connection.transitions()``.
+
+    Begins with the next transition and ends when the connection is closed. It holds the last 1024 that were not yet
+    read; a reader that is slower misses the oldest, which :attr:`dropped` counts.
+    """
+
+    def __init__(self) -> None:
+        self.dropped: int = 0
+        self._waiting: deque[Transition] = deque()
+        self._ended = False
+        self._news = anyio.Event()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Transition:
+        while not self._waiting:
+            if self._ended:
+                raise StopAsyncIteration
+            await self._news.wait()
+        return self._waiting.popleft()
+
+    def push(self, transition: Transition) -> int:
+        """Add one. Returns how many were dropped for it, 0 or 1."""
+        self._waiting.append(transition)
+        self._wake()
+        if len(self._waiting) <= _STREAM_BOUND:
+            return 0
+        self._waiting.popleft()
+        self.dropped += 1
+        return 1
+
+    def end(self) -> None:
+        """No more will come."""
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
+
+
+class Journal:
+    """Where a connection and all that belongs to it record what happens.
+
+    Args:
+        name: the connection's name, if it has one; the log tells connections apart by it.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        self._prefix = f"{name}: " if name else ""
+        self.dials = 0
+        self.reconnects = 0
+        self.stale_acks: int = 0
+        self.unknown_confirms: int = 0
+        self.dropped_transitions: int = 0
+        self.stalls: int = 0
+        self.last_error: Exception | None = None
+        # Weak, so that a stream which nobody reads any more needs no goodbye.
+        self._streams: weakref.WeakSet[TransitionStream] = weakref.WeakSet()
+        self._ended = False
+
+    def stream(self) -> TransitionStream:
+        """A stream of what is recorded from now on."""
+        stream = TransitionStream()
+        if self._ended:
+            stream.end()
+        else:
+            self._streams.add(stream)
+        return stream
+
+    def record(self, transition: Transition) -> None:
+        """Log a transition and pass it to the streams."""
+        logger = _LOGGERS[transition.machine.partition(" ")[0]]
+        routine = logging.INFO if isinstance(transition.event, ConnectionEvent) else logging.DEBUG
+        level = logging.WARNING if transition.event in _ALARMING else routine
+        logger.log(level, "%s%s [link %d]", self._prefix, transition, transition.link_number)
+        for stream in self._streams:
+            self.dropped_transitions += stream.push(transition)
+
+    def retrying(self, error: Exception, address: str, delay: float) -> None:
+        """Log why there is no link, and what comes next."""
+        _LOGGERS["connection"].warning(
+            "%sno link: %s; dialing %s in %.1f s", self._prefix, reason_of(error), address, delay
+        )
+
+    def not_renewed(self, error: Exception, expires_in: float, delay: float) -> None:
+        """Log that the credentials on an open link could not be renewed, and what comes next."""
+        when = f"expire in {expires_in:.1f} s" if expires_in > 0 else "have expired"
+        _LOGGERS["connection"].warning(
+            "%sthe credentials %s and were not renewed: %s; asking again in %.1f s", self._prefix, when, error, delay
+        )
+
+    def crashed(self, error: Exception) -> None:
+        """Log a fault of anyamqp's own, with its traceback."""
+        _LOGGERS["connection"].error("%sfailed by a fault of anyamqp's own", self._prefix, exc_info=error)
+
+    def stalled(self, seconds: float) -> None:
+        """Log that the event loop was late: something in this process blocks it."""
+        self.stalls += 1
+        _LOGGERS["link"].warning(
+            "%sthe event loop was blocked for %.1f s: heartbeats were late, the broker may give this client up",
+            self._prefix,
+            seconds,
+        )
+
+    def stale_ack(self) -> None:
+        """Count an ack, nack or reject that was not sent because its link was gone."""
+        self.stale_acks += 1
+
+    def unknown_confirm(self, tag: int) -> None:
+        """Log a confirm that nothing waited for."""
+        self.unknown_confirms += 1
+        _LOGGERS["channel"].warning("%sthe broker confirmed tag %d, which nothing waits for", self._prefix, tag)
+
+    def handler_failed(self, queue: str, error: BaseException) -> None:
+        """Log what a handler of deliveries raised, with its traceback."""
+        _LOGGERS["channel"].error("%sa handler of queue %r failed", self._prefix, queue, exc_info=error)
+
+    def hook_failed(self, hook: str, error: Exception) -> None:
+        """Log what a function of the user's raised that may not raise, with its traceback."""
+        _LOGGERS["connection"].error("%s%s raised", self._prefix, hook, exc_info=error)
+
+    def entity_failed(self, entity: str, error: Exception) -> None:
+        """Log that something could not be declared again after a reconnect."""
+        self.last_error = error
+        _LOGGERS["connection"].error("%s%s could not be recovered: %s", self._prefix, entity, reason_of(error))
+
+    def end(self) -> None:
+        """The connection is closed: every stream ends after what it still holds."""
+        self._ended = True
+        for stream in self._streams:
+            stream.end()

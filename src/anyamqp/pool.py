@@ -1,0 +1,118 @@
+"""A bounded pool that lends channels, for code that needs one now and then."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from anyamqp.channel import Channel
+from anyamqp.errors import ChannelLimitReached, InvalidArgument, InvalidUse, RequestTimeout
+from anyamqp.protocol.lifecycle import State
+
+
+class ChannelPool:
+    """Lends channels and reuses them: ``async with connection.channel_pool(size=8) as pool``.
+
+    Args:
+        new_channel: makes a channel.
+        wait_closed: waits until some channel of the connection is closed, so that its number is free.
+        size: at most so many channels; more borrowers wait for their turn.
+
+    Raises:
+        InvalidArgument: the size is less than 1.
+    """
+
+    def __init__(
+        self, new_channel: Callable[[], Channel], wait_closed: Callable[[], Awaitable[None]], size: int
+    ) -> None:
+        if size < 1:
+            raise InvalidArgument(f"size: a pool of {size} channels would lend none")
+        self._new_channel = new_channel
+        self._wait_closed = wait_closed
+        self._room = anyio.Semaphore(size)
+        self._idle: list[Channel] = []
+        self._starving: deque[anyio.CancelScope] = deque()
+        self._is_closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._is_closed = True
+        idle, self._idle = self._idle, []
+        # All closes are on their way before the first is waited for.
+        for channel in idle:
+            channel.begin_close()
+        for channel in idle:
+            await channel.close()
+
+    @asynccontextmanager
+    async def channel(self, timeout: float | None = None) -> AsyncGenerator[Channel, None]:
+        """Borrow a channel.
+
+        Args:
+            timeout: seconds to wait for one to be free; None to wait for ever.
+
+        Raises:
+            RequestTimeout: none was free in time.
+            InvalidUse: the pool is closed.
+        """
+        if self._is_closed:
+            raise InvalidUse("the pool is closed")
+        channel: Channel | None = None
+        with anyio.move_on_after(timeout):
+            channel = await self._borrow()
+        if channel is None:
+            raise RequestTimeout(f"no channel of the pool was free within {timeout} s")
+        try:
+            yield channel
+        finally:
+            self._put(channel)
+
+    async def _borrow(self) -> Channel:
+        await self._room.acquire()
+        try:
+            while True:
+                while self._idle:
+                    channel = self._idle.pop()
+                    if channel.state not in (State.CLOSING, State.CLOSED):
+                        return channel
+                channel = self._new_channel()
+                try:
+                    await channel.open()
+                except ChannelLimitReached:
+                    await self._starve()
+                except BaseException:
+                    channel.begin_close()
+                    raise
+                else:
+                    return channel
+        except BaseException:
+            self._room.release()
+            raise
+
+    async def _starve(self) -> None:
+        """Wait until a number is free, or until a channel is given back."""
+        with anyio.CancelScope() as starving:
+            self._starving.append(starving)
+            try:
+                await self._wait_closed()
+            finally:
+                if starving in self._starving:
+                    self._starving.remove(starving)
+
+    def _put(self, channel: Channel) -> None:
+        if self._is_closed:
+            channel.begin_close()
+        elif channel.state not in (State.CLOSING, State.CLOSED):
+            self._idle.append(channel)
+            if self._starving:
+                self._starving.popleft().cancel()
+        self._room.release()

@@ -1,0 +1,374 @@
+"""What a session knows of its channels: numbers, which reply belongs to which request, how content is put together.
+
+A number is taken by channel.open and free again after close-ok, ours or theirs. Between our channel.close and its
+close-ok whatever else arrives on the number is discarded (AMQP 0-9-1, 4.9 and 2.2.5). Content is a method, a header and
+as many body frames as the header announces (4.2.6), with nothing of the same channel in between.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+
+from pamqp import commands
+
+from anyamqp.errors import (
+    ChannelError,
+    ChannelLimitReached,
+    CloseFacts,
+    CloseFrame,
+    CommandInvalid,
+    ContentTooLarge,
+    FrameError,
+    InvalidUse,
+    MalformedProperties,
+    ReplyError,
+    Side,
+    UnexpectedFrame,
+    reply_error,
+)
+from anyamqp.protocol.acks import Acks
+from anyamqp.protocol.basic import Delivered, Header, Received, encode_ack
+from anyamqp.protocol.events import (
+    ChannelClosed,
+    ChannelReleased,
+    Confirm,
+    ConfirmsReceived,
+    Content,
+    ContentsReceived,
+    Event,
+    MethodReceived,
+)
+from anyamqp.protocol.wire import Method, Payload, method_name
+
+HIGHEST_CHANNEL = 65535
+_REPLY_SUCCESS = 200
+_CONTENT_METHODS = (commands.Basic.Deliver, commands.Basic.Return, commands.Basic.GetOk)
+_CONFIRMS = (commands.Basic.Ack, commands.Basic.Nack)
+_SMALL = 1024
+"""Bytes below which a piece of a body is not kept by itself."""
+_UNASKED = (commands.Basic.Cancel, commands.Channel.Flow)
+
+
+class _Channel:
+    """One number in use."""
+
+    __slots__ = ("acks", "closing", "expected", "header", "last_tag", "method", "pieces", "received")
+
+    def __init__(self) -> None:
+        self.acks = Acks()
+        self.closing = False
+        self.expected: deque[Method] = deque()
+        """The requests that are not answered yet, oldest first."""
+        self.last_tag = 0
+        """The highest delivery tag that came."""
+        self.method: Method | None = None
+        """The method whose content is coming in."""
+        self.header: Header | None = None
+        self.pieces: list[bytes | bytearray | memoryview] = []
+        self.received = 0
+
+    def keep(self, piece: bytes | memoryview) -> None:
+        """Keep a piece of a body; copied, if it is small beside what it keeps alive or beside an object of its own."""
+        alive = memoryview(piece.obj).nbytes if isinstance(piece, memoryview) else len(piece)
+        if len(piece) >= _SMALL and 2 * len(piece) >= alive:
+            self.pieces.append(piece)
+        elif self.pieces and isinstance(latest := self.pieces[-1], bytearray):
+            latest += piece
+        else:
+            self.pieces.append(bytearray(piece))
+
+
+class Channels:
+    """The channels of one session.
+
+    Args:
+        send: writes a method on a channel.
+        write: writes a frame.
+        events: where to tell what happened.
+        max_message_size: the largest body accepted, in bytes.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[int, Method], None],
+        write: Callable[[bytes], None],
+        events: list[Event],
+        max_message_size: int,
+    ) -> None:
+        self._send = send
+        self._write = write
+        self._events = events
+        self._max_message_size = max_message_size
+        self._channels: dict[int, _Channel] = {}
+        self._free: list[int] = []
+        self._highest = 0
+        self._acking: set[int] = set()
+        """The numbers whose acks have not all left yet."""
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def open(self, channel_max: int) -> int:
+        """Send channel.open on the lowest free number.
+
+        Raises:
+            ChannelLimitReached: ``channel_max`` channels are open; 0 stands for as many as AMQP can number.
+        """
+        if self._free:
+            number = heapq.heappop(self._free)
+        elif self._highest < (channel_max or HIGHEST_CHANNEL):
+            self._highest += 1
+            number = self._highest
+        else:
+            raise ChannelLimitReached(f"all {self._highest} channels that the connection may have are open")
+        self._channels[number] = _Channel()
+        self.request(number, commands.Channel.Open())
+        return number
+
+    def close(self, number: int, text: str) -> None:
+        """Send channel.close; the number is free again after close-ok."""
+        self.send(number, commands.Channel.Close(_REPLY_SUCCESS, text, 0, 0))
+        self._channels[number].closing = True
+
+    def request(self, number: int, method: Method) -> None:
+        """Send a method that the broker answers."""
+        self.send(number, method)
+        channel = self._channels[number]
+        channel.expected.append(method)
+        if isinstance(method, commands.Tx.Select):
+            channel.acks.keep_apart()
+
+    def send(self, number: int, method: Method) -> None:
+        """Send a method, behind the acks that were given before it."""
+        self.require_open(number)
+        if number in self._acking:
+            self._flush_acks_of(number)
+        self._send(number, method)
+
+    def ack(self, number: int, tag: int, *, multiple: bool) -> None:
+        """Acknowledge; leaves with :meth:`flush_acks`, together with others where one frame can stand for them."""
+        channel = self._channels.get(number)
+        if channel is None:
+            raise _not_open(number)
+        if channel.closing:
+            return  # its end gives back whatever is open
+        if multiple:
+            self.send(number, commands.Basic.Ack(tag, multiple=True))
+            channel.acks.settle_up_to(tag)
+        else:
+            channel.acks.ack(tag)
+            self._acking.add(number)
+
+    def nack(self, number: int, method: commands.Basic.Nack | commands.Basic.Reject) -> None:
+        """Send basic.nack or basic.reject."""
+        channel = self._channels.get(number)
+        if channel is not None and channel.closing:
+            return
+        self.send(number, method)
+        acks, tag = self._channels[number].acks, method.delivery_tag or 0
+        if isinstance(method, commands.Basic.Nack) and method.multiple:
+            acks.settle_up_to(tag)
+        else:
+            acks.settle(tag)
+
+    @property
+    def has_acks(self) -> bool:
+        """Whether acks wait to leave."""
+        return bool(self._acking)
+
+    def flush_acks(self) -> None:
+        """Send the acks that were given so far."""
+        for number in list(self._acking):
+            self._flush_acks_of(number)
+
+    def _flush_acks_of(self, number: int) -> None:
+        self._acking.discard(number)
+        for tag, multiple in self._channels[number].acks.take():
+            self._write(encode_ack(number, tag, multiple=multiple))
+
+    def require_open(self, number: int) -> None:
+        """Raise :class:`InvalidUse` unless frames may go out on the number; else the broker closes the connection."""
+        channel = self._channels.get(number)
+        if channel is None or channel.closing:
+            raise _not_open(number)
+
+    def receive(self, number: int, payload: Payload) -> None:
+        """Take a frame.
+
+        Raises:
+            ReplyError: it cannot be at this place.
+        """
+        channel = self._channels.get(number)
+        if channel is None:
+            raise unexpected(ChannelError, f"a frame on channel {number}, which is not open")
+        if isinstance(payload, Delivered):
+            if not channel.closing:
+                self._delivered(number, channel, payload)
+        elif isinstance(payload, bytes | memoryview):
+            if not channel.closing:
+                self._body(number, channel, payload)
+        elif isinstance(payload, Header):
+            if not channel.closing:
+                self._header(number, channel, payload)
+        elif isinstance(payload, Method):
+            self._method(number, channel, payload)
+
+    def _method(self, number: int, channel: _Channel, method: Method) -> None:
+        if isinstance(method, _CONFIRMS) and channel.method is None and not channel.closing:
+            self._confirmed(number, method)
+        elif isinstance(method, commands.Basic.Deliver) and channel.method is None and not channel.closing:
+            channel.last_tag = method.delivery_tag or 0
+            channel.method = method
+        elif isinstance(method, commands.Channel.Close):
+            self._acking.discard(number)  # nothing but close-ok may follow
+            self._send(number, commands.Channel.CloseOk())
+            # If it crossed ours, the broker answers ours as well, so the number stays taken until then.
+            if not channel.closing:
+                self._release(number)
+                self._events.append(ChannelClosed(number, error_of(frame_of(method))))
+        elif isinstance(method, commands.Channel.CloseOk):
+            if not channel.closing:
+                raise unexpected(CommandInvalid, f"channel.close-ok on channel {number}, which nobody closed")
+            self._release(number)
+            self._events.append(ChannelReleased(number))
+        elif channel.closing:
+            return
+        elif channel.method is not None:
+            raise unexpected(
+                UnexpectedFrame,
+                f"{method_name(method)} on channel {number} inside the content of {method_name(channel.method)}",
+            )
+        elif isinstance(method, _CONTENT_METHODS):
+            if isinstance(method, commands.Basic.GetOk):
+                channel.last_tag = method.delivery_tag or 0
+                request = self._answer(number, channel, method)
+                if isinstance(request, commands.Basic.Get) and request.no_ack:
+                    channel.acks.settle(channel.last_tag)
+            channel.method = method
+        elif isinstance(method, _UNASKED):
+            if isinstance(method, commands.Channel.Flow):
+                self._send(number, commands.Channel.FlowOk(method.active))
+            self._events.append(MethodReceived(number, method, is_reply=False))
+        else:
+            self._answer(number, channel, method)
+            if isinstance(method, commands.Basic.RecoverOk):  # the broker has taken back all that was open
+                channel.acks.settle_up_to(channel.last_tag)
+            self._events.append(MethodReceived(number, method, is_reply=True))
+
+    def _answer(self, number: int, channel: _Channel, method: Method) -> Method:
+        """Take out the request that the method answers."""
+        if not channel.expected or method.name not in channel.expected[0].valid_responses:
+            raise unexpected(
+                CommandInvalid, f"{method_name(method)} on channel {number} answers nothing that was asked"
+            )
+        return channel.expected.popleft()
+
+    def _delivered(self, number: int, channel: _Channel, delivered: Delivered) -> None:
+        method, encoded, body = delivered
+        if channel.method is not None or len(body) > self._max_message_size:
+            # What is wrong is told as it is of single frames.
+            self._method(number, channel, method)
+            self._header(number, channel, Header(len(body), encoded))
+            return
+        channel.last_tag = method.delivery_tag or 0
+        self._tell(number, (method, Received(body, encoded)))
+
+    def _header(self, number: int, channel: _Channel, header: Header) -> None:
+        if channel.method is None or channel.header is not None:
+            raise unexpected(UnexpectedFrame, f"a content header on channel {number} that belongs to no method")
+        if header.body_size > self._max_message_size:
+            text = f"a message of {header.body_size} bytes, but max_message_size is {self._max_message_size}"
+            self.send(number, commands.Channel.Close(ContentTooLarge.code, text, 0, 0))
+            channel.closing = True
+            error = ContentTooLarge(
+                text,
+                method=method_name(channel.method),
+                found_by=Side.CLIENT,
+                close=CloseFacts(None, CloseFrame(ContentTooLarge.code, text, None), Side.CLIENT),
+            )
+            self._events.append(ChannelClosed(number, error))
+            return
+        channel.header = header
+        if not header.body_size:
+            self._finish(number, channel, header.encoded, b"")
+
+    def _body(self, number: int, channel: _Channel, piece: bytes | memoryview) -> None:
+        header = channel.header
+        if header is None:
+            raise unexpected(UnexpectedFrame, f"a body frame on channel {number} that belongs to no content header")
+        channel.received += len(piece)
+        if channel.received > header.body_size:
+            raise unexpected(
+                FrameError,
+                f"{channel.received} bytes of body on channel {number}, but {header.body_size} announced",
+            )
+        if len(piece) == header.body_size:
+            self._finish(number, channel, header.encoded, bytes(piece))
+            return
+        if piece:  # AMQP allows empty body frames; kept, a stream of them would grow without end
+            channel.keep(piece)
+        if channel.received == header.body_size:
+            self._finish(number, channel, header.encoded, b"".join(channel.pieces))
+            channel.pieces.clear()
+
+    def _finish(self, number: int, channel: _Channel, encoded: bytes, body: bytes) -> None:
+        message = Received(body, encoded)
+        method, channel.method, channel.header, channel.received = channel.method, None, None, 0
+        if method is None:
+            return
+        if not isinstance(method, commands.Basic.Deliver):
+            _check_properties(number, message)
+        self._tell(number, (method, message))
+
+    def _tell(self, number: int, content: Content) -> None:
+        latest = self._events[-1] if self._events else None
+        if isinstance(latest, ContentsReceived) and latest.channel == number:
+            latest.contents.append(content)
+        else:
+            self._events.append(ContentsReceived(number, [content]))
+
+    def _confirmed(self, number: int, confirm: Confirm) -> None:
+        latest = self._events[-1] if self._events else None
+        if isinstance(latest, ConfirmsReceived) and latest.channel == number:
+            latest.confirms.append(confirm)
+        else:
+            self._events.append(ConfirmsReceived(number, [confirm]))
+
+    def _release(self, number: int) -> None:
+        self._acking.discard(number)
+        del self._channels[number]
+        heapq.heappush(self._free, number)
+
+
+def _check_properties(number: int, message: Received) -> None:
+    # Returns and replies to basic.get are few, and what they are matched by is in the properties. A delivery's are for
+    # its consumer to read, or to stumble over.
+    try:
+        _ = message.properties
+    except MalformedProperties as error:
+        raise unexpected(FrameError, f"content header on channel {number}: {error}") from error
+
+
+def _not_open(number: int) -> InvalidUse:
+    return InvalidUse(f"channel {number} is not open on this link")
+
+
+def unexpected(error: type[ReplyError], text: str) -> ReplyError:
+    """The error for something that the broker may not send."""
+    return error(text, found_by=Side.CLIENT)
+
+
+def frame_of(close: commands.Connection.Close | commands.Channel.Close) -> CloseFrame:
+    """What a close of the broker's says."""
+    culprit = None
+    if close.class_id:
+        known = commands.INDEX_MAPPING.get(close.class_id << 16 | (close.method_id or 0))
+        culprit = method_name(known) if known else f"method {close.class_id}.{close.method_id}"
+    return CloseFrame(close.reply_code or 0, close.reply_text, culprit)
+
+
+def error_of(close: CloseFrame) -> ReplyError:
+    """The error that a close of the broker's, which came first, carries."""
+    return reply_error(close.code, close.text, method=close.method, close=CloseFacts(close, None, Side.BROKER))

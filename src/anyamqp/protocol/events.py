@@ -1,0 +1,124 @@
+"""What a session tells: values, in the order in which they happened."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from pamqp import commands
+
+from anyamqp.errors import AnyamqpError, ReplyError
+from anyamqp.message import FieldTable
+from anyamqp.protocol.basic import Received
+from anyamqp.protocol.lifecycle import Transition
+from anyamqp.protocol.wire import Method
+
+
+class Tuning(NamedTuple):
+    """The limits of a session: AMQP 0-9-1, connection.tune.
+
+    Attributes:
+        channel_max: highest channel number; 0 for no limit.
+        frame_max: largest frame in bytes; 0 for no limit.
+        heartbeat: heartbeat interval in seconds; 0 for none.
+    """
+
+    channel_max: int
+    frame_max: int
+    heartbeat: int
+
+    def agree(self, theirs: Tuning) -> Tuning:
+        """What both sides can accept: the smaller of two values, the other one where one is 0."""
+        return Tuning(
+            *(min(ours, other) if ours and other else ours or other for ours, other in zip(self, theirs, strict=True))
+        )
+
+
+class Opened(NamedTuple):
+    """The handshake is done."""
+
+    tuning: Tuning
+    server_properties: FieldTable
+
+
+class MethodReceived(NamedTuple):
+    """A method without content on a channel: the reply to the oldest request, or one that came unasked."""
+
+    channel: int
+    method: Method
+    is_reply: bool
+
+
+Content: TypeAlias = tuple[Method, Received]
+"""A method with its whole content: basic.deliver, basic.return or basic.get-ok."""
+
+
+class ContentsReceived(NamedTuple):
+    """Contents that came on a channel one after the other, with nothing else between them."""
+
+    channel: int
+    contents: list[Content]
+
+
+Confirm: TypeAlias = commands.Basic.Ack | commands.Basic.Nack
+
+
+class ConfirmsReceived(NamedTuple):
+    """Confirms that came on a channel one after the other, with nothing else between them."""
+
+    channel: int
+    confirms: list[Confirm]
+
+
+class ChannelClosed(NamedTuple):
+    """A channel was closed for an error, by the broker or because of what the broker sent on it."""
+
+    channel: int
+    error: ReplyError
+
+
+class ChannelReleased(NamedTuple):
+    """A close of ours is complete: the number is free again."""
+
+    channel: int
+
+
+class Blocked(NamedTuple):
+    """The broker stopped reading what is published (RabbitMQ, "Blocked Connections")."""
+
+    reason: str
+
+
+class Unblocked(NamedTuple):
+    """The broker reads again."""
+
+
+class SecretUpdated(NamedTuple):
+    """The broker answered the oldest connection.update-secret (RabbitMQ)."""
+
+
+class Stalled(NamedTuple):
+    """The caller's event loop was late by so many seconds."""
+
+    seconds: float
+
+
+class Ended(NamedTuple):
+    """The session is over. ``error`` is the one reason; None if we closed it and the broker agreed."""
+
+    error: AnyamqpError | None
+
+
+Event: TypeAlias = (
+    Opened
+    | MethodReceived
+    | ContentsReceived
+    | ConfirmsReceived
+    | ChannelClosed
+    | ChannelReleased
+    | Blocked
+    | Unblocked
+    | SecretUpdated
+    | Stalled
+    | Ended
+    | Transition
+)

@@ -1,0 +1,87 @@
+"""What to do after a link ended: the decision alone, without a wait and without a clock.
+
+The supervisor reports how each link or attempt ended, and gets the delay before the next dial, or the error to give up
+with. Whether an error is worth another attempt is answered here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from anyamqp.errors import AnyamqpError, ConnectionLost, Cure, InvalidPath, LoginRefused, NotAllowed
+from anyamqp.settings import ReconnectPolicy
+
+_REFUSALS = (LoginRefused, NotAllowed, InvalidPath)
+"""A booting broker says these for a while, although nothing is wrong with what we ask."""
+
+
+class Attempts:
+    """The attempts of one connection, counted.
+
+    Args:
+        policy: when to dial again.
+        fail_fast: whether to give up on the first connect at once when no retry cures what happened.
+        random: where jitter comes from.
+        now: the present time in seconds, here and below, on any clock that does not go back.
+    """
+
+    def __init__(self, policy: ReconnectPolicy, *, fail_fast: bool, random: Random, now: float) -> None:
+        self._policy = policy
+        self._fail_fast = fail_fast
+        self._random = random
+        self._failed = 0
+        self._rounds = 0
+        self._away_since = now
+        self._refused_since: float | None = None
+        self._was_open = False
+
+    def is_stable(self, opened_at: float | None, now: float) -> bool:
+        """Whether a link that ends now, if it ever was opened, lived long enough to count as a success."""
+        return opened_at is not None and now - opened_at >= self._policy.stable_after
+
+    def ended(self, error: AnyamqpError, *, opened_at: float | None, untried: bool, now: float) -> float:
+        """A link ended, or an attempt to get one.
+
+        Args:
+            error: why.
+            opened_at: when the link was opened; None if it never was.
+            untried: whether something is left to dial that was not tried since the last delay.
+            now: the present time.
+
+        Returns:
+            Seconds to wait before the next dial.
+
+        Raises:
+            AnyamqpError: give up; the error that no retry cures, or :class:`ConnectionLost` when the policy is
+                exhausted.
+        """
+        is_stable = self.is_stable(opened_at, now)
+        # A link that dies young counts as a failed attempt, or a broker that accepts and drops would be dialed without
+        # a pause (invariant 10).
+        self._failed = 0 if is_stable else self._failed + 1
+        if opened_at is not None:
+            self._was_open = True
+            self._away_since = now
+        if opened_at is not None or not isinstance(error, _REFUSALS):
+            self._refused_since = None
+        elif self._refused_since is None:
+            self._refused_since = now
+        self._raise_if_hopeless(error, now)
+        if is_stable:
+            self._rounds = 0
+        elif untried:
+            return 0.0
+        else:
+            self._rounds += 1
+        return self._policy.delay(self._rounds, self._random)
+
+    def _raise_if_hopeless(self, error: AnyamqpError, now: float) -> None:
+        if self._fail_fast and not self._was_open and error.cure is Cure.CHANGE:
+            raise error
+        if self._refused_since is not None and now - self._refused_since >= self._policy.refusal_grace:
+            raise error
+        away = now - self._away_since
+        if self._policy.is_exhausted(self._failed, away):
+            raise ConnectionLost(
+                f"gave up after {self._failed} attempts and {away:.1f} s; last error: {error}"
+            ) from error

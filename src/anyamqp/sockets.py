@@ -1,0 +1,207 @@
+"""TCP for a link: a socket, and anyio to wait for it.
+
+anyio's own stream does on asyncio what asyncio's transports are made for, which costs two or three turns of the event
+loop and as many system calls for each read and each write. Here a read is tried at once and waited for only if nothing
+is there, a write likewise, and a small write can be tried without any wait at all. What a link's reader and writer need
+is no more than that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import ByteStream, SocketAttribute
+
+from anyamqp.loops import running_loop
+from anyamqp.settings import Address
+
+Piece: TypeAlias = bytes | memoryview
+"""Some of the bytes to send."""
+
+_CAN_GATHER: Final = hasattr(socket.socket, "sendmsg")
+"""Windows has no such call."""
+
+_LARGE: Final = 64 * 1024
+"""Bytes in one write from which on others get their turn first: with a fast peer it might never wait."""
+
+
+class SocketStream(ByteStream):
+    """A connected TCP socket.
+
+    One task may receive while another sends. A cancelled receive has taken nothing.
+
+    Args:
+        connected: the socket, non-blocking; the stream owns it from here on.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._sending = anyio.Lock(fast_acquire=True)
+        """TLS sends from the task that receives as well: the answer to a KeyUpdate (RFC 8446, 4.6.3)."""
+        self._has_waited = True
+        self._listening: anyio.CancelScope | None = None
+        self._listened = anyio.Event()
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        """The next bytes.
+
+        Raises:
+            EndOfStream: the peer will send no more.
+            BrokenResourceError: the connection is lost; the cause says how.
+            ClosedResourceError: this end was closed.
+        """
+        if not self._has_waited:
+            await anyio.lowlevel.checkpoint()  # before it takes anything, so that a cancellation loses nothing
+        self._has_waited = False
+        while True:
+            try:
+                data = self._socket.recv(max_bytes)
+            except BlockingIOError:
+                await anyio.wait_readable(self._socket)
+                self._has_waited = True
+                continue
+            except OSError as error:
+                raise self._broken() from error
+            if not data:
+                raise anyio.EndOfStream
+            return data
+
+    async def listen(self, take: Callable[[bytes], bool], max_bytes: int) -> None:
+        """Give what comes to ``take``, a plain function, until it returns False.
+
+        Raises:
+            EndOfStream, BrokenResourceError, ClosedResourceError: as for :meth:`receive`.
+        """
+
+        def read() -> bool:
+            try:
+                data = self._socket.recv(max_bytes)
+            except BlockingIOError:
+                return True
+            except OSError as error:
+                raise self._broken() from error
+            if not data:
+                raise anyio.EndOfStream
+            return take(data)
+
+        self._listening = anyio.CancelScope()
+        self._listened = anyio.Event()
+        try:
+            with self._listening as closing:
+                await running_loop().while_readable(self._socket, read)
+            if closing.cancelled_caught:
+                raise anyio.ClosedResourceError
+        finally:
+            self._listened.set()
+
+    async def send(self, item: bytes) -> None:
+        """Send all of it.
+
+        Raises:
+            BrokenResourceError: the connection is lost; the cause says how.
+            ClosedResourceError: this end was closed.
+        """
+        async with self._sending:
+            await self.send_pieces([item])
+
+    async def send_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Send all of them, one behind the other, without joining them; otherwise as :meth:`send`."""
+        if sum(map(len, pieces)) >= _LARGE:
+            await anyio.lowlevel.checkpoint()
+        while True:
+            try:
+                pieces = self._send(pieces)
+            except BlockingIOError:
+                await anyio.wait_writable(self._socket)
+            except OSError as error:
+                raise self._broken() from error
+            if not pieces:
+                return
+
+    def send_nowait(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
+        """Send what the system takes at once. Returns what is left; errors are left to :meth:`send_pieces`."""
+        try:
+            return self._send(pieces)
+        except OSError:
+            return pieces
+
+    def _send(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
+        if len(pieces) == 1:
+            sent = self._socket.send(pieces[0])
+        elif _CAN_GATHER:
+            sent = self._socket.sendmsg(pieces)
+        else:
+            pieces = [b"".join(pieces)]
+            sent = self._socket.send(pieces[0])
+        for place, piece in enumerate(pieces):
+            if sent < len(piece):
+                return [memoryview(piece)[sent:], *pieces[place + 1 :]]
+            sent -= len(piece)
+        return []
+
+    async def send_eof(self) -> None:
+        """Tell the peer that nothing follows."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise self._broken() from error
+
+    async def aclose(self) -> None:
+        """Close the socket; whoever waits for it gets ClosedResourceError."""
+        if self._socket.fileno() >= 0:
+            if self._listening is not None:
+                # Waited for: the number of a closed socket may be another one's before a listener lets go of it.
+                self._listening.cancel()
+                with anyio.CancelScope(shield=True):
+                    await self._listened.wait()
+            anyio.notify_closing(self._socket)
+            self._socket.close()
+        await anyio.lowlevel.checkpoint()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return {SocketAttribute.raw_socket: lambda: self._socket}
+
+    def _broken(self) -> anyio.BrokenResourceError | anyio.ClosedResourceError:
+        return anyio.BrokenResourceError() if self._socket.fileno() >= 0 else anyio.ClosedResourceError()
+
+
+async def dial_tcp(address: Address) -> SocketStream:
+    """Open a TCP connection.
+
+    Args:
+        address: an IP address and a port. Names are resolved before, because each of their records is dialed by itself.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    (family, kind, protocol, _, target), *_ = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=flags
+    )
+    opened = socket.socket(family, kind, protocol)
+    try:
+        opened.setblocking(False)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await _connect(opened, target)
+    except BaseException:
+        opened.close()
+        raise
+    return SocketStream(opened)
+
+
+async def _connect(opened: socket.socket, target: Any) -> None:
+    refused = opened.connect_ex(target)
+    if refused in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+        await anyio.wait_writable(opened)
+        refused = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    else:
+        await anyio.lowlevel.checkpoint()
+    if refused:
+        raise OSError(refused, os.strerror(refused))

@@ -1,0 +1,538 @@
+"""The supervisor of a connection: the single-flight reconnect, recovery in order.
+
+One task per connection is the only code that dials (invariant 1). It loops: wait as the policy says, dial, handshake,
+recover, ``opened``, run the link until it ends. Everybody else waits for a state; nobody else can connect, so there is
+no race between reconnects and no lock against one. The old transport is closed before the next dial begins, because
+the task group that moves its bytes must end first.
+
+Recovery declares the topology and reopens the channels (:mod:`anyamqp.recovery`); then the connection is OPEN and
+publishers send again what is unconfirmed, oldest first, before anything new. Between the last reply and ``opened``
+there is no await, so there is no moment in which OPEN is shown and a channel is unusable.
+
+Nothing here raises into the user's tasks: what goes wrong is a state, an entry in the log and the cause of the error
+that calls on the connection raise.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+import anyio
+import anyio.abc
+from pamqp import commands
+
+from anyamqp.consumer import Consumer
+from anyamqp.credentials import CredentialsKeeper
+from anyamqp.entities import Entity
+from anyamqp.errors import (
+    AnyamqpError,
+    ChannelLimitReached,
+    CloseFacts,
+    ConnectionClosed,
+    ConnectionLost,
+    ConnectTimeout,
+    InvalidUse,
+    PreconditionFailed,
+    ReplyError,
+    copy_of,
+    reason_of,
+)
+from anyamqp.link import Link, LinkOwner
+from anyamqp.logical import Block, ChannelHost, LogicalChannel
+from anyamqp.loops import Loop, running_loop
+from anyamqp.message import FieldTable
+from anyamqp.observe import Journal, Stats
+from anyamqp.protocol.channels import HIGHEST_CHANNEL
+from anyamqp.protocol.events import Tuning
+from anyamqp.protocol.lifecycle import ConnectionEvent, State, Transition, connection_lifecycle
+from anyamqp.protocol.sasl import Mechanism
+from anyamqp.protocol.session import Session
+from anyamqp.publisher import Publisher
+from anyamqp.reconnect import Attempts
+from anyamqp.recovery import Recovery
+from anyamqp.settings import VERSION, Settings
+from anyamqp.timers import Timer, Timers
+from anyamqp.topology import Recorded, Topology
+from anyamqp.transport import Dial, Dialer
+
+_CLEAN_UP = 5.0
+"""Seconds that a broker may need to clean up after a connection that it knows to be dead."""
+
+
+class Supervisor(ChannelHost, LinkOwner):
+    """Keeps one connection connected, and knows everything that lives on it.
+
+    Args:
+        settings: what the connection was told.
+        fail_fast: whether to give up on the first connect at once when no retry cures what happened.
+        dial: opens a transport in place of TCP.
+
+    Raises:
+        SettingsError: a file of the TLS settings is missing or not what it should be.
+    """
+
+    def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial | None) -> None:
+        self._settings = settings
+        self._fail_fast = fail_fast
+        self._random = random.Random()  # noqa: S311 - jitter, not a secret
+        self._dialer = Dialer(settings, dial, self._random)
+        self._lifecycle = connection_lifecycle()
+        self._journal = Journal(settings.name)
+        self._credentials = CredentialsKeeper(settings, self._journal, self._random)
+        self._topology = Topology(settings.topology_recovery.mode)
+        # Dicts, because a set has no order and recovery goes in the order of creation.
+        self._channels: dict[LogicalChannel, None] = {}
+        self._recovery = Recovery(self, self._topology, self._is_wanted, self._channels, self._entity_failed)
+        self._timers = Timers()
+        self.publishers: set[Publisher] = set()
+        self.consumers: set[Consumer] = set()
+        self.tuning: Tuning | None = None
+        """The limits agreed with the broker at the last handshake; None before the first."""
+        self.server_properties: FieldTable = {}
+        """What the broker said of itself at the last handshake."""
+        self.failure: Exception | None = None
+        """Why the connection was given up; None if it was not."""
+        self._last_channel_id = 0
+        self._link: Link | None = None
+        self._link_number = 0
+        self._block: Block | None = None
+        self._past_traffic = (0, 0, 0, 0)
+        self._close_facts: CloseFacts | None = None
+        self._changed = anyio.Event()
+        self._forgotten = anyio.Event()
+        self._finished = anyio.Event()
+        self._scope: anyio.CancelScope | None = None
+        self._loop = Loop()
+        self._interruptible: anyio.CancelScope | None = None
+
+    # --- for the connection -----------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Where the connection's life cycle is."""
+        return self._lifecycle.state
+
+    @property
+    def stats(self) -> Stats:
+        """The connection at this moment."""
+        journal, link = self._journal, self._link
+        traffic = self._past_traffic if link is None else _add(self._past_traffic, _traffic(link))
+        return Stats(
+            state=self.state,
+            link_number=self._link_number,
+            dials=journal.dials,
+            reconnects=journal.reconnects,
+            open_channels=0 if link is None else link.session.channel_count,
+            unconfirmed=sum(publisher.unconfirmed for publisher in self.publishers),
+            blocked_since=None if self._block is None else self._block.since,
+            last_error=journal.last_error,
+            stale_acks=journal.stale_acks,
+            unknown_confirms=journal.unknown_confirms,
+            dropped_transitions=journal.dropped_transitions,
+            stalls=journal.stalls,
+            bytes_sent=traffic[0],
+            bytes_received=traffic[1],
+            frames_sent=traffic[2],
+            frames_received=traffic[3],
+        )
+
+    def start(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Begin, in a task that ends with :meth:`close` or when the connection is given up, and raises nothing."""
+        # Shielded, so that a cancellation around the user's block leaves somebody to do the close handshake. Made here,
+        # because a connection may be made before there is an event loop.
+        self._scope = anyio.CancelScope(shield=True)
+        self._loop = running_loop()
+        tasks.start_soon(self._run, self._scope)
+
+    async def wait_for(self, *states: State) -> None:
+        """Wait until the connection is in one of these states.
+
+        Raises:
+            ConnectionClosed: it is closed, and none of them is CLOSED.
+        """
+        while self.state not in states:
+            if self.state is State.CLOSED or State.CLOSED not in states:
+                self._raise_if_closed()
+            await self._changed.wait()
+
+    async def close(self) -> None:
+        """Close the connection, within ``close_timeout``, whatever is cancelled meanwhile."""
+        with anyio.CancelScope(shield=True):
+            self._begin_close()
+            with anyio.move_on_after(self._settings.close_timeout):
+                await self._finished.wait()
+            if self._scope is not None:
+                self._scope.cancel()
+            await self._finished.wait()
+
+    async def update_secret(self, update: commands.Connection.UpdateSecret) -> None:
+        """Send a new secret when the connection is there, and wait for the broker's answer.
+
+        Raises:
+            ConnectionLost: the link ended before the answer, and there is no credentials function.
+            ConnectionClosed: the connection is closed.
+            ReplyError: the broker refused it.
+        """
+        await self.wait_for(State.OPEN, State.BLOCKED)
+        link = self._link
+        if link is None:
+            raise InvalidUse(f"a connection that is {self.state.name} without a link")
+        try:
+            await link.update_secret(update)
+        except ConnectionLost:
+            self._raise_if_closed()
+            if not self._credentials.is_asking:
+                raise
+
+    # --- what channels ask ------------------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Journal:
+        """Where transitions are recorded."""
+        return self._journal
+
+    @property
+    def recorder(self) -> Topology:
+        """What was declared."""
+        return self._topology
+
+    @property
+    def link_number(self) -> int:
+        """The present or last link, counted from 1; 0 before the first."""
+        return self._link_number
+
+    @property
+    def block(self) -> Block | None:
+        """Why and since when the broker takes no publishes; None if it does."""
+        return self._block
+
+    @property
+    def loop(self) -> Loop:
+        """The event loop."""
+        return self._loop
+
+    @property
+    def max_message_size(self) -> int:
+        """The largest body accepted, in bytes."""
+        return self._settings.max_message_size
+
+    @property
+    def request_timeout(self) -> float | None:
+        """Seconds that a request may take."""
+        return self._settings.request_timeout
+
+    @property
+    def close_timeout(self) -> float:
+        """Seconds that a close handshake may take."""
+        return self._settings.close_timeout
+
+    @property
+    def lock_grace(self) -> float:
+        """Seconds for which what is exclusive may be locked by our own earlier link.
+
+        After a loss that only we have noticed the broker keeps the lock until it misses our heartbeats (RabbitMQ finds
+        a silent client within two to three intervals).
+        """
+        heartbeat = self._settings.heartbeat if self.tuning is None else self.tuning.heartbeat
+        return 3.0 * heartbeat + _CLEAN_UP
+
+    def next_channel_id(self) -> int:
+        self._last_channel_id += 1
+        return self._last_channel_id
+
+    def register(self, channel: LogicalChannel) -> None:
+        if self._scope is None:
+            raise InvalidUse("a connection works inside its block: async with connect(...) as connection")
+        self._raise_if_closed()
+        link = self._link
+        # Decided without an await: before is_ready the supervisor attaches what is registered, after it we do.
+        if link is not None and link.is_ready and link.is_open:
+            channel.attach(link)
+        elif len(self._channels) >= self._most_channels:
+            raise ChannelLimitReached(f"all {self._most_channels} channels that the connection may have are open")
+        self._channels[channel] = None
+
+    @property
+    def _most_channels(self) -> int:
+        return (self._settings.channel_max if self.tuning is None else self.tuning.channel_max) or HIGHEST_CHANNEL
+
+    def forget(self, channel: LogicalChannel) -> None:
+        self._channels.pop(channel, None)
+        self.on_number_free()
+
+    def on_number_free(self) -> None:
+        self._forgotten.set()
+        self._forgotten = anyio.Event()
+
+    async def wait_forgotten(self) -> None:
+        await self._forgotten.wait()
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        return self._timers.later(seconds, call)
+
+    # --- what the link tells ----------------------------------------------------------------------------------------
+
+    def on_link_opened(self, tuning: Tuning, server_properties: FieldTable) -> None:
+        self.tuning = tuning
+        self.server_properties = server_properties
+
+    def on_link_blocked(self, reason: str) -> None:
+        if self.state is State.OPEN:
+            self._block = Block(reason, anyio.current_time())
+            self._fire(ConnectionEvent.BLOCKED, reason)
+            for publisher in list(self.publishers):
+                publisher.on_blocked()
+
+    def on_link_unblocked(self) -> None:
+        if self.state is State.BLOCKED:
+            self._no_longer_blocked()
+            self._fire(ConnectionEvent.UNBLOCKED)
+
+    def on_secret_updated(self, secret: str) -> None:
+        self._credentials.updated(secret)
+
+    def on_link_ended(self, error: AnyamqpError | None) -> None:
+        if error is not None:
+            self._journal.last_error = error
+        self._no_longer_blocked()
+        if self.state in (State.OPEN, State.BLOCKED):
+            self._fire(ConnectionEvent.LOST, reason_of(error))
+
+    def _no_longer_blocked(self) -> None:
+        self._block = None
+        for publisher in list(self.publishers):
+            publisher.on_unblocked()
+
+    # --- the supervisor ---------------------------------------------------------------------------------------------
+
+    async def _run(self, scope: anyio.CancelScope) -> None:
+        try:
+            with scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._timers.run)
+                    await self._keep_connected_or_fail()
+                    tasks.cancel_scope.cancel()
+        except Exception as error:  # noqa: BLE001 - a fault of ours must end as a state that everybody sees
+            self.failure = error
+            self._journal.crashed(error)
+        finally:
+            self._end()
+
+    async def _keep_connected_or_fail(self) -> None:
+        try:
+            await self._keep_connected()
+        except AnyamqpError as error:
+            self.failure = error
+
+    async def _keep_connected(self) -> None:
+        attempts = Attempts(
+            self._settings.reconnect,
+            fail_fast=self._fail_fast,
+            random=self._random,
+            now=anyio.current_time(),
+        )
+        delay = 0.0
+        while True:
+            await self._interruptibly(partial(anyio.sleep, delay))
+            if self._is_leaving():
+                return
+            try:
+                opened_at, error = await self._one_link()
+            except AnyamqpError as failure:
+                opened_at, error = None, failure
+                self._journal.last_error = failure
+            if self._is_leaving() or error is None:
+                return
+            now = anyio.current_time()
+            untried = self._dialer.route.advance(start_over=attempts.is_stable(opened_at, now))
+            delay = attempts.ended(error, opened_at=opened_at, untried=untried, now=now)
+            if opened_at is None:
+                self._journal.retrying(error, str(self._dialer.route), delay)
+
+    def _is_leaving(self) -> bool:
+        return self.state is State.CLOSING
+
+    async def _one_link(self) -> tuple[float | None, AnyamqpError | None]:
+        """Dial, and run the link until it ends.
+
+        Returns:
+            When it was opened, or None if it never was; and why it ended, or None if the user is leaving.
+
+        Raises:
+            AnyamqpError: there was no link.
+        """
+        timeout = self._settings.connect_timeout
+        deadline = anyio.current_time() + timeout
+        dialed = await self._dial_out(deadline)
+        if dialed is None:
+            return None, None
+        stream, mechanisms = dialed
+        self._link_number += 1
+        session = Session(
+            number=self._link_number,
+            mechanisms=mechanisms,
+            virtual_host=self._settings.virtual_host,
+            proposal=Tuning(self._settings.channel_max, self._settings.frame_max, self._settings.heartbeat),
+            client_properties=self._client_properties(),
+            max_message_size=self._settings.max_message_size,
+            now=anyio.current_time(),
+        )
+        link = self._link = Link(self._link_number, stream, session, self, self._journal)
+        opened_at: float | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(link.run, self._credentials.renewal)
+                with anyio.CancelScope(deadline=deadline) as handshake:
+                    await link.wait_open()
+                if handshake.cancelled_caught:
+                    link.abort(ConnectTimeout(f"no handshake within {timeout} s"))
+                # Not interrupted before: RabbitMQ takes no connection.close during the handshake, so leaving then
+                # would be the unexpected close that its log complains of.
+                await self._interruptibly(partial(self._recovery.run, link))
+                opened_at = self._go_open(link)
+                if self._is_leaving() and link.is_open:
+                    link.close()
+                await link.wait_over()
+        finally:
+            self._close_facts = session.close_facts
+            self._past_traffic = _add(self._past_traffic, _traffic(link))
+            self._link = None
+        return opened_at, link.error
+
+    async def _dial_out(self, deadline: float) -> tuple[anyio.abc.ByteStream, Sequence[Mechanism]] | None:
+        """Credentials and a transport; None if the user is leaving."""
+        dialed: list[tuple[anyio.abc.ByteStream, Sequence[Mechanism]]] = []
+
+        async def attempt() -> None:
+            mechanisms = await self._credentials.mechanisms()
+            self._journal.dials += 1
+            dialed.append((await self._dialer.dial(), mechanisms))
+
+        with anyio.CancelScope(deadline=deadline):
+            await self._interruptibly(attempt)
+        if dialed:
+            return dialed[0]
+        if self._is_leaving():
+            return None
+        raise ConnectTimeout(f"{self._dialer.doing}: no answer within {self._settings.connect_timeout} s")
+
+    def _client_properties(self) -> FieldTable:
+        version = sys.version_info
+        properties: dict[str, str] = {
+            "product": "anyamqp",
+            "version": VERSION,
+            "platform": f"Python {version.major}.{version.minor}.{version.micro}",
+        }
+        if self._settings.name is not None:
+            properties["connection_name"] = self._settings.name
+        return {**properties, **self._settings.client_properties}
+
+    async def _interruptibly(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do what the user's leaving cuts short."""
+        if self._is_leaving():
+            return
+        with anyio.CancelScope() as self._interruptible:
+            await work()
+        self._interruptible = None
+
+    def _is_wanted(self, entity: Entity) -> bool:
+        wanted = self._settings.topology_recovery.wanted
+        try:
+            return wanted is None or wanted(entity)
+        except Exception as error:  # noqa: BLE001 - the user's code must not cost the connection
+            self._journal.hook_failed("topology_recovery.wanted", error)
+            return True
+
+    def _entity_failed(self, recorded: Recorded, error: ReplyError) -> None:
+        entity = recorded.entity
+        self._journal.entity_failed(str(entity), error)
+        if error.hard:
+            # Declared again, it would cost every link to come.
+            self._topology.forget(recorded)
+        owner = recorded.owner()
+        if owner is not None:
+            owner.shut(error)
+        # Refused for what it is (406), it is there all the same, and those who only use it may go on.
+        if entity.kind == "queue" and not isinstance(error, PreconditionFailed):
+            for consumer in list(self.consumers):
+                if consumer.queue == self._topology.present_name(entity.name):
+                    consumer.fail(error)
+        if (on_error := self._settings.topology_recovery.on_error) is not None:
+            try:
+                on_error(entity, error)
+            except Exception as raised:  # noqa: BLE001 - the user's code must not cost the connection
+                self._journal.hook_failed("topology_recovery.on_error", raised)
+
+    def _go_open(self, link: Link) -> float | None:
+        if link.is_over or not link.is_open or self.state not in (State.CONNECTING, State.RECONNECTING):
+            return None
+        if self.state is State.RECONNECTING:
+            self._journal.reconnects += 1
+        link.is_ready = True
+        self._fire(ConnectionEvent.OPENED)
+        if link.is_blocked:
+            self.on_link_blocked(link.session.blocked or "")
+        for channel in list(self._channels):
+            channel.resume()
+        return anyio.current_time()
+
+    # --- endings ----------------------------------------------------------------------------------------------------
+
+    def _begin_close(self) -> None:
+        if self.state in (State.CLOSING, State.CLOSED):
+            return
+        self._fire(ConnectionEvent.CLOSE)
+        self._shut_channels()
+        if self._interruptible is not None:
+            self._interruptible.cancel()
+        elif self._link is not None and self._link.is_open:
+            self._link.close()
+
+    def _end(self) -> None:
+        if self.state is State.CLOSING:
+            self._fire(ConnectionEvent.CLOSED)
+        elif self.state is not State.CLOSED:
+            if self.state in (State.OPEN, State.BLOCKED):
+                self._fire(ConnectionEvent.LOST, reason_of(self.failure))
+            self._fire(ConnectionEvent.FAILED, reason_of(self.failure))
+        self._shut_channels()
+        self._journal.end()
+        self._finished.set()
+
+    def _shut_channels(self) -> None:
+        error = self._closed_error()
+        for channel in list(self._channels):
+            channel.shut(error)
+        for consumer in list(self.consumers):
+            consumer.on_connection_closed(copy_of(error))
+
+    def _closed_error(self) -> ConnectionClosed:
+        why = f": {self.failure}" if self.failure is not None else ""
+        error = ConnectionClosed(f"the connection is closed{why}")
+        error.close = self._close_facts
+        error.__cause__ = self.failure
+        return error
+
+    def _raise_if_closed(self) -> None:
+        if self.state in (State.CLOSING, State.CLOSED):
+            raise self._closed_error()
+
+    def _fire(self, event: ConnectionEvent, reason: str | None = None) -> None:
+        source = self._lifecycle.fire(event)
+        self._journal.record(
+            Transition("connection", source, event, self.state, anyio.current_time(), reason, self._link_number)
+        )
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+def _traffic(link: Link) -> tuple[int, int, int, int]:
+    session = link.session
+    return session.bytes_sent, session.bytes_received, session.frames_sent, session.frames_received
+
+
+def _add(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]

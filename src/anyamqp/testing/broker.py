@@ -1,0 +1,335 @@
+"""An AMQP broker in the process, for users' tests, for the demo and for simulation: over loopback TCP and over memory.
+
+It speaks AMQP 0-9-1 on the same wire code as the client, keeps its queues while connections die, and fails on request.
+It reads no clock but the event loop's, so on trio's ``MockClock`` it lives in virtual time. It never stands in for
+RabbitMQ in a claim about RabbitMQ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+
+from anyamqp.errors import InvalidUse, SettingsError
+from anyamqp.protocol.events import Tuning
+from anyamqp.testing.memory import stream_pair
+from anyamqp.testing.model import Model, Queue
+from anyamqp.testing.transport import Served
+
+_EXCUSE = 1.0
+"""Seconds after a freeze in which the ends of clients that gave the broker up come to light."""
+
+
+class QueueView:
+    """A queue of the broker, as it is now.
+
+    Attributes:
+        name: its name.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self.name: str = queue.name
+        self._queue = queue
+
+    @property
+    def messages(self) -> int:
+        """Messages that wait."""
+        return len(self._queue.ready)
+
+    @property
+    def unacked(self) -> int:
+        """Messages that are delivered and not settled."""
+        return self._queue.unacked
+
+    @property
+    def consumers(self) -> int:
+        """Consumers."""
+        return len(self._queue.consumers)
+
+    def bodies(self) -> list[bytes]:
+        """The bodies of the messages that wait, oldest first."""
+        return [entry.message.body for entry in self._queue.ready]
+
+
+class Broker:
+    """An AMQP broker: ``async with Broker() as broker``.
+
+    Clients come in through :meth:`dial` (``connect(..., dial=broker.dial)``), or over TCP after :meth:`listen`.
+
+    Args:
+        username: who may log in.
+        password: with which password.
+        heartbeat: what it proposes, in whole seconds; 0 for none.
+        channel_max: highest channel number; 0 for no limit.
+        frame_max: largest frame, in bytes.
+
+    Raises:
+        SettingsError: ``heartbeat`` is not a whole number.
+
+    Attributes:
+        unexpected_closes: names of the connections whose client went away without a close handshake, as RabbitMQ logs
+            them; not counted are those that a fault of the broker's own ended.
+        secrets: what clients sent with connection.update-secret, oldest first.
+        connections_total: connections that ever came in.
+        most_connections: the highest number of connections at one time.
+        blocked: why publishers are blocked; None if they are not.
+        is_frozen: whether it has stopped answering.
+        excused_until: until when, on the event loop's clock, clients may go away without a close handshake, because the
+            broker was frozen.
+    """
+
+    def __init__(
+        self,
+        *,
+        username: str = "guest",
+        password: str = "guest",  # noqa: S107 - RabbitMQ's own default
+        heartbeat: float = 60,
+        channel_max: int = 2047,
+        frame_max: int = 131072,
+    ) -> None:
+        if heartbeat != int(heartbeat):
+            raise SettingsError(f"heartbeat: {heartbeat} is not a whole number of seconds, and AMQP carries no other")
+        self.model: Model = Model()
+        self.tuning: Tuning = Tuning(channel_max, frame_max, int(heartbeat))
+        self.blocked: str | None = None
+        self.is_frozen: bool = False
+        self.excused_until: float = 0.0
+        self.unexpected_closes: list[str] = []
+        self.secrets: list[str] = []
+        self.connections_total: int = 0
+        self.most_connections: int = 0
+        self._expected_login = f"\0{username}\0{password}"
+        self._credentials = f"{username}:{password}"
+        self._connections: dict[Served, None] = {}
+        self._changed = anyio.Event()
+        self._is_refusing = False
+        self._is_stopped = False
+        self._port: int | None = None
+        self._listening: anyio.CancelScope | None = None
+        self._deafened = anyio.Event()
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    async def __aenter__(self) -> Self:
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        tasks = self._group()
+        for connection in list(self._connections):
+            connection.is_excused = True
+        tasks.cancel_scope.cancel()
+        await tasks.__aexit__(None, None, None)
+
+    # --- coming in --------------------------------------------------------------------------------------------------
+
+    async def listen(self, port: int = 0) -> str:
+        """Listen on 127.0.0.1.
+
+        Args:
+            port: the port; 0 for any that is free.
+
+        Returns:
+            The URL to connect to.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
+        self._port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        self._listening = scope = anyio.CancelScope()
+        self._deafened = anyio.Event()
+        self._group().start_soon(self._accept, listener, scope, self._deafened)
+        return self.url
+
+    async def _accept(
+        self, listener: anyio.abc.Listener[anyio.abc.SocketStream], scope: anyio.CancelScope, deafened: anyio.Event
+    ) -> None:
+        try:
+            with scope:
+                # The connections outlive the listener: whoever ends them says so.
+                await listener.serve(self._serve, self._group())
+        finally:
+            with anyio.CancelScope(shield=True):
+                await listener.aclose()
+            deafened.set()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on.
+
+        Raises:
+            InvalidUse: it does not listen.
+        """
+        if self._port is None:
+            raise InvalidUse("the broker listens on no port: call listen() first")
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """The URL to connect to over TCP."""
+        return f"amqp://{self._credentials}@127.0.0.1:{self.port}/"
+
+    async def dial(self, _address: object = None) -> anyio.abc.ByteStream:
+        """Connect over memory, whatever the address; fits ``connect(..., dial=broker.dial)``.
+
+        Raises:
+            ConnectionRefusedError: the broker refuses connections, or is stopped.
+        """
+        await anyio.lowlevel.checkpoint()
+        if self._is_refusing or self._is_stopped:
+            raise ConnectionRefusedError(111, "Connection refused")
+        ours, theirs = stream_pair()
+        self._group().start_soon(self._serve, ours)
+        return theirs
+
+    async def _serve(self, stream: anyio.abc.ByteStream) -> None:
+        connection = Served(self, stream)
+        if self._is_refusing or self._is_stopped:
+            # The kernel has already accepted: a reset is as near to a refusal as a listening socket comes.
+            connection.reset()
+        else:
+            self.connections_total += 1
+            self._connections[connection] = None
+            self.most_connections = max(self.most_connections, len(self._connections))
+        try:
+            await connection.run()
+        finally:
+            self._connections.pop(connection, None)
+            self._announce()
+
+    # --- faults -----------------------------------------------------------------------------------------------------
+
+    def reset_connections(self) -> None:
+        """End all connections as by RST; nothing more is sent, and what was under way is lost."""
+        connections = list(self._connections)
+        self._connections.clear()
+        for connection in connections:
+            connection.reset()
+        # At once, not when their tasks get their turn: nothing that happens next may find the dead clients' consumers,
+        # and what one of them gives back must not go to another.
+        for connection in connections:
+            connection.peer.gone()
+
+    def freeze(self) -> None:
+        """Stop answering: connections stay, new ones are accepted, but nothing is read or sent, not even heartbeats."""
+        self.is_frozen = True
+        self.excused_until = float("inf")
+
+    def thaw(self) -> None:
+        """Go on where it was."""
+        self.is_frozen = False
+        self.excused_until = anyio.current_time() + _EXCUSE
+        self._announce()
+
+    def refuse(self) -> None:
+        """Refuse new connections."""
+        self._is_refusing = True
+
+    def accept(self) -> None:
+        """Accept new connections again."""
+        self._is_refusing = False
+
+    def block(self, reason: str = "low on memory") -> None:
+        """Block who publishes: connection.blocked, now or with the next publish, and nothing of theirs is read."""
+        self.blocked = reason
+        for connection in list(self._connections):
+            connection.peer.set_blocked(reason)
+
+    def unblock(self) -> None:
+        """Send connection.unblocked, and read on."""
+        self.blocked = None
+        for connection in list(self._connections):
+            connection.peer.set_blocked(None)
+        self._announce()
+
+    def close_connections(
+        self, code: int = 320, text: str = "CONNECTION_FORCED - broker forced connection closure"
+    ) -> None:
+        """Send connection.close to all connections; a client that does not answer is dropped after 5 s."""
+        for connection in list(self._connections):
+            connection.peer.close(code, text)
+
+    def close_channels(self, code: int, text: str, *, number: int | None = None) -> None:
+        """Send channel.close on all channels, or on those with that number."""
+        for connection in list(self._connections):
+            for channel in list(connection.peer.channels.values()):
+                if number is None or channel.number == number:
+                    connection.peer.close_channel(channel, code, text)
+
+    def stop(self) -> None:
+        """Die as a killed node: connections are reset, new ones refused, what is not durable or persistent is lost."""
+        self._is_stopped = True
+        if self._listening is not None:
+            self._listening.cancel()
+        self.reset_connections()
+        self.model.restart()
+
+    async def start(self) -> None:
+        """Come back after :meth:`stop`, on the same port, with the durable queues and their persistent messages.
+
+        Raises:
+            OSError: somebody else took the port meanwhile.
+        """
+        await anyio.lowlevel.checkpoint()
+        if self._is_stopped and self._port is not None:
+            await self._deafened.wait()
+            await self.listen(self._port)
+        self._is_stopped = False
+
+    # --- looking in -------------------------------------------------------------------------------------------------
+
+    @property
+    def connection_count(self) -> int:
+        """Connections now."""
+        return len(self._connections)
+
+    @property
+    def channel_count(self) -> int:
+        """Open channels now, of all connections."""
+        return sum(len(connection.peer.channels) for connection in self._connections)
+
+    @property
+    def channels(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Each connection's name and the numbers of its channels, in the order in which they came."""
+        return [(connection.peer.name, tuple(connection.peer.channels)) for connection in self._connections]
+
+    @property
+    def queues(self) -> Mapping[str, QueueView]:
+        """The queues by name."""
+        return MappingProxyType({name: QueueView(queue) for name, queue in self.model.queues.items()})
+
+    # --- for its connections ----------------------------------------------------------------------------------------
+
+    def check_credentials(self, response: str) -> bool:
+        """Whether a PLAIN response is right."""
+        return response == self._expected_login
+
+    def update_secret(self, secret: str) -> None:
+        """A client that is logged in sent a new secret; like RabbitMQ's own user database, the broker takes any."""
+        self.secrets.append(secret)
+
+    async def wait_thawed(self) -> None:
+        """Wait until the broker is not frozen."""
+        while self.is_frozen:
+            await self.wait_changed()
+
+    async def wait_changed(self) -> None:
+        """Wait until a fault begins or ends."""
+        await self._changed.wait()
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def _group(self) -> anyio.abc.TaskGroup:
+        if self._tasks is None:
+            raise InvalidUse("a broker works inside its block: async with Broker() as broker")
+        return self._tasks

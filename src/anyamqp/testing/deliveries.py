@@ -1,0 +1,182 @@
+"""What a channel of the embedded broker has handed out, and to which of its consumers."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pamqp import commands
+
+from anyamqp.errors import AccessRefused, NotAllowed, PreconditionFailed
+from anyamqp.protocol.wire import Method
+from anyamqp.testing.model import Entry, Model, Queue
+
+
+class Owner(Protocol):
+    """The connection that a channel belongs to.
+
+    Attributes:
+        model: the state that all connections share.
+        takes_cancel: whether the client wants to be told of consumers that the broker ends.
+        has_published: whether the client is one of those that are blocked.
+    """
+
+    model: Model
+    takes_cancel: bool
+    has_published: bool
+
+    def has_room(self) -> bool:
+        """Whether it takes deliveries."""
+        ...
+
+    def write(self, number: int, method: Method) -> None:
+        """Append a method to the output."""
+        ...
+
+    def write_content(self, number: int, method: Method, entry: Entry) -> None:
+        """Append a method with content to the output."""
+        ...
+
+
+class Consumer:
+    """A consumer on a channel: a :class:`~anyamqp.testing.model.Subscriber`.
+
+    Attributes:
+        tag: its tag.
+        queue: what it consumes.
+        unacked: how many messages it has and has not settled.
+    """
+
+    def __init__(self, deliveries: Deliveries, tag: str, queue: Queue, *, no_ack: bool, prefetch: int) -> None:
+        self.tag = tag
+        self.queue = queue
+        self.unacked = 0
+        self._deliveries = deliveries
+        self._no_ack = no_ack
+        self._prefetch = prefetch
+
+    def can_take(self) -> bool:
+        """Whether its prefetch, its channel's and its connection's buffer have room."""
+        return (not self._prefetch or self.unacked < self._prefetch) and self._deliveries.have_room()
+
+    def take(self, queue: Queue, entry: Entry) -> None:
+        """Deliver."""
+        tag = self._deliveries.hand_out(queue, entry, None if self._no_ack else self, no_ack=self._no_ack)
+        method = commands.Basic.Deliver(self.tag, tag, entry.redelivered, entry.exchange, entry.routing_key)
+        self._deliveries.peer.write_content(self._deliveries.number, method, entry)
+
+    def cancel(self) -> None:
+        """The queue is gone."""
+        self._deliveries.forget(self)
+
+
+class Deliveries:
+    """The consumers of a channel, and the messages that its client has not settled.
+
+    Args:
+        peer: the connection.
+        number: the channel's number.
+
+    Attributes:
+        prefetch: how many messages each consumer made from now on may have; 0 for any number.
+        shared_prefetch: how many all of them together may have; 0 for any number.
+    """
+
+    def __init__(self, peer: Owner, number: int) -> None:
+        self.peer = peer
+        self.number = number
+        self.prefetch = 0
+        self.shared_prefetch = 0
+        self._consumers: dict[str, Consumer] = {}
+        self._unacked: dict[int, tuple[Queue, Entry, Consumer | None]] = {}
+        self._last_tag = 0
+
+    # --- consumers --------------------------------------------------------------------------------------------------
+
+    def add(self, queue: Queue, tag: str, *, no_ack: bool, exclusive: bool) -> None:
+        """Make a consumer, to which nothing is delivered before :meth:`pump`.
+
+        Raises:
+            NotAllowed: the channel has one with that tag.
+            AccessRefused: the queue has an exclusive one, or others and this is to be exclusive.
+        """
+        if tag in self._consumers:
+            raise NotAllowed(f"NOT_ALLOWED - attempt to reuse consumer tag '{tag}'")
+        if queue.has_exclusive_consumer or (exclusive and queue.consumers):
+            raise AccessRefused(f"ACCESS_REFUSED - queue '{queue.name}' in vhost '/' in exclusive use")
+        consumer = Consumer(self, tag, queue, no_ack=no_ack, prefetch=self.prefetch)
+        self._consumers[tag] = consumer
+        queue.consumers.append(consumer)
+        queue.has_exclusive_consumer = exclusive
+
+    def remove(self, tag: str) -> None:
+        """End a consumer; none of that tag is no error. An auto-delete queue goes with its last one."""
+        consumer = self._consumers.pop(tag, None)
+        if consumer is None:
+            return
+        queue = consumer.queue
+        queue.consumers.remove(consumer)
+        queue.has_exclusive_consumer = False
+        if queue.auto_delete and not queue.consumers:
+            self.peer.model.delete_queue(queue)
+
+    def forget(self, consumer: Consumer) -> None:
+        """A consumer's queue is gone; tell the client, if it wants to know."""
+        self._consumers.pop(consumer.tag, None)
+        if self.peer.takes_cancel:
+            self.peer.write(self.number, commands.Basic.Cancel(consumer.tag, nowait=True))
+
+    def pump(self) -> None:
+        """Deliver what waits for the consumers."""
+        for consumer in list(self._consumers.values()):
+            consumer.queue.pump()
+
+    def leave(self) -> None:
+        """The channel is gone: its consumers too, and what it has not settled goes back."""
+        for tag in list(self._consumers):
+            self.remove(tag)
+        self._take_back(list(self._unacked), requeue=True)
+
+    # --- messages ---------------------------------------------------------------------------------------------------
+
+    def have_room(self) -> bool:
+        """Whether the prefetch that all consumers share and the connection's buffer have room."""
+        if self.shared_prefetch:
+            shared = sum(consumer is not None for _, _, consumer in self._unacked.values())
+            if shared >= self.shared_prefetch:
+                return False
+        return self.peer.has_room()
+
+    def hand_out(self, queue: Queue, entry: Entry, consumer: Consumer | None, *, no_ack: bool) -> int:
+        """Take note of a delivery. Returns its tag."""
+        self._last_tag += 1
+        if not no_ack:
+            if consumer is not None:
+                consumer.unacked += 1
+            queue.unacked += 1
+            self._unacked[self._last_tag] = (queue, entry, consumer)
+        return self._last_tag
+
+    def settle(self, tag: int, *, multiple: bool, requeue: bool) -> None:
+        """Settle one delivery, or all up to it; with ``multiple``, tag 0 is all.
+
+        Raises:
+            PreconditionFailed: there is no such delivery.
+        """
+        if (not multiple or tag) and tag not in self._unacked:
+            raise PreconditionFailed(f"PRECONDITION_FAILED - unknown delivery tag {tag}")
+        self._take_back([one for one in self._unacked if one <= tag or not tag] if multiple else [tag], requeue=requeue)
+
+    def _take_back(self, tags: list[int], *, requeue: bool) -> None:
+        queues: dict[str, Queue] = {}
+        for tag in reversed(tags):
+            queue, entry, consumer = self._unacked.pop(tag)
+            queue.unacked -= 1
+            queues[queue.name] = queue
+            if consumer is not None:
+                consumer.unacked -= 1
+            if requeue:
+                queue.put_back(entry)
+        for queue in queues.values():
+            queue.pump()
+        if self.shared_prefetch:
+            self.pump()

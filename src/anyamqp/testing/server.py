@@ -1,0 +1,374 @@
+"""The embedded broker's side of one connection, without I/O: bytes in, bytes out.
+
+Follows RabbitMQ where AMQP leaves a choice, but for one thing: a client that breaks the rules of the handshake is told
+so with connection.close, where RabbitMQ just drops the transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from pamqp import commands
+
+from anyamqp.errors import (
+    ChannelError,
+    CommandInvalid,
+    InternalError,
+    InvalidArgument,
+    LoginRefused,
+    NotAllowed,
+    ReplyError,
+    UnexpectedFrame,
+)
+from anyamqp.message import FieldTable
+from anyamqp.protocol.events import Tuning
+from anyamqp.protocol.heartbeat import Heartbeat
+from anyamqp.protocol.wire import (
+    FRAME_MIN_SIZE,
+    HEARTBEAT_FRAME,
+    PROTOCOL_HEADER,
+    Decoder,
+    Frame,
+    Method,
+    Payload,
+    ProtocolHeader,
+    build,
+    encode_content,
+    encode_method,
+    field_table,
+    method_name,
+)
+from anyamqp.protocol.wire import Heartbeat as HeartbeatFrame
+from anyamqp.testing.model import Entry, Model
+from anyamqp.testing.server_channel import Channel
+
+OUTPUT_BOUND = 1024 * 1024
+"""Bytes of output above which a connection takes no deliveries, and of answers above which it takes no requests."""
+
+SERVER_PROPERTIES: FieldTable = {
+    "product": "anyamqp embedded broker",
+    "version": "1",
+    "capabilities": {
+        "authentication_failure_close": True,
+        "basic.nack": True,
+        "connection.blocked": True,
+        "consumer_cancel_notify": True,
+        "exchange_exchange_bindings": True,
+        "publisher_confirms": True,
+    },
+}
+
+
+class Login(Protocol):
+    """What a broker lets in."""
+
+    tuning: Tuning
+
+    def check_credentials(self, response: str) -> bool:
+        """Whether a PLAIN response is right."""
+        ...
+
+    def update_secret(self, secret: str) -> None:
+        """A client that is logged in sent a new secret."""
+        ...
+
+
+class Peer:
+    """The broker's side of a connection.
+
+    Args:
+        model: the state it shares with the other connections.
+        login: credentials and limits.
+        wake: called when there is output.
+        now: the present time in seconds, here and below.
+
+    Attributes:
+        is_over: nothing more is read; the output goes out, then the transport closes.
+        is_graceful: the close handshake was done, so the end of the transport is expected.
+        is_closing: connection.close was sent; a client that does not answer is to be dropped after a while.
+        is_open: the handshake is done.
+        takes_cancel: whether the client wants to be told of consumers that the broker ends.
+        has_published: whether it is one of those that are blocked.
+        is_notified_of_block: it is blocked, and nothing that it sends is to be read.
+        channels: its channels by number, those that are being closed included.
+        name: the client's name for the connection.
+    """
+
+    def __init__(self, model: Model, login: Login, wake: Callable[[], None], now: float) -> None:
+        self.model = model
+        self.is_over: bool = False
+        self.is_graceful: bool = False
+        self.is_closing: bool = False
+        self.is_open: bool = False
+        self.takes_cancel: bool = False
+        self.has_published = False
+        self.is_notified_of_block: bool = False
+        self.channels: dict[int, Channel] = {}
+        self.name: str = "unnamed"
+        self._login = login
+        self._wake = wake
+        self._tuning = login.tuning
+        self._takes_blocked = False
+        self._takes_refusal = False
+        self._awaited: type[Method] | None = None
+        self._decoder = Decoder(login.tuning.frame_max or 2**31, as_server=True)
+        self._heartbeat = Heartbeat(0, now)
+        self._output: list[bytes] = []
+        self._output_size = 0
+        self._delivered_size = 0
+
+    # --- the border -------------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take bytes."""
+        self._heartbeat.read(now)
+        self._decoder.feed(data)
+        at_fault: Method | None = None
+        try:
+            for frame in self._decoder.frames():
+                at_fault = frame.payload if isinstance(frame.payload, Method) else None
+                self._handle(frame, now)
+                at_fault = None
+                if self.is_over:
+                    return
+        except ReplyError as error:
+            if self._awaited is None and not self.is_open:
+                self._refuse_protocol()
+            else:
+                self.close(error.code, error.text, at_fault)
+        for channel in self.channels.values():
+            channel.send_confirms()
+
+    def output(self, now: float) -> bytes:
+        """The bytes to send."""
+        data = b"".join(self._output)
+        self._output.clear()
+        self._output_size = self._delivered_size = 0
+        if data:
+            self._heartbeat.wrote(now)
+        return data
+
+    def poll(self, now: float) -> float:
+        """Send a heartbeat, give up a silent client. Returns when to poll again."""
+        if self.is_notified_of_block:
+            self._heartbeat.read(now)  # what it sends is not looked at
+        verdict = self._heartbeat.poll(now)
+        if verdict.dead:
+            self.is_over = self.is_graceful = True
+        elif verdict.send:
+            self._append(HEARTBEAT_FRAME)
+        return verdict.wake_at
+
+    def slept(self, now: float) -> None:
+        """The broker was frozen: the client is not to blame for the silence."""
+        self._heartbeat.read(now)
+
+    def has_room(self) -> bool:
+        """Whether it takes deliveries."""
+        return self._output_size < OUTPUT_BOUND and not self.is_over and not self.is_closing
+
+    def takes_requests(self) -> bool:
+        """Whether its answers have room.
+
+        Deliveries do not count: a client that leaves them unread for a while must still be heard, heartbeats above all.
+        """
+        return self._output_size - self._delivered_size < OUTPUT_BOUND
+
+    def pump(self) -> None:
+        """Room was made: take what waits."""
+        for channel in list(self.channels.values()):
+            channel.deliveries.pump()
+
+    def gone(self) -> None:
+        """The transport is gone."""
+        self.is_over = True
+        self._leave_channels()
+        for queue in [queue for queue in self.model.queues.values() if queue.owner is self]:
+            self.model.delete_queue(queue)
+
+    def close(self, code: int, text: str, method: Method | None = None) -> None:
+        """Send connection.close; the channels are gone at once. However the client takes it, its end is expected."""
+        if not self.is_closing and not self.is_over:
+            self.is_closing = self.is_graceful = True
+            self.write(0, commands.Connection.Close(code, _cut(text), *_numbers(method)))
+            self._leave_channels()
+
+    def close_channel(self, channel: Channel, code: int, text: str, method: Method | None = None) -> None:
+        """Send channel.close, once; its consumers and deliveries are gone at once."""
+        if channel.is_closing:
+            return
+        channel.send_confirms()
+        channel.is_closing = True
+        channel.deliveries.leave()
+        self.write(channel.number, commands.Channel.Close(code, _cut(text), *_numbers(method)))
+
+    def set_blocked(self, reason: str | None) -> None:
+        """Tell a publishing client that the broker takes no more, or does again."""
+        if reason is None and self.is_notified_of_block:
+            self.is_notified_of_block = False
+            self.write(0, commands.Connection.Unblocked())
+        elif reason is not None and self.has_published and not self.is_notified_of_block and self._takes_blocked:
+            self.is_notified_of_block = True
+            self.write(0, commands.Connection.Blocked(_cut(reason)))
+
+    def write(self, number: int, method: Method) -> None:
+        """Append a method to the output."""
+        self._append(encode_method(number, method))
+
+    def write_content(self, number: int, method: Method, entry: Entry) -> None:
+        """Append a method with content to the output."""
+        try:
+            frames = encode_content(number, method, entry.message, self._tuning.frame_max)
+        except InvalidArgument as error:
+            # Somebody else's headers, larger than this client's frames: no reason to hurt the one who published them.
+            self.close(InternalError.code, f"INTERNAL_ERROR - {error}")
+            return
+        data = b"".join(frames)
+        if isinstance(method, commands.Basic.Deliver):
+            self._delivered_size += len(data)
+        self._append(data)
+
+    def _leave_channels(self) -> None:
+        channels, self.channels = self.channels, {}
+        for channel in channels.values():
+            channel.deliveries.leave()
+
+    def _refuse_protocol(self) -> None:
+        self._append(PROTOCOL_HEADER)
+        self.is_over = self.is_graceful = True
+
+    def _append(self, data: bytes) -> None:
+        self._output.append(data)
+        self._output_size += len(data)
+        self._wake()
+
+    # --- frames -----------------------------------------------------------------------------------------------------
+
+    def _handle(self, frame: Frame, now: float) -> None:
+        number, payload = frame
+        if isinstance(payload, ProtocolHeader):
+            if payload.data != PROTOCOL_HEADER:
+                self._refuse_protocol()
+                return
+            self._awaited = commands.Connection.StartOk
+            start = build(
+                commands.Connection.Start,
+                version_major=0,
+                version_minor=9,
+                server_properties=field_table(SERVER_PROPERTIES),
+                mechanisms="PLAIN",
+                locales="en_US",
+            )
+            self.write(0, start)
+        elif number == 0:
+            if isinstance(payload, Method):
+                self._handle_connection(payload, now)
+            elif not isinstance(payload, HeartbeatFrame) and not self.is_closing:
+                raise UnexpectedFrame("UNEXPECTED_FRAME - content on channel 0")
+        elif self.is_closing:
+            return
+        elif not self.is_open:
+            raise ChannelError("CHANNEL_ERROR - connection is not open")
+        else:
+            self._handle_channel(number, payload)
+
+    def _handle_connection(self, method: Method, now: float) -> None:
+        if isinstance(method, commands.Connection.Close):
+            self.write(0, commands.Connection.CloseOk())
+            self.is_over = self.is_graceful = True
+        elif self.is_closing:
+            self.is_over = isinstance(method, commands.Connection.CloseOk)
+        elif self.is_open and isinstance(method, commands.Connection.UpdateSecret):
+            self._login.update_secret(method.new_secret or "")
+            self.write(0, commands.Connection.UpdateSecretOk())
+        elif self._awaited is None or not isinstance(method, self._awaited):
+            raise ChannelError(f"CHANNEL_ERROR - unexpected method {method_name(method)} on channel 0")
+        elif isinstance(method, commands.Connection.StartOk):
+            self._log_in(method)
+        elif isinstance(method, commands.Connection.TuneOk):
+            self._tune(method, now)
+        elif isinstance(method, commands.Connection.Open):
+            if method.virtual_host != "/":
+                raise NotAllowed(f"NOT_ALLOWED - vhost {method.virtual_host} not found")
+            self._awaited = None
+            self.is_open = True
+            self.write(0, commands.Connection.OpenOk())
+
+    def _log_in(self, method: commands.Connection.StartOk) -> None:
+        properties = method.client_properties
+        capabilities = properties.get("capabilities")
+        if isinstance(capabilities, dict):
+            self._takes_blocked = bool(capabilities.get("connection.blocked"))
+            self._takes_refusal = bool(capabilities.get("authentication_failure_close"))
+            self.takes_cancel = bool(capabilities.get("consumer_cancel_notify"))
+        self.name = str(properties.get("connection_name", "unnamed"))
+        if method.mechanism != "PLAIN":
+            raise CommandInvalid(f"COMMAND_INVALID - unknown authentication mechanism '{method.mechanism}'")
+        if self._login.check_credentials(method.response):
+            self._awaited = commands.Connection.TuneOk
+            self.write(0, commands.Connection.Tune(*self._tuning))
+            return
+        if self._takes_refusal:
+            text = (
+                "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. "
+                "For details see the broker logfile."
+            )
+            self.close(LoginRefused.code, text)
+        else:
+            self.is_over = self.is_graceful = True
+
+    def _tune(self, method: commands.Connection.TuneOk, now: float) -> None:
+        for name in ("channel_max", "frame_max"):
+            ours, theirs = getattr(self._tuning, name), getattr(method, name)
+            if ours and (theirs == 0 or theirs > ours):
+                raise NotAllowed(
+                    f"NOT_ALLOWED - negotiated {name} = {theirs} is higher than the maximum allowed {ours}"
+                )
+        if 0 < method.frame_max < FRAME_MIN_SIZE:
+            raise NotAllowed(f"NOT_ALLOWED - negotiated frame_max = {method.frame_max} is lower than {FRAME_MIN_SIZE}")
+        self._awaited = commands.Connection.Open
+        self._tuning = Tuning(method.channel_max, method.frame_max, method.heartbeat)
+        self._decoder.max_frame_size = method.frame_max or 2**31
+        self._heartbeat = Heartbeat(method.heartbeat, now)
+
+    def _handle_channel(self, number: int, payload: Payload) -> None:
+        channel = self.channels.get(number)
+        if isinstance(payload, commands.Channel.Open):
+            if channel is not None:
+                raise ChannelError("CHANNEL_ERROR - second 'channel.open' seen")
+            if self._tuning.channel_max and number > self._tuning.channel_max:
+                raise NotAllowed(
+                    f"NOT_ALLOWED - number of channels opened ({number}) has reached the negotiated maximum"
+                )
+            self.channels[number] = Channel(self, number)
+            self.write(number, commands.Channel.OpenOk())
+        elif channel is None:
+            raise ChannelError(f"CHANNEL_ERROR - expected 'channel.open' on channel {number}")
+        elif isinstance(payload, commands.Channel.Close):
+            channel.send_confirms()
+            channel.deliveries.leave()
+            if not channel.is_closing:  # else the two closes cross, and the client's close-ok is still to come
+                del self.channels[number]
+            self.write(number, commands.Channel.CloseOk())
+        elif isinstance(payload, commands.Channel.CloseOk):
+            if not channel.is_closing:
+                raise CommandInvalid("COMMAND_INVALID - unimplemented method")
+            del self.channels[number]
+        elif not channel.is_closing:
+            try:
+                channel.receive(payload)
+            except ReplyError as error:
+                if error.hard:
+                    raise
+                self.close_channel(channel, error.code, error.text, payload if isinstance(payload, Method) else None)
+
+
+def _numbers(method: Method | None) -> tuple[int, int]:
+    """The class and the method that a close is for; zeros where it is for none."""
+    return (0, 0) if method is None else (method.index >> 16, method.index & 0xFFFF)
+
+
+def _cut(text: str) -> str:
+    """As much of the text as a short string carries."""
+    return text.encode("utf-8", "surrogateescape")[:255].decode("utf-8", "ignore")

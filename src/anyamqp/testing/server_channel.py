@@ -1,0 +1,292 @@
+"""A channel of the embedded broker, without I/O: what a client may ask for, and what it publishes.
+
+Follows RabbitMQ where AMQP leaves a choice: confirms in bulk, returns before confirms, basic.qos for each consumer, the
+wording of errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pamqp import commands
+
+from anyamqp.errors import (
+    AccessRefused,
+    FrameError,
+    NotFound,
+    NotImplementedByBroker,
+    UnexpectedFrame,
+)
+from anyamqp.protocol.basic import Header, Received
+from anyamqp.protocol.wire import Method, Payload, build
+from anyamqp.testing.deliveries import Deliveries, Owner
+from anyamqp.testing.model import Entry, Exchange, Queue
+
+
+class Channel:
+    """A channel of a connection.
+
+    Args:
+        peer: the connection.
+        number: the channel's number.
+
+    Attributes:
+        is_closing: channel.close was sent; all but its answer is to be discarded.
+        deliveries: its consumers and what they have not settled.
+    """
+
+    def __init__(self, peer: Owner, number: int) -> None:
+        self.peer = peer
+        self.number = number
+        self.is_closing = False
+        self.deliveries: Deliveries = Deliveries(peer, number)
+        self._last_queue = ""
+        self._confirms = False
+        self._published = 0
+        self._confirmed = 0
+        self._method: Method | None = None
+        self._header: Header | None = None
+        self._body: list[bytes | memoryview] = []
+
+    # --- what the client sends --------------------------------------------------------------------------------------
+
+    def receive(self, payload: Payload) -> None:
+        """Take a frame.
+
+        Raises:
+            ReplyError: the client is at fault.
+        """
+        if isinstance(payload, Method):
+            if self._method is not None:
+                raise UnexpectedFrame("UNEXPECTED_FRAME - expected content header or body")
+            if isinstance(payload, commands.Basic.Publish):
+                self._check_publish(payload)
+                self._method = payload
+            else:
+                self._call(payload)
+        elif isinstance(payload, Header):
+            if self._method is None or self._header is not None:
+                raise UnexpectedFrame("UNEXPECTED_FRAME - expected method frame, got content header instead")
+            self._header = payload
+            self._publish_if_complete()
+        elif isinstance(payload, bytes | memoryview):
+            if self._header is None:
+                raise UnexpectedFrame("UNEXPECTED_FRAME - expected content header")
+            self._body.append(payload)
+            self._publish_if_complete()
+
+    def send_confirms(self) -> None:
+        """Confirm what has gathered, in one frame."""
+        if self._confirmed < self._published:
+            multiple = self._published - self._confirmed > 1
+            self._confirmed = self._published
+            self._reply(commands.Basic.Ack(self._published, multiple))
+
+    def _check_publish(self, method: commands.Basic.Publish) -> None:
+        if method.immediate:
+            raise NotImplementedByBroker("NOT_IMPLEMENTED - immediate=true")
+        if method.exchange and self.peer.model.exchange(method.exchange).internal:
+            raise AccessRefused(
+                f"ACCESS_REFUSED - cannot publish to internal exchange '{method.exchange}' in vhost '/'"
+            )
+
+    def _publish_if_complete(self) -> None:
+        method, header = self._method, self._header
+        if header is None or not isinstance(method, commands.Basic.Publish):
+            return
+        size = sum(map(len, self._body))
+        if size > header.body_size:
+            raise FrameError("FRAME_ERROR - body larger than its header says")
+        if size < header.body_size:
+            return
+        message = Received(b"".join(self._body), header.encoded)
+        self._method = self._header = None
+        self._body = []
+        self.peer.has_published = True
+        queues = self.peer.model.route(method.exchange, method.routing_key)
+        for queue in queues:
+            queue.put(message, method.exchange, method.routing_key)
+            queue.pump()
+        if not queues and method.mandatory:
+            entry = Entry(message, method.exchange, method.routing_key, 0)
+            returned = commands.Basic.Return(312, "NO_ROUTE", method.exchange, method.routing_key)
+            self.peer.write_content(self.number, returned, entry)
+        if self._confirms:
+            self._published += 1
+
+    def _call(self, method: Method) -> None:
+        handler = _HANDLERS.get(type(method))
+        if handler is None:
+            raise NotImplementedByBroker(f"NOT_IMPLEMENTED - {method.name}")
+        handler(self, method)
+
+    def _reply(self, method: Method, *, nowait: bool = False) -> None:
+        if not nowait:
+            self.peer.write(self.number, method)
+
+    def _queue(self, name: str) -> Queue:
+        """The queue of that name, or the one declared last if it is empty."""
+        return self.peer.model.queue(self._named(name), self.peer)
+
+    def _named(self, name: str) -> str:
+        if name or self._last_queue:
+            return name or self._last_queue
+        raise NotFound("NOT_FOUND - no previously declared queue")
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def on_exchange_declare(self, method: commands.Exchange.Declare) -> None:
+        model = self.peer.model
+        if method.passive:
+            model.exchange(method.exchange)
+        else:
+            model.declare_exchange(
+                Exchange(
+                    method.exchange,
+                    method.exchange_type,
+                    durable=method.durable,
+                    auto_delete=method.auto_delete,
+                    internal=method.internal,
+                    arguments=method.arguments or {},
+                )
+            )
+        self._reply(commands.Exchange.DeclareOk(), nowait=method.nowait)
+
+    def on_exchange_delete(self, method: commands.Exchange.Delete) -> None:
+        self.peer.model.delete_exchange(method.exchange, if_unused=method.if_unused)
+        self._reply(commands.Exchange.DeleteOk(), nowait=method.nowait)
+
+    def on_exchange_bind(self, method: commands.Exchange.Bind) -> None:
+        self.peer.model.exchange(method.destination)
+        self.peer.model.bind(method.source, "exchange", method.destination, method.routing_key)
+        self._reply(commands.Exchange.BindOk(), nowait=method.nowait)
+
+    def on_exchange_unbind(self, method: commands.Exchange.Unbind) -> None:
+        self.peer.model.unbind(method.source, "exchange", method.destination, method.routing_key)
+        self._reply(commands.Exchange.UnbindOk(), nowait=method.nowait)
+
+    def on_queue_declare(self, method: commands.Queue.Declare) -> None:
+        model = self.peer.model
+        if method.passive:
+            queue = self._queue(method.queue)
+        else:
+            owner = self.peer if method.exclusive else None
+            wanted = Queue(method.queue, method.durable, owner, method.auto_delete, method.arguments or {})
+            queue = model.declare_queue(wanted, self.peer)
+        self._last_queue = queue.name
+        reply = build(
+            commands.Queue.DeclareOk,
+            queue=queue.name,
+            message_count=len(queue.ready),
+            consumer_count=len(queue.consumers),
+        )
+        self._reply(reply, nowait=method.nowait)
+
+    def on_queue_bind(self, method: commands.Queue.Bind) -> None:
+        name = self._queue(method.queue).name
+        routing_key = method.routing_key if method.queue else method.routing_key or name
+        self.peer.model.bind(method.exchange, "queue", name, routing_key)
+        self._reply(commands.Queue.BindOk(), nowait=method.nowait)
+
+    def on_queue_unbind(self, method: commands.Queue.Unbind) -> None:
+        name = self._named(method.queue)
+        routing_key = method.routing_key if method.queue else method.routing_key or name
+        self.peer.model.unbind(method.exchange, "queue", name, routing_key)
+        self._reply(commands.Queue.UnbindOk())
+
+    def on_queue_purge(self, method: commands.Queue.Purge) -> None:
+        queue = self._queue(method.queue)
+        count = len(queue.ready)
+        queue.ready.clear()
+        self._reply(commands.Queue.PurgeOk(count), nowait=method.nowait)
+
+    def on_queue_delete(self, method: commands.Queue.Delete) -> None:
+        name = self._named(method.queue)
+        if name not in self.peer.model.queues:
+            self._reply(commands.Queue.DeleteOk(0), nowait=method.nowait)
+            return
+        queue = self._queue(name)
+        self.peer.model.check_deletable(queue, if_unused=method.if_unused, if_empty=method.if_empty)
+        # Answered first: RabbitMQ, too, tells the queue's consumers of its end only afterwards.
+        self._reply(commands.Queue.DeleteOk(len(queue.ready)), nowait=method.nowait)
+        self.peer.model.delete_queue(queue)
+
+    def on_qos(self, method: commands.Basic.Qos) -> None:
+        if method.prefetch_size:
+            raise NotImplementedByBroker(f"NOT_IMPLEMENTED - prefetch_size!=0 ({method.prefetch_size})")
+        if method.global_:
+            self.deliveries.shared_prefetch = method.prefetch_count
+        else:
+            self.deliveries.prefetch = method.prefetch_count
+        self._reply(commands.Basic.QosOk())
+        self.deliveries.pump()
+
+    def on_consume(self, method: commands.Basic.Consume) -> None:
+        queue = self._queue(method.queue)
+        tag = method.consumer_tag or self.peer.model.new_name("amq.ctag")
+        self.deliveries.add(queue, tag, no_ack=method.no_ack, exclusive=method.exclusive)
+        self._reply(commands.Basic.ConsumeOk(tag), nowait=method.nowait)
+        queue.pump()
+
+    def on_cancel(self, method: commands.Basic.Cancel) -> None:
+        self.deliveries.remove(method.consumer_tag or "")
+        self._reply(commands.Basic.CancelOk(method.consumer_tag), nowait=method.nowait)
+
+    def on_get(self, method: commands.Basic.Get) -> None:
+        queue = self._queue(method.queue)
+        if not queue.ready:
+            self._reply(commands.Basic.GetEmpty())
+            return
+        entry = queue.ready.popleft()
+        tag = self.deliveries.hand_out(queue, entry, None, no_ack=method.no_ack)
+        reply = commands.Basic.GetOk(tag, entry.redelivered, entry.exchange, entry.routing_key, len(queue.ready))
+        self.peer.write_content(self.number, reply, entry)
+
+    def on_ack(self, method: commands.Basic.Ack) -> None:
+        self.deliveries.settle(method.delivery_tag or 0, multiple=method.multiple, requeue=False)
+
+    def on_nack(self, method: commands.Basic.Nack) -> None:
+        self.deliveries.settle(method.delivery_tag or 0, multiple=method.multiple, requeue=method.requeue)
+
+    def on_reject(self, method: commands.Basic.Reject) -> None:
+        self.deliveries.settle(method.delivery_tag or 0, multiple=False, requeue=method.requeue)
+
+    def on_recover(self, _: commands.Basic.Recover) -> None:
+        self.deliveries.settle(0, multiple=True, requeue=True)
+        self._reply(commands.Basic.RecoverOk())
+
+    def on_select(self, method: commands.Confirm.Select) -> None:
+        self._confirms = True
+        self._reply(commands.Confirm.SelectOk(), nowait=method.nowait)
+
+    def on_flow(self, method: commands.Channel.Flow) -> None:
+        if not method.active:
+            raise NotImplementedByBroker("NOT_IMPLEMENTED - active=false")
+        self._reply(commands.Channel.FlowOk(active=True))
+
+    def on_flow_ok(self, _: commands.Channel.FlowOk) -> None:
+        """Nothing follows from it."""
+
+
+_HANDLERS: dict[type[Method], Callable[..., None]] = {
+    commands.Exchange.Declare: Channel.on_exchange_declare,
+    commands.Exchange.Delete: Channel.on_exchange_delete,
+    commands.Exchange.Bind: Channel.on_exchange_bind,
+    commands.Exchange.Unbind: Channel.on_exchange_unbind,
+    commands.Queue.Declare: Channel.on_queue_declare,
+    commands.Queue.Bind: Channel.on_queue_bind,
+    commands.Queue.Unbind: Channel.on_queue_unbind,
+    commands.Queue.Purge: Channel.on_queue_purge,
+    commands.Queue.Delete: Channel.on_queue_delete,
+    commands.Basic.Qos: Channel.on_qos,
+    commands.Basic.Consume: Channel.on_consume,
+    commands.Basic.Cancel: Channel.on_cancel,
+    commands.Basic.Get: Channel.on_get,
+    commands.Basic.Ack: Channel.on_ack,
+    commands.Basic.Nack: Channel.on_nack,
+    commands.Basic.Reject: Channel.on_reject,
+    commands.Basic.Recover: Channel.on_recover,
+    commands.Confirm.Select: Channel.on_select,
+    commands.Channel.Flow: Channel.on_flow,
+    commands.Channel.FlowOk: Channel.on_flow_ok,
+}

@@ -1,0 +1,109 @@
+"""Transactions on a channel: AMQP 0-9-1, class tx; RabbitMQ, "Semantics of tx"."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from pamqp import commands
+
+from anyamqp.attachment import Attachment
+from anyamqp.contents import unroutable_of
+from anyamqp.errors import AnyamqpError, ConnectionLost, InvalidUse, Unroutable
+from anyamqp.logical import LogicalChannel
+from anyamqp.message import Message, check_message, identified
+from anyamqp.protocol.basic import Route, encode_properties
+from anyamqp.protocol.wire import build
+
+
+class Transaction:
+    """Publishes and acknowledgements that happen together, or not at all. Made by :meth:`Channel.transaction`.
+
+    Leaving the block commits; an error rolls back. A transaction lives on one link: after a loss everything in it
+    raises :class:`ConnectionLost`, and the broker has rolled it back, unless the loss caught the commit itself.
+
+    Args:
+        channel: the channel.
+        max_message_size: the largest body that is published, in bytes.
+        previous: the channel's transaction before this one.
+    """
+
+    def __init__(self, channel: LogicalChannel, max_message_size: int, *, previous: Transaction | None) -> None:
+        self._channel = channel
+        self._max_message_size = max_message_size
+        self._previous = previous
+        self._attachment: Attachment | None = None
+        self._returned: list[Unroutable] = []
+        self._has_ended = False
+        self.is_selected: bool = previous is not None and previous.is_selected
+        """Whether the channel is transactional already."""
+
+    async def __aenter__(self) -> Self:
+        previous, self._previous = self._previous, None
+        if self._attachment is not None:
+            raise InvalidUse("a transaction is entered once; make a new one with channel.transaction()")
+        if previous is not None and previous.is_open:
+            raise InvalidUse("the channel's last transaction has not ended yet: AMQP has no nested transactions")
+        if self.is_selected:
+            await self._channel.wait_open()
+            self._attachment = self._channel.attachment
+        else:
+            request = await self._channel.request(build(commands.Tx.Select))
+            self.is_selected = True
+            self._attachment = request.attachment
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        attachment = self._require_open()
+        self._has_ended = True
+        if exc_type is None:
+            await self._channel.request(build(commands.Tx.Commit), repeat=False, pinned=attachment)
+            if self._returned:
+                raise ExceptionGroup(f"{len(self._returned)} messages reached no queue", self._returned)
+        elif not attachment.is_stale:
+            try:
+                await self._channel.request(build(commands.Tx.Rollback), repeat=False, pinned=attachment)
+            except AnyamqpError:
+                return  # the broker rolls back what it cannot commit; what the block raised matters more
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self._attachment is not None and not self._has_ended
+
+    async def publish(
+        self, message: Message, *, exchange: str = "", routing_key: str = "", mandatory: bool = True
+    ) -> None:
+        """Publish a message when the transaction is committed.
+
+        Args:
+            message: the message; without a ``message_id`` it gets a random one, by which an error names it.
+            exchange: where to publish; empty for the default exchange, which routes to the queue named by the key.
+            routing_key: the routing key.
+            mandatory: whether the commit raises an ExceptionGroup with :class:`Unroutable` if no queue takes it. The
+                rest of the transaction is committed all the same: the broker routes when it commits.
+
+        Raises:
+            ConnectionLost: the link on which the transaction began is gone.
+            InvalidArgument: AMQP cannot carry the message, or it is larger than ``max_message_size``.
+        """
+        attachment = self._require_open()
+        check_message(message, self._max_message_size)
+        route = Route(exchange, routing_key, mandatory=mandatory)
+        properties = encode_properties(identified(message).properties)
+        await self._channel.wait_writable("basic.publish")
+        if attachment.is_stale:
+            raise ConnectionLost("the transaction was lost with its link; the broker has rolled it back")
+        self._channel.publish(route, properties, message.body)
+        self._channel.flush()
+
+    def on_return(self, method: commands.Basic.Return, message: Message) -> None:
+        """A mandatory message reached no queue."""
+        self._returned.append(unroutable_of(method, message.message_id))
+
+    def _require_open(self) -> Attachment:
+        if self._attachment is None or self._has_ended:
+            raise InvalidUse("a transaction works inside its block: async with channel.transaction() as transaction")
+        return self._attachment

@@ -1,0 +1,258 @@
+"""How a transport to the broker is opened: which of several, DNS, TCP, TLS, and what their failures are called.
+
+Where to dial is decided by :class:`Route`, without a wait and without a clock. Each DNS record is an attempt of its own
+rather than one of a race: who dials several at once holds connections that it then drops, and a broker logs each of
+them as one that went away during the handshake.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from ipaddress import ip_address
+from random import Random
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, TypeVar, cast
+
+import anyio
+from anyio.abc import ByteStream
+
+from anyamqp.errors import TLSError, TransportError
+from anyamqp.settings import TLS, Address, Settings
+from anyamqp.sockets import dial_tcp
+
+if TYPE_CHECKING:
+    import ssl
+
+Dial: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
+"""Opens a transport to an address. Raises OSError when that fails."""
+
+_T = TypeVar("_T")
+_BROKEN = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
+
+
+class Route:
+    """Where to dial next.
+
+    A round goes through all addresses, and through all DNS records of each. What follows it is another one in the same
+    order, with names resolved anew.
+
+    Args:
+        addresses: the addresses in order.
+        shuffle: whether to go through them, and through the records of each, in an order of its own.
+        random: where that order comes from.
+    """
+
+    def __init__(self, addresses: Sequence[Address], *, shuffle: bool, random: Random) -> None:
+        self._shuffle = shuffle
+        self._random = random
+        self._addresses = deque(self._ordered(addresses))
+        self._left = len(self._addresses)
+        """Addresses of this round, the present one included."""
+        self._records: deque[str] = deque()
+        """Records of the present address, the present one first; empty before it is resolved."""
+
+    def __str__(self) -> str:
+        host, port = self.address
+        record = self.record
+        return f"{host} ({record}):{port}" if record not in (None, host) else str(self.address)
+
+    @property
+    def address(self) -> Address:
+        """Whose turn it is."""
+        return self._addresses[0]
+
+    @property
+    def record(self) -> str | None:
+        """Which of its records; None if it is not resolved."""
+        return self._records[0] if self._records else None
+
+    def resolved(self, records: Iterable[str]) -> None:
+        """The address has these records."""
+        self._records = deque(self._ordered(dict.fromkeys(records)))
+
+    def advance(self, *, start_over: bool) -> bool:
+        """What was dialed is over: go on to the next.
+
+        Args:
+            start_over: begin a round with the same address, because it was good.
+
+        Returns:
+            Whether the next belongs to the same round.
+        """
+        if start_over:
+            self._records.clear()
+            self._left = len(self._addresses)
+            return False
+        if len(self._records) > 1:
+            self._records.popleft()
+            return True
+        self._records.clear()
+        self._addresses.rotate(-1)
+        self._left -= 1
+        if self._left:
+            return True
+        self._left = len(self._addresses)
+        return False
+
+    def _ordered(self, items: Iterable[_T]) -> list[_T]:
+        order = list(items)
+        if self._shuffle:
+            self._random.shuffle(order)
+        return order
+
+
+class Dialer:
+    """Opens the transports of one connection, one attempt a call.
+
+    Args:
+        settings: what the connection was told.
+        dial: what opens a transport in place of TCP; it gets addresses, and resolves them itself.
+        random: where the order comes from, if it is to be shuffled.
+
+    Attributes:
+        route: where it dials.
+        doing: what it does at present, for the text of an error.
+
+    Raises:
+        SettingsError: a file of the TLS settings is missing or not what it should be.
+    """
+
+    def __init__(self, settings: Settings, dial: Dial | None, random: Random) -> None:
+        self.route: Route = Route(settings.addresses, shuffle=settings.shuffle, random=random)
+        self.doing: str = ""
+        self._dial = dial
+        self._context = _context(settings.tls)
+        self._server_name = settings.tls.server_name if isinstance(settings.tls, TLS) else None
+
+    async def dial(self) -> ByteStream:
+        """Open a transport to where the route is.
+
+        Raises:
+            TransportError: that failed.
+            TLSError: TLS was refused, by us or by the broker.
+        """
+        stream = await self._open()
+        if self._context is None:
+            return stream
+        self.doing = f"TLS handshake with {self.route}"
+        from anyamqp.tls import wrap
+
+        try:
+            return await wrap(stream, self._context, self._expected_name())
+        except BaseException as error:
+            await anyio.aclose_forcefully(stream)
+            if isinstance(error, _BROKEN):
+                raise transport_error(self.doing, error, is_tls_handshake=True) from error
+            if isinstance(error, ValueError):
+                raise TLSError(f"{self.doing}: {error}") from error
+            raise
+
+    async def _open(self) -> ByteStream:
+        address = self.route.address
+        if self._dial is None and self.route.record is None:
+            self.doing = f"resolving {address.host!r}"
+            self.route.resolved(await _resolve(address.host))
+        self.doing = f"connecting to {self.route}"
+        try:
+            if self._dial is not None:
+                return await self._dial(address)
+            return await dial_tcp(Address(self.route.record or address.host, address.port))
+        except OSError as error:
+            raise transport_error(self.doing, error) from error
+
+    def _expected_name(self) -> str | None:
+        if self._server_name is not None:
+            return self._server_name or None
+        # Certificates hold neither the dot that ends an absolute name nor the zone of an IPv6 address.
+        return self.route.address.host.rstrip(".").partition("%")[0]
+
+
+def _context(tls: ssl.SSLContext | TLS | None) -> ssl.SSLContext | None:
+    if not isinstance(tls, TLS):
+        return tls
+    from anyamqp.tls import client_context
+
+    return client_context(tls)
+
+
+async def _resolve(host: str) -> list[str]:
+    """The records of a name, in the order of the system's resolver."""
+    try:
+        ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return [host]
+    try:
+        found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise TransportError(f"resolving {host!r}: {error.strerror or error}") from error
+    except ValueError as error:
+        # Not only UnicodeError, for labels that are empty or too long: zero characters are refused as well.
+        raise TransportError(f"resolving {host!r}: {error}") from error
+    return [_with_zone(*entry[4]) for entry in found]
+
+
+def _with_zone(ip: str, _port: int, _flow: int = 0, zone: int = 0) -> str:
+    # A link-local IPv6 address means nothing without the interface.
+    return f"{ip}%{zone}" if zone and "%" not in ip else ip
+
+
+# --- what failures are called -----------------------------------------------------------------------------------------
+
+
+def transport_error(doing: str, error: Exception, *, is_tls_handshake: bool = False) -> TransportError:
+    """The one error for all the ways in which a transport fails.
+
+    Args:
+        doing: what was tried.
+        error: what became of it.
+        is_tls_handshake: whether TLS was being agreed on. Later, bytes that are not TLS were damaged on their way.
+    """
+    roots = list(_roots(error))
+    text = f"{doing}: {' / '.join(dict.fromkeys(map(_reason, roots)))}"
+    advice = next((advice for root in roots if (advice := _advice(root, is_tls_handshake=is_tls_handshake))), None)
+    wrapped = TransportError(text) if advice is None else TLSError(f"{text}: {advice}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _roots(error: BaseException) -> Iterator[BaseException]:
+    # anyio wraps what the system said, and puts the failures of a name with several addresses into a group.
+    if isinstance(error, BaseExceptionGroup):
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _roots(inner)
+        return
+    wraps = isinstance(error, anyio.BrokenResourceError) or (isinstance(error, OSError) and error.errno is None)
+    if wraps and error.__cause__ is not None:
+        yield from _roots(error.__cause__)
+    else:
+        yield error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, anyio.EndOfStream):
+        return "the peer closed the TCP connection"
+    if _is_of_tls(error):
+        from anyamqp.tls import reason
+
+        if (said := reason(error)) is not None:
+            return said
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _advice(error: BaseException, *, is_tls_handshake: bool) -> str | None:
+    if not _is_of_tls(error):
+        return None
+    from anyamqp.tls import advice
+
+    return advice(error, is_handshake=is_tls_handshake)
+
+
+def _is_of_tls(error: BaseException) -> TypeGuard[ssl.SSLError]:
+    # Who has not loaded OpenSSL has none of its errors.
+    module = sys.modules.get("ssl")
+    return module is not None and isinstance(error, module.SSLError)
