@@ -1,5 +1,7 @@
 # make demo      the service under traffic while its broker fails
 # make test      all checks and all tests; installs RabbitMQ's server if the machine has none
+# make test-rabbitmq4   the broker tests on RabbitMQ 4.0 and 4.3, which it fetches once: scripts/ensure-rabbitmq4
+#                       (make test-rabbitmq-4.3: on one of them)
 # make check     linter, formatter, type checkers
 # make diagrams  draw the life cycles anew from their tables
 # make bench            anyamqp beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)
@@ -19,7 +21,7 @@ DEV := $(VENV)/.dev
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: demo test check diagrams bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
+.PHONY: demo test test-rabbitmq4 check diagrams bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
 
 demo: $(DEMO)
 	$(BIN)/feature-service demo
@@ -27,6 +29,12 @@ demo: $(DEMO)
 test: check
 	scripts/ensure-rabbitmq
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-rabbitmq4: test-rabbitmq-4.0 test-rabbitmq-4.3
+
+test-rabbitmq-%: $(DEV)
+	scripts/ensure-rabbitmq4 $*
+	RABBITMQ_SCRIPTS=$$(scripts/ensure-rabbitmq4 --scripts $*) $(BIN)/python -m pytest -n 2 --dist loadfile tests/broker
 
 check: $(DEV)
 	$(BIN)/ruff check

@@ -139,6 +139,18 @@ def test_nothing_is_left_when_the_test_run_is_killed(tmp_path: Path) -> None:
 
 def test_a_missing_broker_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rabbitmq, "_PACKAGED", tmp_path)
+    monkeypatch.delenv("RABBITMQ_SCRIPTS", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingBroker, match="apt-get install"):
         Node(tmp_path / "node")
+
+
+def test_the_scripts_come_from_the_folder_that_a_variable_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RABBITMQ_SCRIPTS", str(tmp_path))
+    with pytest.raises(MissingBroker, match=f"not found in {tmp_path}, the folder that RABBITMQ_SCRIPTS names"):
+        Node(tmp_path / "node")
+    for program in ("rabbitmq-server", "rabbitmqctl"):
+        (tmp_path / program).touch(mode=0o755)
+    assert rabbitmq.find_scripts() == tmp_path

@@ -4,6 +4,9 @@ A :class:`Node` lives in one folder: its home and Erlang cookie, its database, i
 and an epmd of its own, so it neither sees nor disturbs a node that the machine runs anyway. It runs as root and as an
 ordinary user alike, because it starts the server script below the distribution's wrapper, which insists on an account.
 
+The environment variable ``RABBITMQ_SCRIPTS`` names the folder of another RabbitMQ's ``rabbitmq-server`` and
+``rabbitmqctl``; ``scripts/ensure-rabbitmq4`` fetches such versions. Without it the node is the machine's own RabbitMQ.
+
 Everything here blocks and uses processes and sockets only, so that it serves asyncio and trio alike: an asynchronous
 test calls it through ``anyio.to_thread.run_sync``. One thread at a time may use a node.
 
@@ -30,6 +33,7 @@ from typing import Any, Final
 
 _PACKAGED: Final = Path("/usr/lib/rabbitmq/bin")
 _PACKAGED_ERLANG: Final = Path("/usr/lib/erlang/bin")
+_SCRIPTS_VARIABLE: Final = "RABBITMQ_SCRIPTS"
 _LOCALHOST: Final = "127.0.0.1"
 _PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME: Final = b"\x01"
@@ -57,9 +61,9 @@ class BrokerError(RuntimeError):
 class MissingBroker(BrokerError):
     """RabbitMQ is not installed here. The tests that need it fail then: to leave them out would prove nothing."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, where: str = "on this machine") -> None:
         super().__init__(
-            f"the broker tests need RabbitMQ's server on this machine, and {what} was not found. "
+            f"the broker tests need RabbitMQ's server, and {what} was not found {where}. "
             "Install it with scripts/ensure-rabbitmq, or on Debian and Ubuntu with "
             "'apt-get install --no-install-recommends rabbitmq-server'. It need not be running."
         )
@@ -113,22 +117,26 @@ def find_scripts() -> Path:
     """The folder that holds ``rabbitmq-server`` and ``rabbitmqctl`` themselves, not the distribution's wrappers.
 
     Raises:
-        MissingBroker: there is none.
+        MissingBroker: there is none, or none where ``RABBITMQ_SCRIPTS`` says.
     """
-    folders = [_PACKAGED]
-    if on_path := shutil.which("rabbitmq-server"):
-        folders.append(Path(on_path).resolve().parent)
+    if named := os.environ.get(_SCRIPTS_VARIABLE):
+        folders, where = [Path(named).absolute()], f"in {named}, the folder that {_SCRIPTS_VARIABLE} names"
+    else:
+        folders, where = [_PACKAGED], "on this machine"
+        if on_path := shutil.which("rabbitmq-server"):
+            folders.append(Path(on_path).resolve().parent)
     for folder in folders:
         if all(os.access(folder / script, os.X_OK) for script in ("rabbitmq-server", "rabbitmqctl")):
             return folder
-    raise MissingBroker("rabbitmq-server")
+    raise MissingBroker("rabbitmq-server", where=where)
 
 
-def _find_epmd() -> Path:
-    found = shutil.which("epmd") or shutil.which("epmd", path=str(_PACKAGED_ERLANG))
-    if found is None:
-        raise MissingBroker("Erlang's epmd")
-    return Path(found)
+def _find_epmd(scripts: Path) -> Path:
+    # One beside the scripts belongs to the same Erlang.
+    for path in (str(scripts), None, str(_PACKAGED_ERLANG)):
+        if found := shutil.which("epmd", path=path):
+            return Path(found)
+    raise MissingBroker("Erlang's epmd")
 
 
 def _reserve_port() -> socket.socket:
@@ -190,7 +198,7 @@ class Node:
         certificates: Certificates | None = None,
     ) -> None:
         self._scripts = find_scripts()
-        self._epmd = _find_epmd()
+        self._epmd = _find_epmd(self._scripts)
         self._folder = folder.resolve()
         self._reserved = [_reserve_port() for _ in range(4)]
         self.port, self.tls_port, self._dist_port, self._epmd_port = (int(s.getsockname()[1]) for s in self._reserved)
