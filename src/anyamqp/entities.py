@@ -9,7 +9,8 @@ from typing import Literal, TypeAlias
 
 from pamqp import commands
 
-from anyamqp.errors import AnyamqpError
+from anyamqp.checks import check_hook, check_kind
+from anyamqp.errors import AnyamqpError, SettingsError
 from anyamqp.message import FieldTable
 
 Declaration: TypeAlias = (
@@ -111,8 +112,16 @@ class TopologyRecovery:
         wanted: asked about each of those; what it says False to is not declared again this time.
         on_error: told of each entity that the broker refused, with its error. It must not raise; what it raises is
             logged and goes no further.
+
+    Raises:
+        SettingsError: a value is of a wrong type, or a function is async.
     """
 
     mode: RecoveryMode = RecoveryMode.EVERYTHING
     wanted: Callable[[Entity], bool] | None = None
     on_error: Callable[[Entity, AnyamqpError], object] | None = None
+
+    def __post_init__(self) -> None:
+        check_kind("TopologyRecovery.mode", self.mode, RecoveryMode, "RecoveryMode.TRANSIENT", error=SettingsError)
+        check_hook("TopologyRecovery.wanted", self.wanted, error=SettingsError)
+        check_hook("TopologyRecovery.on_error", self.on_error, error=SettingsError)

@@ -6,18 +6,19 @@ path of just ``/`` means the virtual host ``/``, not the one with the empty name
 
 from __future__ import annotations
 
-import math
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from anyamqp.checks import check_flag, check_kind, check_seconds, check_text, check_whole
 from anyamqp.entities import TopologyRecovery
-from anyamqp.errors import SettingsError
+from anyamqp.errors import InvalidArgument, SettingsError
 from anyamqp.message import FieldTable
+from anyamqp.protocol import fields
 from anyamqp.protocol.sasl import External, Mechanism, Plain
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class Credentials:
             connection.update-secret. Without a function there is nobody to ask, and nothing happens.
 
     Raises:
-        SettingsError: SASL PLAIN cannot carry the name or the password, or ``expires_in`` is not positive.
+        SettingsError: the name or the password is not text, or SASL PLAIN cannot carry it; or ``expires_in`` is not a
+            positive number.
     """
 
     username: str
@@ -71,10 +73,10 @@ class Credentials:
 
     def __post_init__(self) -> None:
         for name, text in (("username", self.username), ("password", self.password)):
+            check_text(name, text, error=SettingsError)
             if "\0" in text or not _is_encodable(text):
                 raise SettingsError(f"{name}: holds a character that SASL PLAIN cannot carry")
-        if self.expires_in is not None:
-            _check_positive("expires_in", self.expires_in)
+        check_seconds("expires_in", self.expires_in, positive=True, finite=True, none="for ever", error=SettingsError)
 
 
 Login: TypeAlias = Credentials | Mechanism
@@ -106,7 +108,7 @@ class TLS:
             empty name sends none, and the certificate is then verified but for its name.
 
     Raises:
-        SettingsError: the values do not go together.
+        SettingsError: a value is of a wrong type, or the values do not go together.
     """
 
     ca_file: str | os.PathLike[str] | None = None
@@ -117,6 +119,14 @@ class TLS:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("ca_file", "certificate_file", "key_file"):
+            path = getattr(self, name)
+            if path is not None and not isinstance(path, str | os.PathLike):
+                raise SettingsError(f"{tls_part(name)}: {type(path).__name__} is not a path")
+        for name in ("key_password", "server_name"):
+            if getattr(self, name) is not None:
+                check_text(tls_part(name), getattr(self, name), error=SettingsError)
+        check_flag(tls_part("verify"), self.verify, error=SettingsError)
         if self.certificate_file is None:
             for name, value in (("key_file", self.key_file), ("key_password", self.key_password)):
                 if value is not None:
@@ -178,19 +188,17 @@ class ReconnectPolicy:
 
     def __post_init__(self) -> None:
         for name in ("initial", "maximum", "stable_after", "refusal_grace"):
-            value = getattr(self, name)
-            if not value >= 0:
-                raise SettingsError(f"ReconnectPolicy.{name}: {value} is not a number of seconds from 0 up")
-        if not self.factor >= 1:
-            raise SettingsError(f"ReconnectPolicy.factor: {self.factor} is less than 1, so the waits would shrink")
-        if not 0 <= self.jitter <= 1:
-            raise SettingsError(f"ReconnectPolicy.jitter: {self.jitter} is not between 0 and 1")
-        if self.max_attempts is not None and self.max_attempts < 1:
-            raise SettingsError(
-                f"ReconnectPolicy.max_attempts: {self.max_attempts} is less than 1; None means no limit"
-            )
-        if self.max_elapsed is not None and not self.max_elapsed > 0:
-            raise SettingsError(f"ReconnectPolicy.max_elapsed: {self.max_elapsed} is not more than 0 seconds")
+            check_seconds(_policy_part(name), getattr(self, name), finite=name == "initial", error=SettingsError)
+        if not _is_number(self.factor) or not self.factor >= 1:
+            raise SettingsError(f"{_policy_part('factor')}: {self.factor!r} is not a number from 1 up")
+        if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
+            raise SettingsError(f"{_policy_part('jitter')}: {self.jitter!r} is not a number from 0 to 1")
+        check_flag(_policy_part("at_once"), self.at_once, error=SettingsError)
+        if self.max_attempts is not None:
+            check_whole(_policy_part("max_attempts"), self.max_attempts, 1, 2**63 - 1, error=SettingsError)
+        check_seconds(
+            _policy_part("max_elapsed"), self.max_elapsed, positive=True, none="no limit", error=SettingsError
+        )
 
     @classmethod
     def constant(cls, delay: float, *, jitter: float = 0.0, max_attempts: int | None = None) -> ReconnectPolicy:
@@ -218,6 +226,14 @@ class ReconnectPolicy:
         return (self.max_attempts is not None and attempts >= self.max_attempts) or (
             self.max_elapsed is not None and elapsed >= self.max_elapsed
         )
+
+
+def _policy_part(name: str) -> str:
+    return f"ReconnectPolicy.{name}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,25 +284,40 @@ class Settings:
     client_properties: FieldTable = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
-        if not self.addresses:
-            raise SettingsError("addresses: at least one is needed")
+        _check_addresses(self.addresses)
         _check_tls(self.tls)
         _check_credentials(self.credentials)
+        check_kind("auth_mechanisms", self.auth_mechanisms, tuple, '("EXTERNAL", "PLAIN")', error=SettingsError)
         if not self.auth_mechanisms:
             raise SettingsError("auth_mechanisms: at least one is needed")
         for mechanism in self.auth_mechanisms:
             _check_mechanism("auth_mechanisms", mechanism)
-        _check_whole("heartbeat", self.heartbeat, 0, 65535, "seconds")
-        _check_whole("channel_max", self.channel_max, 0, 65535, "channels")
-        _check_whole("frame_max", self.frame_max, FRAME_MAX_FLOOR, 2**31 - 1, "bytes")
-        _check_whole("max_message_size", self.max_message_size, 0, 2**63 - 1, "bytes")
+        check_whole("heartbeat", self.heartbeat, 0, 65535, unit="seconds", error=SettingsError)
+        check_whole("channel_max", self.channel_max, 0, 65535, unit="channels", error=SettingsError)
+        check_whole("frame_max", self.frame_max, FRAME_MAX_FLOOR, 2**31 - 1, unit="bytes", error=SettingsError)
+        check_whole("max_message_size", self.max_message_size, 0, 2**63 - 1, unit="bytes", error=SettingsError)
         for name in ("connect_timeout", "close_timeout"):
-            _check_positive(name, getattr(self, name))
-        if self.request_timeout is not None:
-            _check_positive("request_timeout", self.request_timeout)
-        for name, text in (("virtual_host", self.virtual_host), ("name", self.name or "")):
+            check_seconds(name, getattr(self, name), positive=True, finite=True, error=SettingsError)
+        check_seconds(
+            "request_timeout", self.request_timeout, positive=True, finite=True, none="for ever", error=SettingsError
+        )
+        check_kind("reconnect", self.reconnect, ReconnectPolicy, "ReconnectPolicy.constant(5)", error=SettingsError)
+        check_kind(
+            "topology_recovery",
+            self.topology_recovery,
+            TopologyRecovery,
+            "TopologyRecovery(mode=RecoveryMode.TRANSIENT)",
+            error=SettingsError,
+        )
+        check_flag("shuffle", self.shuffle, error=SettingsError)
+        for name, text in (("virtual_host", self.virtual_host), ("name", "" if self.name is None else self.name)):
+            check_text(name, text, error=SettingsError)
             if not _is_encodable(text) or len(text.encode("utf-8", "surrogateescape")) > 255:
                 raise SettingsError(f"{name}: longer than 255 bytes, or not text")
+        try:
+            fields.table("client_properties", self.client_properties)
+        except InvalidArgument as error:
+            raise SettingsError(str(error)) from None
 
     def mechanisms(self, login: Login) -> tuple[Mechanism, ...]:
         """The SASL mechanisms to log in with, in order of preference."""
@@ -318,9 +349,7 @@ class Settings:
         Raises:
             SettingsError: a part is wrong; the text names the part and never shows the URL, which holds a password.
         """
-        each = [_from_url(url) for url in ([urls] if isinstance(urls, str) else urls)]
-        if not each:
-            raise SettingsError("urls: at least one is needed")
+        each = [_from_url(url) for url in _each_of(urls)]
         _, first = each[0]
         for position, (_, other) in enumerate(each[1:], start=2):
             if ("tls" in first) is not ("tls" in other):
@@ -362,6 +391,17 @@ class Settings:
             virtual_host=variables.get("RABBITMQ_VHOST") or "/",
             heartbeat=_heartbeat_from(variables),
         )
+
+
+def _each_of(urls: object) -> list[str]:
+    is_one = isinstance(urls, str | bytes) or not isinstance(urls, Iterable)
+    given: list[object] = [urls] if is_one else list(cast("Iterable[object]", urls))
+    for url in given:
+        if not isinstance(url, str):
+            raise SettingsError(f"urls: {type(url).__name__} instead of a URL, which is text, or of several")
+    if not given:
+        raise SettingsError("urls: at least one is needed")
+    return cast("list[str]", given)
 
 
 def _from_url(url: str) -> tuple[Address, dict[str, object]]:
@@ -480,14 +520,17 @@ def _whole_from(name: str, text: str, low: int, high: int) -> int:
     return int(text)
 
 
-def _check_whole(name: str, value: int, low: int, high: int, unit: str) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise SettingsError(f"{name}: {value!r} is not a whole number of {unit} from {low} to {high}")
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise SettingsError(f"{name}: {value!r} is not a positive number of seconds")
+def _check_addresses(addresses: tuple[Address, ...]) -> None:
+    example = 'Address("localhost", 5672)'
+    check_kind("addresses", addresses, tuple, f"({example},)", error=SettingsError)
+    if not addresses:
+        raise SettingsError("addresses: at least one is needed")
+    for address in addresses:
+        check_kind("addresses", address, Address, example, error=SettingsError)
+        check_text("addresses: host", address.host, error=SettingsError)
+        if not address.host:
+            raise SettingsError("addresses: host: is empty")
+        check_whole("addresses: port", address.port, 1, 65535, error=SettingsError)
 
 
 def _check_credentials(source: object) -> None:
@@ -509,6 +552,7 @@ def _check_tls(tls: object) -> None:
 
 
 def _check_mechanism(name: str, mechanism: str) -> str:
+    check_text(name, mechanism, error=SettingsError)
     if mechanism not in _MECHANISMS:
         known = " and ".join(_MECHANISMS)
         raise SettingsError(f"{name}: {mechanism!r} is unknown; known are {known}")

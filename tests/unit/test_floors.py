@@ -16,6 +16,7 @@ SOURCES = Path(__file__).parents[2] / "src"
 
 FLOORS = (
     "anyamqp.errors",
+    "anyamqp.checks",
     "anyamqp.message",
     "anyamqp.contents",
     "anyamqp.arguments",

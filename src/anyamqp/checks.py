@@ -1,0 +1,96 @@
+"""Checks of arguments: whatever would fail later is refused when it is given, by an error that names it."""
+
+from __future__ import annotations
+
+import math
+from inspect import iscoroutinefunction
+
+from anyamqp.errors import InvalidArgument, SettingsError
+
+_Error = type[InvalidArgument] | type[SettingsError]
+
+
+def check_kind(
+    name: str, value: object, kind: type[object], advice: str = "", *, error: _Error = InvalidArgument
+) -> None:
+    """Refuse anything but an object of a class.
+
+    Args:
+        name: the argument's name.
+        value: its value.
+        kind: the class.
+        advice: an example of what would be right.
+        error: the class of the error that is raised, here and below.
+
+    Raises:
+        InvalidArgument: or the error that was given, here and below.
+    """
+    if not isinstance(value, kind):
+        shown = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        raise error(f"{name}: {shown} is no {kind.__name__}" + (f", such as {advice}" if advice else ""))
+
+
+def check_flag(name: str, value: object, *, error: _Error = InvalidArgument) -> None:
+    """Refuse anything but True and False."""
+    if value is not True and value is not False:
+        raise error(f"{name}: {value!r} is neither True nor False")
+
+
+def check_text(name: str, value: object, *, error: _Error = InvalidArgument) -> None:
+    """Refuse anything but text. The value stays out of the error: it may be a password."""
+    if not isinstance(value, str):
+        raise error(f"{name}: {type(value).__name__} instead of text")
+
+
+def check_whole(
+    name: str, value: object, low: int, high: int, *, unit: str = "", error: _Error = InvalidArgument
+) -> None:
+    """Refuse anything but an int between two limits, both of them allowed."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        what = f"whole number of {unit}" if unit else "whole number"
+        raise error(f"{name}: {value!r} is not a {what} from {low} to {high}")
+
+
+def check_seconds(
+    name: str,
+    value: object,
+    *,
+    positive: bool = False,
+    finite: bool = False,
+    none: str | None = None,
+    error: _Error = InvalidArgument,
+) -> None:
+    """Refuse anything but a number of seconds.
+
+    Args:
+        name: the argument's name.
+        value: its value.
+        positive: whether 0 is refused.
+        finite: whether infinity is refused.
+        none: the meaning of None, such as "no limit"; where it has none, None is refused.
+        error: the class of the error that is raised.
+    """
+    if value is None and none is not None:
+        return
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (value > 0 if positive else value >= 0)
+        or (finite and math.isinf(value))
+    ):
+        wanted = "a positive number of seconds" if positive else "a number of seconds from 0 up"
+        raise error(f"{name}: {value!r} is not {wanted}" + (f"; None means {none}" if none is not None else ""))
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...], *, error: _Error = InvalidArgument) -> None:
+    """Refuse anything but one of a few words."""
+    if value not in choices:
+        raise error(f"{name}: {value!r} is none of {', '.join(map(repr, choices))}")
+
+
+def check_hook(name: str, value: object, *, error: _Error = InvalidArgument) -> None:
+    """Refuse anything but a plain function, which is called without an await; or None."""
+    if value is not None and not callable(value):
+        raise error(f"{name}: {type(value).__name__} is not a function")
+    if iscoroutinefunction(value):
+        raise error(f"{name}: an async function, but it is called without await; a plain function is needed")
