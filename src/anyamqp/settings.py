@@ -405,13 +405,17 @@ def _each_of(urls: object) -> list[str]:
 
 
 def _from_url(url: str) -> tuple[Address, dict[str, object]]:
-    if "#" in url:
-        raise SettingsError("URL: '#' must be percent-encoded (%23), in a password too")
+    url = url.strip()
+    _check_readable(url)
+    parts, port, problem = None, None, ""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise SettingsError(f"URL: {_without_secret(error)}") from None
+        problem = _without_secret(error)
+    # Raised here, so that urllib's error, which quotes what it could not read, is not its context.
+    if parts is None or problem:
+        raise SettingsError(f"URL: {problem}")
     if parts.scheme not in ("amqp", "amqps"):
         raise SettingsError(f"URL scheme: {parts.scheme!r} is neither 'amqp' nor 'amqps'")
     is_tls = parts.scheme == "amqps"
@@ -431,6 +435,22 @@ def _from_url(url: str) -> tuple[Address, dict[str, object]]:
     return Address(_host(parts), port or (DEFAULT_TLS_PORT if is_tls else DEFAULT_PORT)), values
 
 
+def _check_readable(url: str) -> None:
+    """Refuse whatever may be a password with reserved characters in it: read on, parts of it would be shown."""
+    if any(character < " " or character == "\x7f" for character in url):
+        raise SettingsError("URL: a control character in it must be percent-encoded")
+    if "#" in url:
+        raise SettingsError("URL: '#' must be percent-encoded (%23), in a password too")
+    _, separator, rest = url.partition("://")
+    if not separator:
+        raise SettingsError("URL scheme: there is none; a URL begins with amqp:// or amqps://")
+    if "@" in rest[len(re.split("[/?]", rest, maxsplit=1)[0]) :]:
+        raise SettingsError(
+            "URL: '@' behind the host; reserved characters such as '@', '/' and '?' must be percent-encoded "
+            "(%40, %2F, %3F), in a password too"
+        )
+
+
 def _host(parts: SplitResult) -> str:
     host = _decoded("URL host", parts.hostname) if parts.hostname else "localhost"
     if not host.isprintable() or " " in host:
@@ -448,7 +468,8 @@ def _decoded(part: str, text: str) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        raise SettingsError(f"{part}: what is percent-encoded is not UTF-8") from None
+        pass  # raised below, so that this error, which holds the text, is not its context
+    raise SettingsError(f"{part}: percent-encoded bytes are not UTF-8")
 
 
 _QUERY = ("heartbeat", "connection_timeout", "channel_max", "name", "auth_mechanism")
@@ -460,11 +481,12 @@ def _from_query(query: str, *, is_tls: bool) -> dict[str, object]:
     mechanisms: list[str] = []
     seen: set[str] = set()
     # Not parse_qsl, which takes a '+' for a space: that holds for HTML forms, and a '+' in a file's name is one.
-    for pair in query.split("&") if query else ():
+    for number, pair in enumerate(query.split("&") if query else (), start=1):
         key, _, encoded = pair.partition("=")
         key = _decoded("URL query", key)
         part = f"URL query {key}"
-        _check_query_key(key, is_tls=is_tls)
+        # Behind a password, it may be the rest of one with an '&' in it.
+        _check_query_key(key, f"parameter {number}" if "password" in seen else repr(key), is_tls=is_tls)
         if key in seen and key != "auth_mechanism":
             raise SettingsError(f"{part}: is there more than once")
         seen.add(key)
@@ -488,13 +510,13 @@ def _from_query(query: str, *, is_tls: bool) -> dict[str, object]:
     return values
 
 
-def _check_query_key(key: str, *, is_tls: bool) -> None:
+def _check_query_key(key: str, shown: str, *, is_tls: bool) -> None:
     if key in _TLS_QUERY:
         if not is_tls:
             raise SettingsError(f"URL query {key}: is only for the scheme amqps")
     elif key not in _QUERY:
         known = ", ".join((*_QUERY, *_TLS_QUERY))
-        raise SettingsError(f"URL query: {key!r} is unknown; known are {known}")
+        raise SettingsError(f"URL query: {shown} is unknown; known are {known}")
 
 
 def _tls_value(part: str, key: str, text: str) -> str | bool:

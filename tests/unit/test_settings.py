@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Iterator
 from dataclasses import replace
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given
@@ -186,6 +188,64 @@ def test_a_wrong_part_of_a_url_is_named(url: str, named: str) -> None:
         parse(url)
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+special = st.text(st.sampled_from("%:/?#[]@!$&'()*+,;=<>\\^`{|}~ \t\n\"aZ09.-_é€№"), max_size=6)
+"""Every special character of ASCII, whether reserved in URLs or not, and some beyond."""
+passwords = st.tuples(special, special).map(SECRET.join)
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that hangs on it, which some tools log."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@given(passwords, st.sampled_from(["host/", "host:5672/vhost", "host:port/", "ho st/", "[::1", "host/?heartbeat=x"]))
+def test_no_part_of_a_password_is_in_an_error_or_a_repr(password: str, rest: str) -> None:
+    for written in (password, quote(password, safe=""), quote(password), password.replace("r", "%72") + "%ff"):
+        for scheme in ("amqp", "amqps", "http"):
+            try:
+                settings = parse(f"{scheme}://user:{written}@{rest}")
+            except SettingsError as refused:
+                for error in chain(refused):
+                    assert SECRET not in unquote(f"{error} {error!r} {vars(error)}")
+            else:
+                assert SECRET not in repr(settings)
+                assert settings.credentials == Credentials("user", unquote(written))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"amqp://user:12?{SECRET}@host/",
+        f"amqp://user:12/{SECRET}@host/",
+        f"amqp://user:12/?{SECRET}@host/",
+        f"amqp://user:12?heartbeat={SECRET}@host/",
+        f"amqp://user:/{SECRET}@host",
+        f"amqp://user:x@{SECRET}/@host",
+        f"amqp://user:x?y={SECRET}&z@host",
+    ],
+)
+def test_reserved_character_in_a_password_is_told_without_any_part_of_it(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"^URL: '@' behind the host.*percent-encoded") as caught:
+        parse(url)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("control", ["\t", "\n", "\r", "\0", "\x7f"])
+def test_control_character_in_a_url_is_refused(control: str) -> None:
+    """urllib drops some of them, so that the login would be refused for a password that nobody wrote."""
+    with pytest.raises(SettingsError, match="control character") as caught:
+        parse(f"amqp://user:{SECRET}{control}x@host/")
+    assert SECRET not in str(caught.value)
+
+
+def test_part_of_the_password_of_a_key_is_not_taken_for_a_parameter() -> None:
+    with pytest.raises(SettingsError, match="parameter 3 is unknown") as caught:
+        parse(f"amqps://host/?certfile=c&password=x&{SECRET}")
+    assert SECRET not in str(caught.value)
 
 
 @given(st.text())
