@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +16,7 @@ from anyamqp.contents import unroutable_of
 from anyamqp.errors import AnyamqpError, InvalidArgument, InvalidUse, Nacked, OutcomeUnknown, PublishTimeout
 from anyamqp.loops import Waiter
 from anyamqp.protocol.basic import Route
+from anyamqp.timers import Schedule
 
 
 class Unset(Enum):
@@ -252,7 +253,9 @@ class Window:
         self._size = size
         self._used_count = 0
         self._used_size = 0
-        self._wishes: deque[Wish] = deque()
+        self._wishes: OrderedDict[Wish, None] = OrderedDict()
+        """Those who wait, in their order."""
+        self._deadlines: Schedule[Wish] = Schedule()
 
     def try_take(self, size: int) -> bool:
         """Take room at once, if nobody waits and it is there."""
@@ -260,7 +263,8 @@ class Window:
 
     async def take(self, wish: Wish) -> bool:
         """Wait for room and take it. Returns whether it was granted; if not, :meth:`dismiss` has ended the wait."""
-        self._wishes.append(wish)
+        self._wishes[wish] = None
+        self._deadlines.add(wish.deadline, wish)
         self._grant()
         try:
             await wish.waiter.wait()
@@ -268,7 +272,8 @@ class Window:
             if wish.is_granted:
                 self.give_back(wish.size)
             elif wish in self._wishes:
-                self._wishes.remove(wish)
+                del self._wishes[wish]
+                self._deadlines.discard(wish)
                 self._grant()
             raise
         return wish.is_granted
@@ -282,21 +287,20 @@ class Window:
 
     def dismiss(self, now: float) -> None:
         """End the wait of those whose deadline is past; of all, if ``now`` is infinity."""
-        dismissed = [wish for wish in self._wishes if wish.deadline <= now]
-        if dismissed:
-            self._wishes = deque(wish for wish in self._wishes if wish.deadline > now)
-            for wish in dismissed:
-                wish.waiter.set()
-            self._grant()
+        while (wish := self._deadlines.take_due(now)) is not None:
+            del self._wishes[wish]
+            wish.waiter.set()
+        self._grant()
 
     @property
     def nearest(self) -> float:
         """The first deadline of those who wait; infinity if there is none."""
-        return min((wish.deadline for wish in self._wishes), default=math.inf)
+        return self._deadlines.nearest
 
     def _grant(self) -> None:
-        while self._wishes and self._take_if_free(self._wishes[0].size):
-            wish = self._wishes.popleft()
+        while self._wishes and self._take_if_free(next(iter(self._wishes)).size):
+            wish, _ = self._wishes.popitem(last=False)
+            self._deadlines.discard(wish)
             wish.is_granted = True
             wish.waiter.set()
 

@@ -228,3 +228,40 @@ async def test_cancelled_deadlines_do_not_pass_and_new_ones_do() -> None:
         due.add(1.0)
         await anyio.sleep(5)
         assert bench.done == [("due", 6), ("due", 6)]
+
+
+# --- what is held -----------------------------------------------------------------------------------------------------
+
+MANY = 20_000
+
+
+async def test_cancelled_timers_leave_the_heap() -> None:
+    """Invariant 11: what is held is bounded by the timers that are still to fire."""
+    timers = Timers()
+    last = timers.later(60.0, lambda: None)
+    for _ in range(MANY):
+        timers.later(30.0, lambda: None).cancel()
+        assert len(timers) <= 100
+    last.cancel()
+    last.cancel()
+    assert len(timers) <= 100
+
+
+async def test_of_many_timers_the_cancelled_leave_and_the_others_fire() -> None:
+    async with running() as bench:
+        added = [bench.later(float(number % 100), f"number {number}") for number in range(MANY)]
+        for number, timer in enumerate(added):
+            if number % 100:
+                timer.cancel()
+        assert len(bench.timers) <= 2 * MANY // 100 + 100
+        await anyio.sleep(200)
+        assert len(bench.done) == MANY // 100
+        assert len(bench.timers) == 0
+
+
+async def test_deadlines_that_come_closer_hold_one_timer() -> None:
+    async with running() as bench:
+        due = Due(bench)
+        for number in range(MANY):
+            due.deadlines.add(anyio.current_time() + 1000 - number / 1000)
+        assert len(bench.timers) <= 100

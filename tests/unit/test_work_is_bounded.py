@@ -5,7 +5,9 @@ Work is counted, not timed, so that a cost that grows is seen at once and on eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Final
 
@@ -20,7 +22,7 @@ from anyamqp.protocol.basic import Route, encode_properties
 from anyamqp.protocol.confirms import Ledger
 from anyamqp.protocol.events import ConfirmsReceived, ContentsReceived
 from anyamqp.protocol.wire import build, encode_method
-from anyamqp.publication import Window
+from anyamqp.publication import Window, Wish
 from anyamqp.topology import Recorded, Topology
 from support.amqp import Dialogue, content, opened
 from support.work import Work
@@ -254,3 +256,76 @@ def delete(topology: Topology, recorded: Recorded) -> None:
 @pytest.mark.parametrize("end", [delete, Topology.forget])
 def test_ending_a_queue_takes_no_more_work_among_ten_thousand(end: Callable[[Topology, Recorded], None]) -> None:
     assert_flat(work_of_ending(MESSAGES, end), work_of_ending(MANY, end))
+
+
+# --- who waits for room ---------------------------------------------------------------------------------------------
+
+
+class Waiting(Wish):
+    """Somebody waits for room; comparing it with another is work that is counted."""
+
+    def __init__(self, deadline: float) -> None:
+        super().__init__(1, deadline, Never())
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = Wish.__hash__
+
+
+class Never:
+    """Nothing ever sets it; its task is where the test drives it."""
+
+    def set(self) -> None:
+        """Nobody is woken."""
+
+    def wait(self) -> Never:
+        return self
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+class CancelledError(BaseException):
+    """The task is cancelled."""
+
+
+def work_of_giving_up(waiting: int, *, newest_first: bool) -> float:
+    """Of each of so many who wait for room and are cancelled, and of a look at the next deadline after each."""
+    window = Window(1, 1)
+    assert window.try_take(1)
+    takes = [window.take(Waiting(float(number))) for number in range(waiting)]
+    for take in takes:
+        take.send(None)
+    with Work() as work:
+        for take in reversed(takes) if newest_first else takes:
+            with suppress(CancelledError):
+                take.throw(CancelledError())
+            assert window.nearest >= 0
+    assert window.nearest == math.inf
+    assert not window.try_take(1)
+    return work.steps / waiting
+
+
+@pytest.mark.parametrize("newest_first", [False, True], ids=["oldest first", "newest first"])
+def test_giving_up_takes_no_more_work_with_thousands_waiting(*, newest_first: bool) -> None:
+    few = work_of_giving_up(MANY // 50, newest_first=newest_first)
+    assert work_of_giving_up(MANY // 5, newest_first=newest_first) == pytest.approx(few, rel=NEARLY)
+
+
+def work_of_expiring(waiting: int) -> float:
+    """Of each of so many who wait for room until deadlines of their own."""
+    window = Window(1, 1)
+    assert window.try_take(1)
+    takes = [window.take(Waiting(float(number))) for number in range(waiting)]
+    for take in takes:
+        take.send(None)
+    with Work() as work:
+        while (deadline := window.nearest) < math.inf:
+            window.dismiss(deadline)
+    return work.steps / waiting
+
+
+def test_a_deadline_takes_no_more_work_with_thousands_waiting() -> None:
+    few = work_of_expiring(MANY // 50)
+    assert work_of_expiring(MANY // 5) == pytest.approx(few, rel=NEARLY)
