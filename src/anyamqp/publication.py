@@ -42,24 +42,62 @@ class Receipt:
     attempts: int
 
 
+MOST_FAILURES: Final = 1000
+"""Failures that nobody awaited which a publisher keeps for flush, unless its window is larger."""
+
+
 class Book:
-    """What a publisher keeps about its entries, wherever they are."""
+    """What a publisher keeps about its entries, wherever they are.
 
-    __slots__ = ("failures", "submitted", "unsettled")
+    Args:
+        most_failures: how many failures it keeps, besides the last one.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_dropped", "_failures", "_last_failure", "_most_failures", "submitted", "unsettled")
+
+    def __init__(self, most_failures: int = MOST_FAILURES) -> None:
         self.submitted: int = 0
         """How many entries were put on their way so far."""
         self.unsettled: int = 0
         """How many of those that are on their way have no outcome."""
-        self.failures: dict[Entry, None] = {}
+        self._most_failures = most_failures
+        self._failures: dict[Entry, None] = {}
         """Entries that failed and that nobody awaited, for flush."""
+        self._dropped = 0
+        """How many more there were."""
+        self._last_failure: Entry | None = None
+        """The last of those."""
 
     def add(self, entry: Entry) -> None:
         """The entry is on its way."""
         self.submitted += 1
         self.unsettled += 1
         entry.number = self.submitted
+
+    def failed(self, entry: Entry) -> None:
+        """The entry failed, and nobody waits for it."""
+        if len(self._failures) < self._most_failures:
+            self._failures[entry] = None
+        else:
+            self._dropped += 1
+            self._last_failure = entry
+
+    def awaited(self, entry: Entry) -> None:
+        """Somebody was told of the entry's failure."""
+        self._failures.pop(entry, None)
+
+    def take_failures(self) -> ExceptionGroup[Exception] | None:
+        """The failures since the last call that nobody awaited; None if there are none."""
+        kept, dropped, last = self._failures, self._dropped, self._last_failure
+        self._failures, self._dropped, self._last_failure = {}, 0, None
+        failed = [*kept, *([] if last is None else [last])]
+        errors = [entry.outcome for entry in failed if isinstance(entry.outcome, Exception)]
+        if not errors:
+            return None
+        text = f"{len(kept) + dropped} publishes failed"
+        if dropped > 1:
+            text += f"; here are the first {len(kept)} and the last" if kept else "; here is the last"
+        return ExceptionGroup(text, errors)
 
 
 class Confirmed(Enum):
@@ -137,7 +175,7 @@ class Entry:
             if not hasattr(outcome, "message_id"):
                 outcome.add_note(f"while publishing message {self.message_id!r}")
             if not self.is_observed:
-                self.book.failures[self] = None
+                self.book.failed(self)
         if self.waiter is not None:
             self.waiter.set()
         if self.settled is not None:
@@ -181,7 +219,7 @@ class Entry:
         """
         if self.outcome is CONFIRMED:
             return Receipt(self.message_id, self.attempts)
-        self.book.failures.pop(self, None)
+        self.book.awaited(self)
         raise self.outcome or InvalidUse(f"message {self.message_id!r} has no outcome yet")
 
 

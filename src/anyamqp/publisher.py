@@ -50,7 +50,19 @@ from anyamqp.protocol.basic import Received, Routes, Template, encode_properties
 from anyamqp.protocol.confirms import Ledger
 from anyamqp.protocol.events import Confirm, Content
 from anyamqp.protocol.wire import Method
-from anyamqp.publication import UNSET, Book, Entry, Publication, Receipt, Unset, Window, Wish, deadline_after, until
+from anyamqp.publication import (
+    MOST_FAILURES,
+    UNSET,
+    Book,
+    Entry,
+    Publication,
+    Receipt,
+    Unset,
+    Window,
+    Wish,
+    deadline_after,
+    until,
+)
 from anyamqp.timers import Deadlines, Timer
 
 DEFAULT_TIMEOUT: Final = 60.0
@@ -109,7 +121,7 @@ class Publisher(ChannelOwner):
         self._retry_nacked = retry_nacked
         self._blocked_timeout = blocked_timeout
         self._channel = LogicalChannel(host, self)
-        self._book = Book()
+        self._book = Book(max(MOST_FAILURES, window))
         self._backlog: deque[Entry] = deque()
         self._ledger: Ledger[Entry] = Ledger()
         self._submitted_at = 0.0
@@ -234,16 +246,16 @@ class Publisher(ChannelOwner):
         """Wait until everything submitted so far has its outcome.
 
         Raises:
-            ExceptionGroup: the failures since the last flush that nobody awaited, each naming its message.
+            ExceptionGroup: the failures since the last flush that nobody awaited, each naming its message. Of more
+                than 1000, or ``window`` if that is more, it has the first and the last, and its text says how many
+                there were.
         """
         # Newest first: its confirm mostly comes last, so there is mostly one wait for the whole window.
         for entry in reversed(self._unsettled()):
             if entry.outcome is None:
                 await entry.wait()
-        failures, self._book.failures = self._book.failures, {}
-        errors = [entry.outcome for entry in failures if isinstance(entry.outcome, Exception)]
-        if errors:
-            raise ExceptionGroup(f"{len(errors)} publishes failed", errors)
+        if (failures := self._book.take_failures()) is not None:
+            raise failures
 
     # --- submitting -------------------------------------------------------------------------------------------------
 

@@ -425,6 +425,54 @@ async def test_without_resend_unknown_outcomes_give_their_room_back() -> None:
         assert await failures(publisher) == [OutcomeUnknown, OutcomeUnknown]
 
 
+# --- failures that nobody collects ----------------------------------------------------------------------------------
+
+
+async def fail_many(broker: HandBroker, publisher: Publisher, count: int, *, size: int = 200) -> list[Publication]:
+    """Publish so many messages, each of which the broker refuses."""
+    given: list[Publication] = []
+    for first in range(0, count, size):
+        given += await submit(publisher, *(b"%d" % number for number in range(first, first + size)))
+        await broker.link.nack(broker.published[-1].tag, multiple=True)
+        await settled()
+    return given
+
+
+async def test_failures_that_nobody_collects_are_bounded_and_counted() -> None:
+    """Invariant 11."""
+    async with connected() as (broker, connection), connection.publisher() as publisher:
+        given = await fail_many(broker, publisher, 3000)
+        with pytest.raises(
+            ExceptionGroup, match=r"^3000 publishes failed; here are the first 1000 and the last$"
+        ) as caught:
+            await publisher.flush()
+        told = [error.message_id for error in caught.value.exceptions if isinstance(error, Nacked)]
+        assert told == [one.message_id for one in (*given[:1000], given[-1])]
+        await publisher.flush()
+
+
+async def test_a_failure_that_was_awaited_leaves_its_place_to_another() -> None:
+    async with connected() as (broker, connection), connection.publisher() as publisher:
+        for _ in range(3):
+            for publication in await fail_many(broker, publisher, 800):
+                assert isinstance(await outcome(publication), Nacked)
+        await publisher.flush()
+
+
+async def test_a_window_of_failures_is_kept_whole_however_large() -> None:
+    async with connected() as (broker, connection), connection.publisher(window=1500) as publisher:
+        await fail_many(broker, publisher, 1500, size=1500)
+        assert len(await failures(publisher)) == 1500
+
+
+async def test_failures_that_were_dropped_are_told_although_all_others_were_awaited() -> None:
+    async with connected() as (broker, connection), connection.publisher() as publisher:
+        for publication in (await fail_many(broker, publisher, 1200))[:1000]:
+            assert isinstance(await outcome(publication), Nacked)
+        with pytest.raises(ExceptionGroup, match=r"^200 publishes failed; here is the last$"):
+            await publisher.flush()
+
+
 # --- deadlines over reconnects --------------------------------------------------------------------------------------
 
 
