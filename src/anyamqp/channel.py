@@ -159,7 +159,9 @@ class Channel(ChannelOwner):
         reply = await self._change(method)
         if not isinstance(reply, commands.Queue.DeclareOk):
             raise TypeError(f"queue.declare was answered by {method_name(reply)}")
-        return Queue(reply.queue or "", reply.message_count or 0, reply.consumer_count or 0, self._host.recorder)
+        recorder = self._host.recorder
+        name = recorder.first_name(reply.queue or "")
+        return Queue(name, reply.message_count or 0, reply.consumer_count or 0, recorder)
 
     async def delete_queue(self, queue: Queue | str, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """Delete a queue (queue.delete); RabbitMQ takes the deletion of no queue for a success.
@@ -432,7 +434,8 @@ class Channel(ChannelOwner):
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _name(self, queue: Queue | str) -> str:
-        return queue.name if isinstance(queue, Queue) else self._host.recorder.present_name(queue)
+        # The first name, because the present one may be gone by the time the request is sent.
+        return self._host.recorder.first_name(queue.name if isinstance(queue, Queue) else queue)
 
     async def _change(self, method: Method) -> Method:
         # Recorded when the reply comes, not when the caller goes on: a caller that was cancelled meanwhile has

@@ -289,7 +289,6 @@ class Consumer(ChannelOwner):
     def setup(self) -> Sequence[Method]:
         if self._is_over:
             return []
-        self._consume.queue = self.queue
         return [commands.Basic.Qos(prefetch_count=self._prefetch), self._consume]
 
     def on_opened(self) -> None:

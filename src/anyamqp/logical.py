@@ -62,6 +62,10 @@ class Recorder(Protocol):
         """The present name of a queue that has this name now or had it first."""
         ...
 
+    def as_sent(self, request: Method) -> Method:
+        """The request with the present name of its queue."""
+        ...
+
     def consumer_started(self, queue: str) -> None:
         """A consumer of this connection consumes from the queue."""
         ...
@@ -633,7 +637,8 @@ class LogicalChannel:
         attachment = self.attachment
         if attachment is None:
             raise InvalidUse(f"{method_name(method)} on a channel that is on no link")
-        attachment.link.session.request(attachment.number, method)
+        # Named here, because a request may have waited for this link, on which the broker named the queue anew.
+        attachment.link.session.request(attachment.number, self._host.recorder.as_sent(method))
         attachment.link.flush()
         request = Request(method, attachment, on_reply)
         self._requests.append(request)

@@ -94,7 +94,7 @@ class Recovery:
         def done(_request: Method, reply: Method) -> None:
             self._topology.declared_again(entities.popleft(), reply)
 
-        await channel.replay([self._topology.request_for(entity) for entity in islice(entities, count)], done)
+        await channel.replay([entity.request for entity in islice(entities, count)], done)
 
     async def _reopen(self, link: Link) -> None:
         # More than one round is for those who came meanwhile, and for exclusive consumers that are still locked out.

@@ -11,6 +11,7 @@ Only what this connection did is known here; an entity that others keep alive is
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -27,6 +28,14 @@ _Key: TypeAlias = tuple[str, str, str, str, str]
 """Of a binding: the kind of its destination, destination, source, routing key, arguments."""
 
 _SOURCE = "source"
+_NAMES_A_QUEUE = (
+    commands.Queue.Bind,
+    commands.Queue.Unbind,
+    commands.Queue.Purge,
+    commands.Queue.Delete,
+    commands.Basic.Get,
+    commands.Basic.Consume,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +131,18 @@ class Topology:
         """The present name of a queue that has this name now or had it first."""
         return self._present.get(self.first_name(queue), queue)
 
+    def as_sent(self, request: Method) -> Method:
+        """The request with the present name of its queue."""
+        if not isinstance(request, _NAMES_A_QUEUE):
+            return request
+        name = self.present_name(request.queue)
+        if name == request.queue:
+            return request
+        # Copied, because pamqp's constructors refuse names that RabbitMQ takes.
+        renamed = copy.copy(request)
+        renamed.queue = name
+        return renamed
+
     # --- replay -----------------------------------------------------------------------------------------------------
 
     def exchanges(self) -> list[Recorded]:
@@ -135,18 +156,6 @@ class Topology:
     def bindings(self) -> list[Recorded]:
         """The bindings to declare again, in the order of their declaration."""
         return [one for key, one in self._bindings.items() if self._comes_back(transient=self._has_transient(key))]
-
-    def request_for(self, recorded: Recorded) -> Method:
-        """The request that declares an entity now: a binding speaks of its queue by the present name."""
-        request = recorded.request
-        if isinstance(request, commands.Queue.Bind):
-            return commands.Queue.Bind(
-                queue=self.present_name(request.queue),
-                exchange=request.exchange,
-                routing_key=request.routing_key,
-                arguments=request.arguments,
-            )
-        return request
 
     def declared_again(self, recorded: Recorded, reply: Method) -> None:
         """Take note of the name that the broker gave a queue this time."""

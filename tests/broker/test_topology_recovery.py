@@ -272,6 +272,49 @@ async def test_bindings_of_a_deleted_queue_are_forgotten_with_it(shared_node: No
         await case.delete(queue, exchanges=(exchange,))
 
 
+@pytest.mark.parametrize("kind", ["заказы", "a*b", "q$1"])
+async def test_names_that_pamqp_refuses_come_back(shared_node: Node, kind: str) -> None:
+    """RabbitMQ takes any UTF-8 name; pamqp's constructors hold names to a regular expression."""
+    queue, exchange = unique(kind), unique(f"{kind}-x")
+    async with losable(shared_node) as case, case.connection.channel() as channel:
+        await channel.declare_exchange(exchange, "topic")
+        await channel.declare_queue(queue)
+        await channel.bind_queue(queue, exchange, kind)
+        async with (
+            case.connection.consumer(queue) as consumer,
+            case.connection.publisher(exchange=exchange) as publisher,
+        ):
+            async with case.away():
+                await case.delete(queue, exchanges=(exchange,))
+            await publisher.publish(Message(b"after"), routing_key=kind)
+            async with await anext(consumer) as delivery:
+                assert delivery.body == b"after"
+        await case.delete(queue, exchanges=(exchange,))
+
+
+async def test_requests_that_waited_name_the_queue_as_the_broker_does_now(shared_node: Node) -> None:
+    async with (
+        losable(shared_node) as case,
+        case.connection.channel() as binding,
+        case.connection.channel() as getting,
+        case.connection.channel() as purging,
+        case.connection.channel() as deleting,
+        case.connection.publisher(exchange="amq.fanout") as publisher,
+    ):
+        queue = await binding.declare_queue(exclusive=True)
+        unwanted = await binding.declare_queue(exclusive=True)
+        async with anyio.create_task_group() as tasks, case.away():
+            tasks.start_soon(binding.bind_queue, queue, "amq.fanout")
+            tasks.start_soon(getting.get, queue)
+            tasks.start_soon(purging.purge_queue, queue)
+            tasks.start_soon(deleting.delete_queue, unwanted)
+            await anyio.wait_all_tasks_blocked()
+        await publisher.publish(Message(b"by way of the binding"))
+        assert await purging.purge_queue(queue) == 1
+        with pytest.raises(NotFound):
+            await getting.declare_queue(unwanted.name, passive=True)
+
+
 async def eventually_not(has: Callable[[str], Awaitable[bool]], name: str) -> None:
     """Wait until the broker has done what it does a little later than it says."""
     with anyio.fail_after(20):

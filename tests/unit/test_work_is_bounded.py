@@ -225,7 +225,7 @@ def work_of_declaring_again(queues: int) -> int:
 
     def declare() -> None:
         for one in last:
-            topology.request_for(one)
+            topology.as_sent(one.request)
             topology.declared_again(one, commands.Queue.DeclareOk(one.entity.name, 0, 0))
 
     return steps(declare)

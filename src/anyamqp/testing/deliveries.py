@@ -7,7 +7,7 @@ from typing import Protocol
 from pamqp import commands
 
 from anyamqp.errors import AccessRefused, NotAllowed, PreconditionFailed
-from anyamqp.protocol.wire import Method
+from anyamqp.protocol.wire import Method, build
 from anyamqp.testing.model import Entry, Model, Queue
 
 
@@ -61,7 +61,7 @@ class Consumer:
     def take(self, queue: Queue, entry: Entry) -> None:
         """Deliver."""
         tag = self._deliveries.hand_out(queue, entry, None if self._no_ack else self, no_ack=self._no_ack)
-        method = commands.Basic.Deliver(self.tag, tag, entry.redelivered, entry.exchange, entry.routing_key)
+        method = build(commands.Basic.Deliver, self.tag, tag, entry.redelivered, entry.exchange, entry.routing_key)
         self._deliveries.peer.write_content(self._deliveries.number, method, entry)
 
     def cancel(self) -> None:

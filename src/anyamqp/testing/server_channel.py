@@ -109,7 +109,7 @@ class Channel:
             queue.pump()
         if not queues and method.mandatory:
             entry = Entry(message, method.exchange, method.routing_key, 0)
-            returned = commands.Basic.Return(312, "NO_ROUTE", method.exchange, method.routing_key)
+            returned = build(commands.Basic.Return, 312, "NO_ROUTE", method.exchange, method.routing_key)
             self.peer.write_content(self.number, returned, entry)
         if self._confirms:
             self._published += 1
@@ -239,7 +239,7 @@ class Channel:
             return
         entry = queue.ready.popleft()
         tag = self.deliveries.hand_out(queue, entry, None, no_ack=method.no_ack)
-        reply = commands.Basic.GetOk(tag, entry.redelivered, entry.exchange, entry.routing_key, len(queue.ready))
+        reply = build(commands.Basic.GetOk, tag, entry.redelivered, entry.exchange, entry.routing_key, len(queue.ready))
         self.peer.write_content(self.number, reply, entry)
 
     def on_ack(self, method: commands.Basic.Ack) -> None:
