@@ -6,6 +6,21 @@ nothing else. Known fields are checked strictly, unknown ones are not looked at.
 The time of an event is the exchange's own (``T``), else the gateway's ``timestamp``, else ``received_at``, else the
 moment of reading. It is never later than the moment of reading: what has arrived has happened, and a stamp from a clock
 that runs ahead would push everything after it out of the rolling windows.
+
+Reading a body is bounded work. The limits lie well above what the exchange sends:
+
+=========================================================  ==============================================
+a body                                                     1 MiB (``MAX_BODY``)
+events in one body (``payload.data`` as a list)            1,024 (``MOST_EVENTS``)
+levels of all books in one body, both sides together       4,096 (``MOST_LEVELS``)
+a number or a time, written as a string                    64 characters
+a price or a size                                          from 1e-18 to 1e18
+an integer (``u``, ``seq``)                                from 0 to 2^63 - 1
+a time                                                     from 1970 to 9999
+a symbol                                                   64 characters of ASCII, printable, no spaces
+another name (``event_type``, ``S``, ``type``)             64 printable characters
+a topic, a trade's id, a ``trace_id``                      256 printable characters
+=========================================================  ==============================================
 """
 
 from __future__ import annotations
@@ -22,17 +37,22 @@ from typing import Final, Never, TypeAlias, cast
 Level: TypeAlias = tuple[float, float]
 """A price and the size that stands there; a size of 0 in a delta deletes the level."""
 
+MAX_BODY: Final = 1024 * 1024
+MOST_EVENTS: Final = 1024
+MOST_LEVELS: Final = 4096
+
 _SMALLEST: Final = 1e-18
 _LARGEST: Final = 1e18
 """Beyond these no price or size is real, and within them no product or sum of theirs overflows."""
 _LONGEST_NUMBER: Final = 64
+"""Characters of a number or a time. Nothing longer is given to a regular expression or a converter."""
 _LONGEST_NAME: Final = 64
 _LONGEST_ID: Final = 256
 _LAST_SECOND: Final = 253402300799.0
 """9999-12-31T23:59:59Z, the end of the calendar."""
 _MAX_INTEGER: Final = 2**63 - 1
 
-_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INTEGER: Final = re.compile(r"[0-9]{1,19}")
 
 
@@ -135,8 +155,11 @@ def parse(body: bytes, *, now: float) -> tuple[Event, ...]:
     reader = _reader(message, payload)
     time = _first_time(message, ("timestamp", "received_at"))
     trace_id = message.optional_text("trace_id", _LONGEST_ID)
+    items = payload.items("data")
+    if reader is _book:
+        _check_levels(items)
     events: list[Event] = []
-    for item in payload.items("data"):
+    for item in items:
         stamp = next((t for t in (item.optional_time("T"), payload.optional_time("T"), time) if t is not None), now)
         events.append(reader(item, payload, _Head(_symbol(message, payload, item), min(stamp, now), trace_id)))
     return tuple(events)
@@ -157,6 +180,8 @@ class Fields:
     @classmethod
     def decode(cls, body: bytes) -> Fields:
         """Read a body that must be one JSON object in UTF-8."""
+        if len(body) > MAX_BODY:
+            raise BadEvent("body", f"has {len(body)} bytes, more than {MAX_BODY}")
         try:
             value: object = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
         except UnicodeDecodeError:
@@ -166,6 +191,11 @@ class Fields:
         except ValueError as error:
             raise BadEvent("body", f"is not JSON: {error}") from None
         return cls(_object(value, "body"))
+
+    @property
+    def path(self) -> str:
+        """The path of the object itself, for messages; empty for the whole body."""
+        return self._path
 
     def where(self, key: str) -> str:
         """The path of a field, for messages."""
@@ -192,15 +222,22 @@ class Fields:
         return Fields(_object(value, self.where(key)), self.where(key))
 
     def items(self, key: str) -> list[Fields]:
-        """The object or the list of objects under `key`; without that key, this object itself."""
+        """The object or the list of at most ``MOST_EVENTS`` objects under `key`; without that key, this object."""
         value = self.get(key)
         path = self.where(key)
         if value is None:
             return [self]
         if isinstance(value, list):
             entries = cast("list[object]", value)
+            if len(entries) > MOST_EVENTS:
+                raise BadEvent(path, f"has {len(entries)} entries, more than {MOST_EVENTS}")
             return [Fields(_object(entry, f"{path}[{i}]"), f"{path}[{i}]") for i, entry in enumerate(entries)]
         return [Fields(_object(value, path), path)]
+
+    def length(self, key: str) -> int:
+        """How many entries the list under `key` has; 0 if there is no list."""
+        value = self.get(key)
+        return len(cast("list[object]", value)) if isinstance(value, list) else 0
 
     def optional_text(self, key: str, longest: int = _LONGEST_NAME) -> str | None:
         """A printable string of at most `longest` characters."""
@@ -212,6 +249,11 @@ class Fields:
         if len(value) > longest or not value.isprintable():
             raise BadEvent(self.where(key), f"must be at most {longest} printable characters")
         return value
+
+    def optional_symbol(self, key: str) -> str | None:
+        """A market's symbol: printable ASCII without spaces."""
+        value = self.optional_text(key)
+        return None if value is None else _checked_symbol(value, self.where(key))
 
     def text(self, key: str, longest: int = _LONGEST_NAME) -> str:
         """The same, required."""
@@ -277,6 +319,8 @@ def read_time(value: object, field: str) -> float:
     Raises:
         BadEvent: it is neither, or it lies before 1970 or after 9999.
     """
+    if isinstance(value, str) and len(value) > _LONGEST_NUMBER:
+        raise BadEvent(field, f"is not a time: {value[:40]!r}")
     if isinstance(value, str) and not _NUMBER.fullmatch(value):
         try:
             moment = datetime.fromisoformat(value)
@@ -346,6 +390,14 @@ def _book(item: Fields, payload: Fields, head: _Head) -> BookSnapshot | BookDelt
     )
 
 
+def _check_levels(items: list[Fields]) -> None:
+    levels = 0
+    for item in items:
+        levels += item.length("b") + item.length("a")
+        if levels > MOST_LEVELS:
+            raise BadEvent(item.path, f"has {levels} levels with those before it, more than {MOST_LEVELS}")
+
+
 def _levels(item: Fields, key: str, *, required: bool) -> tuple[Level, ...]:
     value = item.get(key)
     path = item.where(key)
@@ -384,12 +436,19 @@ def _reader(message: Fields, payload: Fields) -> _Reader:
 
 def _symbol(message: Fields, payload: Fields, item: Fields) -> str:
     for fields, key in ((message, "symbol"), (item, "symbol"), (item, "s"), (payload, "symbol"), (payload, "s")):
-        symbol = fields.optional_text(key)
+        symbol = fields.optional_symbol(key)
         if symbol is not None:
             return symbol
     symbol = _topic(message, payload).partition(".")[2].rpartition(".")[2]
     if not symbol:
         raise message.missing("symbol")
+    return _checked_symbol(symbol, message.where("topic"))
+
+
+def _checked_symbol(symbol: str, field: str) -> str:
+    # It becomes a part of the vector's message id, which AMQP holds to 255 bytes.
+    if len(symbol) > _LONGEST_NAME or not symbol.isascii() or not symbol.isprintable() or " " in symbol:
+        raise BadEvent(field, f"must be at most {_LONGEST_NAME} printable ASCII characters without spaces")
     return symbol
 
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_service.events import BadEvent, BookDelta, BookSnapshot, Side, Ticker, Trade, parse
+from feature_service.events import (
+    MAX_BODY,
+    MOST_EVENTS,
+    MOST_LEVELS,
+    BadEvent,
+    BookDelta,
+    BookSnapshot,
+    Side,
+    Ticker,
+    Trade,
+    parse,
+)
 from support.market import DELTA_MESSAGE, MESSAGES, SNAPSHOT_MESSAGE, T0, TICKER_MESSAGE, TRADE_MESSAGE, body, only
 
 NOW = T0 + 1
@@ -311,6 +323,67 @@ def test_bad_event_is_a_value_error_with_a_short_text_and_can_be_pickled() -> No
     assert isinstance(error, ValueError)
     assert str(error) == "payload.p is not a number: 'xxxxxxxxxxxxxxxxxxxx'"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301 - our own bytes
+
+
+# Limits: reading a message is bounded work, whatever is in it
+
+
+@pytest.mark.parametrize("path", ["timestamp", "received_at", "payload.T", "payload.p", "payload.v"])
+@pytest.mark.parametrize(
+    "text",
+    ["1" * 32_000 + "x", "1" * 32_000, "-" * 32_000, "2025-11-23" * 3_200],
+    ids=["digits and a letter", "digits", "signs", "dates"],
+)
+def test_long_time_or_number_is_refused_at_once(path: str, text: str) -> None:
+    message = edited(edited(TRADE_MESSAGE, "timestamp", ...), path, text)
+    started = time.process_time()
+    error = fault(message)
+    assert time.process_time() - started < 1.0  # backtracking over so many digits took 10 s and more
+    assert error.field == path
+    assert len(str(error)) < 120
+
+
+def test_body_beyond_a_mebibyte_is_refused_unread() -> None:
+    error = fault(b'{"payload": {}}' + b" " * MAX_BODY)
+    assert str(error) == "body has 1048591 bytes, more than 1048576"
+
+
+def test_list_of_too_many_events_is_refused_unread() -> None:
+    message = edited(TICKER_MESSAGE, "payload", {"symbol": "BTCUSDT", "data": [{}] * (MOST_EVENTS + 1)})
+    assert str(fault(message)) == "payload.data has 1025 entries, more than 1024"
+
+
+def test_list_of_the_most_events_is_read() -> None:
+    message = edited(TICKER_MESSAGE, "payload", {"symbol": "BTCUSDT", "data": [{}] * MOST_EVENTS})
+    assert len(parse(message, now=NOW)) == MOST_EVENTS
+
+
+def test_book_of_too_many_levels_is_refused_unread() -> None:
+    message = edited(SNAPSHOT_MESSAGE, "payload.b", [["x", "y"]] * (MOST_LEVELS + 1))
+    assert str(fault(message)) == "payload has 4098 levels with those before it, more than 4096"
+
+
+def test_books_of_too_many_levels_together_are_refused() -> None:
+    book = {"type": "delta", "u": 1, "a": [["1", "1"]] * 1_000, "b": [["1", "1"]] * 1_000}
+    message = edited(DELTA_MESSAGE, "payload", {"s": "BTCUSDT", "data": [book, book, book]})
+    assert fault(message).field == "payload.data[2]"
+
+
+def test_deepest_book_of_the_exchange_is_read() -> None:
+    side = [[f"{100 + i}", "1"] for i in range(1_000)]
+    event = only(parse(edited(edited(SNAPSHOT_MESSAGE, "payload.b", side), "payload.a", side), now=NOW))
+    assert isinstance(event, BookSnapshot)
+    assert (len(event.bids), len(event.asks)) == (1_000, 1_000)
+
+
+@pytest.mark.parametrize(
+    "symbol", ["\N{ROCKET}" * 64, "BTCUSDT\N{EURO SIGN}", "BTC USDT"], ids=["emoji", "euro", "space"]
+)
+def test_symbol_outside_of_ascii_is_refused(symbol: str) -> None:
+    # It becomes a part of the vector's message id, which AMQP holds to 255 bytes.
+    assert fault(edited(TRADE_MESSAGE, "payload.s", symbol)).field == "payload.s"
+    topic = edited(edited(TRADE_MESSAGE, "payload.s", ...), "topic", f"publicTrade.{symbol}")
+    assert fault(topic).field == "topic"
 
 
 # Whatever comes
