@@ -29,7 +29,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Final, Never, TypeAlias, cast
@@ -82,7 +82,11 @@ class Side(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trade:
-    """One trade. Times are seconds since the epoch, UTC, here and below."""
+    """One trade.
+
+    Times are in seconds. Here and below, ``time`` is on the reader's own scale, and ``stamp`` is the UTC that the
+    message bears, if it bears any.
+    """
 
     symbol: str
     time: float
@@ -91,6 +95,7 @@ class Trade:
     side: Side
     trade_id: str | None = None
     trace_id: str | None = None
+    stamp: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +111,7 @@ class Ticker:
     funding_rate: float | None = None
     next_funding_time: float | None = None
     trace_id: str | None = None
+    stamp: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +125,7 @@ class BookSnapshot:
     asks: tuple[Level, ...]
     sequence: int | None = None
     trace_id: str | None = None
+    stamp: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,17 +139,19 @@ class BookDelta:
     asks: tuple[Level, ...]
     sequence: int | None = None
     trace_id: str | None = None
+    stamp: float | None = field(default=None, compare=False)
 
 
 Event: TypeAlias = Trade | Ticker | BookSnapshot | BookDelta
 
 
-def parse(body: bytes, *, now: float) -> tuple[Event, ...]:
+def parse(body: bytes, *, now: float, shift: float = 0.0) -> tuple[Event, ...]:
     """Read one message of the gateway.
 
     Args:
         body: the message's body, JSON in UTF-8.
-        now: the present time in seconds since the epoch.
+        now: the present time, in seconds since the epoch less `shift`; so are the times of the events.
+        shift: how far UTC is ahead of `now`, in seconds.
 
     Returns:
         the events in their order: one as a rule, as many as ``payload.data`` has when that is a list.
@@ -160,8 +169,9 @@ def parse(body: bytes, *, now: float) -> tuple[Event, ...]:
         _check_levels(items)
     events: list[Event] = []
     for item in items:
-        stamp = next((t for t in (item.optional_time("T"), payload.optional_time("T"), time) if t is not None), now)
-        events.append(reader(item, payload, _Head(_symbol(message, payload, item), min(stamp, now), trace_id)))
+        stamp = next((t for t in (item.optional_time("T"), payload.optional_time("T"), time) if t is not None), None)
+        at = now if stamp is None else min(stamp - shift, now)
+        events.append(reader(item, payload, _Head(_symbol(message, payload, item), at, stamp, trace_id)))
     return tuple(events)
 
 
@@ -338,6 +348,7 @@ def read_time(value: object, field: str) -> float:
 class _Head:
     symbol: str
     time: float
+    stamp: float | None
     trace_id: str | None
 
 
@@ -353,6 +364,7 @@ def _trade(item: Fields, _payload: Fields, head: _Head) -> Trade:
         side=Side(side),
         trade_id=item.optional_text("i", _LONGEST_ID),
         trace_id=head.trace_id,
+        stamp=head.stamp,
     )
 
 
@@ -367,6 +379,7 @@ def _ticker(item: Fields, _payload: Fields, head: _Head) -> Ticker:
         funding_rate=item.optional_number("fundingRate"),
         next_funding_time=item.optional_time("nextFundingTime"),
         trace_id=head.trace_id,
+        stamp=head.stamp,
     )
 
 
@@ -387,6 +400,7 @@ def _book(item: Fields, payload: Fields, head: _Head) -> BookSnapshot | BookDelt
         asks=_levels(item, "a", required=whole),
         sequence=item.optional_integer("seq"),
         trace_id=head.trace_id,
+        stamp=head.stamp,
     )
 
 

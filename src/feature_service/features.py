@@ -149,8 +149,14 @@ class SymbolState:
         quote = self._quote(self._newest)
         self._prices.add(self._newest, None if quote is None else quote.mid)
 
-    def features(self, now: float) -> dict[str, float]:
-        """The features at `now`, in seconds since the epoch, which does not go back; see the table above."""
+    def features(self, now: float, *, utc: float | None = None) -> dict[str, float]:
+        """The features at `now`; see the table above.
+
+        Args:
+            now: on the scale of the events' times, in seconds; it does not go back.
+            utc: the same moment in seconds since the epoch; `now` by default.
+        """
+        utc = now if utc is None else utc
         quote = self._quote(now)
         found: dict[str, float | None] = {}
         if quote is not None:
@@ -164,9 +170,9 @@ class SymbolState:
         found |= self._depths(now)
         found["funding_rate"] = self._funding_rate.value
         funding_time = self._funding_time.value
-        if funding_time is not None and funding_time >= now:
-            found["time_to_funding"] = (funding_time - now) / 60
-        angle = 2 * pi * (now % _DAY) / _DAY
+        if funding_time is not None and funding_time >= utc:
+            found["time_to_funding"] = (funding_time - utc) / 60
+        angle = 2 * pi * (utc % _DAY) / _DAY
         found |= {"time_of_day_sin": sin(angle), "time_of_day_cos": cos(angle)}
         values = ((name, found.get(name)) for name in FEATURES)
         return {name: float(value) for name, value in values if value is not None and isfinite(value)}

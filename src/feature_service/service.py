@@ -12,28 +12,29 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from math import isfinite
-from random import Random
 from typing import Final
 
 import anyio
 import anyio.lowlevel
 
 import anyamqp
-from anyamqp import Connection, Delivery, Message
-from feature_service.events import BadEvent, parse
-from feature_service.features import FEATURE_REGISTRY_VERSION, HOLD, SymbolState
+from anyamqp import Connection, Delivery, Message, State
+from feature_service.clock import Clock, Moment
+from feature_service.events import MAX_BODY, BadEvent, Event, Trade, parse
+from feature_service.features import FEATURE_REGISTRY_VERSION, HOLD
 from feature_service.outbox import Outbox, Parcel
+from feature_service.pause import GrowingPause
+from feature_service.reader import QueueReader
 from feature_service.settings import ServiceSettings
+from feature_service.symbols import Symbol, Symbols
 from feature_service.vector import FeatureVector
 
 LOGGER: Final = logging.getLogger("feature_service")
 
 _BATCH: Final = 256
-_MOST_SYMBOLS: Final = 10_000
-_FIRST_RETRY, _LONGEST_RETRY = 1.0, 10.0
-"""Seconds between looks for a queue that is not there."""
 _LOG_EVERY: Final = 1000
 
 
@@ -43,20 +44,11 @@ class Counters:
 
     Attributes:
         events: events read, by the queue they came from.
-        bad_events: events that could not be read; they are dropped, not requeued.
-        ignored_symbols: events of symbols beyond the most that are kept.
+        bad_events: messages that could not be read; they are rejected, not requeued.
     """
 
     events: dict[str, int] = field(default_factory=dict[str, int])
     bad_events: int = 0
-    ignored_symbols: int = 0
-
-
-@dataclass(slots=True)
-class _Symbol:
-    state: SymbolState
-    heard_at: float
-    trace_id: str | None = None
 
 
 class FeatureService:
@@ -67,7 +59,11 @@ class FeatureService:
         dial_reading: opens the transport of the connection that reads.
         dial_publishing: opens the transport of the connection that publishes.
         outbox: where accepted vectors wait; one of ``settings.buffer`` by default.
-        clock: seconds since the epoch, for events and vectors.
+        clock: the system's clock, in seconds since the epoch; :class:`Clock` says what happens when it is set.
+
+    Attributes:
+        readers: one for each source queue.
+        publishing_error: why publishing stopped last; None if it never did.
     """
 
     def __init__(
@@ -82,11 +78,23 @@ class FeatureService:
         self.settings = settings
         self.counters = Counters()
         self.outbox = Outbox(settings.buffer) if outbox is None else outbox
-        self.reading = _connect(settings, "reading", dial_reading)
-        self.publishing = _connect(settings, "publishing", dial_publishing)
-        self._clock = clock
-        self._symbols: dict[str, _Symbol] = {}
-        self._random = Random()  # noqa: S311 - spreads retries, guards nothing
+        large = settings.broker
+        small = replace(large, max_message_size=min(MAX_BODY, large.max_message_size))
+        self.reading = _connect(small, "reading", dial_reading)
+        self.publishing = _connect(large, "publishing", dial_publishing)
+        self.readers = [
+            QueueReader(
+                source,
+                connection=self.reading,
+                connect_for_large=partial(_connect, large, "reading large messages", dial_reading),
+                handle=self._handle,
+            )
+            for source in settings.sources
+        ]
+        self.publishing_error: anyamqp.AnyamqpError | None = None
+        self._clock = Clock(clock)
+        self._symbols = Symbols(settings.max_symbols)
+        self._has_publisher = False
         self._accepted = anyio.Event()
         self._sent = anyio.Event()
         self._input = anyio.CancelScope()
@@ -106,8 +114,8 @@ class FeatureService:
                 tasks.start_soon(self._publish)
                 with self._input:
                     async with anyio.create_task_group() as inputs:
-                        for source in self.settings.sources:
-                            inputs.start_soon(self._read, source)
+                        for reader in self.readers:
+                            inputs.start_soon(reader.run)
                         inputs.start_soon(self._compute)
                 await self._drain()
                 tasks.cancel_scope.cancel()
@@ -122,47 +130,62 @@ class FeatureService:
         """Whether :meth:`stop` was called."""
         return self._stopping.is_set()
 
+    @property
+    def is_publishing(self) -> bool:
+        """Whether vectors go out now: the queue is declared and the broker takes publishes."""
+        return self._has_publisher and self.publishing.state is State.OPEN
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it does its whole work: every source is read, and vectors go out."""
+        is_reading = all(reader.is_reading for reader in self.readers)
+        return is_reading and self.reading.state is State.OPEN and self.is_publishing and not self.is_stopping
+
+    @property
+    def displaced_symbols(self) -> int:
+        """How many symbols lost their place to others, because there are more than ``max_symbols``."""
+        return self._symbols.displaced
+
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    async def _read(self, source: str) -> None:
-        retry = _FIRST_RETRY
-        while True:
-            try:
-                async with self.reading.channel() as channel:
-                    await channel.declare_queue(source, passive=True)
-                async with self.reading.consumer(source) as consumer:
-                    LOGGER.info("reading %s", source)
-                    retry = _FIRST_RETRY
-                    async for delivery in consumer:
-                        self._handle(source, delivery)
-            except (anyamqp.ReplyError, anyamqp.ConsumerCancelled) as error:
-                LOGGER.warning("cannot read %s: %s; trying again in %.0f s at most", source, error, retry)
-            await anyio.sleep(retry * self._random.uniform(0.5, 1.0))
-            retry = min(retry * 2, _LONGEST_RETRY)
-
     def _handle(self, source: str, delivery: Delivery) -> None:
-        now = self._clock()
+        moment = self._clock.now()
         try:
-            events = parse(delivery.body, now=now)
+            events = parse(delivery.body, now=moment.steady, shift=moment.shift)
+            for event in events:
+                self._apply(event, moment)
         except BadEvent as error:
-            self.counters.bad_events += 1
-            if self.counters.bad_events % _LOG_EVERY == 1:
-                LOGGER.warning("bad event %d from %s: %s", self.counters.bad_events, source, error)
-            # Requeued, it would come back for ever and hold up what is behind it.
-            delivery.reject(requeue=False)
-            return
-        for event in events:
-            self.counters.events[source] = self.counters.events.get(source, 0) + 1
-            symbol = self._symbols.get(event.symbol)
-            if symbol is None:
-                if len(self._symbols) >= _MOST_SYMBOLS:
-                    self.counters.ignored_symbols += 1
-                    continue
-                symbol = self._symbols[event.symbol] = _Symbol(SymbolState(), now)
-            symbol.state.apply(event)
-            symbol.heard_at = now
-            symbol.trace_id = event.trace_id or symbol.trace_id
-        delivery.ack()
+            self._refuse(source, delivery, str(error))
+        except Exception as error:
+            # A fault of ours costs one message: raised, it would end the service, which met the same message again.
+            LOGGER.exception("an event from %s could not be taken in", source)
+            self._refuse(source, delivery, repr(error))
+        else:
+            self.counters.events[source] = self.counters.events.get(source, 0) + len(events)
+            delivery.ack()
+
+    def _apply(self, event: Event, moment: Moment) -> None:
+        if event.stamp is not None:
+            self._clock.heard(event.stamp, moment)
+        displaced = self._symbols.displaced
+        symbol = self._symbols.heard(event.symbol, traded=isinstance(event, Trade))
+        symbol.state.apply(event)
+        symbol.heard_at = moment.steady
+        symbol.trace_id = event.trace_id or symbol.trace_id
+        if self._symbols.displaced > displaced and displaced % _LOG_EVERY == 0:
+            LOGGER.warning(
+                "more than %d symbols: %s took the place of one heard less (see FEATURE_MAX_SYMBOLS); %d so far",
+                self.settings.max_symbols,
+                event.symbol,
+                self._symbols.displaced,
+            )
+
+    def _refuse(self, source: str, delivery: Delivery, reason: str) -> None:
+        if self.counters.bad_events % _LOG_EVERY == 0:
+            LOGGER.warning("bad event %d, from %s: %s", self.counters.bad_events + 1, source, reason)
+        self.counters.bad_events += 1
+        # Requeued, it would come back for ever and hold up the messages behind it.
+        delivery.reject(requeue=False)
 
     # --- computing --------------------------------------------------------------------------------------------------
 
@@ -173,17 +196,18 @@ class FeatureService:
             # A late turn is made up for once, not by a burst of vectors for moments that are past.
             due = max(due + interval, anyio.current_time())
             await anyio.sleep_until(due)
-            now = self._clock()
-            for name, symbol in list(self._symbols.items()):
-                if now - symbol.heard_at > HOLD:
-                    del self._symbols[name]
+            moment = self._clock.now()
+            for name, symbol in self._symbols.items():
+                if moment.steady - symbol.heard_at > HOLD:
+                    self._symbols.remove(name)
                     continue
-                self._offer(self._vector(name, symbol, now))
+                self._offer(self._vector(name, symbol, moment))
                 await anyio.lowlevel.checkpoint()  # many symbols must not keep the heartbeats waiting
 
-    def _vector(self, name: str, symbol: _Symbol, now: float) -> FeatureVector:
-        features = {key: value for key, value in symbol.state.features(now).items() if isfinite(value)}
-        return FeatureVector(now, name, features, FEATURE_REGISTRY_VERSION, symbol.trace_id)
+    def _vector(self, name: str, symbol: Symbol, moment: Moment) -> FeatureVector:
+        found = symbol.state.features(moment.steady, utc=moment.utc)
+        features = {key: value for key, value in found.items() if isfinite(value)}
+        return FeatureVector(moment.utc, name, features, FEATURE_REGISTRY_VERSION, symbol.trace_id)
 
     def _offer(self, vector: FeatureVector) -> None:
         if self.outbox.offer(vector):
@@ -198,24 +222,30 @@ class FeatureService:
     # --- publishing -------------------------------------------------------------------------------------------------
 
     async def _publish(self) -> None:
-        retry = _FIRST_RETRY
+        pause = GrowingPause()
         while True:
             try:
                 async with self.publishing.channel() as channel:
                     await channel.declare_queue(self.settings.queue, durable=True)
                 async with self.publishing.publisher(window=_BATCH) as publisher:
+                    LOGGER.info("publishing to %s", self.settings.queue)
+                    self._has_publisher = True
                     while True:
                         while not len(self.outbox):
                             self._accepted = anyio.Event()
                             await self._accepted.wait()
                         await self._send(publisher)
-                        retry = _FIRST_RETRY
+                        pause.reset()
             except anyamqp.ConnectionClosed:
                 raise
             except anyamqp.AnyamqpError as error:
-                LOGGER.warning("publishing failed: %s; trying again in %.0f s at most", error, retry)
-            await anyio.sleep(retry * self._random.uniform(0.5, 1.0))
-            retry = min(retry * 2, _LONGEST_RETRY)
+                self.publishing_error = error
+                LOGGER.warning(
+                    "cannot publish to %s: %s; trying again within %.0f s", self.settings.queue, error, pause.seconds
+                )
+            finally:
+                self._has_publisher = False
+            await pause()
 
     async def _send(self, publisher: anyamqp.Publisher) -> None:
         """Publish a batch and wait for every outcome; what failed goes back, and the first failure is raised."""
@@ -267,8 +297,5 @@ class FeatureService:
             )
 
 
-def _connect(settings: ServiceSettings, purpose: str, dial: anyamqp.Dial | None) -> Connection:
-    name = f"feature-service ({purpose})"
-    if dial is None:
-        return anyamqp.connect(settings.broker, name=name, ready_timeout=0, fail_fast=False)
-    return anyamqp.connect(settings.broker, name=name, ready_timeout=0, fail_fast=False, dial=dial)
+def _connect(broker: anyamqp.Settings, purpose: str, dial: anyamqp.Dial | None) -> Connection:
+    return anyamqp.connect(broker, name=f"feature-service ({purpose})", ready_timeout=0, fail_fast=False, dial=dial)

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import inf, isfinite
+from math import inf
 from typing import Final
 
 import anyamqp
@@ -17,6 +17,24 @@ QUEUE: Final = "features.live"
 BACKENDS: Final = ("asyncio", "trio")
 
 
+LEAST_INTERVAL, MOST_INTERVAL = 0.01, 3600.0
+MOST_SHUTDOWN = 3600.0
+MOST_BUFFER = 10_000_000
+MOST_SYMBOLS = 100_000
+
+_VARIABLES: Final = {
+    "interval": "FEATURE_INTERVAL",
+    "buffer": "FEATURE_BUFFER",
+    "max_symbols": "FEATURE_MAX_SYMBOLS",
+    "shutdown_timeout": "FEATURE_SHUTDOWN_TIMEOUT",
+    "backend": "FEATURE_BACKEND",
+    "health_host": "HEALTH_HOST",
+    "health_port": "HEALTH_PORT",
+    "log_level": "LOG_LEVEL",
+}
+"""The variable that each setting comes from."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
     """The settings of the service; each comes from the variable named in brackets, or has its default.
@@ -25,13 +43,19 @@ class ServiceSettings:
         broker: where RabbitMQ is [``RABBITMQ_*``].
         sources: the queues to read, which another service owns.
         queue: the queue to publish to.
-        interval: seconds from one vector of a symbol to the next [``FEATURE_INTERVAL``].
+        interval: seconds from one vector of a symbol to the next, from 0.01 to 3600 [``FEATURE_INTERVAL``].
         buffer: how many accepted vectors may wait for their confirm [``FEATURE_BUFFER``].
-        shutdown_timeout: seconds that the waiting vectors get at the end [``FEATURE_SHUTDOWN_TIMEOUT``].
-        health_host: address of the health endpoint [``HEALTH_HOST``].
-        health_port: its port; 0 for none [``HEALTH_PORT``].
+        max_symbols: how many symbols are kept; which ones, when there are more, :mod:`feature_service.symbols` says
+            [``FEATURE_MAX_SYMBOLS``].
+        shutdown_timeout: seconds that the waiting vectors get at the end, at most 3600 [``FEATURE_SHUTDOWN_TIMEOUT``].
+        health_host: address of the health endpoints [``HEALTH_HOST``]. They need no password, so they are on loopback
+            unless this says otherwise; in a container it is ``0.0.0.0``.
+        health_port: their port; 0 for none [``HEALTH_PORT``].
         log_level: such as ``INFO`` [``LOG_LEVEL``].
         backend: the event loop, ``asyncio`` or ``trio`` [``FEATURE_BACKEND``].
+
+    Raises:
+        SettingsError: a value is wrong; the text names its variable and says what would be right.
     """
 
     broker: anyamqp.Settings
@@ -39,15 +63,31 @@ class ServiceSettings:
     queue: str = QUEUE
     interval: float = 1.0
     buffer: int = 10_000
+    max_symbols: int = 1_000
     shutdown_timeout: float = 10.0
-    health_host: str = "0.0.0.0"  # noqa: S104 - in a container, health is asked from outside
+    health_host: str = "127.0.0.1"
     health_port: int = 8080
     log_level: str = "INFO"
     backend: str = "asyncio"
 
+    def __post_init__(self) -> None:
+        if not self.sources or len(set(self.sources)) < len(self.sources) or not all(self.sources):
+            raise anyamqp.SettingsError(f"sources: {self.sources!r} are not the names of different queues")
+        if not self.queue:
+            raise anyamqp.SettingsError("queue: the name is empty")
+        _check_seconds("interval", self.interval, LEAST_INTERVAL, MOST_INTERVAL)
+        _check_seconds("shutdown_timeout", self.shutdown_timeout, 0, MOST_SHUTDOWN)
+        _check_whole("buffer", self.buffer, 1, MOST_BUFFER)
+        _check_whole("max_symbols", self.max_symbols, 1, MOST_SYMBOLS)
+        _check_whole("health_port", self.health_port, 0, 65535)
+        if not self.health_host or not self.health_host.isprintable() or " " in self.health_host:
+            raise anyamqp.SettingsError(f"HEALTH_HOST: {self.health_host!r} is not an address")
+        _check_one_of("log_level", self.log_level, tuple(logging.getLevelNamesMapping()))
+        _check_one_of("backend", self.backend, BACKENDS)
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> ServiceSettings:
-        """The settings that the environment holds.
+        """The settings that the environment holds. A variable that is empty counts as absent.
 
         Args:
             environment: the variables; ``os.environ`` by default.
@@ -56,15 +96,26 @@ class ServiceSettings:
             SettingsError: a value is wrong; the text names the variable and says what would be right.
         """
         variables = os.environ if environment is None else environment
+
+        def text(name: str, default: str) -> str:
+            return variables.get(_VARIABLES[name]) or default
+
+        def number(name: str, default: float) -> float:
+            return _number(name, text(name, str(default)))
+
+        def whole(name: str, default: int) -> int:
+            return _whole(name, text(name, str(default)))
+
         return cls(
             broker=for_service(anyamqp.Settings.from_environment(variables)),
-            interval=_seconds(variables, "FEATURE_INTERVAL", cls.interval),
-            buffer=_whole(variables, "FEATURE_BUFFER", cls.buffer, least=1),
-            shutdown_timeout=_seconds(variables, "FEATURE_SHUTDOWN_TIMEOUT", cls.shutdown_timeout),
-            health_host=variables.get("HEALTH_HOST") or cls.health_host,
-            health_port=_whole(variables, "HEALTH_PORT", cls.health_port, least=0, most=65535),
-            log_level=_one_of(variables, "LOG_LEVEL", cls.log_level, tuple(logging.getLevelNamesMapping())),
-            backend=_one_of(variables, "FEATURE_BACKEND", cls.backend, BACKENDS),
+            interval=number("interval", cls.interval),
+            buffer=whole("buffer", cls.buffer),
+            max_symbols=whole("max_symbols", cls.max_symbols),
+            shutdown_timeout=number("shutdown_timeout", cls.shutdown_timeout),
+            health_host=text("health_host", cls.health_host),
+            health_port=whole("health_port", cls.health_port),
+            log_level=text("log_level", cls.log_level).upper(),
+            backend=text("backend", cls.backend),
         )
 
 
@@ -73,30 +124,30 @@ def for_service(broker: anyamqp.Settings) -> anyamqp.Settings:
     return replace(broker, request_timeout=None, reconnect=replace(broker.reconnect, refusal_grace=inf))
 
 
-def _seconds(variables: Mapping[str, str], name: str, default: float) -> float:
-    text = variables.get(name)
-    if not text:
-        return default
+def _number(name: str, text: str) -> float:
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
-        value = -1.0
-    if not (isfinite(value) and value > 0):
-        raise anyamqp.SettingsError(f"{name}: {text!r} is not a number of seconds above 0")
-    return value
+        raise anyamqp.SettingsError(f"{_VARIABLES[name]}: {text[:40]!r} is not a number of seconds") from None
 
 
-def _whole(variables: Mapping[str, str], name: str, default: int, *, least: int, most: int = 10_000_000) -> int:
-    text = variables.get(name)
-    if not text:
-        return default
-    if not (text.isascii() and text.isdecimal() and len(text) < 12 and least <= int(text) <= most):
-        raise anyamqp.SettingsError(f"{name}: {text!r} is not a whole number from {least} to {most}")
+def _whole(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 12):
+        raise anyamqp.SettingsError(f"{_VARIABLES[name]}: {text[:40]!r} is not a whole number")
     return int(text)
 
 
-def _one_of(variables: Mapping[str, str], name: str, default: str, known: tuple[str, ...]) -> str:
-    text = variables.get(name) or default
-    if text not in known:
-        raise anyamqp.SettingsError(f"{name}: {text!r} is not one of {', '.join(known)}")
-    return text
+def _check_seconds(name: str, value: float, least: float, most: float) -> None:
+    if not (value > 0 and least <= value <= most):  # NaN compares with nothing
+        bounds = f"from {least:g} to {most:g}" if least else f"above 0, and at most {most:g}"
+        raise anyamqp.SettingsError(f"{_VARIABLES[name]}: {value} is not a number of seconds {bounds}")
+
+
+def _check_whole(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise anyamqp.SettingsError(f"{_VARIABLES[name]}: {value} is not a whole number from {least} to {most}")
+
+
+def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise anyamqp.SettingsError(f"{_VARIABLES[name]}: {value[:40]!r} is not one of {', '.join(known)}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
 
 import anyio
@@ -14,7 +15,8 @@ import pytest
 import anyamqp
 from anyamqp import Connection, Message, ReconnectPolicy, Settings, State
 from anyamqp.testing import Broker
-from feature_service import service as service_module
+from feature_service import pause
+from feature_service.events import MAX_BODY, Event
 from feature_service.exchange import SyntheticExchange
 from feature_service.features import FEATURE_REGISTRY_VERSION, FEATURES
 from feature_service.health import report
@@ -32,7 +34,7 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT")
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks for missing queues without a second's patience."""
-    monkeypatch.setattr(service_module, "_FIRST_RETRY", 0.02)
+    monkeypatch.setattr(pause, "FIRST", 0.02)
 
 
 class Ledger(Outbox):
@@ -52,16 +54,30 @@ class Ledger(Outbox):
 class Scene:
     """A broker, a gateway's connection, and the service between them."""
 
-    def __init__(self, broker: Broker, gateway: Connection, buffer: int, shutdown_timeout: float) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        gateway: Connection,
+        *,
+        buffer: int,
+        shutdown_timeout: float,
+        interval: float,
+        max_symbols: int,
+        clock: Callable[[], float],
+    ) -> None:
         broker_settings = for_service(Settings(reconnect=ReconnectPolicy(initial=0.01, maximum=0.05)))
         settings = ServiceSettings(
-            broker=broker_settings, interval=0.02, buffer=buffer, shutdown_timeout=shutdown_timeout
+            broker=broker_settings,
+            interval=interval,
+            buffer=buffer,
+            shutdown_timeout=shutdown_timeout,
+            max_symbols=max_symbols,
         )
         self.broker = broker
         self.gateway = gateway
         self.outbox = Ledger(buffer)
         self.service = FeatureService(
-            settings, dial_reading=broker.dial, dial_publishing=broker.dial, outbox=self.outbox
+            settings, dial_reading=broker.dial, dial_publishing=broker.dial, outbox=self.outbox, clock=clock
         )
         self.exchange = SyntheticExchange(SYMBOLS, 1)
         self.delivered: list[anyamqp.Delivery] = []
@@ -101,7 +117,14 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(*, buffer: int = 1000, shutdown_timeout: float = 5.0) -> AsyncGenerator[Scene, None]:
+async def scene(
+    *,
+    buffer: int = 1000,
+    shutdown_timeout: float = 5.0,
+    interval: float = 0.02,
+    max_symbols: int = 1000,
+    clock: Callable[[], float] = time.time,
+) -> AsyncGenerator[Scene, None]:
     async with (
         Broker() as broker,
         anyamqp.connect(
@@ -110,7 +133,15 @@ async def scene(*, buffer: int = 1000, shutdown_timeout: float = 5.0) -> AsyncGe
     ):
         async with gateway.channel() as channel:
             await channel.declare_queue(QUEUE)
-        one = Scene(broker, gateway, buffer, shutdown_timeout)
+        one = Scene(
+            broker,
+            gateway,
+            buffer=buffer,
+            shutdown_timeout=shutdown_timeout,
+            interval=interval,
+            max_symbols=max_symbols,
+            clock=clock,
+        )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(one.read)
             with anyio.fail_after(30):
@@ -257,6 +288,121 @@ async def test_event_that_cannot_be_read_is_dropped_counted_and_holds_nothing_up
             await one.feed()
             await eventually(lambda: one.service.counters.events.get(SOURCES[0], 0) > 0)
             await eventually(lambda: one.broker.queues[SOURCES[0]].unacked == 0)
+
+
+@pytest.mark.parametrize("size", [MAX_BODY + 1, 3 * MAX_BODY])
+async def test_oversized_message_is_rejected_and_the_queue_read_on(size: int) -> None:
+    async with scene() as one:
+        await one.declare_sources()
+        await one.feed(1)
+        async with one.gateway.publisher() as publisher:
+            await publisher.publish(Message(b" " * size), routing_key=SOURCES[0])
+            await publisher.publish(Message(b" " * size), routing_key=SOURCES[0])
+        await one.feed(3)
+        async with running(one):
+            queues = one.broker.queues
+            await eventually(lambda: all(queues[name].messages == queues[name].unacked == 0 for name in SOURCES))
+            reader = one.service.readers[0]
+            await eventually(lambda: reader.is_reading)
+            assert (reader.queue, reader.oversized) == (SOURCES[0], 2)
+            assert one.service.counters.bad_events == 2
+            assert one.service.reading.stats.open_channels == len(SOURCES)
+
+
+async def test_fault_of_our_own_costs_one_message(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(body: bytes, **_times: float) -> tuple[Event, ...]:
+        raise KeyError(len(body))
+
+    async with scene() as one:
+        await one.declare_sources()
+        async with running(one):
+            with monkeypatch.context() as patch:
+                patch.setattr("feature_service.service.parse", broken)
+                await one.feed(1)
+                await eventually(lambda: one.service.counters.bad_events > 1)
+            await one.feed(1)
+            await eventually(lambda: len(one.delivered) > 0)
+    assert "could not be taken in" in caplog.text
+    assert "KeyError" in caplog.text
+
+
+class WallClock:
+    """A system's clock that somebody sets."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+def latest(one: Scene) -> dict[str, object]:
+    """The last vector of BTCUSDT that was delivered."""
+    vectors = [json.loads(delivery.body) for delivery in one.delivered]
+    found: dict[str, object] = [vector for vector in vectors if vector["symbol"] == "BTCUSDT"][-1]
+    return found
+
+
+def volume(one: Scene) -> float:
+    features = latest(one)["features"]
+    assert isinstance(features, dict)
+    return float(features.get("volume_1m", 0.0))
+
+
+@pytest.mark.parametrize("hours", [1, -1], ids=["forward", "backward"])
+@pytest.mark.parametrize("is_stamped", [True, False], ids=["stamped events", "events without a stamp"])
+async def test_windows_outlive_a_clock_that_is_set_and_set_back(hours: int, is_stamped: bool) -> None:
+    wall = WallClock()
+    async with scene(clock=wall) as one:
+        await one.declare_sources()
+
+        async def trade(price: str) -> None:
+            fields: dict[str, object] = {"s": "BTCUSDT", "S": "Buy", "v": "1", "p": price}
+            if is_stamped:
+                fields["T"] = int(time.time() * 1000)
+            async with one.gateway.publisher() as publisher:
+                event = json.dumps({"event_type": "trade", "payload": fields}).encode()
+                await publisher.publish(Message(event), routing_key=SOURCES[0])
+            before = len(one.delivered)
+            await eventually(lambda: len(one.delivered) > before + 2)
+
+        async with running(one):
+            await trade("1")
+            assert volume(one) == 1
+            wall.ahead = hours * 3600
+            await trade("2")
+            assert volume(one) == 2
+            wall.ahead = 0
+            await trade("3")
+            assert volume(one) == 3
+            stamp = datetime.fromisoformat(str(latest(one)["timestamp"])).timestamp()
+            assert abs(stamp - time.time()) < 30
+
+
+async def test_symbol_that_trades_gets_a_place_among_junk_and_keeps_it() -> None:
+    def trade(symbol: str) -> Message:
+        payload = {"s": symbol, "S": "Buy", "v": "1", "p": "1"}
+        return Message(json.dumps({"event_type": "trade", "payload": payload}).encode())
+
+    def is_heard() -> bool:
+        return any(json.loads(delivery.body)["symbol"] == "BTCUSDT" for delivery in one.delivered)
+
+    async with scene(interval=0.2, max_symbols=200) as one:
+        await one.declare_sources()
+        async with running(one), one.gateway.publisher() as publisher:
+            for i in range(2_000):
+                await publisher.submit(trade(f"JUNK{i}"), routing_key=SOURCES[0])
+            for _ in range(3):
+                await publisher.submit(trade("BTCUSDT"), routing_key=SOURCES[0])
+            for i in range(2_000):
+                await publisher.submit(trade(f"MORE{i}"), routing_key=SOURCES[0])
+            await publisher.flush()
+            await eventually(lambda: one.service.counters.events.get(SOURCES[0]) == 4_003, within=20)
+            one.delivered.clear()
+            await eventually(is_heard, within=20)
+            assert volume(one) == 3
 
 
 async def test_stop_publishes_what_waits() -> None:

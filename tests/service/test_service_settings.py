@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 import pytest
 
-from anyamqp import Address, SettingsError
+from anyamqp import Address, Settings, SettingsError
 from feature_service.__main__ import main
 from feature_service.settings import QUEUE, SOURCES, ServiceSettings
 
@@ -16,7 +18,9 @@ def test_empty_environment_has_the_documented_defaults() -> None:
     assert settings.broker.addresses == (Address("localhost", 5672),)
     assert settings.broker.heartbeat == 60
     assert (settings.sources, settings.queue) == (SOURCES, QUEUE)
-    assert (settings.interval, settings.buffer, settings.health_port) == (1.0, 10_000, 8080)
+    assert (settings.interval, settings.buffer, settings.max_symbols) == (1.0, 10_000, 1_000)
+    assert (settings.shutdown_timeout, settings.log_level, settings.backend) == (10.0, "INFO", "asyncio")
+    assert (settings.health_host, settings.health_port) == ("127.0.0.1", 8080)
 
 
 def test_every_variable_is_read() -> None:
@@ -26,17 +30,19 @@ def test_every_variable_is_read() -> None:
             "RABBITMQ_HEARTBEAT": "5",
             "FEATURE_INTERVAL": "0.5",
             "FEATURE_BUFFER": "7",
+            "FEATURE_MAX_SYMBOLS": "8",
             "FEATURE_SHUTDOWN_TIMEOUT": "3",
             "FEATURE_BACKEND": "trio",
-            "HEALTH_HOST": "127.0.0.1",
+            "HEALTH_HOST": "::1",
             "HEALTH_PORT": "0",
-            "LOG_LEVEL": "DEBUG",
+            "LOG_LEVEL": "debug",
         }
     )
     assert settings.broker.addresses == (Address("rabbit", 5672),)
     assert settings.broker.heartbeat == 5
     assert (settings.interval, settings.buffer, settings.shutdown_timeout) == (0.5, 7, 3.0)
-    assert (settings.backend, settings.health_host, settings.health_port) == ("trio", "127.0.0.1", 0)
+    assert settings.max_symbols == 8
+    assert (settings.backend, settings.health_host, settings.health_port) == ("trio", "::1", 0)
     assert settings.log_level == "DEBUG"
 
 
@@ -52,13 +58,23 @@ def test_a_broker_that_refuses_or_is_silent_is_waited_for_without_end() -> None:
         ("RABBITMQ_PORT", "no"),
         ("RABBITMQ_HEARTBEAT", "-1"),
         ("FEATURE_INTERVAL", "0"),
+        ("FEATURE_INTERVAL", "0.001"),
+        ("FEATURE_INTERVAL", "1e300"),
+        ("FEATURE_INTERVAL", "inf"),
         ("FEATURE_INTERVAL", "nan"),
         ("FEATURE_INTERVAL", "soon"),
         ("FEATURE_BUFFER", "0"),
         ("FEATURE_BUFFER", "1.5"),
+        ("FEATURE_BUFFER", "9" * 100),
+        ("FEATURE_MAX_SYMBOLS", "0"),
+        ("FEATURE_MAX_SYMBOLS", "100001"),
+        ("FEATURE_MAX_SYMBOLS", "many"),
         ("FEATURE_SHUTDOWN_TIMEOUT", "-1"),
+        ("FEATURE_SHUTDOWN_TIMEOUT", "1e300"),
         ("FEATURE_BACKEND", "curio"),
+        ("HEALTH_HOST", "not a host"),
         ("HEALTH_PORT", "65536"),
+        ("HEALTH_PORT", "-1"),
         ("LOG_LEVEL", "LOUD"),
     ],
 )
@@ -70,6 +86,33 @@ def test_a_wrong_variable_is_named_and_the_service_exits_with_2(
     monkeypatch.setenv(variable, value)
     assert main(["run"]) == 2
     assert variable in capsys.readouterr().err
+
+
+def test_empty_variables_count_as_absent() -> None:
+    names = ("FEATURE_INTERVAL", "FEATURE_BUFFER", "FEATURE_MAX_SYMBOLS", "FEATURE_SHUTDOWN_TIMEOUT", "LOG_LEVEL")
+    others = ("FEATURE_BACKEND", "HEALTH_HOST", "HEALTH_PORT")
+    assert ServiceSettings.from_environment(dict.fromkeys([*names, *others], "")) == ServiceSettings.from_environment(
+        {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"interval": 0.0}, "FEATURE_INTERVAL: 0.0 is not a number of seconds from 0.01 to 3600"),
+        ({"shutdown_timeout": math.nan}, "FEATURE_SHUTDOWN_TIMEOUT: nan is not a number of seconds above 0, and at m"),
+        ({"buffer": 0}, "FEATURE_BUFFER: 0 is not a whole number from 1 to 10000000"),
+        ({"health_port": 70_000}, "HEALTH_PORT: 70000 is not a whole number from 0 to 65535"),
+        ({"backend": "curio"}, "FEATURE_BACKEND: 'curio' is not one of asyncio, trio"),
+        ({"sources": ()}, "sources: () are not the names of different queues"),
+        ({"sources": ("a", "a")}, "sources: ('a', 'a') are not the names of different queues"),
+        ({"queue": ""}, "queue: the name is empty"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_in_code_is_refused_in_the_same_words(wrong: dict[str, Any], text: str) -> None:
+    with pytest.raises(SettingsError, match="^" + re.escape(text)):
+        ServiceSettings(broker=Settings(), **wrong)
 
 
 def test_a_wrong_url_of_the_demo_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
