@@ -1,18 +1,38 @@
-"""``GET /health``: the truth about the service, in JSON; 200 if all is well, 503 if not."""
+"""The health endpoints: ``GET`` (or ``HEAD``) ``/live``, ``/ready`` and ``/health``, answered in JSON.
+
+===========  =======================================================  =================================================
+path         200 when                                                 for
+===========  =======================================================  =================================================
+``/live``    the event loop answers, which it does as long as there   whoever restarts what hangs. No broker, queue or
+             is an answer at all                                      event has a say: a restart would bring none of
+                                                                      them back, and lose the vectors that wait
+``/ready``   both connections are open, every source queue is read,   whoever waits for the service before going on,
+             vectors go out, and the service is not stopping          such as a rolling update
+``/health``  it is ready and the buffer has room                      people and monitoring: the body has all details
+===========  =======================================================  =================================================
+
+Otherwise the status is 503. An error is told by its class and its AMQP reply code alone: its text may name hosts,
+users and queues, which are in the log.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from errno import EACCES, EADDRINUSE
 from importlib import import_module
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import anyio
 
-from anyamqp import Connection, SettingsError, State
+from anyamqp import Connection, ReplyError, SettingsError
+from feature_service.reader import QueueReader
 from feature_service.service import FeatureService
 from feature_service.settings import ServiceSettings
+
+_LOGGER: Final = logging.getLogger("feature_service")
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -20,14 +40,20 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 def report(service: FeatureService) -> tuple[int, dict[str, object]]:
-    """The status code and the body of the answer."""
+    """The status code and the body of ``/health``."""
     outbox = service.outbox
-    states = {service.reading.state, service.publishing.state}
-    is_well = states == {State.OPEN} and not outbox.is_full and not service.is_stopping
+    is_well = service.is_ready and not outbox.is_full
     body: dict[str, object] = {
         "status": "ok" if is_well else "stopping" if service.is_stopping else "degraded",
         "reading": _connection(service.reading),
         "publishing": _connection(service.publishing),
+        "queues": {
+            **{reader.queue: _source(reader) for reader in service.readers},
+            service.settings.queue: {
+                "published_to": service.is_publishing,
+                "last_error": _named(service.publishing_error),
+            },
+        },
         "vectors": {
             "buffered": len(outbox),
             "buffer_full": outbox.is_full,
@@ -36,9 +62,22 @@ def report(service: FeatureService) -> tuple[int, dict[str, object]]:
             "confirmed": outbox.confirmed,
             "retried": outbox.retried,
         },
-        "events": {"read": dict(service.counters.events), "bad": service.counters.bad_events},
+        "events": {
+            "read": dict(service.counters.events),
+            "bad": service.counters.bad_events,
+            "oversized": sum(reader.oversized for reader in service.readers),
+        },
+        "symbols": {"kept": service.symbol_count, "displaced": service.displaced_symbols},
     }
     return (200 if is_well else 503), body
+
+
+def _live(_service: FeatureService) -> tuple[int, dict[str, object]]:
+    return 200, {"status": "alive"}
+
+
+def _ready(service: FeatureService) -> tuple[int, dict[str, object]]:
+    return (200, {"status": "ready"}) if service.is_ready else (503, {"status": "not ready"})
 
 
 def _connection(connection: Connection) -> dict[str, object]:
@@ -47,8 +86,31 @@ def _connection(connection: Connection) -> dict[str, object]:
         "state": stats.state.value,
         "reconnects": stats.reconnects,
         "unconfirmed": stats.unconfirmed,
-        "last_error": None if stats.last_error is None else str(stats.last_error),
+        "last_error": _named(stats.last_error),
     }
+
+
+def _source(reader: QueueReader) -> dict[str, object]:
+    at = reader.last_message_at
+    return {
+        "read": reader.is_reading,
+        "last_error": _named(reader.last_error),
+        "last_message_age": None if at is None else round(anyio.current_time() - at, 3),
+    }
+
+
+def _named(error: Exception | None) -> str | None:
+    if error is None:
+        return None
+    name = type(error).__name__
+    return f"{name} {error.code}" if isinstance(error, ReplyError) else name
+
+
+_ANSWERS: Final[Mapping[str, Callable[[FeatureService], tuple[int, dict[str, object]]]]] = {
+    "/live": _live,
+    "/ready": _ready,
+    "/health": report,
+}
 
 
 class HealthApp:
@@ -66,13 +128,14 @@ class HealthApp:
     async def _answer(self, scope: Scope, send: Send) -> None:
         headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         body: Mapping[str, object]
-        if scope["path"] != "/health":
-            status, body = 404, {"error": "only /health is here"}
+        answer = _ANSWERS.get(scope["path"])
+        if answer is None:
+            status, body = 404, {"error": f"only {', '.join(_ANSWERS)} are here"}
         elif scope["method"] not in ("GET", "HEAD"):
             status, body = 405, {"error": "only GET and HEAD are allowed"}
             headers.append((b"allow", b"GET, HEAD"))
         else:
-            status, body = report(self._service)
+            status, body = answer(self._service)
         data = b"" if scope["method"] == "HEAD" else json.dumps(body).encode()
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": data})
@@ -87,17 +150,22 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 
 async def serve(service: FeatureService, stopped: anyio.Event) -> None:
-    """Serve the health endpoint of a service until ``stopped`` is set.
+    """Serve the health endpoints of a service until ``stopped`` is set.
 
     Raises:
-        SettingsError: the port cannot be had.
+        SettingsError: the address or the port cannot be had.
     """
     from hypercorn.config import Config
 
     config = Config()
+    listener = _listen(service.settings)
     # Bound here, because hypercorn leaks its socket where the port cannot be had.
-    config.bind = [f"fd://{_listen(service.settings).detach()}"]
+    config.bind = [f"fd://{listener.detach()}"]
     config.errorlog = None
+    host, port = service.settings.health_host, service.settings.health_port
+    _LOGGER.info(
+        "health on http://%s/health, /ready and /live", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    )
     config.graceful_timeout = 1.0
     run: Callable[..., Awaitable[None]] = import_module(f"hypercorn.{service.settings.backend}").serve
     await run(HealthApp(service), config, shutdown_trigger=stopped.wait)
@@ -107,5 +175,8 @@ def _listen(settings: ServiceSettings) -> socket.socket:
     host, port = settings.health_host, settings.health_port
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise SettingsError(f"HEALTH_PORT: cannot listen on {host}, port {port}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:
+        port_is_to_blame = isinstance(error, OSError) and error.errno in (EADDRINUSE, EACCES)
+        name = "HEALTH_PORT" if port_is_to_blame else "HEALTH_HOST"
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise SettingsError(f"{name}: cannot listen on {host!r}, port {port}: {reason}") from error

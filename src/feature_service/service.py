@@ -142,6 +142,11 @@ class FeatureService:
         return is_reading and self.reading.state is State.OPEN and self.is_publishing and not self.is_stopping
 
     @property
+    def symbol_count(self) -> int:
+        """How many symbols are kept now."""
+        return len(self._symbols)
+
+    @property
     def displaced_symbols(self) -> int:
         """How many symbols lost their place to others, because there are more than ``max_symbols``."""
         return self._symbols.displaced

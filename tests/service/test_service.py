@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
 from functools import partial
 
 import anyio
@@ -338,17 +337,14 @@ class WallClock:
         return time.time() + self.ahead
 
 
-def latest(one: Scene) -> dict[str, object]:
+def latest(one: Scene) -> FeatureVector:
     """The last vector of BTCUSDT that was delivered."""
-    vectors = [json.loads(delivery.body) for delivery in one.delivered]
-    found: dict[str, object] = [vector for vector in vectors if vector["symbol"] == "BTCUSDT"][-1]
-    return found
+    vectors = [FeatureVector.from_json(delivery.body) for delivery in one.delivered]
+    return [vector for vector in vectors if vector.symbol == "BTCUSDT"][-1]
 
 
 def volume(one: Scene) -> float:
-    features = latest(one)["features"]
-    assert isinstance(features, dict)
-    return float(features.get("volume_1m", 0.0))
+    return latest(one).features.get("volume_1m", 0.0)
 
 
 @pytest.mark.parametrize("hours", [1, -1], ids=["forward", "backward"])
@@ -377,8 +373,7 @@ async def test_windows_outlive_a_clock_that_is_set_and_set_back(hours: int, is_s
             wall.ahead = 0
             await trade("3")
             assert volume(one) == 3
-            stamp = datetime.fromisoformat(str(latest(one)["timestamp"])).timestamp()
-            assert abs(stamp - time.time()) < 30
+            assert abs(latest(one).timestamp - time.time()) < 30
 
 
 async def test_symbol_that_trades_gets_a_place_among_junk_and_keeps_it() -> None:
