@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Final, cast
+
 from pamqp import commands
 
 from anyamqp.errors import Unroutable
-from anyamqp.message import Delivery, Message, Settler
+from anyamqp.message import Delivery, Message, Properties, Settler
+from anyamqp.protocol.basic import Received, decode_properties
 
 
 def delivery_of(
@@ -39,3 +44,55 @@ def unroutable_of(method: commands.Basic.Return, message_id: str | None) -> Unro
         code=method.reply_code or 0,
         text=method.reply_text,
     )
+
+
+class Returned:
+    """A message that came back, to be compared with the publishes that it may belong to.
+
+    Their bytes say little: RabbitMQ 4 returns the headers in the order of their names, and any version removes BCC.
+    Values are compared with their types, because a headers exchange tells 1 from True and from 1.0.
+
+    Args:
+        message: the message as it came back.
+
+    Raises:
+        MalformedProperties: its properties cannot be read.
+    """
+
+    __slots__ = ("_body", "_traits", "message_id")
+
+    def __init__(self, message: Received) -> None:
+        self.message_id: str = message.message_id or ""
+        self._body = message.body
+        self._traits = _traits_of(message.properties)
+
+    def distance(self, properties: bytes, body: bytes) -> tuple[bool, int]:
+        """How much differs from a publish; :data:`SAME` if nothing does, and the smaller, the closer.
+
+        Args:
+            properties: the publish's properties, encoded.
+            body: its body.
+        """
+        return body != self._body, len(self._traits ^ _traits_of(decode_properties(properties)))
+
+
+SAME: Final = (False, 0)
+"""The distance of a message that came back as it was published."""
+
+
+def _traits_of(properties: Properties) -> frozenset[tuple[object, ...]]:
+    return frozenset(_traits({field.name: getattr(properties, field.name) for field in fields(properties)}))
+
+
+def _traits(value: object, *path: object) -> Iterator[tuple[object, ...]]:
+    """The values within a value, each after the path that leads to it; equal whatever the order of a table."""
+    if isinstance(value, dict):
+        yield (*path, dict)
+        for key, inner in cast("dict[str, object]", value).items():
+            yield from _traits(inner, *path, key)
+    elif isinstance(value, list):
+        yield (*path, list)
+        for place, inner in enumerate(cast("list[object]", value)):
+            yield from _traits(inner, *path, place)
+    else:
+        yield (*path, repr(value))

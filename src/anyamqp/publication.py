@@ -169,7 +169,6 @@ class Entry:
         if self.outcome is not None:
             return
         self.outcome = outcome
-        self.body = self.properties = b""  # a handle that the caller keeps is not to keep them alive
         self.book.unsettled -= 1
         if outcome is not CONFIRMED:
             if not hasattr(outcome, "message_id"):
@@ -187,6 +186,8 @@ class Entry:
             self.settle(unroutable_of(self.returned, self.message_id))
         else:
             self.settle(CONFIRMED if is_ack else Nacked(self.message_id))
+        # Only now can the broker no longer return it. A handle that the caller keeps is not to keep the content alive.
+        self.body = self.properties = b""
 
     def lose(self, error: BaseException | None) -> None:
         """Settle by a loss after which it may not be sent again."""

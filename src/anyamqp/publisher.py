@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
-from itertools import count
+from itertools import chain, count, takewhile
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, Final, Self
@@ -32,6 +32,7 @@ import anyio.lowlevel
 from pamqp import commands
 
 from anyamqp.attachment import Attachment
+from anyamqp.contents import SAME, Returned
 from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
@@ -423,6 +424,7 @@ class Publisher(ChannelOwner):
     def _leave(self, entry: Entry) -> None:
         """The entry is in neither place any more: its room is free."""
         self._window.give_back(entry.size)
+        entry.body = entry.properties = b""
 
     def _take_back(self) -> int:
         """Move what is in the ledger and still wanted in front of the backlog. Returns how many that are."""
@@ -550,29 +552,38 @@ class Publisher(ChannelOwner):
                 self._on_return(method, message)
 
     def _on_return(self, method: commands.Basic.Return, message: Received) -> None:
-        # Returns come in the order of the publishes, each before its confirm (RabbitMQ, "Publisher Confirms"), so the
-        # search goes on where the last one ended.
-        for after in (self._last_returned, 0):
-            for tag, entry in self._ledger.tagged(after):
-                if self._may_be(entry, method) and entry.properties == message.encoded and entry.body == message.body:
-                    entry.returned = method
-                    self._last_returned = tag
-                    return
-        # Something on the broker has changed what it gives back: all that is left to go by is the id.
-        for entry in self._ledger.outstanding():
-            if self._may_be(entry, method) and entry.message_id == message.message_id:
-                entry.returned = method
-                return
+        # Each return comes before its confirm, so its publish is in the ledger, be it timed out. The broker may have
+        # changed the headers, so it is the closest one.
+        returned = Returned(message)
+        closest: tuple[int, Entry] | None = None
+        least: tuple[float, float] = (math.inf, math.inf)
+        for tag, entry in self._returnable(method, returned.message_id):
+            distance = returned.distance(entry.properties, entry.body)
+            if distance < least:
+                closest, least = (tag, entry), distance
+            if distance == SAME:
+                break
+        if closest is not None:
+            self._last_returned, entry = closest
+            entry.returned = method
 
-    @staticmethod
-    def _may_be(entry: Entry, method: commands.Basic.Return) -> bool:
-        route = entry.route
-        return (
-            entry.returned is None
-            and route.mandatory
-            and route.exchange == method.exchange
-            and route.routing_key == (method.routing_key or "")
-        )
+    def _returnable(self, method: commands.Basic.Return, message_id: str) -> Iterator[tuple[int, Entry]]:
+        """What went where the return says, with that id; first what was sent after the last one that was returned.
+
+        Returns come in the order of the publishes (RabbitMQ, "Publisher Confirms").
+        """
+        last = self._last_returned
+        earlier = takewhile(lambda tagged: tagged[0] <= last, self._ledger.tagged())
+        for tag, entry in chain(self._ledger.tagged(last), earlier):
+            route = entry.route
+            if (
+                entry.returned is None
+                and entry.message_id == message_id
+                and route.mandatory
+                and route.exchange == method.exchange
+                and route.routing_key == (method.routing_key or "")
+            ):
+                yield tag, entry
 
     def on_lost(self) -> None:
         error = self._host.journal.last_error

@@ -28,6 +28,7 @@ from anyamqp import (
     ConnectionBlocked,
     ConnectionClosed,
     ConnectionForced,
+    FieldTable,
     InvalidArgument,
     Message,
     Nacked,
@@ -1001,6 +1002,7 @@ VARIANTS: dict[str, Variant] = {
             "raw": bytes([n]),
         },
     ),
+    "type in a header": lambda n: Message(b"x", message_id="same", headers={"n": (1, True, 1.0)[n - 1], "a": 0}),
     "priority": lambda n: Message(b"x", message_id="same", priority=n),
     "expiration": lambda n: Message(b"x", message_id="same", expiration=n + 0.0005),
     "timestamp": lambda n: Message(
@@ -1018,6 +1020,28 @@ async def test_a_return_hits_the_right_one_of_several_with_the_same_id(variant: 
         publications = [await publisher.submit(VARIANTS[variant](n), routing_key="q") for n in (1, 2, 3)]
         await settled()
         await broker.link.give_back(*(broker.published[n - 1] for n in returned))
+        await broker.link.ack(3, multiple=True)
+        outcomes = [type(await outcome(one)) for one in publications]
+        assert outcomes == [Unroutable if n in returned else Receipt for n in (1, 2, 3)]
+
+
+def with_headers(sent: Sent, headers: FieldTable) -> Sent:
+    return replace(sent, message=sent.message.replace(headers=headers))
+
+
+@pytest.mark.parametrize("returned", [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3)], ids=str)
+async def test_a_return_with_sorted_headers_hits_its_publish(returned: tuple[int, ...]) -> None:
+    """Invariant 3. RabbitMQ 4 returns the headers in the order of their names."""
+    headers: list[FieldTable] = [{"z": n, "list": [{"y": n, "b": None}], "a": 1.5} for n in (1, 2, 3)]
+    async with connected() as (broker, connection), connection.publisher() as publisher:
+        publications = [
+            await publisher.submit(Message(b"x", message_id="same", headers=each), routing_key="q") for each in headers
+        ]
+        await settled()
+        sent = [broker.published[n - 1] for n in returned]
+        await broker.link.give_back(
+            *(with_headers(each, dict(sorted((each.message.headers or {}).items()))) for each in sent)
+        )
         await broker.link.ack(3, multiple=True)
         outcomes = [type(await outcome(one)) for one in publications]
         assert outcomes == [Unroutable if n in returned else Receipt for n in (1, 2, 3)]
@@ -1061,18 +1085,54 @@ async def test_a_return_hits_the_one_that_went_there(place: tuple[str, str]) -> 
         assert (error.exchange, error.routing_key) == place
 
 
-async def test_a_return_that_the_broker_changed_hits_one_with_its_id() -> None:
-    """One of them is in no queue; to tell the caller of none would be worse than to guess."""
+CHANGES: dict[str, tuple[Callable[[int], FieldTable], Callable[[FieldTable], FieldTable]]] = {
+    "added": (lambda n: {"n": n}, lambda headers: {**headers, "x-routed-by": "rabbit@here"}),
+    "removed": (lambda n: {"n": n, "BCC": ["elsewhere"]}, lambda headers: {"n": headers["n"]}),
+    "replaced": (lambda n: {"n": n, "at": 0}, lambda headers: {**headers, "at": 1}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("returned", [1, 2, 3])
+async def test_a_return_whose_headers_were_changed_hits_the_nearest(change: str, returned: int) -> None:
+    """Invariant 3. RabbitMQ removes BCC from what it returns, and its interceptors may add headers."""
+    sent_headers, changed = CHANGES[change]
+    async with connected() as (broker, connection), connection.publisher() as publisher:
+        publications = [
+            await publisher.submit(Message(b"x", message_id="same", headers=sent_headers(n)), routing_key="q")
+            for n in (1, 2, 3)
+        ]
+        await settled()
+        sent = broker.published[returned - 1]
+        await broker.link.give_back(with_headers(sent, changed(dict(sent.message.headers or {}))))
+        await broker.link.ack(3, multiple=True)
+        outcomes = [type(await outcome(one)) for one in publications]
+        assert outcomes == [Unroutable if n == returned else Receipt for n in (1, 2, 3)]
+
+
+async def test_a_return_whose_headers_were_changed_hits_the_one_with_its_body() -> None:
+    """Invariant 3."""
     async with connected() as (broker, connection), connection.publisher() as publisher:
         publications = [
             await publisher.submit(Message(body, message_id="same"), routing_key="q") for body in (b"a", b"b")
         ]
         await settled()
-        sent = broker.published[1]
-        await broker.link.give_back(replace(sent, message=sent.message.replace(headers={"x-added": 1})))
+        await broker.link.give_back(with_headers(broker.published[1], {"x-added": 1}))
         await broker.link.ack(2, multiple=True)
-        outcomes = {type(await outcome(one)) for one in publications}
-        assert outcomes == {Receipt, Unroutable}
+        assert [type(await outcome(one)) for one in publications] == [Receipt, Unroutable]
+
+
+async def test_a_return_of_a_timed_out_publish_spares_its_repetition() -> None:
+    """Invariant 3. The application publishes the same message again after a time-out; that one is routed."""
+    async with connected() as (broker, connection), connection.publisher() as publisher:
+        message = Message(b"x", message_id="same", headers={"n": 1})
+        first = await publisher.submit(message, routing_key="q", timeout=1)
+        assert isinstance(await outcome(first), PublishTimeout)
+        second = await publisher.submit(message, routing_key="q")
+        await settled()
+        await broker.link.give_back(broker.published[0])
+        await broker.link.ack(2, multiple=True)
+        assert isinstance(await outcome(second), Receipt)
 
 
 async def test_a_return_that_a_loss_made_void_counts_for_nothing() -> None:
