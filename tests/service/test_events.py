@@ -25,6 +25,8 @@ from feature_service.events import (
 from support.market import DELTA_MESSAGE, MESSAGES, SNAPSHOT_MESSAGE, T0, TICKER_MESSAGE, TRADE_MESSAGE, body, only
 
 NOW = T0 + 1
+NOTHING_NEW: list[dict[str, str]] = [{}]
+"""Of a ticker."""
 
 
 def edited(message: bytes, path: str, value: object) -> bytes:
@@ -349,12 +351,12 @@ def test_body_beyond_a_mebibyte_is_refused_unread() -> None:
 
 
 def test_list_of_too_many_events_is_refused_unread() -> None:
-    message = edited(TICKER_MESSAGE, "payload", {"symbol": "BTCUSDT", "data": [{}] * (MOST_EVENTS + 1)})
+    message = edited(TICKER_MESSAGE, "payload", {"symbol": "BTCUSDT", "data": NOTHING_NEW * (MOST_EVENTS + 1)})
     assert str(fault(message)) == "payload.data has 1025 entries, more than 1024"
 
 
 def test_list_of_the_most_events_is_read() -> None:
-    message = edited(TICKER_MESSAGE, "payload", {"symbol": "BTCUSDT", "data": [{}] * MOST_EVENTS})
+    message = edited(TICKER_MESSAGE, "payload", {"symbol": "BTCUSDT", "data": NOTHING_NEW * MOST_EVENTS})
     assert len(parse(message, now=NOW)) == MOST_EVENTS
 
 
