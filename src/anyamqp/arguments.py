@@ -10,6 +10,7 @@ import math
 from datetime import datetime
 from typing import Literal, TypeAlias, TypedDict
 
+from anyamqp.checks import check_choice, check_flag, check_text, check_whole
 from anyamqp.errors import InvalidArgument
 from anyamqp.message import FieldTable, FieldValue
 
@@ -86,6 +87,8 @@ def stream_offset_argument(offset: object) -> FieldValue:
             f"stream_offset: {offset!r} is not 'first', 'last', 'next' or an interval such as '1h' "
             "(units Y, M, D, h, m, s)"
         )
+    if isinstance(offset, datetime) and offset.tzinfo is None:
+        raise InvalidArgument(f"stream_offset: {offset} has no time zone; one that has is datetime.now(UTC)")
     return offset
 
 
@@ -97,21 +100,17 @@ def _checked(name: str, value: object) -> FieldValue:
     if name in ("message_ttl", "expires"):
         return _milliseconds(name, value, least=1 if name == "expires" else 0)
     if name == "queue_type":
-        return _one_of(name, value, _QUEUE_TYPES)
+        return check_choice(name, value, _QUEUE_TYPES)
     if name == "overflow":
-        return _one_of(name, value, _OVERFLOWS)
+        return check_choice(name, value, _OVERFLOWS)
     if name in ("max_length", "max_length_bytes", "delivery_limit"):
-        return _whole(name, value, 0, 2**63 - 1)
+        return check_whole(name, value, 0, 2**63 - 1)
     if name == "max_priority":
-        return _whole(name, value, 1, 255)
+        return check_whole(name, value, 1, 255)
     if name == "single_active_consumer":
-        if not isinstance(value, bool):
-            raise InvalidArgument(f"{name}: {value!r} is neither True nor False")
-        return value
+        return check_flag(name, value)
     if name in ("dead_letter_exchange", "dead_letter_routing_key"):
-        if not isinstance(value, str):
-            raise InvalidArgument(f"{name}: {value!r} is not a name")
-        return value
+        return check_text(name, value)
     known = ", ".join(QueueOptions.__annotations__)
     raise InvalidArgument(f"{name}: no option of queues; known are {known}; everything else goes into arguments")
 
@@ -124,15 +123,3 @@ def _milliseconds(name: str, value: object, *, least: int) -> int:
     if not least <= milliseconds < 2**32:
         raise InvalidArgument(f"{name}: {value!r} is not between {least / 1000:g} and {2**32 // 1000} seconds")
     return milliseconds
-
-
-def _one_of(name: str, value: object, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise InvalidArgument(f"{name}: {value!r} is none of {', '.join(known)}")
-    return str(value)
-
-
-def _whole(name: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidArgument(f"{name}: {value!r} is not a whole number from {low} to {high}")
-    return value

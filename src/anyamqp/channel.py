@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Never, Self, Unpack
 
 from pamqp import commands
 
 from anyamqp.arguments import QueueOptions, queue_arguments
 from anyamqp.attachment import Attachment
+from anyamqp.checks import check_seconds, check_text, check_whole
 from anyamqp.contents import delivery_of
 from anyamqp.errors import AnyamqpError, InvalidArgument
 from anyamqp.logical import ChannelHost, ChannelOwner, LogicalChannel, Recorder
 from anyamqp.message import Delivery, FieldTable, Message, check_message
+from anyamqp.misuse import Entered, explained, surplus_error
 from anyamqp.protocol.basic import Routes, encode_properties
 from anyamqp.protocol.events import Content
 from anyamqp.protocol.lifecycle import State
@@ -52,7 +54,18 @@ class Queue:
         return f"<Queue {self.name!r}>"
 
 
-class Channel(ChannelOwner):
+def checked_name(queue: object) -> str:
+    """A queue's name, as a caller gave it.
+
+    Raises:
+        InvalidArgument: it is no text.
+    """
+    if not isinstance(queue, str):
+        raise InvalidArgument(f"queue: {type(queue).__name__} instead of a Queue or its name")
+    return queue
+
+
+class Channel(Entered, ChannelOwner):
     """A channel of a connection: ``async with connection.channel() as channel``.
 
     Made by the connection. It survives reconnects. An error that the broker finds in a request closes it for good
@@ -67,7 +80,10 @@ class Channel(ChannelOwner):
         wait: seconds to wait for a free channel number on entering, when ``channel_max`` channels are open.
     """
 
+    _block = "async with connection.channel() as channel"
+
     def __init__(self, host: ChannelHost, *, wait: float = 0.0) -> None:
+        check_seconds("wait", wait)
         self._host = host
         self._wait = wait
         self._core = LogicalChannel(host, self)
@@ -116,6 +132,7 @@ class Channel(ChannelOwner):
 
     # --- queues, exchanges, bindings --------------------------------------------------------------------------------
 
+    @explained
     async def declare_queue(
         self,
         name: str = "",
@@ -154,7 +171,7 @@ class Channel(ChannelOwner):
             durable=durable,
             exclusive=exclusive,
             auto_delete=auto_delete,
-            arguments=field_table(queue_arguments(arguments, options)),
+            arguments=field_table(queue_arguments(field_table(arguments), options)),
         )
         reply = await self._change(method)
         if not isinstance(reply, commands.Queue.DeclareOk):
@@ -163,6 +180,7 @@ class Channel(ChannelOwner):
         name = recorder.first_name(reply.queue or "")
         return Queue(name, reply.message_count or 0, reply.consumer_count or 0, recorder)
 
+    @explained
     async def delete_queue(self, queue: Queue | str, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """Delete a queue (queue.delete); RabbitMQ takes the deletion of no queue for a success.
 
@@ -181,6 +199,7 @@ class Channel(ChannelOwner):
         reply = await self._change(method)
         return reply.message_count or 0 if isinstance(reply, commands.Queue.DeleteOk) else 0
 
+    @explained
     async def purge_queue(self, queue: Queue | str) -> int:
         """Drop the messages that are ready in a queue (queue.purge).
 
@@ -193,6 +212,7 @@ class Channel(ChannelOwner):
         reply = (await self._core.request(build(commands.Queue.Purge, queue=self._name(queue)))).reply
         return reply.message_count or 0 if isinstance(reply, commands.Queue.PurgeOk) else 0
 
+    @explained
     async def bind_queue(
         self, queue: Queue | str, exchange: str, routing_key: str = "", *, arguments: FieldTable | None = None
     ) -> None:
@@ -211,6 +231,7 @@ class Channel(ChannelOwner):
             )
         )
 
+    @explained
     async def unbind_queue(
         self, queue: Queue | str, exchange: str, routing_key: str = "", *, arguments: FieldTable | None = None
     ) -> None:
@@ -225,6 +246,7 @@ class Channel(ChannelOwner):
             )
         )
 
+    @explained
     async def bind_exchange(
         self, destination: str, source: str, routing_key: str = "", *, arguments: FieldTable | None = None
     ) -> None:
@@ -249,6 +271,7 @@ class Channel(ChannelOwner):
             )
         )
 
+    @explained
     async def unbind_exchange(
         self, destination: str, source: str, routing_key: str = "", *, arguments: FieldTable | None = None
     ) -> None:
@@ -263,6 +286,7 @@ class Channel(ChannelOwner):
             )
         )
 
+    @explained
     async def declare_exchange(
         self,
         name: str,
@@ -293,8 +317,9 @@ class Channel(ChannelOwner):
             PreconditionFailed: it exists with other settings.
             CommandInvalid: the broker knows no such type; RabbitMQ closes the connection for it.
         """
-        table = dict(arguments or {})
+        table = field_table(arguments)
         if alternate_exchange is not None:
+            check_text("alternate_exchange", alternate_exchange)
             if "alternate-exchange" in table:
                 raise InvalidArgument("alternate_exchange: given as a keyword and in arguments; one of them is enough")
             table["alternate-exchange"] = alternate_exchange
@@ -307,10 +332,11 @@ class Channel(ChannelOwner):
                 durable=durable,
                 auto_delete=auto_delete,
                 internal=internal,
-                arguments=field_table(table),
+                arguments=table,
             )
         )
 
+    @explained
     async def delete_exchange(self, name: str, *, if_unused: bool = False) -> None:
         """Delete an exchange (exchange.delete).
 
@@ -325,15 +351,21 @@ class Channel(ChannelOwner):
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
+    @explained
     async def set_qos(self, prefetch: int) -> None:
         """Limit unacknowledged deliveries for each consumer of the channel (basic.qos); kept over reconnects.
 
         Args:
             prefetch: at most so many; 0 for no limit.
+
+        Raises:
+            InvalidArgument: it is not a whole number from 0 to 65535.
         """
+        check_whole("prefetch", prefetch, 0, 65535)
         await self._core.request(build(commands.Basic.Qos, prefetch_count=prefetch))
         self._prefetch = prefetch
 
+    @explained
     async def get(self, queue: Queue | str, *, no_ack: bool = False) -> Delivery | None:
         """Fetch one message (basic.get).
 
@@ -363,7 +395,7 @@ class Channel(ChannelOwner):
         request = await self._core.request(build(commands.Basic.Recover, requeue=True))
         request.attachment.requeued()
 
-    async def publish(self, message: Message, *, exchange: str = "", routing_key: str = "") -> None:
+    async def publish(self, message: Message, *surplus: Never, exchange: str = "", routing_key: str = "") -> None:
         """Publish without a confirm: the broker may lose the message, and nobody tells (basic.publish).
 
         For what may get lost. What must not goes through :meth:`Connection.publisher`, or through
@@ -371,6 +403,7 @@ class Channel(ChannelOwner):
 
         Args:
             message: the message.
+            surplus: nothing: all else is given by name.
             exchange: where to publish; empty for the default exchange, which routes to the queue named by the key.
             routing_key: the routing key.
 
@@ -378,6 +411,8 @@ class Channel(ChannelOwner):
             InvalidArgument: AMQP cannot carry the message, or it is larger than ``max_message_size``.
             RequestTimeout: it could not be sent within ``request_timeout``.
         """
+        if surplus:
+            raise surplus_error(Channel.publish)
         check_message(message, self._host.max_message_size)
         route = self._routes.get(exchange, routing_key, mandatory=False)
         properties = encode_properties(message.properties)
@@ -435,7 +470,7 @@ class Channel(ChannelOwner):
 
     def _name(self, queue: Queue | str) -> str:
         # The first name, because the present one may be gone by the time the request is sent.
-        return self._host.recorder.first_name(queue.name if isinstance(queue, Queue) else queue)
+        return self._host.recorder.first_name(queue.name if isinstance(queue, Queue) else checked_name(queue))
 
     async def _change(self, method: Method) -> Method:
         # Recorded when the reply comes, not when the caller goes on: a caller that was cancelled meanwhile has

@@ -30,25 +30,35 @@ def check_kind(
         raise error(f"{name}: {shown} is no {kind.__name__}" + (f", such as {advice}" if advice else ""))
 
 
-def check_flag(name: str, value: object, *, error: _Error = InvalidArgument) -> None:
-    """Refuse anything but True and False."""
-    if value is not True and value is not False:
+def check_flag(name: str, value: object, *, error: _Error = InvalidArgument) -> bool:
+    """Refuse anything but True and False, and return it."""
+    if not isinstance(value, bool):
         raise error(f"{name}: {value!r} is neither True nor False")
+    return value
 
 
-def check_text(name: str, value: object, *, error: _Error = InvalidArgument) -> None:
-    """Refuse anything but text. The value stays out of the error: it may be a password."""
+def check_text(name: str, value: object, *, error: _Error = InvalidArgument) -> str:
+    """Refuse anything but text, and return it. The value stays out of the error: it may be a password."""
     if not isinstance(value, str):
         raise error(f"{name}: {type(value).__name__} instead of text")
+    return value
 
 
 def check_whole(
-    name: str, value: object, low: int, high: int, *, unit: str = "", error: _Error = InvalidArgument
-) -> None:
-    """Refuse anything but an int between two limits, both of them allowed."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        what = f"whole number of {unit}" if unit else "whole number"
-        raise error(f"{name}: {value!r} is not a {what} from {low} to {high}")
+    name: str,
+    value: object,
+    low: int,
+    high: int | None = None,
+    *,
+    unit: str | None = None,
+    error: _Error = InvalidArgument,
+) -> int:
+    """Refuse anything but an int that is neither below ``low`` nor above ``high``; None is no limit. Returns it."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        wanted = f"a whole number of {unit}" if unit else "a whole number"
+        to = "up" if high is None else f"to {high}"
+        raise error(f"{name}: {value!r} is not {wanted} from {low} {to}")
+    return value
 
 
 def check_seconds(
@@ -82,10 +92,11 @@ def check_seconds(
         raise error(f"{name}: {value!r} is not {wanted}" + (f"; None means {none}" if none is not None else ""))
 
 
-def check_choice(name: str, value: object, choices: tuple[str, ...], *, error: _Error = InvalidArgument) -> None:
-    """Refuse anything but one of a few words."""
-    if value not in choices:
-        raise error(f"{name}: {value!r} is none of {', '.join(map(repr, choices))}")
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    """Refuse anything but one of a few words, and return it."""
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidArgument(f"{name}: {value!r} is none of {', '.join(choices)}")
+    return value
 
 
 def check_hook(name: str, value: object, *, error: _Error = InvalidArgument) -> None:

@@ -14,6 +14,7 @@ from pamqp import commands
 
 from anyamqp.arguments import StreamOffset
 from anyamqp.channel import Channel, Queue
+from anyamqp.checks import check_flag, check_seconds
 from anyamqp.consumer import DEFAULT_PREFETCH, Consumer, OnCancel
 from anyamqp.entities import TopologyRecovery
 from anyamqp.errors import (
@@ -24,8 +25,10 @@ from anyamqp.errors import (
     InvalidUse,
     ReadyTimeout,
     RequestTimeout,
+    SettingsError,
 )
 from anyamqp.message import NO_PROPERTIES, FieldTable, Properties
+from anyamqp.misuse import Entered, explained
 from anyamqp.observe import Stats, TransitionStream
 from anyamqp.pool import ChannelPool
 from anyamqp.protocol.events import Tuning
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@explained
 def connect(
     urls: str | Sequence[str] | Settings | None = None,
     *,
@@ -86,6 +90,10 @@ def connect(
     Raises:
         SettingsError: an argument or a part of a URL is wrong, or a file for TLS is missing or not what it should be.
     """
+    check_seconds("ready_timeout", ready_timeout, none="for ever", error=SettingsError)
+    check_flag("fail_fast", fail_fast, error=SettingsError)
+    if dial is not None and not callable(dial):
+        raise SettingsError(f"dial: {type(dial).__name__} is not an async function of an Address")
     if urls is None:
         settings = Settings.from_environment()
     elif isinstance(urls, Settings):
@@ -110,7 +118,7 @@ def _or(given: T | None, otherwise: T) -> T:
     return otherwise if given is None else given
 
 
-class Connection:
+class Connection(Entered):
     """A connection that lasts as long as its block, whatever happens to the network. Made by :func:`connect`.
 
     Entering raises what made the first connect fail: :class:`LoginRefused`, :class:`NotAllowed` (unknown virtual host),
@@ -118,6 +126,8 @@ class Connection:
     raises leaves it as itself. Leaving closes the connection with AMQP's handshake, also when the block was cancelled,
     within ``close_timeout``.
     """
+
+    _block = "async with connect(...) as connection"
 
     def __init__(self, settings: Settings, *, ready_timeout: float | None, fail_fast: bool, dial: Dial | None) -> None:
         self._settings = settings
@@ -176,7 +186,7 @@ class Connection:
 
     def _require_entered(self) -> anyio.abc.TaskGroup:
         if self._tasks is None:
-            raise InvalidUse("a connection works inside its block: async with connect(...) as connection")
+            raise InvalidUse(f"a connection works inside its block: {self._block}")
         return self._tasks
 
     # --- what the user asks -----------------------------------------------------------------------------------------
@@ -214,8 +224,10 @@ class Connection:
         Raises:
             ReadyTimeout: it was not ready in time; ``__cause__`` is the last error that kept it from being so.
             ConnectionClosed: it is closed.
+            InvalidArgument: that is no timeout.
         """
         self._require_entered()
+        check_seconds("timeout", timeout, none="for ever")
         with anyio.move_on_after(timeout):
             await self._supervisor.wait_for(State.OPEN, State.BLOCKED)
             return
@@ -231,8 +243,10 @@ class Connection:
             ConnectionBlocked: it is still BLOCKED after that time; the error has the broker's reason.
             ReadyTimeout: it is not ready after that time for another reason.
             ConnectionClosed: it is closed.
+            InvalidArgument: that is no timeout.
         """
         self._require_entered()
+        check_seconds("timeout", timeout, none="for ever")
         with anyio.move_on_after(timeout):
             await self._supervisor.wait_for(State.OPEN)
             return
@@ -275,19 +289,29 @@ class Connection:
         last = self._supervisor.journal.last_error
         raise RequestTimeout(f"connection.update-secret: no answer within {timeout} s; last error: {last}")
 
+    @explained
     def channel(self, *, wait: float = 0.0) -> Channel:
         """A channel: ``async with connection.channel() as channel``.
 
         Args:
             wait: seconds to wait for another channel to be closed when ``channel_max`` channels are open; entering
                 the block then raises :class:`ChannelLimitReached`.
+
+        Raises:
+            InvalidArgument: that is no number of seconds.
         """
         return Channel(self._supervisor, wait=wait)
 
+    @explained
     def channel_pool(self, size: int) -> ChannelPool:
-        """A pool that lends at most ``size`` channels: ``async with connection.channel_pool(8) as pool``."""
+        """A pool that lends at most ``size`` channels: ``async with connection.channel_pool(8) as pool``.
+
+        Raises:
+            InvalidArgument: the size is not a whole number from 1 up.
+        """
         return ChannelPool(partial(Channel, self._supervisor), self._supervisor.wait_forgotten, size)
 
+    @explained
     def publisher(
         self,
         *,
@@ -337,6 +361,7 @@ class Connection:
             blocked_timeout=blocked_timeout,
         )
 
+    @explained
     def consumer(
         self,
         queue: Queue | str,
@@ -386,6 +411,7 @@ class Connection:
             on_cancel=on_cancel,
         )
 
+    @explained
     def rpc_client(self, *, timeout: float | None = DEFAULT_TIMEOUT, resend: bool = False) -> RpcClient:
         """A client for request and reply: ``async with connection.rpc_client() as rpc: await rpc.call(...)``.
 
@@ -393,6 +419,9 @@ class Connection:
             timeout: seconds that a call has, reconnects included; None to wait for ever.
             resend: whether to send a request again after a loss, which a server may then see twice. Otherwise a call
                 that was sent raises :class:`ConnectionLost`.
+
+        Raises:
+            InvalidArgument: an argument is of a wrong type or out of its range.
         """
         return RpcClient(self._supervisor, timeout=timeout, resend=resend)
 

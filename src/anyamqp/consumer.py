@@ -28,7 +28,8 @@ from pamqp import commands
 
 from anyamqp.arguments import StreamOffset, stream_offset_argument
 from anyamqp.attachment import Attachment
-from anyamqp.channel import Queue
+from anyamqp.channel import Queue, checked_name
+from anyamqp.checks import check_choice, check_whole
 from anyamqp.contents import delivery_of
 from anyamqp.errors import (
     AccessRefused,
@@ -47,6 +48,7 @@ from anyamqp.link import Link
 from anyamqp.logical import ChannelHost, ChannelOwner, LogicalChannel
 from anyamqp.loops import Waiter
 from anyamqp.message import Delivery, FieldTable, random_id
+from anyamqp.misuse import Entered
 from anyamqp.protocol.events import Content
 from anyamqp.protocol.lifecycle import State
 from anyamqp.protocol.wire import Method, build, field_table
@@ -77,7 +79,7 @@ _MOST_YOUNG_ENDS = 3
 """A channel that is closed for an error so many times in a row within so many seconds of its opening is given up."""
 
 
-class Consumer(ChannelOwner):
+class Consumer(Entered, ChannelOwner):
     """Deliveries from a queue: ``async with connection.consumer("queue") as consumer: async for delivery in consumer``.
 
     The iteration goes on over reconnects. It raises what ends it: :class:`ConsumerCancelled` when the broker cancels
@@ -87,6 +89,8 @@ class Consumer(ChannelOwner):
 
     Made by :meth:`Connection.consumer`, which tells of the arguments.
     """
+
+    _block = "async with connection.consumer(...) as consumer"
 
     def __init__(
         self,
@@ -103,14 +107,14 @@ class Consumer(ChannelOwner):
         arguments: FieldTable | None = None,
         on_cancel: OnCancel = "raise",
     ) -> None:
-        if not 0 <= prefetch <= 65535:
-            raise InvalidArgument(f"prefetch: {prefetch} is not between 0 and 65535")
-        if on_cancel not in ("raise", "resubscribe", "end"):
-            raise InvalidArgument(f"on_cancel: {on_cancel!r} is none of 'raise', 'resubscribe', 'end'")
+        check_whole("prefetch", prefetch, 0, 65535)
+        check_choice("on_cancel", on_cancel, ("raise", "resubscribe", "end"))
+        if priority is not None:
+            check_whole("priority", priority, -(2**31), 2**31 - 1)
         self._host = host
         self._registry = registry
         self._may_be_locked_until = 0.0
-        self._queue = host.recorder.first_name(queue.name if isinstance(queue, Queue) else queue)
+        self._queue = host.recorder.first_name(queue.name if isinstance(queue, Queue) else checked_name(queue))
         self._prefetch = prefetch
         self._no_ack = no_ack
         self._on_cancel: OnCancel = on_cancel
@@ -166,7 +170,7 @@ class Consumer(ChannelOwner):
 
     async def __anext__(self) -> Delivery:
         if not self._has_been_entered:
-            raise InvalidUse("a consumer works inside its block: async with connection.consumer(...) as consumer")
+            raise InvalidUse(f"a consumer works inside its block: {self._block}")
         self._handed_out += 1
         if self._waiting and not self._handed_out % _TURN:
             await anyio.lowlevel.checkpoint()  # a backlog is not to keep the event loop from everybody else
@@ -424,11 +428,12 @@ class Consumer(ChannelOwner):
 def _arguments(
     arguments: FieldTable | None, priority: int | None, stream_offset: StreamOffset | None
 ) -> FieldTable | None:
+    table = field_table(arguments)
     given = {
         "x-priority": priority,
         "x-stream-offset": None if stream_offset is None else stream_offset_argument(stream_offset),
     }
     for key, value in given.items():
-        if value is not None and arguments is not None and key in arguments:
+        if value is not None and key in table:
             raise InvalidArgument(f"{key}: given as a keyword and in arguments; one of them is enough")
-    return {**(arguments or {}), **{key: value for key, value in given.items() if value is not None}}
+    return {**table, **{key: value for key, value in given.items() if value is not None}}

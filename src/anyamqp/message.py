@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, NoReturn, Protocol, Self, TypeAlias, TypedDict, Unpack
 
 from anyamqp.errors import InvalidArgument, InvalidUse
+from anyamqp.misuse import unknown_error
 
 FieldValue: TypeAlias = (
     "bool | int | float | Decimal | str | bytes | bytearray | datetime | Sequence[FieldValue] | FieldTable | None"
@@ -90,6 +91,7 @@ class Message:
 
     Raises:
         InvalidArgument: the body is not bytes.
+        InvalidUse: there is no such property.
     """
 
     __slots__ = ("_properties", "body")
@@ -101,7 +103,11 @@ class Message:
         if type(body) is not bytes:
             raise InvalidArgument(f"body: {type(body).__name__} instead of bytes; encode it first")
         _set(self, "body", body)
-        _set(self, "_properties", Properties(**properties) if properties else NO_PROPERTIES)
+        try:
+            _set(self, "_properties", Properties(**properties) if properties else NO_PROPERTIES)
+        except TypeError:
+            _refuse_unknown("Message", properties)
+            raise
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise FrozenInstanceError(f"cannot assign to {name!r}: make another message, with replace()")
@@ -127,6 +133,7 @@ class Message:
 
     def replace(self, **changes: Unpack[PropertyValues]) -> Message:
         """The same body with other properties: those named are changed."""
+        _refuse_unknown("Message.replace", changes)
         return _remade(self.body, replace(self.properties, **changes))
 
     @property
@@ -201,6 +208,15 @@ class Message:
 
 
 _set: Final = object.__setattr__
+
+
+_NAMES: Final = tuple(one.name for one in fields(Properties))
+
+
+def _refuse_unknown(call: str, properties: Mapping[str, object]) -> None:
+    for name in properties:
+        if name not in _NAMES:
+            raise unknown_error(call, name, _NAMES) from None
 
 
 def _remade(body: bytes, properties: Properties) -> Message:

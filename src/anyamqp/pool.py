@@ -11,11 +11,13 @@ from typing import Self
 import anyio
 
 from anyamqp.channel import Channel
-from anyamqp.errors import ChannelLimitReached, InvalidArgument, InvalidUse, RequestTimeout
+from anyamqp.checks import check_seconds, check_whole
+from anyamqp.errors import ChannelLimitReached, InvalidUse, RequestTimeout
+from anyamqp.misuse import Entered
 from anyamqp.protocol.lifecycle import State
 
 
-class ChannelPool:
+class ChannelPool(Entered):
     """Lends channels and reuses them: ``async with connection.channel_pool(size=8) as pool``.
 
     Args:
@@ -24,14 +26,15 @@ class ChannelPool:
         size: at most so many channels; more borrowers wait for their turn.
 
     Raises:
-        InvalidArgument: the size is less than 1.
+        InvalidArgument: the size is not a whole number from 1 up.
     """
+
+    _block = "async with connection.channel_pool(8) as pool"
 
     def __init__(
         self, new_channel: Callable[[], Channel], wait_closed: Callable[[], Awaitable[None]], size: int
     ) -> None:
-        if size < 1:
-            raise InvalidArgument(f"size: a pool of {size} channels would lend none")
+        check_whole("size", size, 1)
         self._new_channel = new_channel
         self._wait_closed = wait_closed
         self._room = anyio.Semaphore(size)
@@ -63,7 +66,9 @@ class ChannelPool:
         Raises:
             RequestTimeout: none was free in time.
             InvalidUse: the pool is closed.
+            InvalidArgument: that is no timeout.
         """
+        check_seconds("timeout", timeout, none="for ever")
         if self._is_closed:
             raise InvalidUse("the pool is closed")
         channel: Channel | None = None

@@ -25,13 +25,14 @@ from dataclasses import fields
 from itertools import chain, count, takewhile
 from operator import attrgetter
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Never, Self
 
 import anyio
 import anyio.lowlevel
 from pamqp import commands
 
 from anyamqp.attachment import Attachment
+from anyamqp.checks import check_flag, check_kind, check_seconds, check_whole
 from anyamqp.contents import SAME, Returned
 from anyamqp.errors import (
     AnyamqpError,
@@ -47,6 +48,7 @@ from anyamqp.errors import (
 )
 from anyamqp.logical import ChannelHost, ChannelOwner, LogicalChannel
 from anyamqp.message import NO_PROPERTIES, Message, Properties, check_message, random_id
+from anyamqp.misuse import Entered, surplus_error
 from anyamqp.protocol.basic import Received, Routes, Template, encode_properties
 from anyamqp.protocol.confirms import Ledger
 from anyamqp.protocol.events import Confirm, Content
@@ -76,12 +78,14 @@ _FIRST_NACK_PAUSE, _LONGEST_NACK_PAUSE = 0.05, 1.0
 """Seconds before what was nacked is sent again; doubled until something is confirmed."""
 
 
-class Publisher(ChannelOwner):
+class Publisher(Entered, ChannelOwner):
     """Publishes with confirms: ``async with connection.publisher() as publisher``.
 
     Owns one channel for life. When the block ends, everything submitted has its outcome; when it ends with an error,
     what has none is given up. Made by :meth:`Connection.publisher`, which tells of the arguments.
     """
+
+    _block = "async with connection.publisher() as publisher"
 
     def __init__(
         self,
@@ -98,11 +102,13 @@ class Publisher(ChannelOwner):
         retry_nacked: bool = False,
         blocked_timeout: float | None = None,
     ) -> None:
-        if window < 1 or window_bytes < 1:
-            raise InvalidArgument(f"window {window} and window_bytes {window_bytes} must be at least 1")
-        if blocked_timeout is not None and not blocked_timeout >= 0:
-            raise InvalidArgument(f"blocked_timeout: {blocked_timeout} is not a number of seconds from 0 up")
-        deadline_after(0.0, timeout)  # refused here rather than by each publish
+        check_kind("defaults", defaults, Properties, 'Properties(app_id="billing")')
+        check_seconds("timeout", timeout, none="for ever")
+        check_whole("window", window, 1, unit="messages")
+        check_whole("window_bytes", window_bytes, 1, unit="bytes")
+        check_flag("resend", resend)
+        check_flag("retry_nacked", retry_nacked)
+        check_seconds("blocked_timeout", blocked_timeout, none="as long as each publish has")
         self._host = host
         self._loop = host.loop
         self._registry = registry
@@ -113,6 +119,7 @@ class Publisher(ChannelOwner):
         self._template = None if "message_id" in self._defaults else Template(defaults)
         """The properties of messages that have none of their own."""
         self._routes = Routes()
+        self._routes.get(exchange, "", mandatory=mandatory)  # refused here rather than by each publish
         self._id_prefix = f"{random_id()}-"
         self._ids = count(1)
         self._mandatory = mandatory
@@ -173,7 +180,7 @@ class Publisher(ChannelOwner):
     async def publish(
         self,
         message: Message,
-        *,
+        *surplus: Never,
         exchange: str | None = None,
         routing_key: str = "",
         mandatory: bool | None = None,
@@ -183,6 +190,7 @@ class Publisher(ChannelOwner):
 
         Args:
             message: the message; without a ``message_id`` it gets a random one, by which a consumer can tell a resend.
+            surplus: nothing: all else is given by name.
             exchange: where to publish, instead of the publisher's own; empty for the default exchange, which routes to
                 the queue named by the key.
             routing_key: the routing key.
@@ -199,6 +207,8 @@ class Publisher(ChannelOwner):
             ReplyError: what the broker closed the channel for, such as :class:`NotFound` for a missing exchange.
             InvalidArgument: AMQP cannot carry the message; nothing was sent.
         """
+        if surplus:
+            raise surplus_error(Publisher.publish)
         entry = self._entry(message, exchange, routing_key, mandatory, timeout)
         if not self._try_enter(entry):
             await self._enter(entry)
@@ -217,7 +227,7 @@ class Publisher(ChannelOwner):
     async def submit(
         self,
         message: Message,
-        *,
+        *surplus: Never,
         exchange: str | None = None,
         routing_key: str = "",
         mandatory: bool | None = None,
@@ -232,6 +242,8 @@ class Publisher(ChannelOwner):
             PublishTimeout: no room in the window in time.
             ConnectionBlocked, ConnectionClosed, InvalidArgument: as for :meth:`publish`.
         """
+        if surplus:
+            raise surplus_error(Publisher.submit)
         self._turn += 1
         if self._turn >= _TURN:
             self._turn = 0
@@ -269,7 +281,7 @@ class Publisher(ChannelOwner):
         timeout: float | Unset | None,
     ) -> Entry:
         if not self._has_been_entered:
-            raise InvalidUse("a publisher works inside its block: async with connection.publisher() as publisher")
+            raise InvalidUse(f"a publisher works inside its block: {self._block}")
         check_message(message, self._host.max_message_size)
         route = self._routes.get(
             self._exchange if exchange is None else exchange,

@@ -11,11 +11,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Never, Self
 
 from pamqp import commands
 
 from anyamqp.attachment import Attachment
+from anyamqp.checks import check_flag, check_seconds
 from anyamqp.consumer import Consumer
 from anyamqp.contents import delivery_of, unroutable_of
 from anyamqp.errors import (
@@ -32,6 +33,7 @@ from anyamqp.errors import (
 from anyamqp.logical import ChannelHost, ChannelOwner, LogicalChannel
 from anyamqp.loops import Waiter
 from anyamqp.message import Delivery, Message, check_message, random_id
+from anyamqp.misuse import Entered, surplus_error
 from anyamqp.protocol.basic import Route, Routes, encode_properties
 from anyamqp.protocol.events import Content
 from anyamqp.protocol.wire import Method, build
@@ -72,13 +74,17 @@ class _Call:
         self.settle(ReplyTimeout(f"no reply within {self.seconds} s; the request was {sent}"))
 
 
-class RpcClient(ChannelOwner):
+class RpcClient(Entered, ChannelOwner):
     """Calls that are answered: ``async with connection.rpc_client() as rpc: reply = await rpc.call(...)``.
 
     Made by :meth:`Connection.rpc_client`, which tells of the arguments.
     """
 
+    _block = "async with connection.rpc_client() as rpc"
+
     def __init__(self, host: ChannelHost, *, timeout: float | None = DEFAULT_TIMEOUT, resend: bool = False) -> None:
+        check_seconds("timeout", timeout, none="for ever")
+        check_flag("resend", resend)
         self._host = host
         self._timeout = timeout
         self._resend = resend
@@ -114,7 +120,7 @@ class RpcClient(ChannelOwner):
     async def call(
         self,
         message: Message,
-        *,
+        *surplus: Never,
         exchange: str = "",
         routing_key: str = "",
         timeout: float | Unset | None = UNSET,
@@ -123,6 +129,7 @@ class RpcClient(ChannelOwner):
 
         Args:
             message: the request; without a ``correlation_id`` it gets a random one. Its ``reply_to`` is set here.
+            surplus: nothing: all else is given by name.
             exchange: where to publish it; empty for the default exchange, which routes to the queue named by the key.
             routing_key: the routing key, often the name of the server's queue.
             timeout: seconds to wait for the reply, reconnects included, instead of the client's own; None for ever.
@@ -138,8 +145,10 @@ class RpcClient(ChannelOwner):
             ReplyError: what the broker closed the channel for, such as :class:`NotFound` for a missing exchange.
             InvalidArgument: AMQP cannot carry the message, or a call with that ``correlation_id`` is under way.
         """
+        if surplus:
+            raise surplus_error(RpcClient.call)
         if not self._has_been_entered:
-            raise InvalidUse("an RPC client works inside its block: async with connection.rpc_client() as rpc")
+            raise InvalidUse(f"an RPC client works inside its block: {self._block}")
         check_message(message, self._host.max_message_size)
         fresh_id = f"{self._id_prefix}{next(self._ids)}"
         properties = message.properties

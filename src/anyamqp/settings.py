@@ -195,7 +195,7 @@ class ReconnectPolicy:
             raise SettingsError(f"{_policy_part('jitter')}: {self.jitter!r} is not a number from 0 to 1")
         check_flag(_policy_part("at_once"), self.at_once, error=SettingsError)
         if self.max_attempts is not None:
-            check_whole(_policy_part("max_attempts"), self.max_attempts, 1, 2**63 - 1, error=SettingsError)
+            check_whole(_policy_part("max_attempts"), self.max_attempts, 1, error=SettingsError)
         check_seconds(
             _policy_part("max_elapsed"), self.max_elapsed, positive=True, none="no limit", error=SettingsError
         )

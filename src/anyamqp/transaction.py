@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Never, Self
 
 from pamqp import commands
 
@@ -12,11 +12,12 @@ from anyamqp.contents import unroutable_of
 from anyamqp.errors import AnyamqpError, ConnectionLost, InvalidUse, Unroutable
 from anyamqp.logical import LogicalChannel
 from anyamqp.message import Message, check_message, identified
+from anyamqp.misuse import Entered, surplus_error
 from anyamqp.protocol.basic import Route, encode_properties
 from anyamqp.protocol.wire import build
 
 
-class Transaction:
+class Transaction(Entered):
     """Publishes and acknowledgements that happen together, or not at all. Made by :meth:`Channel.transaction`.
 
     Leaving the block commits; an error rolls back. A transaction lives on one link: after a loss everything in it
@@ -27,6 +28,8 @@ class Transaction:
         max_message_size: the largest body that is published, in bytes.
         previous: the channel's transaction before this one.
     """
+
+    _block = "async with channel.transaction() as transaction"
 
     def __init__(self, channel: LogicalChannel, max_message_size: int, *, previous: Transaction | None) -> None:
         self._channel = channel
@@ -74,12 +77,13 @@ class Transaction:
         return self._attachment is not None and not self._has_ended
 
     async def publish(
-        self, message: Message, *, exchange: str = "", routing_key: str = "", mandatory: bool = True
+        self, message: Message, *surplus: Never, exchange: str = "", routing_key: str = "", mandatory: bool = True
     ) -> None:
         """Publish a message when the transaction is committed.
 
         Args:
             message: the message; without a ``message_id`` it gets a random one, by which an error names it.
+            surplus: nothing: all else is given by name.
             exchange: where to publish; empty for the default exchange, which routes to the queue named by the key.
             routing_key: the routing key.
             mandatory: whether the commit raises an ExceptionGroup with :class:`Unroutable` if no queue takes it. The
@@ -90,6 +94,8 @@ class Transaction:
             InvalidArgument: AMQP cannot carry the message, or it is larger than ``max_message_size``.
         """
         attachment = self._require_open()
+        if surplus:
+            raise surplus_error(Transaction.publish)
         check_message(message, self._max_message_size)
         route = Route(exchange, routing_key, mandatory=mandatory)
         properties = encode_properties(identified(message).properties)
@@ -105,5 +111,5 @@ class Transaction:
 
     def _require_open(self) -> Attachment:
         if self._attachment is None or self._has_ended:
-            raise InvalidUse("a transaction works inside its block: async with channel.transaction() as transaction")
+            raise InvalidUse(f"a transaction works inside its block: {self._block}")
         return self._attachment

@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
 
 import anyamqp
-from anyamqp import Channel, ConnectionLost, InvalidUse, Message, Unroutable
+from anyamqp import Channel, ConnectionLost, InvalidArgument, InvalidUse, Message, Unroutable
 from anyamqp.testing import FaultProxy
 from support.rabbitmq import Node
 from support.waiting import eventually
@@ -46,6 +47,17 @@ async def test_what_is_published_shows_with_the_commit(shared_node: Node) -> Non
                 await transaction.publish(Message(body), routing_key=queue)
             assert await bodies(connection, queue) == []
         assert await bodies(connection, queue) == [b"one", b"two"]
+
+
+async def test_wrong_argument_of_a_publish_is_refused(shared_node: Node) -> None:
+    async with queue_on(shared_node.url) as (connection, channel, queue):
+        async with channel.transaction() as transaction:
+            publish: Any = transaction.publish
+            with pytest.raises(InvalidArgument, match="mandatory: 1 is neither True nor False"):
+                await publish(Message(b"x"), routing_key=queue, mandatory=1)
+            with pytest.raises(InvalidUse, match="takes only message by position"):
+                await publish(Message(b"x"), queue)
+        assert await bodies(connection, queue) == []
 
 
 async def test_an_error_rolls_back_and_leaves_as_itself(shared_node: Node) -> None:

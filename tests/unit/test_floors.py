@@ -17,6 +17,7 @@ SOURCES = Path(__file__).parents[2] / "src"
 FLOORS = (
     "anyamqp.errors",
     "anyamqp.checks",
+    "anyamqp.misuse",
     "anyamqp.message",
     "anyamqp.arguments",
     "anyamqp.entities",

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Unpack
 
 from pamqp import commands
 
+from anyamqp.checks import check_flag
 from anyamqp.errors import InvalidArgument, MalformedProperties
 from anyamqp.message import NO_PROPERTIES, Message, Properties, PropertyValues
 from anyamqp.protocol import fields
@@ -64,7 +65,7 @@ _PROPERTIES: Final = (
 _ID_AT = next(place for place, (_, name, _) in enumerate(_PROPERTIES) if name == "message_id")
 _ID_FLAG = _PROPERTIES[_ID_AT][0]
 _CLUSTER_ID = 1 << 2  # reserved, and long unused
-_PERSISTENT = 2
+_TRANSIENT, _PERSISTENT = 1, 2
 
 _ENCODERS: Final[Mapping[str, Callable[[str, object], bytes]]] = {
     "octet": fields.octet,
@@ -98,6 +99,7 @@ class Route:
     __slots__ = ("_channel", "_frame", "_payload", "exchange", "mandatory", "routing_key")
 
     def __init__(self, exchange: str, routing_key: str, *, mandatory: bool) -> None:
+        check_flag("basic.publish, mandatory", mandatory)
         self.exchange: str = exchange
         self.routing_key: str = routing_key
         self.mandatory: bool = mandatory
@@ -229,7 +231,9 @@ def _encoded(properties: Properties, changes: Mapping[str, object]) -> tuple[int
             continue
         value: object = changes[name] if name in changes else getattr(properties, name)
         if name == "persistent":
-            value = 1 if value is False else _PERSISTENT
+            if value is not None and value is not True and value is not False:
+                check_flag(name, value)
+            value = _TRANSIENT if value is False else _PERSISTENT
         if value is not None:
             if name == "expiration":
                 value = _milliseconds(value)
@@ -468,7 +472,7 @@ _new_method = object.__new__  # pamqp's constructors check and warn
 
 
 def _milliseconds(expiration: object) -> str:
-    if not isinstance(expiration, int | float) or not 0 <= expiration * 1000 < 2**32:
+    if isinstance(expiration, bool) or not isinstance(expiration, int | float) or not 0 <= expiration * 1000 < 2**32:
         raise InvalidArgument(f"expiration: {expiration!r} is not a number of seconds from 0 to {2**32 // 1000}")
     return str(round(expiration * 1000))
 

@@ -205,11 +205,12 @@ def longstr(name: str, value: object) -> bytes:
 
 
 def timestamp(name: str, value: object) -> bytes:
-    """A time with the precision of a second; without a time zone it is taken as UTC."""
+    """A time with the precision of a second."""
     if not isinstance(value, datetime):
         raise InvalidArgument(f"{name}: {type(value).__name__} instead of datetime")
-    aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-    seconds = int(aware.timestamp())
+    if value.tzinfo is None:
+        raise InvalidArgument(f"{name}: {value} has no time zone; one that has is datetime.now(UTC)")
+    seconds = int(value.timestamp())
     if seconds < 0:
         raise InvalidArgument(f"{name}: {value} is before 1970, where AMQP's time begins")
     return _LONGLONG.pack(seconds)
@@ -282,7 +283,7 @@ def _decimal(name: str, value: Decimal) -> bytes:
 
 
 def _whole(name: str, value: object, form: struct.Struct) -> bytes:
-    if not isinstance(value, int):
+    if not isinstance(value, int) or value is True or value is False:
         raise InvalidArgument(f"{name}: {type(value).__name__} instead of a whole number")
     highest = 2 ** (8 * form.size) - 1
     if not 0 <= value <= highest:

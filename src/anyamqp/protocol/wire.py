@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
 from pamqp import base, commands
 
+from anyamqp.checks import check_flag
 from anyamqp.errors import (
     CommandInvalid,
     CommandSyntaxError,
@@ -299,6 +300,9 @@ def build(method: Callable[P, M], /, *positional: P.args, **named: P.kwargs) -> 
     arguments = dict(zip(kind.attributes(), positional, strict=False)) | named
     for name, default in _defaults(kind.index).items():
         setattr(built, name, arguments.get(name, default))
+    for name, domain in _arguments(kind.index):
+        if domain == "bit":
+            check_flag(f"{method_name(built)}, {name}", getattr(built, name))
     encode_method(0, built)
     return built
 

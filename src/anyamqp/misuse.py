@@ -1,0 +1,131 @@
+"""Calls that Python would refuse with a poor text, or that belong to other clients, refused by a sentence.
+
+Nothing here runs in a call that is right, but for one frame around functions that are not called per message. Those
+that are take what came by position as ``*surplus: Never``, which type checkers refuse and which costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import Parameter, iscoroutinefunction, signature
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
+
+from anyamqp.errors import InvalidUse
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_URL: Final = "part of the URL, amqp://user:password@host:5672/virtual-host"
+_RECONNECT: Final = "in anyamqp it is reconnect=ReconnectPolicy(...)"
+
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    "host": f"the host is {_URL}",
+    "hostname": f"the host is {_URL}",
+    "port": f"the port is {_URL}",
+    "login": f"the user is {_URL}, or comes with credentials=Credentials(user, password)",
+    "user": f"the user is {_URL}, or comes with credentials=Credentials(user, password)",
+    "username": f"the user is {_URL}, or comes with credentials=Credentials(user, password)",
+    "userid": f"the user is {_URL}, or comes with credentials=Credentials(user, password)",
+    "password": f"the password is {_URL}, or comes with credentials=Credentials(user, password)",
+    "virtualhost": "the virtual host is the URL's path: amqp://localhost/virtual-host",
+    "virtual_host": "the virtual host is the URL's path: amqp://localhost/virtual-host",
+    "vhost": "the virtual host is the URL's path: amqp://localhost/virtual-host",
+    "url": "the URL is the first argument, urls",
+    "ssl": "the URL begins with amqps://, or tls=TLS(...) or an SSLContext says how",
+    "ssl_context": "in anyamqp it is tls=",
+    "ssl_options": "in anyamqp it is tls=TLS(...) or an SSLContext",
+    "timeout": "connect_timeout= is for one attempt, ready_timeout= for the first connection with all its attempts",
+    "socket_timeout": "in anyamqp it is connect_timeout=",
+    "connection_attempts": _RECONNECT,
+    "retry_delay": _RECONNECT,
+    "reconnect_interval": _RECONNECT,
+    "fail_fast_connect": "in anyamqp it is fail_fast=",
+    "blocked_connection_timeout": "in anyamqp it is blocked_timeout= of connection.publisher()",
+    "client_properties": "in anyamqp they are part of Settings",
+    "loop": "anyamqp runs on the event loop that runs",
+    "publisher_confirms": "connection.publisher() always confirms, channel.publish() never does",
+    "on_return_raises": "connection.publisher() raises Unroutable unless mandatory=False",
+    "prefetch_count": "in anyamqp it is prefetch=",
+    "auto_ack": "in anyamqp it is no_ack=",
+    "queue_name": "in anyamqp it is queue=",
+    "callback": "a consumer is iterated over, or has consumer.process(handler)",
+    "on_message_callback": "a consumer is iterated over, or has consumer.process(handler)",
+    "exchange_type": "in anyamqp it is type=",
+    "exchange_name": "in anyamqp it is exchange=",
+    "robust": "everything declared is declared again, as topology_recovery= of connect() says",
+    "delivery_mode": "in anyamqp it is persistent=True for 2, persistent=False for 1",
+}
+"""The words of aio-pika, pika and amqp, and what they are here."""
+
+
+class Entered:
+    """Works inside ``async with``. Whoever awaits it, as other clients have it, is told so."""
+
+    _block: ClassVar[str]
+    """How it is entered."""
+
+    if not TYPE_CHECKING:  # for type checkers it stays something that cannot be awaited
+
+        def __await__(self) -> None:
+            raise InvalidUse(f"a {type(self).__name__} is entered and not awaited: {self._block}")
+
+
+def explained(call: F) -> F:
+    """Have a function refuse arguments that it does not take by :class:`InvalidUse`, which says what it takes."""
+
+    @wraps(call)
+    def explaining(*args: object, **named: object) -> object:
+        try:
+            return call(*args, **named)
+        except TypeError:
+            problem = _problem(call, len(args), named)
+            if problem is None:
+                raise
+        raise InvalidUse(problem)
+
+    @wraps(call)
+    async def explaining_async(*args: object, **named: object) -> object:
+        return await cast("Any", explaining(*args, **named))
+
+    return cast("F", explaining_async if iscoroutinefunction(call) else explaining)
+
+
+def surplus_error(call: Callable[..., object]) -> InvalidUse:
+    """The error of a method that got more by position than it takes."""
+    return InvalidUse(_surplus_problem(call, _parameters(call)))
+
+
+def unknown_error(name: str, argument: str, known: tuple[str, ...]) -> InvalidUse:
+    """The error of a function that has no such argument."""
+    elsewhere = _ELSEWHERE.get(argument)
+    says = f": {elsewhere}" if elsewhere else f"; it has {', '.join(known)}"
+    return InvalidUse(f"{name}() has no argument {argument!r}{says}")
+
+
+def _problem(call: Callable[..., object], positional: int, named: Mapping[str, object]) -> str | None:
+    parameters = _parameters(call)
+    known = tuple(parameters)
+    if not any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values()):
+        for argument in named:
+            if argument not in parameters:
+                return str(unknown_error(call.__qualname__, argument, known))
+    own = len(signature(call).parameters) - len(parameters)
+    if positional - own > len(_by_position(parameters)):
+        return _surplus_problem(call, parameters)
+    return None
+
+
+def _surplus_problem(call: Callable[..., object], parameters: Mapping[str, Parameter]) -> str:
+    by_position = _by_position(parameters)
+    by_name = [one.name for one in parameters.values() if one.kind is Parameter.KEYWORD_ONLY]
+    takes = f"only {', '.join(by_position)}" if by_position else "nothing"
+    more = f"; by name it takes {', '.join(by_name)}" if by_name else ""
+    return f"{call.__qualname__}() takes {takes} by position{more}"
+
+
+def _by_position(parameters: Mapping[str, Parameter]) -> list[str]:
+    return [one.name for one in parameters.values() if one.kind is Parameter.POSITIONAL_OR_KEYWORD]
+
+
+def _parameters(call: Callable[..., object]) -> dict[str, Parameter]:
+    return {name: one for name, one in signature(call).parameters.items() if name != "self"}

@@ -1,0 +1,132 @@
+"""Misuse of what is open: refused by a sentence, and nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+import anyamqp
+from anyamqp import InvalidArgument, Message
+from anyamqp.testing import Broker
+
+pytestmark = pytest.mark.anyio
+
+URL = "amqp://guest:guest@memory/"
+NAIVE = datetime(2026, 11, 24, 12)  # noqa: DTZ001 - without a time zone on purpose
+NAN = float("nan")
+
+
+WRONG: list[tuple[Callable[[Any], Awaitable[object]], str]] = [
+    (lambda channel: channel.declare_queue(5), "queue: int instead of text"),
+    (lambda channel: channel.declare_queue("q", durable="yes"), "durable: 'yes' is neither True nor False"),
+    (lambda channel: channel.declare_queue("q", exclusive=1), "exclusive: 1 is neither True nor False"),
+    (lambda channel: channel.declare_queue("q", passive=None), "passive: None is neither True nor False"),
+    (lambda channel: channel.declare_queue("q", arguments=["x"]), "arguments: list instead of a table"),
+    (lambda channel: channel.declare_queue("q", arguments={"x": NAIVE}), "arguments.x: .* has no time zone"),
+    (lambda channel: channel.declare_exchange("x", None), "type: NoneType instead of text"),
+    (lambda channel: channel.declare_exchange("x", internal="no"), "internal: 'no' is neither"),
+    (lambda channel: channel.declare_exchange("x", alternate_exchange=5), "alternate_exchange: int instead of"),
+    (lambda channel: channel.declare_exchange("x", arguments=5), "arguments: int instead of a table"),
+    (lambda channel: channel.bind_queue(None, "x"), "queue: NoneType instead of a Queue or its name"),
+    (lambda channel: channel.bind_queue(["q"], "x"), "queue: list instead of a Queue or its name"),
+    (lambda channel: channel.bind_queue("q", 5), "exchange: int instead of text"),
+    (lambda channel: channel.bind_queue("q", "x", None), "routing_key: NoneType instead of text"),
+    (lambda channel: channel.bind_exchange("x", None), "source: NoneType instead of text"),
+    (lambda channel: channel.delete_queue("q", if_empty=1), "if_empty: 1 is neither True nor False"),
+    (lambda channel: channel.set_qos("10"), "prefetch: '10' is not a whole number from 0 to 65535"),
+    (lambda channel: channel.set_qos(True), "prefetch: True is not a whole number"),
+    (lambda channel: channel.set_qos(65536), "prefetch: 65536 is not a whole number"),
+    (lambda channel: channel.get("q", no_ack=1), "no_ack: 1 is neither True nor False"),
+]
+
+
+@pytest.mark.parametrize(("call", "said"), WRONG)
+async def test_wrong_value_costs_a_channel_nothing(call: Callable[[Any], Awaitable[object]], said: str) -> None:
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
+        connection.channel() as channel,
+    ):
+        before = connection.stats.frames_sent
+        with pytest.raises(InvalidArgument, match=said):
+            await call(channel)
+        assert connection.stats.frames_sent == before
+        await channel.declare_queue("q")
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ({"timestamp": NAIVE}, "timestamp: 2026-11-24 12:00:00 has no time zone"),
+        ({"timestamp": 1764000000}, "timestamp: int instead of datetime"),
+        ({"headers": {"at": NAIVE}}, r"headers\.at: .* has no time zone"),
+        ({"headers": {"at": [NAIVE]}}, r"headers\.at\[0\]: .* has no time zone"),
+        ({"headers": ["x"]}, "headers: list instead of a table"),
+        ({"priority": True}, "priority: bool instead of a whole number"),
+        ({"priority": "5"}, "priority: str instead of a whole number"),
+        ({"priority": 256}, "priority: 256 is not between 0 and 255"),
+        ({"persistent": 2}, "persistent: 2 is neither True nor False"),
+        ({"persistent": 0}, "persistent: 0 is neither True nor False"),
+        ({"persistent": "no"}, "persistent: 'no' is neither True nor False"),
+        ({"expiration": "60000"}, "expiration: '60000' is not a number of seconds"),
+        ({"expiration": True}, "expiration: True is not a number of seconds"),
+        ({"expiration": NAN}, "expiration: nan is not a number of seconds"),
+        ({"expiration": -1}, "expiration: -1 is not a number of seconds"),
+        ({"message_id": 5}, "message_id: int instead of text"),
+        ({"reply_to": None, "content_type": b"text/plain"}, "content_type: bytes instead of text"),
+    ],
+)
+async def test_wrong_property_is_refused_and_nothing_sent(properties: dict[str, Any], said: str) -> None:
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
+        connection.publisher() as publisher,
+    ):
+        before = connection.stats.frames_sent
+        with pytest.raises(InvalidArgument, match=said):
+            await publisher.publish(Message(b"x", **properties), routing_key="q")
+        assert connection.stats.frames_sent == before
+        assert publisher.unconfirmed == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"routing_key": None}, "routing_key: NoneType instead of text"),
+        ({"routing_key": 5}, "routing_key: int instead of text"),
+        ({"exchange": 5}, "exchange: int instead of text"),
+        ({"mandatory": "yes"}, "mandatory: 'yes' is neither True nor False"),
+        ({"timeout": "5"}, "timeout: '5' is not a number of seconds"),
+        ({"timeout": -1}, "timeout: -1 is not a number of seconds"),
+        ({"timeout": NAN}, "timeout: nan is not a number of seconds"),
+        ({"timeout": True}, "timeout: True is not a number of seconds"),
+    ],
+)
+async def test_wrong_argument_of_publish_is_refused_and_nothing_sent(arguments: dict[str, Any], said: str) -> None:
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
+        connection.publisher() as publisher,
+    ):
+        before = connection.stats.frames_sent
+        with pytest.raises(InvalidArgument, match=said):
+            await publisher.publish(Message(b"x"), **arguments)
+        assert connection.stats.frames_sent == before
+
+
+@pytest.mark.parametrize("timeout", ["5", -1, NAN, True])
+async def test_wrong_timeout_of_a_wait_is_refused(timeout: Any) -> None:
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
+        connection.channel_pool(1) as pool,
+    ):
+        for wait in (connection.wait_ready, connection.wait_unblocked):
+            with pytest.raises(InvalidArgument, match=r"^timeout: "):
+                await wait(timeout)
+        with pytest.raises(InvalidArgument, match=r"^timeout: "):
+            async with pool.channel(timeout):
+                pass

@@ -1,0 +1,229 @@
+"""Calls that cannot work are refused by a sentence that names the mistake, before anything happens."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+import anyamqp
+from anyamqp import Connection, InvalidArgument, InvalidUse, Message, SettingsError
+
+URL = "amqp://guest:guest@memory/"
+connect: Any = anyamqp.connect
+message: Any = Message
+"""Untyped, so that they can be called as they should not be."""
+
+
+def fresh() -> Any:
+    """A connection that nobody entered, untyped."""
+    return anyamqp.connect(URL)
+
+
+# --- awaiting what is entered ---------------------------------------------------------------------------------------
+
+AWAITED: list[tuple[Callable[[], Any], str]] = [
+    (fresh, "async with connect(...) as connection"),
+    (lambda: fresh().channel(), "async with connection.channel() as channel"),
+    (lambda: fresh().channel_pool(2), "async with connection.channel_pool(8) as pool"),
+    (lambda: fresh().publisher(), "async with connection.publisher() as publisher"),
+    (lambda: fresh().consumer("q"), "async with connection.consumer(...) as consumer"),
+    (lambda: fresh().rpc_client(), "async with connection.rpc_client() as rpc"),
+    (lambda: fresh().channel().transaction(), "async with channel.transaction() as transaction"),
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("make", "right"), AWAITED)
+async def test_awaiting_instead_of_entering_says_async_with(make: Callable[[], Any], right: str) -> None:
+    with pytest.raises(InvalidUse) as caught:
+        await make()
+    assert right in str(caught.value)
+
+
+# --- other clients' arguments ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: connect(host="localhost"), "connect() has no argument 'host': the host is part of the URL"),
+        (lambda: connect(URL, login="guest"), "connect() has no argument 'login': the user is part of the URL"),
+        (lambda: connect(URL, virtualhost="/"), "the virtual host is the URL's path"),
+        (lambda: connect(URL, ssl=True), "'ssl': the URL begins with amqps://, or tls="),
+        (lambda: connect(URL, timeout=5), "connect_timeout= is for one attempt, ready_timeout= for the first"),
+        (lambda: connect(URL, hartbeat=5), "connect() has no argument 'hartbeat'; it has urls, credentials, heartbeat"),
+        (lambda: connect(URL, None), "connect() takes only urls by position; by name it takes credentials, heartbeat"),
+        (lambda: fresh().channel(publisher_confirms=True), "connection.publisher()"),
+        (lambda: fresh().channel(5), "Connection.channel() takes nothing by position; by name it takes wait"),
+        (lambda: fresh().consumer("q", prefetch_count=10), "no argument 'prefetch_count': in anyamqp it is prefetch="),
+        (lambda: fresh().consumer("q", auto_ack=True), "no argument 'auto_ack': in anyamqp it is no_ack="),
+        (lambda: fresh().consumer("q", 10), "Connection.consumer() takes only queue by position"),
+        (
+            lambda: fresh().publisher("market"),
+            "Connection.publisher() takes nothing by position; by name it takes",
+        ),
+        (lambda: fresh().rpc_client(callback=print), "Connection.rpc_client() has no argument 'callback'"),
+        (lambda: message(b"", delivery_mode=2), "Message() has no argument 'delivery_mode': in anyamqp it is persis"),
+        (lambda: message(b"").replace(delivery_mode=2), "in anyamqp it is persistent=True for 2"),
+    ],
+)
+def test_argument_of_another_client_is_told_by_its_name_here(call: Callable[[], object], said: str) -> None:
+    with pytest.raises(InvalidUse) as caught:
+        call()
+    assert said in str(caught.value)
+
+
+OF_A_CHANNEL: list[tuple[Callable[[Any], Awaitable[object]], str]] = [
+    (lambda channel: channel.declare_queue("q", True), "Channel.declare_queue() takes only name by position"),
+    (lambda channel: channel.declare_exchange("x", exchange_type="topic"), "in anyamqp it is type="),
+    (lambda channel: channel.bind_queue(queue_name="q", exchange="x"), "in anyamqp it is queue="),
+    (lambda channel: channel.set_qos(prefetch_count=5), "in anyamqp it is prefetch="),
+    (lambda channel: channel.get("q", auto_ack=True), "in anyamqp it is no_ack="),
+    (lambda channel: channel.publish(Message(b""), "q"), "Channel.publish() takes only message by position"),
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("call", "said"), OF_A_CHANNEL)
+async def test_argument_of_another_clients_channel_is_told(call: Callable[[Any], Awaitable[object]], said: str) -> None:
+    with pytest.raises(InvalidUse) as caught:
+        await call(fresh().channel())
+    assert said in str(caught.value)
+
+
+@pytest.mark.anyio
+async def test_routing_key_by_position_is_told_to_be_named() -> None:
+    publisher: Any = fresh().publisher()
+    for call in (publisher.publish, publisher.submit, fresh().rpc_client().call, fresh().channel().publish):
+        with pytest.raises(InvalidUse, match=r"takes only message by position; by name it takes .*routing_key"):
+            await call(Message(b""), "key")
+
+
+def test_type_errors_of_other_origin_stay_as_they_are() -> None:
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'queue'"):
+        fresh().consumer()
+
+
+def test_help_shows_the_arguments_and_what_they_mean() -> None:
+    for function in (anyamqp.connect, Connection.consumer, anyamqp.Channel.declare_exchange):
+        assert function.__doc__
+        assert inspect.getdoc(function)
+        assert "args" not in inspect.signature(function).parameters
+    assert inspect.iscoroutinefunction(anyamqp.Channel.declare_exchange)
+
+
+# --- values of wrong types and out of range -------------------------------------------------------------------------
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("reconnect", 5),
+        ("credentials", ("guest", "guest")),
+        ("heartbeat", "60"),
+        ("heartbeat", True),
+        ("name", 5),
+        ("connect_timeout", "10"),
+        ("connect_timeout", -1),
+        ("connect_timeout", NAN),
+        ("shuffle", "yes"),
+        ("tls", True),
+        ("topology_recovery", "nothing"),
+        ("ready_timeout", "60"),
+        ("ready_timeout", -1),
+        ("ready_timeout", NAN),
+        ("ready_timeout", True),
+        ("fail_fast", "no"),
+        ("dial", "memory"),
+    ],
+)
+def test_wrong_value_is_refused_by_connect(name: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name}: "):
+        connect(URL, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("exchange", None),
+        ("exchange", "x" * 256),
+        ("defaults", {"app_id": "mine"}),
+        ("defaults", anyamqp.Properties),
+        ("mandatory", 1),
+        ("timeout", "5"),
+        ("timeout", -1),
+        ("timeout", NAN),
+        ("timeout", True),
+        ("window", "256"),
+        ("window", 2.5),
+        ("window", True),
+        ("window", 0),
+        ("window_bytes", "1M"),
+        ("window_bytes", 0),
+        ("resend", None),
+        ("retry_nacked", "yes"),
+        ("blocked_timeout", "5"),
+        ("blocked_timeout", -1),
+        ("blocked_timeout", NAN),
+    ],
+)
+def test_wrong_value_is_refused_by_publisher(name: str, value: object) -> None:
+    with pytest.raises(InvalidArgument, match=rf"{name}: "):
+        fresh().publisher(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("queue", 5),
+        ("queue", None),
+        ("queue", ["q"]),
+        ("queue", "q" * 256),
+        ("prefetch", "10"),
+        ("prefetch", True),
+        ("prefetch", 1.5),
+        ("prefetch", -1),
+        ("prefetch", 65536),
+        ("prefetch", None),
+        ("no_ack", 1),
+        ("exclusive", "yes"),
+        ("consumer_tag", 5),
+        ("priority", "5"),
+        ("priority", True),
+        ("priority", 2**31),
+        ("stream_offset", 1.5),
+        ("stream_offset", datetime(2026, 11, 24)),  # noqa: DTZ001 - naive on purpose
+        ("arguments", ["x"]),
+        ("arguments", {"x": datetime(2026, 11, 24)}),  # noqa: DTZ001 - the same
+        ("on_cancel", "ignore"),
+        ("on_cancel", None),
+    ],
+)
+def test_wrong_value_is_refused_by_consumer(name: str, value: object) -> None:
+    with pytest.raises(InvalidArgument, match=name):
+        fresh().consumer(**{"queue": "q", name: value})
+
+
+SMALL: list[tuple[Callable[[], object], str]] = [
+    (lambda: fresh().channel(wait="5"), "wait"),
+    (lambda: fresh().channel(wait=-1), "wait"),
+    (lambda: fresh().channel(wait=None), "wait"),
+    (lambda: fresh().channel_pool("8"), "size"),
+    (lambda: fresh().channel_pool(True), "size"),
+    (lambda: fresh().channel_pool(0), "size"),
+    (lambda: fresh().rpc_client(timeout="5"), "timeout"),
+    (lambda: fresh().rpc_client(timeout=NAN), "timeout"),
+    (lambda: fresh().rpc_client(resend=1), "resend"),
+]
+
+
+@pytest.mark.parametrize(("make", "name"), SMALL)
+def test_wrong_value_is_refused_by_channel_pool_and_rpc_client(make: Callable[[], object], name: str) -> None:
+    with pytest.raises(InvalidArgument, match=rf"^{name}: "):
+        make()
