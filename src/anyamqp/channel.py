@@ -123,7 +123,11 @@ class Channel(Entered, ChannelOwner):
         await self._core.open_within(self._wait)
 
     async def close(self) -> None:
-        """Close the channel and wait for the broker's close-ok, for at most ``close_timeout`` seconds."""
+        """Close the channel and wait for the broker's close-ok.
+
+        All closes of a connection share one ``close_timeout``: a broker that has not answered one in time is not waited
+        for again.
+        """
         await self._core.close()
 
     def begin_close(self) -> None:

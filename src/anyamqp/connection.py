@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -114,6 +115,17 @@ def connect(
     return Connection(settings, ready_timeout=ready_timeout, fail_fast=fail_fast, dial=dial)
 
 
+@contextmanager
+def _interrupt_as_itself() -> Generator[None, None, None]:
+    """Take a KeyboardInterrupt out of its group: trio raises it in whatever task is running, and that may be ours."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        raise KeyboardInterrupt from None
+
+
 def _or(given: T | None, otherwise: T) -> T:
     return otherwise if given is None else given
 
@@ -180,9 +192,12 @@ class Connection(Entered):
 
     async def _leave(self) -> None:
         tasks = self._require_entered()
-        await self.aclose()
-        # Nothing of the user's is passed in: what the block raised leaves it as itself, not in an exception group.
-        await tasks.__aexit__(None, None, None)
+        try:
+            await self.aclose()
+        finally:
+            # Nothing of the user's is passed in: what the block raised leaves it as itself, not in an exception group.
+            with _interrupt_as_itself():
+                await tasks.__aexit__(None, None, None)
 
     def _require_entered(self) -> anyio.abc.TaskGroup:
         if self._tasks is None:
@@ -286,8 +301,7 @@ class Connection(Entered):
         with anyio.move_on_after(timeout):
             await self._supervisor.update_secret(update)
             return
-        last = self._supervisor.journal.last_error
-        raise RequestTimeout(f"connection.update-secret: no answer within {timeout} s; last error: {last}")
+        raise RequestTimeout(f"connection.update-secret: no answer within {timeout} s; {self._supervisor.progress}")
 
     @explained
     def channel(self, *, wait: float = 0.0) -> Channel:
@@ -426,7 +440,6 @@ class Connection(Entered):
         return RpcClient(self._supervisor, timeout=timeout, resend=resend)
 
     def _not_ready(self, timeout: float | None) -> ReadyTimeout:
-        last = self._supervisor.journal.last_error
-        error = ReadyTimeout(f"not ready within {timeout} s, still {self.state.name}; last error: {last}")
-        error.__cause__ = last
+        error = ReadyTimeout(f"not ready within {timeout} s, still {self.state.name}: {self._supervisor.progress}")
+        error.__cause__ = self._supervisor.journal.last_error
         return error

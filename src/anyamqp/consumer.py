@@ -16,7 +16,6 @@ What ends a consumer and what does not:
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
@@ -222,8 +221,7 @@ class Consumer(Entered, ChannelOwner):
         if not self._no_ack:
             while self._waiting:
                 self._waiting.popleft().nack(requeue=True)
-        with anyio.move_on_after(self._host.close_timeout), contextlib.suppress(AnyamqpError):
-            await channel.request(build(commands.Basic.Cancel, consumer_tag=self._consumer_tag), repeat=False)
+        await channel.last_request(build(commands.Basic.Cancel, consumer_tag=self._consumer_tag))
 
     async def process(self, handler: Handler, *, concurrency: int = 1, on_error: OnError = "raise") -> None:
         """Run ``handler`` for every delivery, at most ``concurrency`` at a time, until the iteration ends.

@@ -152,6 +152,8 @@ class Link:
         self._output_taken = anyio.Event()
         self._output_done = anyio.Event()
         self._is_dispatching = False
+        self._close_sent_at: float | None = None
+        """When the oldest close without a reply was sent; None if there is none."""
         self._reading = anyio.CancelScope()
         self._slow_readers: set[object] = set()
         self._caught_up = anyio.Event()
@@ -190,6 +192,7 @@ class Link:
 
     def close(self) -> None:
         """Begin the close handshake; the link ends when the broker has answered."""
+        self.close_sent()
         self.session.close(anyio.current_time())
         self._dispatch()
 
@@ -246,6 +249,33 @@ class Link:
         self._handlers[number] = handler
         self.flush()
         return number
+
+    def close_channel(self, number: int) -> None:
+        """Send channel.close; the handler's ``on_released`` tells of the reply."""
+        self.close_sent()
+        self.session.close_channel(number)
+        self.flush()
+
+    def close_deadline(self, timeout: float) -> float:
+        """When to stop waiting for the reply to a close, on the event loop's clock.
+
+        All closes of a link share one time-out, counted from the oldest that has no reply: a broker that does not
+        answer is waited for once, however many channels are closed before the connection is.
+
+        Args:
+            timeout: seconds that a reply may take.
+        """
+        since = anyio.current_time() if self._close_sent_at is None else self._close_sent_at
+        return since + timeout
+
+    def close_sent(self) -> None:
+        """A close was sent, or another request without which nobody can leave; its reply is awaited from now on."""
+        if self._close_sent_at is None:
+            self._close_sent_at = anyio.current_time()
+
+    def close_answered(self) -> None:
+        """The broker has replied to such a request."""
+        self._close_sent_at = None
 
     def pause_reading(self, reader: object) -> None:
         """Read nothing more until ``reader`` has caught up; the broker is slowed down by TCP.
@@ -387,6 +417,7 @@ class Link:
             handlers.pop(event.channel).on_closed(event.error)
         elif isinstance(event, ChannelReleased):
             # Nobody is there if we closed it for what the broker sent: on_closed was the last word then.
+            self.close_answered()
             handler = handlers.pop(event.channel, None)
             if handler is not None:
                 handler.on_released()

@@ -12,6 +12,7 @@ What a channel is for is its owner's matter: :class:`anyamqp.channel.Channel` fo
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -97,6 +98,11 @@ class ChannelHost(Protocol):
     @property
     def block(self) -> Block | None:
         """Set while the broker takes no publishes."""
+        ...
+
+    @property
+    def progress(self) -> str:
+        """How the connection does, for the text of an error that tells of a time-out."""
         ...
 
     @property
@@ -244,6 +250,8 @@ class LogicalChannel:
         self._changed = anyio.Event()
         self._requests: deque[Request] = deque()
         self._is_registered = False
+        self._closing_on: Link | None = None
+        """Where channel.close was sent."""
         self.error: AnyamqpError | None = None
         """What closed it; None if nothing but its owner did."""
         self.has_been_open: bool = False
@@ -332,9 +340,11 @@ class LogicalChannel:
         await self._within_deadline(self._until_settled(), "opening a channel")
 
     async def close(self) -> None:
-        """Close the channel and wait for the broker's close-ok, for at most ``close_timeout`` seconds."""
+        """Close the channel and wait for the broker's close-ok, as :meth:`Link.close_deadline` says."""
         self.begin_close()
-        with anyio.move_on_after(self._host.close_timeout):
+        if self._closing_on is None:
+            return
+        with anyio.CancelScope(deadline=self._closing_on.close_deadline(self._host.close_timeout)):
             while self.state is State.CLOSING:
                 await self._changed.wait()
 
@@ -345,8 +355,8 @@ class LogicalChannel:
         self._fire(ChannelEvent.CLOSE)
         attachment = self.attachment
         if attachment is not None and attachment.link.is_open:
-            attachment.link.session.close_channel(attachment.number)
-            attachment.link.flush()
+            self._closing_on = attachment.link
+            attachment.link.close_channel(attachment.number)
         else:
             self._finish(ChannelEvent.CLOSED)
         self.attachment = None
@@ -371,8 +381,7 @@ class LogicalChannel:
         elif self.state is not State.CLOSED:
             attachment, self.attachment = self.attachment, None
             if attachment is not None and attachment.link.is_open:
-                attachment.link.session.close_channel(attachment.number)
-                attachment.link.flush()
+                attachment.link.close_channel(attachment.number)
             if isinstance(error, ConnectionClosed) and error.__cause__ is None:
                 # The user is leaving, which is no failure.
                 self._fire(ChannelEvent.CLOSE)
@@ -414,6 +423,23 @@ class LogicalChannel:
             raise InvalidUse("a channel works inside its block: async with connection.channel() as channel")
         answered = self._until_answered(method, on_reply, repeat=repeat, pinned=pinned)
         return await self._within_deadline(answered, describe(method))
+
+    async def last_request(self, method: Method) -> None:
+        """Send a request that is part of leaving, and wait for its reply as :meth:`close` does.
+
+        Raises nothing: what the caller leaves for matters more, and a link or channel that ends needs no goodbye.
+        """
+        attachment = self.attachment
+        if attachment is None:
+            return
+        link = attachment.link
+        link.close_sent()
+        with (
+            anyio.CancelScope(deadline=link.close_deadline(self._host.close_timeout)),
+            contextlib.suppress(AnyamqpError),
+        ):
+            await self._until_answered(method, None, repeat=False, pinned=attachment)
+            link.close_answered()
 
     async def replay(self, methods: Sequence[Method], on_reply: Callable[[Method, Method], None]) -> None:
         """Send requests one behind the other without waiting in between, for recovery.
@@ -689,10 +715,4 @@ class LogicalChannel:
         timeout = self._host.request_timeout
         with anyio.move_on_after(timeout):
             return await work
-        raise RequestTimeout(f"{what}: no answer within {timeout} s; {self._why_not()}")
-
-    def _why_not(self) -> str:
-        block = self._host.block
-        if block is not None:
-            return f"the broker has blocked the connection: {block.reason}"
-        return f"the connection's last error: {self._host.journal.last_error or 'none'}"
+        raise RequestTimeout(f"{what}: no answer within {timeout} s; {self._host.progress}")

@@ -15,6 +15,7 @@ that calls on the connection raise.
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -47,7 +48,7 @@ from anyamqp.message import FieldTable
 from anyamqp.observe import Journal, Stats
 from anyamqp.protocol.channels import HIGHEST_CHANNEL
 from anyamqp.protocol.events import Tuning
-from anyamqp.protocol.lifecycle import ConnectionEvent, State, Transition, connection_lifecycle
+from anyamqp.protocol.lifecycle import ConnectionEvent, LinkState, State, Transition, connection_lifecycle
 from anyamqp.protocol.sasl import Mechanism
 from anyamqp.protocol.session import Session
 from anyamqp.publisher import Publisher
@@ -57,6 +58,18 @@ from anyamqp.settings import VERSION, Settings
 from anyamqp.timers import Timer, Timers
 from anyamqp.topology import Recorded, Topology
 from anyamqp.transport import Dial, Dialer
+
+_GRACE = 0.6
+"""Seconds in which an attempt to connect may end in order when the user leaves."""
+
+_LAST_WORD = 0.1
+"""Seconds in which connection.close may leave when the reply is not waited for."""
+
+_AWAITED = {
+    LinkState.AWAITING_START: "connection.start",
+    LinkState.AWAITING_TUNE: "connection.tune",
+    LinkState.AWAITING_OPEN_OK: "connection.open-ok",
+}
 
 _CLEAN_UP = 5.0
 """Seconds that a broker may need to clean up after a connection that it knows to be dead."""
@@ -107,6 +120,8 @@ class Supervisor(ChannelHost, LinkOwner):
         self._scope: anyio.CancelScope | None = None
         self._loop = Loop()
         self._interruptible: anyio.CancelScope | None = None
+        self._close_by = math.inf
+        """When closing ends at the latest, on the event loop's clock."""
 
     # --- for the connection -----------------------------------------------------------------------------------------
 
@@ -162,10 +177,13 @@ class Supervisor(ChannelHost, LinkOwner):
         """Close the connection, within ``close_timeout``, whatever is cancelled meanwhile."""
         with anyio.CancelScope(shield=True):
             self._begin_close()
-            with anyio.move_on_after(self._settings.close_timeout):
-                await self._finished.wait()
-            if self._scope is not None:
-                self._scope.cancel()
+            try:
+                with anyio.CancelScope(deadline=self._close_by):
+                    await self._finished.wait()
+            finally:
+                # On trio a KeyboardInterrupt comes through any shield.
+                if self._scope is not None:
+                    self._scope.cancel()
             await self._finished.wait()
 
     async def update_secret(self, update: commands.Connection.UpdateSecret) -> None:
@@ -208,6 +226,25 @@ class Supervisor(ChannelHost, LinkOwner):
     def block(self) -> Block | None:
         """Why and since when the broker takes no publishes; None if it does."""
         return self._block
+
+    @property
+    def progress(self) -> str:
+        """How the connection does, for the text of an error that tells of a time-out."""
+        last = self._journal.last_error
+        if self._block is not None:
+            return f"the broker has blocked the connection: {self._block.reason}"
+        if self.state in (State.CONNECTING, State.RECONNECTING):
+            return self._doing + (f"; last error: {last}" if last else "")
+        return f"the connection's last error: {last}" if last else f"the connection is {self.state.name}"
+
+    @property
+    def _doing(self) -> str:
+        link = self._link
+        if link is None:
+            return self._dialer.doing
+        if (awaited := _AWAITED.get(link.session.state)) is not None:
+            return f"waiting for {awaited} from {self._dialer.route}"
+        return f"recovering on link {link.number}"
 
     @property
     def loop(self) -> Loop:
@@ -336,6 +373,7 @@ class Supervisor(ChannelHost, LinkOwner):
         )
         delay = 0.0
         while True:
+            self._dialer.doing = f"waiting {delay:.1f} s before dialing {self._dialer.route}"
             await self._interruptibly(partial(anyio.sleep, delay))
             if self._is_leaving():
                 return
@@ -388,7 +426,7 @@ class Supervisor(ChannelHost, LinkOwner):
                 with anyio.CancelScope(deadline=deadline) as handshake:
                     await link.wait_open()
                 if handshake.cancelled_caught:
-                    link.abort(ConnectTimeout(f"no handshake within {timeout} s"))
+                    link.abort(ConnectTimeout(f"{self._doing}: no answer within {timeout} s"))
                 # Not interrupted before: RabbitMQ takes no connection.close during the handshake, so leaving then
                 # would be the unexpected close that its log complains of.
                 await self._interruptibly(partial(self._recovery.run, link))
@@ -407,6 +445,7 @@ class Supervisor(ChannelHost, LinkOwner):
         dialed: list[tuple[anyio.abc.ByteStream, Sequence[Mechanism]]] = []
 
         async def attempt() -> None:
+            self._dialer.doing = "waiting for the credentials function"
             mechanisms = await self._credentials.mechanisms()
             self._journal.dials += 1
             dialed.append((await self._dialer.dial(), mechanisms))
@@ -434,9 +473,11 @@ class Supervisor(ChannelHost, LinkOwner):
         """Do what the user's leaving cuts short."""
         if self._is_leaving():
             return
-        with anyio.CancelScope() as self._interruptible:
-            await work()
-        self._interruptible = None
+        try:
+            with anyio.CancelScope() as self._interruptible:
+                await work()
+        finally:
+            self._interruptible = None
 
     def _is_wanted(self, entity: Entity) -> bool:
         wanted = self._settings.topology_recovery.wanted
@@ -484,12 +525,20 @@ class Supervisor(ChannelHost, LinkOwner):
     def _begin_close(self) -> None:
         if self.state in (State.CLOSING, State.CLOSED):
             return
+        was_ready = self.state in (State.OPEN, State.BLOCKED)
         self._fire(ConnectionEvent.CLOSE)
         self._shut_channels()
+        link, timeout = self._link, self._settings.close_timeout
+        now = anyio.current_time()
+        self._close_by = now + min(timeout, _GRACE)
         if self._interruptible is not None:
             self._interruptible.cancel()
-        elif self._link is not None and self._link.is_open:
-            self._link.close()
+        elif link is not None and link.is_open:
+            link.close()
+            if was_ready:
+                self._close_by = max(link.close_deadline(timeout), now + _LAST_WORD)
+        elif link is not None and not link.session.bytes_received and self._scope is not None:
+            self._scope.cancel()  # nobody has answered yet, so there is nobody to say goodbye to
 
     def _end(self) -> None:
         if self.state is State.CLOSING:

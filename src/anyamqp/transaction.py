@@ -9,7 +9,7 @@ from pamqp import commands
 
 from anyamqp.attachment import Attachment
 from anyamqp.contents import unroutable_of
-from anyamqp.errors import AnyamqpError, ConnectionLost, InvalidUse, Unroutable
+from anyamqp.errors import ConnectionLost, InvalidUse, Unroutable
 from anyamqp.logical import LogicalChannel
 from anyamqp.message import Message, check_message, identified
 from anyamqp.misuse import Entered, surplus_error
@@ -66,10 +66,8 @@ class Transaction(Entered):
             if self._returned:
                 raise ExceptionGroup(f"{len(self._returned)} messages reached no queue", self._returned)
         elif not attachment.is_stale:
-            try:
-                await self._channel.request(build(commands.Tx.Rollback), repeat=False, pinned=attachment)
-            except AnyamqpError:
-                return  # the broker rolls back what it cannot commit; what the block raised matters more
+            # The broker rolls back what it cannot commit, so an answer that does not come changes nothing.
+            await self._channel.last_request(build(commands.Tx.Rollback))
 
     @property
     def is_open(self) -> bool:

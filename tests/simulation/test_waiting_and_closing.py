@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import anyio
@@ -591,6 +592,283 @@ async def test_closing_while_recovering_ends_quietly(moment: str) -> None:
         broker.thaw()
     assert running_tasks() == before
     assert broker.unexpected_closes == []
+
+
+# --- leaving an attempt ---------------------------------------------------------------------------------------------
+
+
+class Halting(anyio.abc.ByteStream):
+    """A transport on which so many chunks arrive, and then nothing more."""
+
+    def __init__(self, inner: anyio.abc.ByteStream, chunks: int) -> None:
+        self._inner = inner
+        self._left = chunks
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        if not self._left:
+            await anyio.sleep_forever()
+        self._left -= 1
+        return await self._inner.receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        await self._inner.send(item)
+
+    async def send_eof(self) -> None:
+        await self._inner.send_eof()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+PHASES = {
+    "resolving": "resolving 'memory'",
+    "connecting": "connecting to memory:5672",
+    "TLS": "TLS handshake with memory:5672",
+    "start": "waiting for connection.start from memory:5672",
+    "tune": "waiting for connection.tune from memory:5672",
+    "open-ok": "waiting for connection.open-ok from memory:5672",
+}
+"""The phases of an attempt, and how an error names each."""
+
+
+class Stuck:
+    """Makes connections whose attempt does not get beyond a phase."""
+
+    def __init__(self, broker: Broker, phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._broker = broker
+        self._phase = phase
+        monkeypatch.setattr(anyio, "getaddrinfo", self._hang)
+
+    async def _hang(self, *_: object, **__: object) -> None:
+        await anyio.sleep_forever()
+
+    async def _dial(self, address: anyamqp.Address) -> anyio.abc.ByteStream:
+        if self._phase == "connecting":
+            await anyio.sleep_forever()
+        chunks = {"tune": 1, "open-ok": 2}.get(self._phase, 0)
+        return Halting(await self._broker.dial(address), chunks)
+
+    def connect(self, ready_timeout: float | None = None, request_timeout: float = 60.0) -> Connection:
+        return anyamqp.connect(
+            Settings(addresses=(anyamqp.Address("memory", 5672),), request_timeout=request_timeout),
+            tls=anyamqp.TLS(verify=False) if self._phase == "TLS" else None,
+            dial=None if self._phase == "resolving" else self._dial,
+            ready_timeout=ready_timeout,
+        )
+
+
+@pytest.fixture(params=PHASES)
+def phase(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+async def test_ready_timeout_is_kept_in_any_phase_and_names_it(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Broker() as broker:
+        before = running_tasks()
+        watch = Stopwatch()
+        with pytest.raises(ReadyTimeout, match=PHASES[phase]):
+            async with Stuck(broker, phase, monkeypatch).connect(ready_timeout=4):
+                pass
+        assert watch.seconds < 5
+        await eventually(lambda: running_tasks() <= before)
+
+
+async def test_close_ends_an_attempt_in_any_phase(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Broker() as broker:
+        before = running_tasks()
+        async with Stuck(broker, phase, monkeypatch).connect(ready_timeout=0) as connection:
+            await anyio.sleep(2)
+            watch = Stopwatch()
+        assert watch.seconds < 1
+        assert connection.state is State.CLOSED
+        await eventually(lambda: running_tasks() <= before)
+
+
+async def test_cancellation_ends_an_attempt_in_any_phase(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Broker() as broker:
+        before = running_tasks()
+        with anyio.move_on_after(2) as scope:
+            async with Stuck(broker, phase, monkeypatch).connect():
+                pass
+        assert scope.cancelled_caught
+        assert anyio.current_time() - scope.deadline < 1
+        await eventually(lambda: running_tasks() <= before)
+
+
+async def test_leaving_before_the_first_byte_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Broker() as broker:
+        watch = Stopwatch()
+        with pytest.raises(ReadyTimeout):
+            async with Stuck(broker, "start", monkeypatch).connect(ready_timeout=4):
+                pass
+        assert watch.seconds == 4
+
+
+async def test_connect_timeout_names_the_frame_that_did_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Broker() as broker, Stuck(broker, "tune", monkeypatch).connect(ready_timeout=0) as connection:
+        await eventually(lambda: connection.stats.last_error is not None, within=60, every=0.25)
+        assert str(connection.stats.last_error) == PHASES["tune"] + ": no answer within 10.0 s"
+
+
+async def test_ready_timeout_says_that_the_credentials_function_is_awaited() -> None:
+    async def credentials() -> Credentials:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async with Broker() as broker:
+        with pytest.raises(ReadyTimeout, match="waiting for the credentials function"):
+            async with anyamqp.connect(URL, dial=broker.dial, credentials=credentials, ready_timeout=1):
+                pass
+
+
+async def test_ready_timeout_between_attempts_names_the_next_and_the_last_error() -> None:
+    policy = ReconnectPolicy.constant(60.0)
+    async with Broker() as broker:
+        broker.refuse()
+        with pytest.raises(ReadyTimeout, match=r"waiting 60\.0 s before dialing memory:5672; last error: .*refused"):
+            async with anyamqp.connect(URL, dial=broker.dial, reconnect=policy, ready_timeout=1):
+                pass
+
+
+async def test_request_timeout_of_a_connection_that_is_not_ready_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Broker() as broker:
+        stuck = Stuck(broker, "start", monkeypatch)
+        async with stuck.connect(ready_timeout=0, request_timeout=3) as connection:
+            with pytest.raises(RequestTimeout, match=PHASES["start"]):
+                await connection.channel().open()
+
+
+# --- one close time-out for all -------------------------------------------------------------------------------------
+
+SHORT_CLOSE = Settings(close_timeout=3, heartbeat=0)
+
+
+class Mine(Exception):
+    """What the user's own code raises."""
+
+
+async def enter(stack: AsyncExitStack, connection: Connection, kind: str) -> None:
+    """Enter something that a connection makes, and use it."""
+    if kind == "channel":
+        await stack.enter_async_context(connection.channel())
+    elif kind == "publisher":
+        publisher = await stack.enter_async_context(connection.publisher())
+        await publisher.publish(Message(b"x"), routing_key="q", mandatory=False)
+    elif kind == "consumer":
+        await stack.enter_async_context(connection.consumer("q"))
+    else:
+        pool = await stack.enter_async_context(connection.channel_pool(2))
+        async with pool.channel(), pool.channel():
+            pass
+
+
+KINDS = ["channel", "publisher", "consumer", "pool"]
+"""What the embedded broker serves; the others are tried on RabbitMQ."""
+
+
+@pytest.mark.parametrize("kinds", [["channel"] * 3, *([kind] for kind in KINDS), KINDS], ids=" in ".join)
+async def test_error_in_nested_blocks_comes_out_of_a_frozen_broker_after_one_close_timeout(kinds: list[str]) -> None:
+    mine = Mine()
+    async with Broker(heartbeat=0) as broker:
+        watch = Stopwatch()
+        with pytest.raises(Mine) as raised:  # noqa: PT012 - it is the blocks that must let it through
+            async with anyamqp.connect(SHORT_CLOSE, dial=broker.dial) as connection, AsyncExitStack() as stack:
+                async with connection.channel() as channel:
+                    await channel.declare_queue("q")
+                for kind in kinds:
+                    await enter(stack, connection, kind)
+                broker.freeze()
+                watch = Stopwatch()
+                raise mine
+        assert raised.value is mine
+        assert 3 <= watch.seconds < 4
+        broker.thaw()
+
+
+async def test_cancellation_of_nested_blocks_takes_one_close_timeout_on_a_frozen_broker() -> None:
+    async with Broker(heartbeat=0) as broker:
+        watch = Stopwatch()
+        with anyio.CancelScope() as scope:
+            async with anyamqp.connect(SHORT_CLOSE, dial=broker.dial) as connection, AsyncExitStack() as stack:
+                for _ in range(3):
+                    await enter(stack, connection, "channel")
+                broker.freeze()
+                watch = Stopwatch()
+                scope.cancel()
+                await anyio.sleep_forever()
+        assert watch.seconds < 4
+        broker.thaw()
+
+
+async def test_closes_that_begin_one_after_the_other_share_one_close_timeout() -> None:
+    async with Broker(heartbeat=0) as broker, anyamqp.connect(SHORT_CLOSE, dial=broker.dial) as connection:
+        channels = [connection.channel() for _ in range(3)]
+        for channel in channels:
+            await channel.open()
+        broker.freeze()
+        watch = Stopwatch()
+        async with anyio.create_task_group() as tasks:
+            for channel in channels:
+                tasks.start_soon(channel.close)
+                await anyio.sleep(1)
+        assert watch.seconds == 3
+        await connection.aclose()
+        assert watch.seconds < 4
+        broker.thaw()
+
+
+async def test_close_that_was_answered_late_gives_the_next_one_its_whole_time() -> None:
+    async with Broker(heartbeat=0) as broker, anyamqp.connect(SHORT_CLOSE, dial=broker.dial) as connection:
+        channels = [connection.channel() for _ in range(2)]
+        for channel in channels:
+            await channel.open()
+        broker.freeze()
+        await channels[0].close()
+        broker.thaw()
+        await eventually(lambda: channels[0].state is State.CLOSED)
+        broker.freeze()
+        watch = Stopwatch()
+        await channels[1].close()
+        assert watch.seconds == 3
+        broker.thaw()
+
+
+async def test_stopping_a_consumer_counts_towards_the_one_close_timeout() -> None:
+    async with Broker(heartbeat=0) as broker, anyamqp.connect(SHORT_CLOSE, dial=broker.dial) as connection:
+        async with connection.channel() as channel:
+            await channel.declare_queue("q")
+        async with connection.consumer("q") as consumer:
+            broker.freeze()
+            watch = Stopwatch()
+            await consumer.stop()
+        await connection.aclose()
+        assert 3 <= watch.seconds < 4
+        broker.thaw()
+
+
+class Interrupted(Halting):
+    """A transport in whose reader a signal's KeyboardInterrupt comes, as trio raises it in whatever task runs."""
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        data = await super().receive(max_bytes)
+        if not self._left:
+            raise KeyboardInterrupt
+        return data
+
+
+@pytest.mark.parametrize("chunks", [1, 4], ids=["while entering", "in the block"])
+async def test_interrupt_that_meets_a_task_of_ours_leaves_as_itself(chunks: int) -> None:
+    async with Broker() as broker:
+
+        async def dial(address: anyamqp.Address) -> anyio.abc.ByteStream:
+            return Interrupted(await broker.dial(address), chunks)
+
+        before = running_tasks()
+        with pytest.raises(KeyboardInterrupt):
+            async with anyamqp.connect(URL, dial=dial) as connection, connection.channel():
+                await anyio.sleep_forever()
+        await eventually(lambda: running_tasks() <= before)
 
 
 # --- credentials ----------------------------------------------------------------------------------------------------
