@@ -21,6 +21,9 @@ DEV := $(VENV)/.dev
 BIN := $(VENV)/bin
 export PYTHON
 
+# A test that hangs ends its worker, and xdist gives it to the next one: once more is enough.
+PARALLEL := -n 2 --dist loadfile --max-worker-restart 1
+
 .PHONY: demo test test-rabbitmq4 check diagrams bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
 
 demo: $(DEMO)
@@ -28,13 +31,13 @@ demo: $(DEMO)
 
 test: check
 	scripts/ensure-rabbitmq
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-rabbitmq4: test-rabbitmq-4.0 test-rabbitmq-4.3
 
 test-rabbitmq-%: $(DEV)
 	scripts/ensure-rabbitmq4 $*
-	RABBITMQ_SCRIPTS=$$(scripts/ensure-rabbitmq4 --scripts $*) $(BIN)/python -m pytest -n 2 --dist loadfile tests/broker
+	RABBITMQ_SCRIPTS=$$(scripts/ensure-rabbitmq4 --scripts $*) $(BIN)/python -m pytest $(PARALLEL) tests/broker
 
 check: $(DEV)
 	$(BIN)/ruff check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,11 @@ pytest_plugins = ("anyio",)
 settings.register_profile("default", max_examples=200, stateful_step_count=40, deadline=None)
 settings.register_profile("nightly", settings.get_profile("default"), max_examples=20_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Name the thread after its test: pytest-timeout shows stacks under their threads' names, and nothing else."""
+    threading.main_thread().name = nodeid
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"], ids=["asyncio", "trio"])

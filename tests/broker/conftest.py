@@ -11,6 +11,15 @@ import pytest
 
 from support.rabbitmq import Node
 
+NODE_LIMIT = 300
+"""Seconds for a test with the nodes that it starts; nodes take long on a busy machine."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give each test more time than tests without a node have."""
+    if item.get_closest_marker("timeout") is None:
+        item.add_marker(pytest.mark.timeout(NODE_LIMIT))
+
 
 class MakeNode(Protocol):
     """Makes a node for this test alone. It is not started; it is closed when the test ends."""

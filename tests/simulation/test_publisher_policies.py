@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise, permutations
@@ -19,7 +19,6 @@ import pytest
 import trio.testing
 from pamqp import commands
 
-import anyamqp
 from anyamqp import (
     AnyamqpError,
     ChannelClosed,
@@ -40,203 +39,21 @@ from anyamqp import (
     Publisher,
     PublishTimeout,
     Receipt,
-    ReconnectPolicy,
     ReplyError,
     State,
     Transition,
     TransportError,
     Unroutable,
 )
-from anyamqp.protocol.basic import Header, Received
-from anyamqp.protocol.wire import Decoder, Frame, Method, ProtocolHeader, encode_content, encode_method
-from anyamqp.testing.memory import MemoryStream, stream_pair
+from support.handbroker import HandBroker, Sent, ServedLink, connected, settled
 
 pytestmark = pytest.mark.anyio
-
-URL = "amqp://guest:guest@memory/?heartbeat=0"
-FRAME_MAX = 131072
-STEADY = ReconnectPolicy(initial=1.0, factor=1.0, maximum=1.0, jitter=0.0)
-"""At once, then every second."""
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, object]]:
     """Virtual time: only trio has a clock that jumps."""
     return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
-
-
-# --- a broker by hand -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A publish as the broker got it.
-
-    Attributes:
-        at: when, in seconds from the start of the test.
-        channel: on which channel.
-        tag: the number that a confirm of it carries.
-    """
-
-    at: float
-    channel: int
-    tag: int
-    method: commands.Basic.Publish
-    message: Message
-
-
-class ServedLink:
-    """The broker's end of one link. Opens and closes what it is asked to; of publishes it only takes note."""
-
-    def __init__(self, stream: MemoryStream, start: float) -> None:
-        self.published: list[Sent] = []
-        self.flow_oks: list[bool] = []
-        self._stream = stream
-        self._start = start
-        self._tags: dict[int, int] = {}
-        self._incoming: dict[int, tuple[commands.Basic.Publish, list[Header], list[bytes]]] = {}
-
-    # What a test has it say.
-
-    async def tell(self, channel: int, *methods: Method) -> None:
-        """Send methods, in one piece."""
-        await self._stream.send(b"".join(encode_method(channel, method) for method in methods))
-
-    async def ack(self, tag: int, *, multiple: bool = False, channel: int = 1) -> None:
-        await self.tell(channel, commands.Basic.Ack(tag, multiple))
-
-    async def nack(self, tag: int, *, multiple: bool = False, channel: int = 1) -> None:
-        await self.tell(channel, commands.Basic.Nack(tag, multiple, requeue=False))
-
-    async def give_back(self, *publishes: Sent) -> None:
-        """Return them as unroutable, in this order."""
-        for sent in publishes:
-            method = commands.Basic.Return(312, "NO_ROUTE", sent.method.exchange, sent.method.routing_key)
-            await self._stream.send(b"".join(encode_content(sent.channel, method, sent.message, FRAME_MAX)))
-
-    async def block(self, reason: str = "low on memory") -> None:
-        await self.tell(0, commands.Connection.Blocked(reason))
-        await settled()
-
-    async def unblock(self) -> None:
-        await self.tell(0, commands.Connection.Unblocked())
-        await settled()
-
-    async def close_channel(self, close: commands.Channel.Close, channel: int = 1) -> None:
-        await self.tell(channel, close)
-        await settled()
-
-    async def flow(self, channel: int, *, active: bool) -> None:
-        await self.tell(channel, commands.Channel.Flow(active))
-        await settled()
-
-    async def reset(self) -> None:
-        self._stream.reset()
-        await settled()
-
-    # What it does by itself.
-
-    def bodies(self, channel: int | None = None) -> list[bytes]:
-        """What was published, on one channel or on all."""
-        return [sent.message.body for sent in self.published if channel in (None, sent.channel)]
-
-    async def serve(self) -> None:
-        decoder = Decoder(FRAME_MAX, as_server=True)
-        async with self._stream:
-            while True:
-                try:
-                    decoder.feed(await self._stream.receive())
-                except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    return
-                for frame in decoder.frames():
-                    await self._take(frame)
-
-    async def _take(self, frame: Frame) -> None:
-        number, payload = frame
-        if isinstance(payload, commands.Basic.Publish):
-            self._incoming[number] = payload, [], []
-        elif isinstance(payload, Header):
-            self._incoming[number][1].append(payload)
-            self._note_if_whole(number)
-        elif isinstance(payload, bytes):
-            self._incoming[number][2].append(payload)
-            self._note_if_whole(number)
-        elif isinstance(payload, commands.Channel.FlowOk):
-            self.flow_oks.append(bool(payload.active))
-        elif isinstance(payload, commands.Channel.Open):
-            self._tags[number] = 0
-            await self.tell(number, commands.Channel.OpenOk())
-        elif isinstance(payload, ProtocolHeader | Method):
-            answer = _ANSWERS.get(type(payload))
-            if answer is not None:
-                await self.tell(number, answer)
-
-    def _note_if_whole(self, number: int) -> None:
-        method, (header,), pieces = self._incoming[number]
-        body = b"".join(pieces)
-        if len(body) == header.body_size:
-            self._tags[number] += 1
-            at = round(anyio.current_time() - self._start, 6)
-            message = Received(body, header.encoded)
-            self.published.append(Sent(at, number, self._tags[number], method, message))
-
-
-_ANSWERS: dict[type[object], Method] = {
-    ProtocolHeader: commands.Connection.Start(0, 9, {"product": "by hand"}, "PLAIN", "en_US"),
-    commands.Connection.StartOk: commands.Connection.Tune(2047, FRAME_MAX, 0),
-    commands.Connection.Open: commands.Connection.OpenOk(),
-    commands.Connection.Close: commands.Connection.CloseOk(),
-    commands.Confirm.Select: commands.Confirm.SelectOk(),
-    commands.Channel.Close: commands.Channel.CloseOk(),
-}
-
-
-class HandBroker:
-    """Where the links of a test end."""
-
-    def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
-        self.links: list[ServedLink] = []
-        self.is_refusing = False
-        self._tasks = tasks
-        self._start = anyio.current_time()
-
-    @property
-    def link(self) -> ServedLink:
-        """The present link."""
-        return self.links[-1]
-
-    @property
-    def published(self) -> list[Sent]:
-        """What was published, on all links together."""
-        return [sent for link in self.links for sent in link.published]
-
-    def bodies(self) -> list[bytes]:
-        return [sent.message.body for sent in self.published]
-
-    async def dial(self, _: object) -> anyio.abc.ByteStream:
-        await settled()
-        if self.is_refusing:
-            raise ConnectionRefusedError(111, "Connection refused")
-        ours, theirs = stream_pair()
-        self.links.append(ServedLink(ours, self._start))
-        self._tasks.start_soon(self.links[-1].serve)
-        return theirs
-
-
-async def settled() -> None:
-    """Wait until everything that was said has had its effect; takes no time."""
-    await anyio.wait_all_tasks_blocked()
-
-
-@asynccontextmanager
-async def connected(*, close_timeout: float = 5.0) -> AsyncGenerator[tuple[HandBroker, Connection], None]:
-    """A broker by hand and a connection to it."""
-    settings = replace(anyamqp.Settings.from_urls(URL), reconnect=STEADY, close_timeout=close_timeout)
-    async with anyio.create_task_group() as tasks:
-        broker = HandBroker(tasks)
-        async with anyamqp.connect(settings, dial=broker.dial) as connection:
-            yield broker, connection
-        tasks.cancel_scope.cancel()
 
 
 class Stopwatch:

@@ -178,6 +178,7 @@ async def test_dials_are_spaced_by_the_policy_while_the_broker_is_away() -> None
             await connection.wait_ready(60)
 
 
+@pytest.mark.timeout(300)
 async def test_thousand_clients_do_not_come_back_together_after_one_restart() -> None:
     """Invariant 10: jitter spreads them."""
     clients = 1000

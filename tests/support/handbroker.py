@@ -1,0 +1,274 @@
+"""A broker by hand: it takes note of everything that a client sends; a test says what it answers, and when."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar
+
+import anyio
+import anyio.abc
+from pamqp import commands
+
+import anyamqp
+from anyamqp import Connection, Message, ReconnectPolicy
+from anyamqp.protocol.basic import Header, Received
+from anyamqp.protocol.wire import Decoder, Frame, Method, ProtocolHeader, encode_content, encode_method
+from anyamqp.testing.memory import MemoryStream, stream_pair
+
+URL: Final = "amqp://guest:guest@memory/?heartbeat=0"
+FRAME_MAX: Final = 131072
+STEADY: Final = ReconnectPolicy(initial=1.0, factor=1.0, maximum=1.0, jitter=0.0)
+"""At once, then every second."""
+
+M = TypeVar("M", bound=Method)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A publish as the broker got it.
+
+    Attributes:
+        at: when, in seconds from the start of the test.
+        channel: on which channel.
+        tag: the number that a confirm of it carries.
+    """
+
+    at: float
+    channel: int
+    tag: int
+    method: commands.Basic.Publish
+    message: Message
+
+
+@dataclass
+class Habits:
+    """What the broker does by itself on every link.
+
+    Attributes:
+        silent_on: channels on which it answers nothing.
+        silent_to: methods that it does not answer.
+    """
+
+    silent_on: set[int] = field(default_factory=set[int])
+    silent_to: set[type[Method]] = field(default_factory=set[type[Method]])
+
+
+class ServedLink:
+    """The broker's end of one link. Answers requests that succeed; of the rest it only takes note.
+
+    Attributes:
+        published: the publishes, in order.
+        methods: all methods with their channels, in order; publishes are among them.
+        flow_oks: what the client answered to channel.flow.
+    """
+
+    def __init__(self, stream: MemoryStream, start: float, habits: Habits) -> None:
+        self.published: list[Sent] = []
+        self.methods: list[tuple[int, Method]] = []
+        self.flow_oks: list[bool] = []
+        self._stream = stream
+        self._start = start
+        self._habits = habits
+        self._unanswered: list[tuple[int, Method]] = []
+        self._tags: dict[int, int] = {}
+        self._incoming: dict[int, tuple[commands.Basic.Publish, list[Header], list[bytes]]] = {}
+
+    # What a test has it say.
+
+    async def tell(self, channel: int, *methods: Method) -> None:
+        """Send methods, in one piece."""
+        await self._stream.send(b"".join(encode_method(channel, method) for method in methods))
+
+    async def ack(self, tag: int, *, multiple: bool = False, channel: int = 1) -> None:
+        await self.tell(channel, commands.Basic.Ack(tag, multiple))
+
+    async def nack(self, tag: int, *, multiple: bool = False, channel: int = 1) -> None:
+        await self.tell(channel, commands.Basic.Nack(tag, multiple, requeue=False))
+
+    async def give_back(self, *publishes: Sent) -> None:
+        """Return them as unroutable, in this order."""
+        for sent in publishes:
+            method = commands.Basic.Return(312, "NO_ROUTE", sent.method.exchange, sent.method.routing_key)
+            await self.tell_content(sent.channel, method, sent.message)
+
+    async def deliver(self, body: bytes, *, tag: int = 1, channel: int = 1, **properties: Any) -> None:
+        """Deliver a message to the channel's consumer."""
+        consume = next(method for method in self.sent(commands.Basic.Consume, channel) if method.consumer_tag)
+        method = commands.Basic.Deliver(consume.consumer_tag, tag, redelivered=False, exchange="", routing_key="q")
+        await self.tell_content(channel, method, Message(body, **properties))
+        await settled()
+
+    async def tell_content(self, channel: int, method: Method, message: Message) -> None:
+        """Send a method with its content, in one piece."""
+        await self._stream.send(b"".join(encode_content(channel, method, message, FRAME_MAX)))
+
+    async def answer_all(self) -> None:
+        """Answer what was left unanswered."""
+        waiting, self._unanswered = self._unanswered, []
+        for channel, answer in waiting:
+            await self.tell(channel, answer)
+        await settled()
+
+    async def block(self, reason: str = "low on memory") -> None:
+        await self.tell(0, commands.Connection.Blocked(reason))
+        await settled()
+
+    async def unblock(self) -> None:
+        await self.tell(0, commands.Connection.Unblocked())
+        await settled()
+
+    async def close_channel(self, close: commands.Channel.Close, channel: int = 1) -> None:
+        await self.tell(channel, close)
+        await settled()
+
+    async def flow(self, channel: int, *, active: bool) -> None:
+        await self.tell(channel, commands.Channel.Flow(active))
+        await settled()
+
+    async def reset(self) -> None:
+        self._stream.reset()
+        await settled()
+
+    # What it got.
+
+    def bodies(self, channel: int | None = None) -> list[bytes]:
+        """What was published, on one channel or on all."""
+        return [sent.message.body for sent in self.published if channel in (None, sent.channel)]
+
+    def sent(self, kind: type[M], channel: int | None = None) -> list[M]:
+        """The methods of one kind, on one channel or on all."""
+        return [method for number, method in self.methods if channel in (None, number) and isinstance(method, kind)]
+
+    # What it does by itself.
+
+    async def serve(self) -> None:
+        decoder = Decoder(FRAME_MAX, as_server=True)
+        async with self._stream:
+            while True:
+                try:
+                    decoder.feed(await self._stream.receive())
+                except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    return
+                for frame in decoder.frames():
+                    await self._take(frame)
+
+    async def _take(self, frame: Frame) -> None:
+        number, payload = frame
+        if isinstance(payload, Header):
+            self._incoming[number][1].append(payload)
+            self._note_if_whole(number)
+        elif isinstance(payload, bytes):
+            self._incoming[number][2].append(payload)
+            self._note_if_whole(number)
+        elif isinstance(payload, ProtocolHeader):
+            await self.tell(0, commands.Connection.Start(0, 9, {"product": "by hand"}, "PLAIN", "en_US"))
+        elif isinstance(payload, Method):
+            self.methods.append((number, payload))
+            await self._take_method(number, payload)
+
+    async def _take_method(self, number: int, method: Method) -> None:
+        if isinstance(method, commands.Basic.Publish):
+            self._incoming[number] = method, [], []
+        elif isinstance(method, commands.Channel.FlowOk):
+            self.flow_oks.append(bool(method.active))
+        elif isinstance(method, commands.Channel.Open):
+            self._tags[number] = 0
+        answer = _answer(method)
+        if answer is not None:
+            if number in self._habits.silent_on or type(method) in self._habits.silent_to:
+                self._unanswered.append((number, answer))
+            else:
+                await self.tell(number, answer)
+
+    def _note_if_whole(self, number: int) -> None:
+        method, (header,), pieces = self._incoming[number]
+        body = b"".join(pieces)
+        if len(body) == header.body_size:
+            self._tags[number] += 1
+            at = round(anyio.current_time() - self._start, 6)
+            message = Received(body, header.encoded)
+            self.published.append(Sent(at, number, self._tags[number], method, message))
+
+
+def _answer(method: Method) -> Method | None:
+    """What a broker answers when all is well."""
+    if isinstance(method, commands.Basic.Consume):
+        return commands.Basic.ConsumeOk(method.consumer_tag)
+    if isinstance(method, commands.Basic.Cancel):
+        return commands.Basic.CancelOk(method.consumer_tag)
+    if isinstance(method, commands.Queue.Declare):
+        return commands.Queue.DeclareOk(method.queue, 0, 0)
+    return _ANSWERS.get(type(method))
+
+
+_ANSWERS: dict[type[Method], Method] = {
+    commands.Connection.StartOk: commands.Connection.Tune(2047, FRAME_MAX, 0),
+    commands.Connection.Open: commands.Connection.OpenOk(),
+    commands.Connection.Close: commands.Connection.CloseOk(),
+    commands.Channel.Open: commands.Channel.OpenOk(),
+    commands.Channel.Close: commands.Channel.CloseOk(),
+    commands.Confirm.Select: commands.Confirm.SelectOk(),
+    commands.Queue.Bind: commands.Queue.BindOk(),
+    commands.Basic.Get: commands.Basic.GetEmpty(),
+    commands.Basic.Qos: commands.Basic.QosOk(),
+    commands.Tx.Select: commands.Tx.SelectOk(),
+    commands.Tx.Commit: commands.Tx.CommitOk(),
+    commands.Tx.Rollback: commands.Tx.RollbackOk(),
+}
+
+
+class HandBroker:
+    """Where the links of a test end.
+
+    Attributes:
+        links: all links so far.
+        habits: what the broker does by itself.
+        is_refusing: whether it refuses new links.
+    """
+
+    def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
+        self.links: list[ServedLink] = []
+        self.habits: Habits = Habits()
+        self.is_refusing = False
+        self._tasks = tasks
+        self._start = anyio.current_time()
+
+    @property
+    def link(self) -> ServedLink:
+        """The present link."""
+        return self.links[-1]
+
+    @property
+    def published(self) -> list[Sent]:
+        """What was published, on all links together."""
+        return [sent for link in self.links for sent in link.published]
+
+    def bodies(self) -> list[bytes]:
+        return [sent.message.body for sent in self.published]
+
+    async def dial(self, _: object) -> anyio.abc.ByteStream:
+        await settled()
+        if self.is_refusing:
+            raise ConnectionRefusedError(111, "Connection refused")
+        ours, theirs = stream_pair()
+        self.links.append(ServedLink(ours, self._start, self.habits))
+        self._tasks.start_soon(self.links[-1].serve)
+        return theirs
+
+
+async def settled() -> None:
+    """Wait until everything that was said has had its effect; takes no time."""
+    await anyio.wait_all_tasks_blocked()
+
+
+@asynccontextmanager
+async def connected(*, close_timeout: float = 5.0) -> AsyncGenerator[tuple[HandBroker, Connection], None]:
+    """A broker by hand and a connection to it."""
+    settings = replace(anyamqp.Settings.from_urls(URL), reconnect=STEADY, close_timeout=close_timeout)
+    async with anyio.create_task_group() as tasks:
+        broker = HandBroker(tasks)
+        async with anyamqp.connect(settings, dial=broker.dial) as connection:
+            yield broker, connection
+        tasks.cancel_scope.cancel()
