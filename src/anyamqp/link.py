@@ -296,6 +296,11 @@ class Link:
 
     @property
     def _is_paused(self) -> bool:
+        """Whether nothing is read: somebody here has to catch up, or the broker has to take its answers first."""
+        return self.session.owes_too_much or self._awaits_readers
+
+    @property
+    def _awaits_readers(self) -> bool:
         return (
             bool(self._slow_readers)
             and self.is_open
@@ -359,11 +364,13 @@ class Link:
             await anyio.lowlevel.checkpoint()
         while True:
             if self._unsent or session.has_output:
-                was_full = self.is_full
+                was_full, owed_too_much = self.is_full, session.owes_too_much
                 pieces, self._unsent = self._unsent or session.output(self._loop.now()), ()
                 if was_full and not self.is_full:
                     self._output_taken.set()
                     self._output_taken = anyio.Event()
+                if owed_too_much and not session.owes_too_much:
+                    self._reconsider_reading()
                 try:
                     if isinstance(self._stream, SocketStream):
                         await self._stream.send_pieces(pieces)
@@ -384,7 +391,8 @@ class Link:
         await self._opened.wait()
         while not self.is_over:
             now = anyio.current_time()
-            if self._is_paused:
+            # A broker that does not take its answers is to blame for the silence (invariant 9).
+            if self._awaits_readers and not self.session.owes_too_much:
                 self.session.reading_paused(now)
             wake_at = self.session.poll(now)
             self._dispatch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from pamqp import commands
@@ -615,3 +616,64 @@ def test_no_channel_outlives_the_session() -> None:
     )
     assert len(told) == 1
     assert isinstance(told[0], Ended)
+
+
+# --- answers that the broker does not take --------------------------------------------------------------------------
+
+
+def _flow(_: Dialogue, number: int) -> bytes:
+    return any_method(number, commands.Channel.Flow(active=True))
+
+
+def _close_while_we_close(dialogue: Dialogue, number: int) -> bytes:
+    dialogue.session.close_channel(number)
+    return any_method(number, NOT_FOUND)
+
+
+@pytest.mark.parametrize("asking", [_flow, _close_while_we_close], ids=["flow", "close"])
+def test_answers_that_are_not_taken_are_counted_until_they_leave(asking: Callable[[Dialogue, int], bytes]) -> None:
+    """Invariant 11: above a mark nothing more is to be read."""
+    dialogue = opened()
+    asked = asking(dialogue, dialogue.open_channel())
+    rounds = 0
+    while not dialogue.session.owes_too_much:
+        dialogue.say(asked * 1000)
+        rounds += 1
+        assert rounds < 100
+    assert rounds > 10
+    while dialogue.session.has_output:
+        assert dialogue.session.owes_too_much
+        dialogue.output()
+    assert not dialogue.session.owes_too_much
+
+
+def test_acks_that_cannot_leave_are_counted_until_they_do() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    for tag in range(1, 65536):
+        dialogue.session.ack(number, tag, multiple=False)
+    assert not dialogue.session.owes_too_much  # one consumer's prefetch may be as large
+    for tag in range(65536, 3 * 65536):
+        dialogue.session.ack(number, tag, multiple=False)
+    assert dialogue.session.owes_too_much
+    dialogue.output()
+    assert not dialogue.session.owes_too_much
+
+
+def test_what_we_send_of_our_own_accord_is_no_answer() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    for _ in range(10_000):
+        dialogue.session.publish(number, Route("", "q", mandatory=True), b"\0\0", bytes(100))
+        dialogue.session.request(number, commands.Queue.Declare(queue="q"))
+    assert not dialogue.session.owes_too_much
+
+
+def test_while_we_close_everything_is_read() -> None:
+    """What the broker still asks for is not answered, and its close-ok is awaited."""
+    dialogue = opened()
+    number = dialogue.open_channel()
+    dialogue.say(_flow(dialogue, number) * 50_000)
+    assert dialogue.session.owes_too_much
+    dialogue.session.close(dialogue.now)
+    assert not dialogue.session.owes_too_much

@@ -85,7 +85,8 @@ class Channels:
 
     Args:
         send: writes a method on a channel.
-        write: writes a frame.
+        answer: does so with a method that the broker's own traffic makes us send, which it may not take.
+        answer_with: writes such a method as a frame.
         events: where to tell what happened.
         max_message_size: the largest body accepted, in bytes.
     """
@@ -93,12 +94,14 @@ class Channels:
     def __init__(
         self,
         send: Callable[[int, Method], None],
-        write: Callable[[bytes], None],
+        answer: Callable[[int, Method], None],
+        answer_with: Callable[[bytes], None],
         events: list[Event],
         max_message_size: int,
     ) -> None:
         self._send = send
-        self._write = write
+        self._answer = answer
+        self._answer_with = answer_with
         self._events = events
         self._max_message_size = max_message_size
         self._channels: dict[int, _Channel] = {}
@@ -142,10 +145,13 @@ class Channels:
 
     def send(self, number: int, method: Method) -> None:
         """Send a method, behind the acks that were given before it."""
+        self._make_ready(number)
+        self._send(number, method)
+
+    def _make_ready(self, number: int) -> None:
         self.require_open(number)
         if number in self._acking:
             self._flush_acks_of(number)
-        self._send(number, method)
 
     def ack(self, number: int, tag: int, *, multiple: bool) -> None:
         """Acknowledge; leaves with :meth:`flush_acks`, together with others where one frame can stand for them."""
@@ -155,7 +161,7 @@ class Channels:
         if channel.closing:
             return  # its end gives back whatever is open
         if multiple:
-            self.send(number, commands.Basic.Ack(tag, multiple=True))
+            self._settle(number, commands.Basic.Ack(tag, multiple=True))
             channel.acks.settle_up_to(tag)
         else:
             channel.acks.ack(tag)
@@ -166,17 +172,26 @@ class Channels:
         channel = self._channels.get(number)
         if channel is not None and channel.closing:
             return
-        self.send(number, method)
+        self._settle(number, method)
         acks, tag = self._channels[number].acks, method.delivery_tag or 0
         if isinstance(method, commands.Basic.Nack) and method.multiple:
             acks.settle_up_to(tag)
         else:
             acks.settle(tag)
 
+    def _settle(self, number: int, method: Method) -> None:
+        self._make_ready(number)
+        self._answer(number, method)
+
     @property
     def has_acks(self) -> bool:
         """Whether acks wait to leave."""
         return bool(self._acking)
+
+    @property
+    def unsent_acks(self) -> int:
+        """How many acks wait to leave."""
+        return sum(len(self._channels[number].acks) for number in self._acking)
 
     def flush_acks(self) -> None:
         """Send the acks that were given so far."""
@@ -186,7 +201,7 @@ class Channels:
     def _flush_acks_of(self, number: int) -> None:
         self._acking.discard(number)
         for tag, multiple in self._channels[number].acks.take():
-            self._write(encode_ack(number, tag, multiple=multiple))
+            self._answer_with(encode_ack(number, tag, multiple=multiple))
 
     def require_open(self, number: int) -> None:
         """Raise :class:`InvalidUse` unless frames may go out on the number; else the broker closes the connection."""
@@ -223,7 +238,7 @@ class Channels:
             channel.method = method
         elif isinstance(method, commands.Channel.Close):
             self._acking.discard(number)  # nothing but close-ok may follow
-            self._send(number, commands.Channel.CloseOk())
+            self._answer(number, commands.Channel.CloseOk())
             # If it crossed ours, the broker answers ours as well, so the number stays taken until then.
             if not channel.closing:
                 self._release(number)
@@ -243,21 +258,21 @@ class Channels:
         elif isinstance(method, _CONTENT_METHODS):
             if isinstance(method, commands.Basic.GetOk):
                 channel.last_tag = method.delivery_tag or 0
-                request = self._answer(number, channel, method)
+                request = self._answered(number, channel, method)
                 if isinstance(request, commands.Basic.Get) and request.no_ack:
                     channel.acks.settle(channel.last_tag)
             channel.method = method
         elif isinstance(method, _UNASKED):
             if isinstance(method, commands.Channel.Flow):
-                self._send(number, commands.Channel.FlowOk(method.active))
+                self._answer(number, commands.Channel.FlowOk(method.active))
             self._events.append(MethodReceived(number, method, is_reply=False))
         else:
-            self._answer(number, channel, method)
+            self._answered(number, channel, method)
             if isinstance(method, commands.Basic.RecoverOk):  # the broker has taken back all that was open
                 channel.acks.settle_up_to(channel.last_tag)
             self._events.append(MethodReceived(number, method, is_reply=True))
 
-    def _answer(self, number: int, channel: _Channel, method: Method) -> Method:
+    def _answered(self, number: int, channel: _Channel, method: Method) -> Method:
         """Take out the request that the method answers."""
         if not channel.expected or method.name not in channel.expected[0].valid_responses:
             raise unexpected(
@@ -280,7 +295,7 @@ class Channels:
             raise unexpected(UnexpectedFrame, f"a content header on channel {number} that belongs to no method")
         if header.body_size > self._max_message_size:
             text = f"a message of {header.body_size} bytes, but max_message_size is {self._max_message_size}"
-            self.send(number, commands.Channel.Close(ContentTooLarge.code, text, 0, 0))
+            self._settle(number, commands.Channel.Close(ContentTooLarge.code, text, 0, 0))
             channel.closing = True
             error = ContentTooLarge(
                 text,

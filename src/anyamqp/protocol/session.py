@@ -79,6 +79,12 @@ _GATHERED_CHUNK: Final = 1024 * 1024
 _LARGE: Final = 16 * 1024
 """Bytes from which on a part of the output is not copied."""
 
+_MOST_OWED: Final = 256 * 1024
+"""Bytes of unsent answers to the broker above which nothing more is to be read."""
+
+_ACK_WEIGHT: Final = 2
+"""Bytes that an ack counts for before it is known which frame carries it: consumers may hold 65535 each."""
+
 
 class Session:
     """The client's side of one AMQP session.
@@ -132,11 +138,15 @@ class Session:
         """The first of them, if it was taken out already."""
         self._fault: ReplyError | None = None
         """What is wrong with the first of them."""
-        self._channels = Channels(self._send, self._write, self._events, max_message_size)
+        self._channels = Channels(self._send, self._answer, self._answer_with, self._events, max_message_size)
         self._output: list[bytes | memoryview] = [PROTOCOL_HEADER]
         self._output_size = len(PROTOCOL_HEADER)
         self._has_large = False
         """Whether some part of the output may be large."""
+        self._owed = 0
+        """Bytes of answers written since the last moment at which all answers had left."""
+        self._owed_until = 0
+        """The place in the whole output, from the first byte on, where the last answer ends."""
 
     # --- the border -------------------------------------------------------------------------------------------------
 
@@ -159,6 +169,15 @@ class Session:
     def output_size(self) -> int:
         """Bytes that wait to be sent, acks not counted."""
         return self._output_size
+
+    @property
+    def owes_too_much(self) -> bool:
+        """Whether the broker takes so little of what its own traffic makes us send that nothing more is to be read.
+
+        It sends what it is owed for, so it stops as well when nobody reads (invariant 11).
+        """
+        owed = self._owed + _ACK_WEIGHT * self._channels.unsent_acks
+        return owed > _MOST_OWED and self.state is not LinkState.CLOSING
 
     @property
     def has_output(self) -> bool:
@@ -248,6 +267,8 @@ class Session:
             parts, self._output = parts[:count], parts[count:]
         self._output_size -= size
         self.bytes_sent += size
+        if self.bytes_sent >= self._owed_until:
+            self._owed = 0
         self._heartbeat.wrote(now)
         if not self._has_large:
             return [b"".join(parts)]
@@ -270,9 +291,10 @@ class Session:
         if verdict.stalled:
             self._emit(Stalled(verdict.stalled))
         if verdict.dead:
+            fault = "has read nothing" if self.owes_too_much else "was silent"
             silence = 2 * self.tuning.heartbeat
-            self._die(HeartbeatTimeout(f"the broker was silent for two heartbeat intervals ({silence} s)"), now)
-        elif verdict.send:
+            self._die(HeartbeatTimeout(f"the broker {fault} for two heartbeat intervals ({silence} s)"), now)
+        elif verdict.send and not self._output:  # what waits to leave says as much as a heartbeat behind it
             self._write(HEARTBEAT_FRAME)
         return verdict.wake_at
 
@@ -379,7 +401,7 @@ class Session:
             self._advance(LinkEvent.SECURED, method, now)
             challenge = (method.challenge or "").encode("utf-8", "surrogateescape")
             response = _response(self._mechanism, lambda: self._mechanism.answer(challenge))
-            self._send(0, commands.Connection.SecureOk(response))
+            self._answer(0, commands.Connection.SecureOk(response))
         elif isinstance(method, commands.Connection.Tune):
             self._tune(method, now)
         elif isinstance(method, commands.Connection.OpenOk):
@@ -486,6 +508,19 @@ class Session:
             text = f"{method_name(method)}: {len(data)} bytes do not fit a frame of {self.tuning.frame_max}"
             raise InvalidArgument(text)
         self._write(data)
+
+    def _answer(self, number: int, method: Method) -> None:
+        """Send what the broker's own traffic makes us send: a reply, or a delivery's settlement."""
+        before = self._output_size
+        self._send(number, method)
+        self._owed += self._output_size - before
+        self._owed_until = self.bytes_sent + self._output_size
+
+    def _answer_with(self, frame: bytes) -> None:
+        """The same, encoded already."""
+        self._write(frame)
+        self._owed += len(frame)
+        self._owed_until = self.bytes_sent + self._output_size
 
     def _write(self, frame: bytes) -> None:
         self._output.append(frame)

@@ -1,0 +1,307 @@
+"""A broker that floods, lies or does not read, over a transport in memory: memory stays bounded and nothing hangs.
+
+Invariants 11 and 12.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+import pytest
+import trio.testing
+from pamqp import commands
+
+import anyamqp
+from anyamqp import Channel, Connection, Message, Settings, State
+from anyamqp.protocol.wire import (
+    HEARTBEAT_FRAME,
+    Decoder,
+    Heartbeat,
+    Method,
+    ProtocolHeader,
+    build,
+    encode_method,
+)
+from anyamqp.testing.memory import CAPACITY, MemoryStream, stream_pair
+from support.amqp import content
+from support.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+FRAME_MAX: Final = 131072
+MIB: Final = 1024 * 1024
+MOST_READ: Final = 2 * MIB
+"""Bytes of a flood that a client reads at most while nothing of its answers is taken."""
+
+START: Final = commands.Connection.Start(0, 9, {"product": "hostile"}, "PLAIN", "en_US")
+ANSWERS: Final[dict[type[object], Method]] = {
+    ProtocolHeader: START,
+    commands.Connection.Open: commands.Connection.OpenOk(),
+    commands.Connection.Close: commands.Connection.CloseOk(),
+    commands.Channel.Open: commands.Channel.OpenOk(),
+    commands.Channel.Close: commands.Channel.CloseOk(),
+    commands.Basic.Qos: commands.Basic.QosOk(),
+    commands.Basic.Consume: commands.Basic.ConsumeOk("c"),
+    commands.Basic.Cancel: commands.Basic.CancelOk("c"),
+    commands.Confirm.Select: commands.Confirm.SelectOk(),
+    commands.Queue.Declare: commands.Queue.DeclareOk("q", 0, 0),
+}
+
+
+class Peer:
+    """The broker's end of one link: it answers until a test has it flood.
+
+    Attributes:
+        heard: the methods that it took, without those of the handshake.
+        flooded: bytes of floods that the client took.
+        heartbeats: how many of the client's it took.
+        is_flooding: whether floods go on; set by a test.
+    """
+
+    def __init__(self, stream: MemoryStream, heartbeat: int) -> None:
+        self.heard: list[Method] = []
+        self.flooded = 0
+        self.heartbeats = 0
+        self.is_flooding = True
+        self._stream = stream
+        self._heartbeat = heartbeat
+        self._allowance = math.inf
+        self._changed = anyio.Event()
+        self._sending = anyio.Lock()
+
+    def take(self, count: float) -> None:
+        """Read so many bytes from now on, and perhaps one more piece."""
+        self._allowance = count
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def count(self, kind: type[Method]) -> int:
+        """How often it heard a method."""
+        return sum(isinstance(method, kind) for method in self.heard)
+
+    async def tell(self, *data: bytes) -> None:
+        """Send bytes as they are."""
+        async with self._sending:
+            await self._stream.send(b"".join(data))
+
+    async def flood(self, data: bytes) -> None:
+        """Send the same again and again, until the client is gone."""
+        try:
+            while self.is_flooding:
+                await self.tell(data)
+                self.flooded += len(data)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return
+
+    async def flood_after(self, first: bytes, data: bytes) -> None:
+        """Say something first, then flood."""
+        await self.tell(first)
+        await self.flood(data)
+
+    async def serve(self) -> None:
+        """Answer what is asked, as long as it reads."""
+        decoder = Decoder(FRAME_MAX, as_server=True)
+        while True:
+            while self._allowance <= 0:
+                await self._changed.wait()
+            try:
+                data = await self._stream.receive(16 * 1024)
+            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return
+            self._allowance -= len(data)
+            decoder.feed(data)
+            for channel, payload in decoder.frames():
+                if isinstance(payload, commands.Connection.StartOk):
+                    await self.tell(encode_method(0, commands.Connection.Tune(2047, FRAME_MAX, self._heartbeat)))
+                elif isinstance(payload, Heartbeat):
+                    self.heartbeats += 1
+                elif isinstance(payload, Method | ProtocolHeader):
+                    if isinstance(payload, Method):
+                        self.heard.append(payload)
+                    if (answer := ANSWERS.get(type(payload))) is not None:
+                        await self.tell(encode_method(channel, answer))
+
+
+class Peers:
+    """Where the links of a test end."""
+
+    def __init__(self, tasks: anyio.abc.TaskGroup, *, heartbeat: int = 0) -> None:
+        self.all: list[Peer] = []
+        self._tasks = tasks
+        self._heartbeat = heartbeat
+
+    @property
+    def latest(self) -> Peer:
+        return self.all[-1]
+
+    async def dial(self, _: object) -> anyio.abc.ByteStream:
+        ours, theirs = stream_pair()
+        self.all.append(Peer(ours, self._heartbeat))
+        self._tasks.start_soon(self.latest.serve)
+        return theirs
+
+    async def stop_taking(self, channel: Channel) -> None:
+        """Have the latest stop reading, and fill its transport."""
+        self.latest.take(0)
+        await channel.publish(Message(bytes(2 * CAPACITY)))
+        await still()
+
+    def flood(self, *frames: bytes) -> None:
+        """Have the latest stop reading and send these frames for ever."""
+        self.latest.take(0)
+        once = b"".join(frames)
+        self._tasks.start_soon(self.latest.flood, once * (64 * 1024 // len(once) + 1))
+
+
+@asynccontextmanager
+async def connected(
+    *, heartbeat: int = 0, close_timeout: float = 0.1
+) -> AsyncGenerator[tuple[Peers, Connection], None]:
+    """Peers, and a connection to the first of them."""
+    async with anyio.create_task_group() as tasks:
+        peers = Peers(tasks, heartbeat=heartbeat)
+        settings = replace(
+            Settings.from_urls("amqp://guest:guest@memory/"),
+            heartbeat=heartbeat,
+            close_timeout=close_timeout,
+        )
+        async with anyamqp.connect(settings, dial=peers.dial) as connection:
+            yield peers, connection
+        tasks.cancel_scope.cancel()
+
+
+async def still() -> None:
+    """Wait until nobody does anything any more: the flood waits for a client that does not read."""
+    with anyio.fail_after(10):
+        await anyio.wait_all_tasks_blocked()
+
+
+def delivery(channel: int, body: bytes = b"", **properties: Any) -> bytes:
+    """A delivery, always with the same tag."""
+    return content(channel, build(commands.Basic.Deliver, "c", 1, exchange="", routing_key="q"), body, **properties)
+
+
+# --- output that we owe -----------------------------------------------------------------------------------------------
+
+FLOW: Final = encode_method(1, commands.Channel.Flow(active=True))
+
+
+async def test_reading_stops_while_answers_to_a_flood_are_not_taken() -> None:
+    async with connected() as (peers, connection), connection.channel():
+        peers.flood(FLOW)
+        await still()
+        assert peers.latest.flooded < MOST_READ
+        assert connection.state is State.OPEN
+
+
+async def test_reading_goes_on_when_the_answers_are_taken() -> None:
+    async with connected() as (peers, connection), connection.channel() as channel:
+        peers.flood(FLOW)
+        await still()
+        peers.latest.is_flooding = False
+        peers.latest.take(math.inf)
+        with anyio.fail_after(10):
+            assert (await channel.declare_queue("q")).name == "q"
+        await eventually(lambda: len(FLOW) * peers.latest.count(commands.Channel.FlowOk) == peers.latest.flooded)
+
+
+class Echo:
+    """A mechanism that answers with the challenge."""
+
+    name = "PLAIN"
+
+    def start(self) -> bytes:
+        return b""
+
+    def answer(self, challenge: bytes) -> bytes:
+        return challenge
+
+
+async def test_reading_stops_while_answers_to_challenges_are_not_taken() -> None:
+    async def dial(_: object) -> anyio.abc.ByteStream:
+        ours, theirs = stream_pair()
+        peers.append(Peer(ours, 0))
+        secure = encode_method(0, commands.Connection.Secure(8192 * "?"))
+        tasks.start_soon(peers[-1].flood_after, encode_method(0, START), secure * 8)
+        return theirs
+
+    async def connect() -> None:
+        async with anyamqp.connect(replace(Settings(), credentials=Echo(), close_timeout=0.1), dial=dial):
+            pass
+
+    peers: list[Peer] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connect)
+        await still()
+        assert peers[0].flooded < MOST_READ
+        tasks.cancel_scope.cancel()
+
+
+async def test_reading_stops_while_settlements_are_not_taken() -> None:
+    async with (
+        connected() as (peers, connection),
+        connection.consumer("q", prefetch=0, consumer_tag="c") as consumer,
+        connection.channel() as channel,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def work() -> None:
+            async for one in consumer:
+                one.reject()
+
+        tasks.start_soon(work)
+        await peers.stop_taking(channel)
+        peers.flood(delivery(1))
+        await still()
+        assert peers.latest.flooded < 5 * MOST_READ  # a delivery is longer than what settles it
+        tasks.cancel_scope.cancel()
+
+
+async def test_reading_stops_while_what_comes_after_the_stop_cannot_be_given_back() -> None:
+    async with connected() as (peers, connection), connection.consumer("q", consumer_tag="c") as consumer:
+        await consumer.stop()
+        peers.flood(delivery(1))
+        await still()
+        assert peers.latest.flooded < 5 * MOST_READ
+
+
+class TestDeadPeer:
+    """Invariant 9, in virtual time."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> tuple[str, dict[str, object]]:
+        return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+    async def test_who_floods_and_reads_nothing_is_given_up_in_two_intervals(self) -> None:
+        async with connected(heartbeat=10) as (peers, connection), connection.channel():
+            flooded_at = anyio.current_time()
+            peers.flood(FLOW)
+            await eventually(lambda: connection.stats.link_number > 1, within=100, every=0.5)
+            assert anyio.current_time() - flooded_at < 26
+            assert "has read nothing for two heartbeat intervals (20 s)" in str(connection.stats.last_error)
+
+    async def test_who_takes_its_answers_slowly_is_not_given_up(self) -> None:
+        async with connected(heartbeat=10) as (peers, connection), connection.channel():
+            peers.flood(FLOW)
+            for _ in range(2):
+                await anyio.sleep(15)
+                peers.latest.take(2 * CAPACITY)
+                await still()
+            assert connection.stats.link_number == 1
+
+    async def test_heartbeats_that_cannot_leave_do_not_pile_up(self) -> None:
+        async with connected(heartbeat=1) as (peers, connection), connection.channel() as channel:
+            await peers.stop_taking(channel)
+            for _ in range(1000):
+                await peers.latest.tell(HEARTBEAT_FRAME)
+                await anyio.sleep(1)
+            assert connection.stats.link_number == 1
+            peers.latest.take(math.inf)
+            await anyio.wait_all_tasks_blocked()
+            assert peers.latest.heartbeats < 5
