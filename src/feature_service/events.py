@@ -11,6 +11,7 @@ Reading a body is bounded work. The limits lie well above what the exchange send
 
 =========================================================  ==============================================
 a body                                                     1 MiB (``MAX_BODY``)
+values in one body, counted as its ``[``, ``{`` and ``,``   32,768 (``MOST_VALUES``)
 events in one body (``payload.data`` as a list)            1,024 (``MOST_EVENTS``)
 levels of all books in one body, both sides together       4,096 (``MOST_LEVELS``)
 a number or a time, written as a string                    64 characters
@@ -38,6 +39,7 @@ Level: TypeAlias = tuple[float, float]
 """A price and the size that stands there; a size of 0 in a delta deletes the level."""
 
 MAX_BODY: Final = 1024 * 1024
+MOST_VALUES: Final = 32_768
 MOST_EVENTS: Final = 1024
 MOST_LEVELS: Final = 4096
 
@@ -192,6 +194,9 @@ class Fields:
         """Read a body that must be one JSON object in UTF-8."""
         if len(body) > MAX_BODY:
             raise BadEvent("body", f"has {len(body)} bytes, more than {MAX_BODY}")
+        values = body.count(b"[") + body.count(b"{") + body.count(b",")
+        if values > MOST_VALUES:
+            raise BadEvent("body", f"has {values} values, more than {MOST_VALUES}")
         try:
             value: object = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
         except UnicodeDecodeError:

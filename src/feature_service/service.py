@@ -82,12 +82,14 @@ class FeatureService:
         small = replace(large, max_message_size=min(MAX_BODY, large.max_message_size))
         self.reading = _connect(small, "reading", dial_reading)
         self.publishing = _connect(large, "publishing", dial_publishing)
+        turns = anyio.Lock()
         self.readers = [
             QueueReader(
                 source,
                 connection=self.reading,
                 connect_for_large=partial(_connect, large, "reading large messages", dial_reading),
                 handle=self._handle,
+                turns=turns,
             )
             for source in settings.sources
         ]
@@ -107,6 +109,14 @@ class FeatureService:
         Raises:
             ConnectionClosed: a connection gave up; with the service's own policy none does.
         """
+        LOGGER.info(
+            "a vector per symbol each %g s: from %s to %s, at %s, virtual host %r",
+            self.settings.interval,
+            ", ".join(self.settings.sources),
+            self.settings.queue,
+            ", ".join(map(str, self.settings.broker.addresses)),
+            self.settings.broker.virtual_host,
+        )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.reading)
             await stack.enter_async_context(self.publishing)
@@ -300,6 +310,8 @@ class FeatureService:
                 len(self.outbox),
                 self.settings.shutdown_timeout,
             )
+        else:
+            LOGGER.info("every accepted vector is confirmed")
 
 
 def _connect(broker: anyamqp.Settings, purpose: str, dial: anyamqp.Dial | None) -> Connection:

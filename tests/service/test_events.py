@@ -350,6 +350,19 @@ def test_body_beyond_a_mebibyte_is_refused_unread() -> None:
     assert str(error) == "body has 1048591 bytes, more than 1048576"
 
 
+@pytest.mark.parametrize("values", [["[]"] * 32_768, ["1"] * 32_768, ["{}"] * 20_000, ["[" * 100 + "]" * 100] * 400])
+def test_body_of_too_many_values_is_refused_unread(values: list[str]) -> None:
+    # Decoded, a mebibyte of empty lists is 20 MB and takes 90 ms.
+    message = TICKER_MESSAGE.strip().removesuffix(b"}") + b', "unknown": [' + ",".join(values).encode() + b"]}"
+    assert str(fault(message)).startswith("body has ")
+    assert str(fault(message)).endswith(" values, more than 32768")
+
+
+def test_trades_as_many_as_the_exchange_sends_are_within_the_limits() -> None:
+    inner = json.loads(TRADE_MESSAGE)["payload"]
+    assert len(parse(edited(TRADE_MESSAGE, "payload", {"data": [inner] * MOST_EVENTS}), now=NOW)) == MOST_EVENTS
+
+
 def test_list_of_too_many_events_is_refused_unread() -> None:
     message = edited(TICKER_MESSAGE, "payload", {"symbol": "BTCUSDT", "data": NOTHING_NEW * (MOST_EVENTS + 1)})
     assert str(fault(message)) == "payload.data has 1025 entries, more than 1024"
