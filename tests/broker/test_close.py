@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import replace
@@ -37,6 +36,7 @@ from anyamqp import (
 )
 from anyamqp.testing import FaultProxy
 from support.leftovers import belongings
+from support.nodelog import log_mark
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -47,15 +47,6 @@ LIMIT = 60.0
 
 class Mine(Exception):
     """What the user's own code raises."""
-
-
-async def log_mark(node: Node) -> int:
-    """How long the log is, once it holds everything so far: the node writes it with a delay."""
-    name = f"mark-{uuid.uuid4().hex}"
-    async with anyamqp.connect(node.url, name=name):
-        pass
-    await eventually(lambda: f" - {name}, vhost: '/', user: 'guest')\n" in node.log_text(), within=20, every=0.05)
-    return len(node.log_text())
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ import pytest
 import anyamqp
 from anyamqp import Connection, Message, Publication, Publisher, Receipt, ReconnectPolicy
 from anyamqp.testing import FaultProxy
+from support.nodelog import log_mark, log_of_graceful_close
 from support.rabbitmq import Counts, Node
 from support.waiting import eventually, running_tasks
 
@@ -171,21 +172,6 @@ async def delete_and_close(connection: Connection, queue: str) -> None:
     async with connection.channel() as channel:
         await channel.delete_queue(queue)
     await connection.aclose()
-
-
-async def log_of_graceful_close(node: Node, name: str, start: int = 0) -> str:
-    """What the node logged from ``start`` until it saw the connection's close handshake."""
-    line = f" - {name}, vhost: '/', user: 'guest')\n"
-    await eventually(lambda: line in node.log_text()[start:], within=20, every=0.05)
-    return node.log_text()[start:]
-
-
-async def log_mark(node: Node) -> int:
-    """How long the log is, once it holds everything so far: the node writes it with a delay."""
-    name = f"mark-{uuid.uuid4().hex}"
-    async with anyamqp.connect(node.url, name=name):
-        pass
-    return len(await log_of_graceful_close(node, name))
 
 
 async def test_publishes_survive_a_broker_that_is_killed_twice(mortal_node: Node) -> None:

@@ -20,6 +20,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -28,8 +29,11 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
+
+from support.versions import Facts, facts_of
 
 _PACKAGED: Final = Path("/usr/lib/rabbitmq/bin")
 _PACKAGED_ERLANG: Final = Path("/usr/lib/erlang/bin")
@@ -218,6 +222,15 @@ class Node:
         """The node's URL, with the credentials of guest and the default virtual host."""
         return f"amqp://guest:guest@{_LOCALHOST}:{self.port}/"
 
+    @cached_property
+    def facts(self) -> Facts:
+        """How this version of RabbitMQ behaves where versions differ. The node must be running when first asked."""
+        said = self.ctl("version")
+        found = re.fullmatch(r"(\d+)\.(\d+)\..*", said.strip())
+        if found is None:
+            raise BrokerError(f"rabbitmqctl version: {said!r} is no version")
+        return facts_of((int(found[1]), int(found[2])))
+
     @property
     def running(self) -> bool:
         """Whether the broker's process exists; a frozen one does."""
@@ -400,8 +413,8 @@ class Node:
 
     def _environment(self) -> dict[str, str]:
         folder = self._folder
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RABBITMQ_", "ERL_", "ERLANG_"))}
         loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RABBITMQ_", "ERL_", "ERLANG_"))}
         return inherited | {
             "HOME": str(folder / "home"),
             "LC_ALL": "C.UTF-8",

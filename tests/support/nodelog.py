@@ -1,0 +1,24 @@
+"""A node's log as far as a moment: the node writes it with a delay."""
+
+from __future__ import annotations
+
+import uuid
+
+import anyamqp
+from support.rabbitmq import Node
+from support.waiting import eventually
+
+
+async def log_of_graceful_close(node: Node, name: str, start: int = 0) -> str:
+    """The log from ``start`` until the node saw the close handshake of the connection of that name."""
+    line = f" - {name}, vhost: '/', user: 'guest'"  # RabbitMQ 4 adds the duration
+    await eventually(lambda: line in node.log_text()[start:], within=20, every=0.05)
+    return node.log_text()[start:]
+
+
+async def log_mark(node: Node) -> int:
+    """How long the log is, once it holds everything so far."""
+    name = f"mark-{uuid.uuid4().hex}"
+    async with anyamqp.connect(node.url, name=name):
+        pass
+    return len(await log_of_graceful_close(node, name))

@@ -1,0 +1,55 @@
+"""The facts in which versions of RabbitMQ differ, as far as the tests meet them.
+
+A test asks its node, ``node.facts``, and asserts what that version does; no test compares versions itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+Version: TypeAlias = tuple[int, int]
+"""Major and minor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """How a version of RabbitMQ behaves.
+
+    Attributes:
+        unknown_exchange_type_costs_link: declaring an exchange of an unknown type closes the connection (503, or 541
+            on recovery); otherwise the channel (406).
+        records_default_queue_type: a queue that was declared without ``x-queue-type`` is listed with it.
+    """
+
+    unknown_exchange_type_costs_link: bool
+    records_default_queue_type: bool
+
+
+_3_10: Final = Facts(
+    unknown_exchange_type_costs_link=True,
+    records_default_queue_type=False,
+)
+_4_0: Final = replace(
+    _3_10,
+    unknown_exchange_type_costs_link=False,
+    records_default_queue_type=True,
+)
+_4_3: Final = replace(
+    _4_0,
+)
+
+_SINCE: Final[dict[Version, Facts]] = {(3, 10): _3_10, (4, 0): _4_0, (4, 3): _4_3}
+"""The versions with which something changed, oldest first."""
+
+
+def facts_of(version: Version) -> Facts:
+    """The facts of a version; of one that is not listed, those of the newest older one.
+
+    Raises:
+        LookupError: the version is older than all that are listed.
+    """
+    known = [facts for since, facts in _SINCE.items() if since <= version]
+    if not known:
+        raise LookupError(f"the tests know no RabbitMQ before {'.'.join(map(str, min(_SINCE)))}, and this is {version}")
+    return known[-1]
