@@ -2,7 +2,7 @@
 
 Every transition goes through :meth:`Journal.record`, once. Loggers: ``anyamqp.connection`` tells of the connection's
 changes (INFO; WARNING for a loss and its reason), ``anyamqp.channel`` and ``anyamqp.link`` of theirs (DEBUG; WARNING
-for a failure).
+for a failure). Lines of one kind that come too fast are counted instead (see :class:`Journal`).
 """
 
 from __future__ import annotations
@@ -10,22 +10,39 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import anyio
 
 from anyamqp.errors import reason_of
-from anyamqp.protocol.lifecycle import MACHINE_NAME, ChannelEvent, ConnectionEvent, State, Transition
+from anyamqp.protocol.lifecycle import MACHINE_NAME, ChannelEvent, ConnectionEvent, LinkEvent, State, Transition
 
 _LOGGERS = {kind: logging.getLogger(f"anyamqp.{kind}") for kind in ("connection", "channel", "link")}
+_CONNECTION = _LOGGERS["connection"]
 _ALARMING = (
     ConnectionEvent.LOST,
     ConnectionEvent.BLOCKED,
     ConnectionEvent.FAILED,
     ChannelEvent.FAILED,
 )
+_FLAPPING = (
+    ConnectionEvent.BLOCKED,
+    ConnectionEvent.UNBLOCKED,
+    ChannelEvent.BLOCKED,
+    ChannelEvent.UNBLOCKED,
+    LinkEvent.SECURED,
+)
+"""What a broker can say as often as it likes. The policy spaces all other transitions, or they end something."""
 _STREAM_BOUND = 1024
+_PERIOD = 10.0
+"""Seconds in which lines of one kind are counted."""
+_MOST_LINES = 20
+"""Lines of one kind that are written in a period; those beyond are counted, and told when it is over."""
+_MANY_KINDS = 100
+"""Kinds of lines watched before those whose period is over are forgotten."""
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:
@@ -119,14 +136,35 @@ class TransitionStream:
         self._news = anyio.Event()
 
 
+class _Lines:
+    """The lines of one kind in one period."""
+
+    __slots__ = ("arguments", "level", "logger", "more", "text", "until", "written")
+
+    def __init__(self, logger: logging.Logger, until: float) -> None:
+        self.logger: logging.Logger = logger
+        self.until: float = until
+        self.written: int = 0
+        self.more: int = 0
+        """How many were not written; the rest is about these."""
+        self.level: int = logging.NOTSET
+        self.text: str = ""
+        self.arguments: tuple[object, ...] = ()
+
+
 class Journal:
     """Where a connection and all that belongs to it record what happens.
 
+    Lines that a broker or a handler can cause again and again are limited: of each kind 20 are written in 10 seconds,
+    and one line at the end of those says how many more there were.
+
     Args:
         name: the connection's name, if it has one; the log tells connections apart by it.
+        later: calls a function in so many seconds.
     """
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(self, name: str | None, later: Callable[[float, Callable[[], None]], object]) -> None:
+        self._later = later
         self._prefix = f"{name}: " if name else ""
         self.dials = 0
         self.reconnects = 0
@@ -138,6 +176,12 @@ class Journal:
         # Weak, so that a stream which nobody reads any more needs no goodbye.
         self._streams: weakref.WeakSet[TransitionStream] = weakref.WeakSet()
         self._ended = False
+        self._lines: dict[str, _Lines] = {}
+
+    @property
+    def kinds_watched(self) -> int:
+        """How many kinds of lines are counted."""
+        return len(self._lines)
 
     def stream(self) -> TransitionStream:
         """A stream of what is recorded from now on."""
@@ -150,38 +194,37 @@ class Journal:
 
     def record(self, transition: Transition) -> None:
         """Log a transition and pass it to the streams."""
-        logger = _LOGGERS[transition.machine.partition(" ")[0]]
+        kind = transition.machine.partition(" ")[0]
+        logger = _LOGGERS[kind]
         routine = logging.INFO if isinstance(transition.event, ConnectionEvent) else logging.DEBUG
         level = logging.WARNING if transition.event in _ALARMING else routine
-        logger.log(level, "%s%s [link %d]", self._prefix, transition, transition.link_number)
+        if transition.event in _FLAPPING:
+            self._write(f"flapping {kind}", logger, level, "%s%s [link %d]", transition, transition.link_number)
+        else:
+            logger.log(level, "%s%s [link %d]", self._prefix, transition, transition.link_number)
         for stream in self._streams:
             self.dropped_transitions += stream.push(transition)
 
     def retrying(self, error: Exception, address: str, delay: float) -> None:
         """Log why there is no link, and what comes next."""
-        _LOGGERS["connection"].warning(
-            "%sno link: %s; dialing %s in %.1f s", self._prefix, reason_of(error), address, delay
-        )
+        text = "%sno link: %s; dialing %s in %.1f s"
+        self._write("retry", _CONNECTION, logging.WARNING, text, reason_of(error), address, delay)
 
     def not_renewed(self, error: Exception, expires_in: float, delay: float) -> None:
         """Log that the credentials on an open link could not be renewed, and what comes next."""
         when = f"expire in {expires_in:.1f} s" if expires_in > 0 else "have expired"
-        _LOGGERS["connection"].warning(
-            "%sthe credentials %s and were not renewed: %s; asking again in %.1f s", self._prefix, when, error, delay
-        )
+        text = "%sthe credentials %s and were not renewed: %s; asking again in %.1f s"
+        self._write("renewal", _CONNECTION, logging.WARNING, text, when, error, delay)
 
     def crashed(self, error: Exception) -> None:
         """Log a fault of anyamqp's own, with its traceback."""
-        _LOGGERS["connection"].error("%sfailed by a fault of anyamqp's own", self._prefix, exc_info=error)
+        self._write("crash", _CONNECTION, logging.ERROR, "%sfailed by a fault of anyamqp's own", error=error)
 
     def stalled(self, seconds: float) -> None:
         """Log that the event loop was late: something in this process blocks it."""
         self.stalls += 1
-        _LOGGERS["link"].warning(
-            "%sthe event loop was blocked for %.1f s: heartbeats were late, the broker may give this client up",
-            self._prefix,
-            seconds,
-        )
+        text = "%sthe event loop was blocked for %.1f s: heartbeats were late, the broker may give this client up"
+        self._write("stall", _LOGGERS["link"], logging.WARNING, text, seconds)
 
     def stale_ack(self) -> None:
         """Count an ack, nack or reject that was not sent because its link was gone."""
@@ -190,23 +233,62 @@ class Journal:
     def unknown_confirm(self, tag: int) -> None:
         """Log a confirm that nothing waited for."""
         self.unknown_confirms += 1
-        _LOGGERS["channel"].warning("%sthe broker confirmed tag %d, which nothing waits for", self._prefix, tag)
+        text = "%sthe broker confirmed tag %d, which nothing waits for"
+        self._write("confirm", _LOGGERS["channel"], logging.WARNING, text, tag)
 
     def handler_failed(self, queue: str, error: BaseException) -> None:
         """Log what a handler of deliveries raised, with its traceback."""
-        _LOGGERS["channel"].error("%sa handler of queue %r failed", self._prefix, queue, exc_info=error)
+        text = "%sa handler of queue %r failed"
+        self._write(f"handler of {queue}", _LOGGERS["channel"], logging.ERROR, text, queue, error=error)
 
     def hook_failed(self, hook: str, error: Exception) -> None:
-        """Log what a function of the user's raised that may not raise, with its traceback."""
-        _LOGGERS["connection"].error("%s%s raised", self._prefix, hook, exc_info=error)
+        """Log an exception that a user's hook raised, with its traceback."""
+        self._write(hook, _CONNECTION, logging.ERROR, "%s%s raised", hook, error=error)
 
     def entity_failed(self, entity: str, error: Exception) -> None:
         """Log that something could not be declared again after a reconnect."""
         self.last_error = error
-        _LOGGERS["connection"].error("%s%s could not be recovered: %s", self._prefix, entity, reason_of(error))
+        self._write("entity", _CONNECTION, logging.ERROR, "%s%s could not be recovered: %s", entity, reason_of(error))
+
+    def _write(
+        self,
+        kind: str,
+        logger: logging.Logger,
+        level: int,
+        text: str,
+        *arguments: object,
+        error: BaseException | None = None,
+    ) -> None:
+        """Log a line, unless there were too many of its kind: then count it. ``text`` begins with the prefix."""
+        if not logger.isEnabledFor(level):
+            return
+        now = anyio.current_time()
+        lines = self._lines.get(kind)
+        if lines is None or (now >= lines.until and not lines.more):
+            if len(self._lines) >= _MANY_KINDS:
+                self._lines = {key: one for key, one in self._lines.items() if one.more or now < one.until}
+            lines = self._lines[kind] = _Lines(logger, now + _PERIOD)
+        if lines.written < _MOST_LINES:
+            lines.written += 1
+            logger.log(level, text, self._prefix, *arguments, exc_info=error)
+            return
+        if not lines.more:
+            self._later(lines.until - now, partial(self._tell_more, kind))
+        lines.more += 1
+        lines.level, lines.text, lines.arguments = max(level, lines.level), text, arguments
+
+    def _tell_more(self, kind: str) -> None:
+        """Log how many lines of a kind were not written."""
+        lines = self._lines.pop(kind, None)
+        if lines is not None and lines.more:
+            text = "%s... and %d more like it within %.0f s; the latest: %s"
+            latest = lines.text % ("", *lines.arguments)
+            lines.logger.log(lines.level, text, self._prefix, lines.more, _PERIOD, latest)
 
     def end(self) -> None:
         """The connection is closed: every stream ends after what it still holds."""
         self._ended = True
+        for kind in list(self._lines):
+            self._tell_more(kind)
         for stream in self._streams:
             stream.end()

@@ -93,13 +93,13 @@ class Supervisor(ChannelHost, LinkOwner):
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
         self._dialer = Dialer(settings, dial, self._random)
         self._lifecycle = connection_lifecycle()
-        self._journal = Journal(settings.name)
+        self._timers = Timers()
+        self._journal = Journal(settings.name, self._timers.later)
         self._credentials = CredentialsKeeper(settings, self._journal, self._random)
         self._topology = Topology(settings.topology_recovery.mode)
         # Dicts, because a set has no order and recovery goes in the order of creation.
         self._channels: dict[LogicalChannel, None] = {}
         self._recovery = Recovery(self, self._topology, self._is_wanted, self._channels, self._entity_failed)
-        self._timers = Timers()
         self.publishers: set[Publisher] = set()
         self.consumers: set[Consumer] = set()
         self.tuning: Tuning | None = None

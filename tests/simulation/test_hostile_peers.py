@@ -305,3 +305,16 @@ class TestDeadPeer:
             peers.latest.take(math.inf)
             await anyio.wait_all_tasks_blocked()
             assert peers.latest.heartbeats < 5
+
+
+# --- lines in the log -------------------------------------------------------------------------------------------------
+
+
+async def test_a_flood_of_unknown_confirms_is_counted_and_not_logged_one_by_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with connected() as (peers, connection), connection.publisher():
+        await peers.latest.tell(encode_method(1, commands.Basic.Ack(77)) * 5000)
+        await eventually(lambda: connection.stats.unknown_confirms == 5000)
+        assert caplog.text.count("which nothing waits for") == 20
+    assert "... and 4980 more like it" in caplog.text
