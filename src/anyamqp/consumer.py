@@ -344,6 +344,8 @@ class Consumer(Entered, ChannelOwner):
             # Recovery tries again: an exclusive consumer of our own may still be there, on a link that only we know
             # to be dead.
             self._resubscribe()
+        elif isinstance(error, NotFound) and self._host.will_declare(self._queue):
+            self._resubscribe()
         elif isinstance(error, NotFound) and self._has_consumed and self._on_cancel != "raise":
             if self._on_cancel == "resubscribe":
                 self._resubscribe_later()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -56,7 +57,7 @@ class Entity:
 
 def entity_of(request: Declaration) -> Entity:
     """What a request declares."""
-    arguments = dict(request.arguments or {})
+    arguments = copy.deepcopy(request.arguments or {})  # hooks of the user's get it
     if isinstance(request, commands.Exchange.Declare):
         return Entity(
             kind="exchange",

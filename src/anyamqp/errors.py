@@ -46,7 +46,7 @@ import copy
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeGuard
 
 
 class Blame(Enum):
@@ -570,6 +570,17 @@ def reply_error(
     if known is None:
         known, text = InternalError, f"unknown reply code {code}: {text}"
     return known(text, method=method, found_by=found_by, close=close)
+
+
+def is_unexplained_close(error: BaseException | None) -> TypeGuard[ReplyError]:
+    """Whether the broker closed the connection for an error, and named neither a method nor an operator's order."""
+    return (
+        isinstance(error, ReplyError)
+        and error.hard
+        and error.found_by is Side.BROKER
+        and error.method is None
+        and not isinstance(error, ConnectionForced)
+    )
 
 
 def reason_of(error: BaseException | None) -> str:

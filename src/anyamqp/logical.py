@@ -16,7 +16,7 @@ import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import anyio
 from pamqp import commands
@@ -28,11 +28,12 @@ from anyamqp.errors import (
     ChannelLimitReached,
     ConnectionClosed,
     ConnectionLost,
-    Cure,
+    InvalidArgument,
     InvalidUse,
     ReplyError,
     RequestTimeout,
     copy_of,
+    is_unexplained_close,
     reason_of,
 )
 from anyamqp.link import Link
@@ -46,6 +47,9 @@ from anyamqp.protocol.wire import Method, describe, method_name
 from anyamqp.timers import Timer
 
 T = TypeVar("T")
+
+CLOSES_BEFORE_BLAME: Final = 3
+"""An error that names no request is blamed on the one that was under way each time it came, so many times."""
 
 
 class Recorder(Protocol):
@@ -137,6 +141,10 @@ class ChannelHost(Protocol):
         """The channel is closed."""
         ...
 
+    def will_declare(self, queue: str) -> bool:
+        """Whether a queue that is missing is declared once more in the recovery that is under way."""
+        ...
+
     async def wait_forgotten(self) -> None:
         """Wait until some channel is closed, or its number free."""
         ...
@@ -190,7 +198,7 @@ class ChannelOwner(Protocol):
 class Request:
     """A method that waits for its reply."""
 
-    __slots__ = ("_is_abandoned", "attachment", "done", "error", "message", "method", "on_reply", "reply")
+    __slots__ = ("_is_abandoned", "attachment", "done", "error", "message", "method", "on_reply", "reply", "suspicion")
 
     def __init__(self, method: Method, attachment: Attachment, on_reply: Callable[[Method], None] | None) -> None:
         self.method: Method = method
@@ -201,6 +209,8 @@ class Request:
         self.message: Message | None = None
         self.error: AnyamqpError | None = None
         """Set if no reply will come. None with no reply: the link was lost."""
+        self.suspicion: ReplyError | None = None
+        """The error that cost the link, if the broker did not say which request it means."""
         self._is_abandoned = False
 
     def answer(self, reply: Method, message: Message | None) -> None:
@@ -255,7 +265,7 @@ class LogicalChannel:
         self.error: AnyamqpError | None = None
         """What closed it; None if nothing but its owner did."""
         self.has_been_open: bool = False
-        """Whether it was ever open, so that an error is not for what it is made for."""
+        """Whether it was open on the present link, so that an error is not for the requests that open it."""
         self.attachment: Attachment | None = None
         """Where the channel is now; None while it is on no link."""
 
@@ -331,13 +341,16 @@ class LogicalChannel:
                 raise self.closed_error()
             await self._changed.wait()
 
-    async def wait_settled(self) -> None:
+    async def wait_settled(self, within: float) -> None:
         """Wait until the channel is open on the present link, or closed, or has lost that link.
 
+        Args:
+            within: seconds that the broker has for its answer.
+
         Raises:
-            RequestTimeout: the broker did not answer.
+            RequestTimeout: the broker did not answer in time.
         """
-        await self._within_deadline(self._until_settled(), "opening a channel")
+        await self._within(within, self._until_settled(), "opening a channel")
 
     async def close(self) -> None:
         """Close the channel and wait for the broker's close-ok, as :meth:`Link.close_deadline` says."""
@@ -367,11 +380,20 @@ class LogicalChannel:
 
         Raises:
             ChannelLimitReached: as many are open as was agreed.
+            InvalidArgument: a request that brings it into shape does not fit a frame of the link.
         """
-        self.attachment = Attachment(self, link, link.attach(self), self._host.journal.stale_ack)
+        number = link.attach(self)
+        self.attachment = Attachment(self, link, number, self._host.journal.stale_ack)
         self._requests.append(Request(commands.Channel.Open(), self.attachment, None))
-        for method in self._owner.setup() if self._owner is not None else ():
-            self._send(method, None)
+        try:
+            for method in self._owner.setup() if self._owner is not None else ():
+                self._send(method, None)
+        except BaseException:
+            self._requests.clear()
+            self.attachment = None
+            link.session.close_channel(number)
+            link.flush()
+            raise
         self._requests[-1].on_reply = self._on_attached
 
     def shut(self, error: AnyamqpError) -> None:
@@ -441,22 +463,39 @@ class LogicalChannel:
             await self._until_answered(method, None, repeat=False, pinned=attachment)
             link.close_answered()
 
-    async def replay(self, methods: Sequence[Method], on_reply: Callable[[Method, Method], None]) -> None:
+    async def replay(
+        self, methods: Sequence[Method], on_reply: Callable[[Method, Method], None], *, within: float
+    ) -> None:
         """Send requests one behind the other without waiting in between, for recovery.
+
+        Args:
+            methods: the requests.
+            on_reply: called with each of them and its reply.
+            within: seconds that the broker has for an answer.
 
         Raises:
             ReplyError: the broker refused one; those before it succeeded, none after it was done.
+            InvalidArgument: one cannot be sent on this link; those before it succeeded, none after it was sent.
             ConnectionLost: the link died.
-            RequestTimeout: the broker did not answer.
+            RequestTimeout: the broker did not answer in time.
         """
-        sent = [self._send(method, partial(on_reply, method)) for method in methods]
+        sent: list[Request] = []
+        unsendable: InvalidArgument | None = None
+        for method in methods:
+            try:
+                sent.append(self._send(method, partial(on_reply, method)))
+            except Exception as error:  # noqa: BLE001 - it costs this request, not the others
+                unsendable = _unsendable(method, error)
+                break
         for request in sent:
             if not request.done.is_set():  # most are: many replies come at a time
-                await self._within_deadline(request.done.wait(), describe(request.method))
+                await self._within(within, request.done.wait(), describe(request.method))
             if request.error is not None:
                 raise request.error
             if request.reply is None:
                 raise ConnectionLost("the link died during recovery")
+        if unsendable is not None:
+            raise unsendable
 
     # --- publishing -------------------------------------------------------------------------------------------------
 
@@ -571,6 +610,7 @@ class LogicalChannel:
 
     def on_lost(self, error: AnyamqpError | None) -> None:
         self.attachment = None
+        self.has_been_open = False
         if self.state is State.CLOSED:
             return
         if self.state is State.CLOSING:
@@ -578,7 +618,7 @@ class LogicalChannel:
             return
         guilty = self._guilty_of(error)
         if guilty is not None and isinstance(error, ReplyError) and self.state not in (State.OPEN, State.BLOCKED):
-            # What the channel is for costs the link: reopening it would cost the next one as well.
+            # The requests that open the channel cost the link, and would cost the next one as well.
             self._end(error, ChannelEvent.FAILED)
             return
         if self._lifecycle.allows(ChannelEvent.LOST):
@@ -589,6 +629,8 @@ class LogicalChannel:
             if request is guilty and isinstance(error, ReplyError):
                 error.request = describe(request.method)
                 request.error = error
+            elif is_unexplained_close(error):
+                request.suspicion = error
             request.done.set()
         self._wake()
         if self._owner is not None:
@@ -600,9 +642,10 @@ class LogicalChannel:
         """The request for which the broker closed the whole connection, if it may be one of ours.
 
         A hard error names the method, not the channel (AMQP 0-9-1, connection.close). Where several channels wait for
-        an answer to that method, each takes it for its own: sent again, it would cost the next link as well.
+        an answer to that method, each takes it for its own, whatever the code: sent again, it would cost the next link
+        as well.
         """
-        if not isinstance(error, ReplyError) or error.method is None or error.cure is not Cure.CHANGE:
+        if not isinstance(error, ReplyError) or error.method is None:
             return None
         return next((one for one in self._requests if method_name(one.method) == error.method), None)
 
@@ -638,6 +681,7 @@ class LogicalChannel:
         repeat: bool,
         pinned: Attachment | None,
     ) -> Request:
+        suspicions = 0
         while True:
             await self.wait_open()
             if pinned is not None and pinned.is_stale:
@@ -652,6 +696,10 @@ class LogicalChannel:
                 raise request.error
             if request.reply is not None:
                 return request
+            if request.suspicion is not None:
+                suspicions += 1
+                if suspicions >= CLOSES_BEFORE_BLAME:
+                    raise request.suspicion
             if not repeat:
                 raise ConnectionLost(f"{describe(method)} was in flight when the link died")
 
@@ -712,7 +760,17 @@ class LogicalChannel:
         self._changed = anyio.Event()
 
     async def _within_deadline(self, work: Awaitable[T], what: str) -> T:
-        timeout = self._host.request_timeout
+        return await self._within(self._host.request_timeout, work, what)
+
+    async def _within(self, timeout: float | None, work: Awaitable[T], what: str) -> T:
         with anyio.move_on_after(timeout):
             return await work
         raise RequestTimeout(f"{what}: no answer within {timeout} s; {self._host.progress}")
+
+
+def _unsendable(method: Method, error: Exception) -> InvalidArgument:
+    if isinstance(error, InvalidArgument):
+        return error
+    unsendable = InvalidArgument(f"{describe(method)} cannot be sent: {type(error).__name__}: {error}")
+    unsendable.__cause__ = error
+    return unsendable

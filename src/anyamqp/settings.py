@@ -28,6 +28,7 @@ VERSION = "0.1.0"
 DEFAULT_PORT = 5672
 DEFAULT_TLS_PORT = 5671
 DEFAULT_HEARTBEAT = 60
+DEFAULT_REQUEST_TIMEOUT = 60.0
 FRAME_MAX_FLOOR = 8192
 """RabbitMQ 4.1 and later refuse less (release notes of 4.1.0)."""
 
@@ -275,7 +276,7 @@ class Settings:
     frame_max: int = 131072
     max_message_size: int = 128 * 1024 * 1024
     connect_timeout: float = 10.0
-    request_timeout: float | None = 60.0
+    request_timeout: float | None = DEFAULT_REQUEST_TIMEOUT
     close_timeout: float = 5.0
     reconnect: ReconnectPolicy = ReconnectPolicy()
     topology_recovery: TopologyRecovery = field(default_factory=TopologyRecovery)

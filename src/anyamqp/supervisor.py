@@ -35,6 +35,7 @@ from anyamqp.errors import (
     ConnectionClosed,
     ConnectionLost,
     ConnectTimeout,
+    InvalidArgument,
     InvalidUse,
     PreconditionFailed,
     ReplyError,
@@ -304,6 +305,9 @@ class Supervisor(ChannelHost, LinkOwner):
         self._forgotten.set()
         self._forgotten = anyio.Event()
 
+    def will_declare(self, queue: str) -> bool:
+        return self._recovery.will_declare(queue)
+
     async def wait_forgotten(self) -> None:
         await self._forgotten.wait()
 
@@ -487,17 +491,17 @@ class Supervisor(ChannelHost, LinkOwner):
             self._journal.hook_failed("topology_recovery.wanted", error)
             return True
 
-    def _entity_failed(self, recorded: Recorded, error: ReplyError) -> None:
+    def _entity_failed(self, recorded: Recorded, error: AnyamqpError) -> None:
         entity = recorded.entity
         self._journal.entity_failed(str(entity), error)
-        if error.hard:
+        if isinstance(error, ReplyError) and error.hard:
             # Declared again, it would cost every link to come.
             self._topology.forget(recorded)
         owner = recorded.owner()
         if owner is not None:
             owner.shut(error)
-        # Refused for what it is (406), it is there all the same, and those who only use it may go on.
-        if entity.kind == "queue" and not isinstance(error, PreconditionFailed):
+        # Refused for its settings (406), or not even sent, it may exist all the same, and its consumers may go on.
+        if entity.kind == "queue" and not isinstance(error, PreconditionFailed | InvalidArgument):
             for consumer in list(self.consumers):
                 if consumer.queue == self._topology.present_name(entity.name):
                     consumer.fail(error)

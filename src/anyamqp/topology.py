@@ -38,7 +38,7 @@ _NAMES_A_QUEUE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Recorded:
     """Something to declare again.
 
@@ -157,8 +157,19 @@ class Topology:
         """The bindings to declare again, in the order of their declaration."""
         return [one for key, one in self._bindings.items() if self._comes_back(transient=self._has_transient(key))]
 
-    def declared_again(self, recorded: Recorded, reply: Method) -> None:
-        """Take note of the name that the broker gave a queue this time."""
+    def queue(self, name: str) -> Recorded | None:
+        """The queue that has this name now or had it first, if it was declared on this connection."""
+        return self._queues.get(self.first_name(name))
+
+    def ends(self, recorded: Recorded) -> list[Recorded]:
+        """What a binding binds, as far as it was declared on this connection; nothing for anything but a binding."""
+        request = recorded.request
+        if isinstance(request, commands.Exchange.Declare | commands.Queue.Declare):
+            return []
+        return self._ends_of(self._key(request))
+
+    def declared_again(self, recorded: Recorded, reply: Method) -> bool:
+        """Take note of the name that the broker gave a queue this time. Returns whether it gave one."""
         if isinstance(reply, commands.Queue.DeclareOk):
             name = reply.queue or ""
             first = recorded.entity.name
@@ -166,6 +177,7 @@ class Topology:
                 self._first.pop(self._present.get(first, ""), None)
                 self._present[first] = name
                 self._first[name] = first
+        return isinstance(recorded.request, commands.Queue.Declare) and not recorded.request.queue
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -173,9 +185,12 @@ class Topology:
         return self._mode is RecoveryMode.EVERYTHING or (self._mode is RecoveryMode.TRANSIENT and transient)
 
     def _has_transient(self, key: _Key) -> bool:
+        return any(end.entity.is_transient for end in self._ends_of(key))
+
+    def _ends_of(self, key: _Key) -> list[Recorded]:
         kind, destination, source, _, _ = key
         ends = [self._exchanges.get(source), (self._queues if kind == "queue" else self._exchanges).get(destination)]
-        return any(end is not None and end.entity.is_transient for end in ends)
+        return [end for end in ends if end is not None]
 
     def _key(self, request: Binding) -> _Key:
         arguments = repr(sorted((request.arguments or {}).items()))

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any, TypeAlias, cast
 
 import anyio
+import anyio.abc
 import pytest
+import trio.testing
+from pamqp import commands
 
 import anyamqp
-from anyamqp import Channel, Connection, Message, Queue, ReconnectPolicy, State
+from anyamqp import (
+    AnyamqpError,
+    Channel,
+    Connection,
+    Entity,
+    FieldValue,
+    Message,
+    Queue,
+    ReconnectPolicy,
+    State,
+    TopologyRecovery,
+)
+from anyamqp.protocol.wire import Method
 from anyamqp.testing import Broker
+from anyamqp.testing.model import Exchange as ModelExchange
+from anyamqp.testing.model import Queue as ModelQueue
+from anyamqp.topology import Topology
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -119,3 +139,442 @@ async def test_a_request_that_a_loss_caught_is_sent_again_under_the_queues_new_n
             broker.reset_connections()
             broker.thaw()
         assert list(broker.model.exchanges["amq.fanout"].bindings) == [("queue", queue.name, "")]
+
+
+# --- entities that cannot be declared any more ----------------------------------------------------------------------
+
+
+async def test_arguments_that_the_caller_changes_later_are_declared_again_as_they_were() -> None:
+    nested: dict[str, FieldValue] = {"list": [1, 2], "deep": {"key": "value"}}
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=EAGER) as connection,
+        connection.channel() as channel,
+    ):
+        await channel.declare_queue("q", arguments={"nested": nested})
+        nested["list"] = object()  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
+        broker.model.queues.clear()
+        await lose(broker, connection)
+        assert broker.model.queues["q"].arguments == {"nested": {"list": [1, 2], "deep": {"key": "value"}}}
+
+
+async def test_a_hook_that_changes_an_entitys_arguments_changes_nothing() -> None:
+    def spoil(entity: Entity) -> bool:
+        cast("dict[str, object]", entity.arguments["nested"])["key"] = object()
+        return True
+
+    recovery = TopologyRecovery(wanted=spoil)
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=EAGER, topology_recovery=recovery) as connection,
+        connection.channel() as channel,
+    ):
+        await channel.declare_queue("q", arguments={"nested": {"key": "value"}})
+        broker.model.queues.clear()
+        await lose(broker, connection)
+        assert broker.model.queues["q"].arguments == {"nested": {"key": "value"}}
+
+
+async def test_what_no_longer_fits_a_frame_costs_its_owner_and_nobody_else() -> None:
+    """As on a node of the cluster with a smaller frame_max."""
+    told: list[tuple[str, AnyamqpError]] = []
+    recovery = TopologyRecovery(on_error=lambda entity, error: told.append((entity.name, error)))
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=EAGER, topology_recovery=recovery) as connection,
+        connection.channel() as channel,
+        connection.channel() as owner,
+        connection.publisher() as publisher,
+    ):
+        await channel.declare_queue("first")
+        await owner.declare_queue("large", arguments={"text": 5000 * "x"})
+        await channel.declare_queue("last")
+        broker.tuning = broker.tuning._replace(frame_max=4096)
+        broker.model.queues.clear()
+        await lose(broker, connection)
+        assert broker.queues.keys() == {"first", "last"}
+        ((name, error),) = told
+        assert (name, str(error)) == ("large", "queue.declare: 5035 bytes do not fit a frame of 4096")
+        with pytest.raises(anyamqp.ChannelClosed, match="do not fit a frame") as caught:
+            await owner.set_qos(1)
+        assert caught.value.__cause__ is error
+        await publisher.publish(Message(b"goes on"), routing_key="last", timeout=5)
+        assert connection.stats.link_number == 2
+
+
+async def test_a_consumer_that_no_longer_fits_a_frame_ends_and_leaves_no_channel() -> None:
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=EAGER) as connection,
+        connection.channel() as channel,
+    ):
+        await channel.declare_queue("q")
+        async with connection.consumer("q", arguments={"text": 5000 * "x"}) as consumer:
+            broker.tuning = broker.tuning._replace(frame_max=4096)
+            await lose(broker, connection)
+            with anyio.fail_after(5), pytest.raises(anyamqp.ChannelClosed, match="do not fit a frame"):
+                await anext(consumer)
+            await channel.set_qos(1)
+            await eventually(lambda: broker.channel_count == connection.stats.open_channels == 1)
+            assert connection.stats.link_number == 2
+
+
+async def test_any_exception_over_one_entity_costs_that_entity(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_sent = Topology.as_sent
+
+    def fails(self: Topology, request: Method) -> Method:
+        if isinstance(request, commands.Queue.Declare) and request.queue == "odd":
+            raise ZeroDivisionError("a fault of ours")
+        return as_sent(self, request)
+
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=EAGER) as connection,
+        connection.channel() as channel,
+        connection.channel() as owner,
+    ):
+        await channel.declare_queue("first")
+        await owner.declare_queue("odd")
+        await channel.declare_queue("last")
+        broker.model.queues.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(Topology, "as_sent", fails)
+            await lose(broker, connection)
+        assert broker.queues.keys() == {"first", "last"}
+        with pytest.raises(anyamqp.ChannelClosed, match="a fault of ours"):
+            await owner.set_qos(1)
+        await channel.set_qos(1)
+
+
+# --- brokers that do not answer -------------------------------------------------------------------------------------
+
+
+class Tampered(anyio.abc.ByteStream):
+    """A transport whose sends go through ``send``, which may drop or answer them.
+
+    Args:
+        stream: the transport.
+        take: gets what the client sends, and returns what of it the broker gets.
+    """
+
+    def __init__(self, stream: anyio.abc.ByteStream, take: Callable[[bytes], bytes]) -> None:
+        self._stream = stream
+        self._take = take
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        return await self._stream.receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        if taken := self._take(item):
+            await self._stream.send(taken)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+DECLARE = struct.pack(">HH", 50, 10)
+CONSUME = struct.pack(">HH", 60, 20)
+
+
+@pytest.mark.parametrize("unanswered", [DECLARE, CONSUME], ids=["queue.declare", "basic.consume"])
+@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})])
+async def test_a_recovery_without_an_answer_ends_though_requests_may_take_for_ever(unanswered: bytes) -> None:
+    """``request_timeout=None`` is for requests; the attempt to recover has 60 s for each answer."""
+    is_deaf = False
+
+    async def dial(_: anyamqp.Address) -> anyio.abc.ByteStream:
+        return Tampered(await broker.dial(), lambda data: b"" if is_deaf and unanswered in data else data)
+
+    settings = replace(anyamqp.Settings.from_urls(URL), request_timeout=None, heartbeat=0, reconnect=EAGER)
+    async with (
+        Broker(heartbeat=0) as broker,
+        anyamqp.connect(settings, dial=dial) as connection,
+        connection.channel() as channel,
+    ):
+        await channel.declare_queue("q")
+        async with connection.consumer("q"):
+            is_deaf = True
+            broker.reset_connections()
+            await anyio.sleep(59)
+            assert connection.stats.link_number == 2
+            await anyio.sleep(10)
+            assert connection.stats.link_number == 3
+            assert isinstance(connection.stats.last_error, anyamqp.RequestTimeout)
+            is_deaf = False
+            await connection.wait_ready(120)
+
+
+# --- entities that vanish while recovery is under way ---------------------------------------------------------------
+
+
+class HalfDead:
+    """Dials a broker over lines of which it cuts the client's end: the broker goes on as if the client were there."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.lines: list[Line] = []
+        self._broker = broker
+
+    async def dial(self, _: anyamqp.Address) -> anyio.abc.ByteStream:
+        self.lines.append(Line(await self._broker.dial()))
+        return self.lines[-1]
+
+
+class Line(anyio.abc.ByteStream):
+    """A transport whose end the client is told of by :meth:`hang_up`, and the broker by :meth:`let_go`."""
+
+    def __init__(self, inner: anyio.abc.ByteStream) -> None:
+        self._inner = inner
+        self._reading: anyio.CancelScope | None = None
+        self._is_cut = False
+
+    def hang_up(self) -> None:
+        self._is_cut = True
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def let_go(self) -> None:
+        await self._inner.aclose()
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        with anyio.CancelScope() as self._reading:
+            return await self._inner.receive(max_bytes)
+        raise anyio.EndOfStream
+
+    async def send(self, item: bytes) -> None:
+        if not self._is_cut:
+            await self._inner.send(item)
+
+    async def send_eof(self) -> None:
+        await self._inner.send_eof()
+
+    async def aclose(self) -> None:
+        if not self._is_cut:
+            await self._inner.aclose()
+
+
+class Refusals:
+    """Counts how often the broker refuses to declare a queue."""
+
+    def __init__(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self._declare = broker.model.declare_queue
+        monkeypatch.setattr(broker.model, "declare_queue", self.declare)
+
+    def declare(self, wanted: ModelQueue, user: object) -> ModelQueue:
+        try:
+            return self._declare(wanted, user)
+        except anyamqp.ReplyError:
+            self.count += 1
+            raise
+
+
+async def test_an_exchange_that_goes_with_the_old_link_is_declared_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The auto-delete exchange still exists when it is declared again, and goes with the old link's queue."""
+    async with Broker() as broker:
+        half_dead = HalfDead(broker)
+        refusals = Refusals(broker, monkeypatch)
+        async with (
+            anyamqp.connect(URL, dial=half_dead.dial, reconnect=EAGER) as connection,
+            connection.channel() as channel,
+            connection.publisher(exchange="x") as publisher,
+        ):
+            await channel.declare_exchange("x", "fanout", auto_delete=True)
+            queue = await channel.declare_queue("q", exclusive=True)
+            await channel.bind_queue(queue, "x")
+            async with connection.consumer(queue) as consumer:
+                half_dead.lines[0].hang_up()
+                await eventually(lambda: refusals.count > 1)
+                await half_dead.lines[0].let_go()
+                await connection.wait_ready(10)
+                await publisher.publish(Message(b"by way of the binding"))
+                with anyio.fail_after(5):
+                    assert (await anext(consumer)).body == b"by way of the binding"
+            await channel.set_qos(1)
+            assert connection.stats.link_number == 2
+
+
+async def test_a_queue_that_goes_with_the_old_link_is_declared_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An auto-delete queue goes with the last consumer of the old link, before its new one is there."""
+    async with Broker() as broker:
+        half_dead = HalfDead(broker)
+        refusals = Refusals(broker, monkeypatch)
+        async with (
+            anyamqp.connect(URL, dial=half_dead.dial, reconnect=EAGER) as connection,
+            connection.channel() as channel,
+            connection.publisher() as publisher,
+        ):
+            await channel.declare_queue("goes", auto_delete=True)
+            await channel.declare_queue("locked", exclusive=True)
+            async with connection.consumer("goes") as consumer:
+                half_dead.lines[0].hang_up()
+                await eventually(lambda: refusals.count > 1)
+                await half_dead.lines[0].let_go()
+                await connection.wait_ready(10)
+                await publisher.publish(Message(b"after"), routing_key="goes")
+                with anyio.fail_after(5):
+                    assert (await anext(consumer)).body == b"after"
+
+
+async def test_a_binding_whose_exchange_never_comes_back_fails_after_a_few_passes() -> None:
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=EAGER) as connection,
+        connection.channel() as channel,
+        connection.channel() as owner,
+    ):
+        broker.model.declare_exchange(ModelExchange("x", "fanout", durable=True))
+        await channel.declare_queue("q")
+        await owner.bind_queue("q", "x")
+        broker.model.exchanges.pop("x")
+        sent = connection.stats.frames_sent
+        await lose(broker, connection)
+        with pytest.raises(anyamqp.ChannelClosed, match="no exchange 'x'"):
+            await owner.set_qos(1)
+        await channel.set_qos(1)
+        assert connection.stats.link_number == 2
+        assert connection.stats.frames_sent - sent < 40
+
+
+# --- requests that cost the link ------------------------------------------------------------------------------------
+
+
+class Deadly:
+    """Makes the broker close the connection for a request that holds certain bytes.
+
+    Attributes:
+        needle: the bytes; None to let everything pass.
+        kills: how often it did.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.needle: bytes | None = None
+        self.kills = 0
+        self._broker = broker
+
+    async def dial(self, _: anyamqp.Address) -> anyio.abc.ByteStream:
+        return Tampered(await self._broker.dial(), self._take)
+
+    def _take(self, data: bytes) -> bytes:
+        if self.needle is None or self.needle not in data:
+            return data
+        self.kills += 1
+        self._broker.close_connections(541, "INTERNAL_ERROR")
+        return b""
+
+
+def refuse_transient(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RabbitMQ 4.3, deprecated_features.permit.transient_nonexcl_queues = false."""
+    declare_queue = broker.model.declare_queue
+
+    def declare(wanted: ModelQueue, user: object) -> ModelQueue:
+        if not wanted.durable and wanted.owner is None:
+            raise anyamqp.InternalError("INTERNAL_ERROR - Feature `transient_nonexcl_queues` is deprecated.")
+        return declare_queue(wanted, user)
+
+    monkeypatch.setattr(broker.model, "declare_queue", declare)
+
+
+async def test_a_request_that_costs_the_link_by_541_raises_it_and_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=EAGER) as connection,
+        connection.channel() as channel,
+    ):
+        refuse_transient(broker, monkeypatch)
+        with anyio.fail_after(5), pytest.raises(anyamqp.InternalError, match=r"deprecated\. \(queue\.declare\)"):
+            await channel.declare_queue("q", durable=False)
+        await connection.wait_ready(5)
+        assert connection.stats.link_number == 2
+
+
+async def test_a_queue_that_costs_the_link_by_541_in_recovery_is_given_up_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[tuple[str, AnyamqpError]] = []
+    recovery = TopologyRecovery(on_error=lambda entity, error: told.append((entity.name, error)))
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=EAGER, topology_recovery=recovery) as connection,
+        connection.channel() as channel,
+        connection.channel() as owner,
+    ):
+        await channel.declare_queue("first")
+        await owner.declare_queue("transient", durable=False)
+        await channel.declare_queue("last")
+        broker.model.queues.clear()
+        refuse_transient(broker, monkeypatch)
+        for _ in range(2):
+            broker.reset_connections()
+            await connection.wait_ready(5)
+            await channel.set_qos(1)
+        assert broker.queues.keys() == {"first", "last"}
+        assert [(name, type(error)) for name, error in told] == [("transient", anyamqp.InternalError)]
+        with pytest.raises(anyamqp.ChannelClosed, match="deprecated"):
+            await owner.set_qos(1)
+        assert connection.stats.link_number == 4  # the queue cost the second one
+
+
+async def test_a_request_that_costs_link_after_link_without_a_name_is_given_up() -> None:
+    """An exception inside the broker: 541 that names no method."""
+    async with Broker() as broker:
+        deadly = Deadly(broker)
+        async with (
+            anyamqp.connect(URL, dial=deadly.dial, reconnect=EAGER) as connection,
+            connection.channel() as channel,
+        ):
+            deadly.needle = b"deadly"
+            with anyio.fail_after(5), pytest.raises(anyamqp.InternalError):
+                await channel.declare_queue("deadly")
+            await connection.wait_ready(5)
+            assert deadly.kills == 3
+            await channel.set_qos(1)
+
+
+async def test_a_queue_that_costs_the_link_without_a_name_in_recovery_is_found_and_given_up() -> None:
+    async with Broker() as broker:
+        deadly = Deadly(broker)
+        async with (
+            anyamqp.connect(URL, dial=deadly.dial, reconnect=EAGER) as connection,
+            connection.channel() as channel,
+            connection.channel() as owner,
+        ):
+            for number in range(5):
+                await channel.declare_queue(f"q{number}")
+            await owner.declare_queue("deadly")
+            await channel.declare_queue("last")
+            broker.model.queues.clear()
+            deadly.needle = b"deadly"
+            await lose(broker, connection)
+            assert broker.queues.keys() == {"q0", "q1", "q2", "q3", "q4", "last"}
+            with pytest.raises(anyamqp.ChannelClosed, match="INTERNAL_ERROR"):
+                await owner.set_qos(1)
+            await channel.set_qos(1)
+            assert deadly.kills == 2
+
+
+async def test_a_consumer_that_costs_the_link_without_a_name_is_found_and_ends() -> None:
+    async with Broker() as broker:
+        deadly = Deadly(broker)
+        async with (
+            anyamqp.connect(URL, dial=deadly.dial, reconnect=EAGER) as connection,
+            connection.channel() as channel,
+            connection.publisher() as publisher,
+        ):
+            await channel.declare_queue("q")
+            async with (
+                connection.consumer("q", consumer_tag="deadly") as consumer,
+                connection.consumer("q") as innocent,
+            ):
+                deadly.needle = b"deadly"
+                await lose(broker, connection)
+                with anyio.fail_after(5), pytest.raises(anyamqp.InternalError):
+                    await anext(consumer)
+                await publisher.publish(Message(b"goes on"), routing_key="q", timeout=5)
+                with anyio.fail_after(5):
+                    assert (await anext(innocent)).body == b"goes on"
+            assert deadly.kills == 2

@@ -34,7 +34,7 @@ from anyamqp.errors import (
     Side,
     UnexpectedFrame,
 )
-from anyamqp.message import FieldTable, Message
+from anyamqp.message import FieldTable, FieldValue, Message
 from anyamqp.protocol import fields
 from anyamqp.protocol.basic import (
     BODY,
@@ -308,13 +308,23 @@ def build(method: Callable[P, M], /, *positional: P.args, **named: P.kwargs) -> 
 
 
 def field_table(table: FieldTable | None) -> dict[str, Any]:
-    """A copy of the caller's table, so that what is declared again after a reconnect is what was declared.
+    """A copy of the caller's table, nested tables and arrays included.
+
+    A request is sent again after a reconnect, and a caller who has changed its arguments meanwhile changes nothing.
 
     Raises:
         InvalidArgument: AMQP cannot carry one of the values; the text names its key.
     """
     fields.table("arguments", table)
-    return dict(table or {})
+    return {key: _copied(value) for key, value in (table or {}).items()}
+
+
+def _copied(value: FieldValue) -> FieldValue:
+    if isinstance(value, Mapping):
+        return {key: _copied(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(inner) for inner in value]
+    return bytes(value) if isinstance(value, bytearray) else value
 
 
 @cache
