@@ -108,6 +108,27 @@ async def test_exclusive_queue_comes_back_after_a_loss_that_the_broker_has_not_n
                 await assert_goes_on(connection, consumer)
 
 
+async def test_auto_delete_exchange_of_an_exclusive_queue_comes_back_after_an_unnoticed_loss(shared_node: Node) -> None:
+    """The exchange still exists when it is declared again, and the broker deletes it with the old link's queue."""
+    name, exchange = f"exclusive-{uuid.uuid4().hex}", Exchange()
+    with FaultProxy(shared_node.host, shared_node.port) as proxy:
+        url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=4"
+        async with (
+            anyamqp.connect(url, dial=exchange, reconnect=EAGER) as connection,
+            connection.channel() as channel,
+            connection.publisher(exchange=f"{name}-x") as publisher,
+        ):
+            await channel.declare_exchange(f"{name}-x", "fanout", auto_delete=True)
+            queue = await channel.declare_queue(name, durable=False, exclusive=True)
+            await channel.bind_queue(queue, f"{name}-x")
+            async with connection.consumer(queue) as consumer:
+                await lose_unnoticed(proxy, exchange, connection)
+                await publisher.publish(Message(b"by way of the binding"), timeout=20)
+                with anyio.fail_after(20):
+                    assert (await anext(consumer)).body == b"by way of the binding"
+                await channel.set_qos(1)
+
+
 async def test_consumer_that_began_under_a_second_name_follows_the_queue_to_its_third(shared_node: Node) -> None:
     """The consumer was made when the queue already had its second name."""
     with FaultProxy(shared_node.host, shared_node.port) as proxy:
