@@ -54,6 +54,7 @@ from anyamqp.errors import (
     Side,
     TLSError,
     TransportError,
+    UnexpectedFailure,
     UnexpectedFrame,
     Unroutable,
 )
@@ -165,6 +166,7 @@ __all__ = [
     "TransitionStream",
     "TransportError",
     "Tuning",
+    "UnexpectedFailure",
     "UnexpectedFrame",
     "Unroutable",
     "__version__",

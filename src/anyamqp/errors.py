@@ -11,6 +11,7 @@
     │   ├── TLSError                certificates, names or TLS versions do not go together, or the port is not for TLS
     │   └── HeartbeatTimeout        the peer said nothing for two heartbeat intervals
     ├── CredentialsUnavailable      the caller's credentials function or SASL mechanism raised, or gave what is none
+    ├── UnexpectedFailure           an exception that nobody expected ended an attempt or a link; ``__cause__`` has it
     ├── ConnectionLost              a request was caught by a loss and cannot be repeated safely
     │   └── OutcomeUnknown          so was a publish that may not be sent again: the broker may have it
     ├── ConnectionBlocked           the broker takes no publishes now, and the publisher does not wait for it
@@ -178,6 +179,14 @@ class CredentialsUnavailable(AnyamqpError):
 
     blame = Blame.CALLER
     cure = Cure.RETRY
+
+
+class UnexpectedFailure(AnyamqpError):
+    """A connection attempt or a link was ended by an exception that nobody expected.
+
+    A dial function of the caller's raised something else than :class:`OSError`, or it is a fault of anyamqp's own.
+    ``__cause__`` is the exception; the log has its traceback.
+    """
 
 
 class ConnectionLost(AnyamqpError):

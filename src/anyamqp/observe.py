@@ -220,6 +220,10 @@ class Journal:
         """Log a fault of anyamqp's own, with its traceback."""
         self._write("crash", _CONNECTION, logging.ERROR, "%sfailed by a fault of anyamqp's own", error=error)
 
+    def unexpected(self, error: Exception) -> None:
+        """Log an exception that ended an attempt, a link or a timer's call, with its traceback."""
+        _LOGGERS["connection"].error("%sunexpected %s", self._prefix, type(error).__name__, exc_info=error)
+
     def stalled(self, seconds: float) -> None:
         """Log that the event loop was late: something in this process blocks it."""
         self.stalls += 1

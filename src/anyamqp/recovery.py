@@ -176,8 +176,8 @@ class Recovery:
     # --- channels ---------------------------------------------------------------------------------------------------
 
     async def _reopen(self, link: Link) -> None:
-        # More than one round is for channels that came meanwhile, for exclusive consumers that are still locked out, and
-        # for consumers whose queue has vanished.
+        # There is more than one round for channels that came meanwhile, for exclusive consumers that are still locked
+        # out, and for consumers whose queue has vanished.
         pause = 0.0
         while link.is_open and self._unopened():
             if pause:

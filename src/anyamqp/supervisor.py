@@ -20,6 +20,7 @@ import random
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import cast
 
 import anyio
 import anyio.abc
@@ -39,6 +40,7 @@ from anyamqp.errors import (
     InvalidUse,
     PreconditionFailed,
     ReplyError,
+    UnexpectedFailure,
     copy_of,
     reason_of,
 )
@@ -312,7 +314,13 @@ class Supervisor(ChannelHost, LinkOwner):
         await self._forgotten.wait()
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        return self._timers.later(seconds, call)
+        return self._timers.later(seconds, partial(self._call, call))
+
+    def _call(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not end the timers of everybody else
+            self._journal.unexpected(error)
 
     # --- what the link tells ----------------------------------------------------------------------------------------
 
@@ -383,9 +391,9 @@ class Supervisor(ChannelHost, LinkOwner):
                 return
             try:
                 opened_at, error = await self._one_link()
-            except AnyamqpError as failure:
-                opened_at, error = None, failure
-                self._journal.last_error = failure
+            except Exception as failure:  # noqa: BLE001 - a fault of anybody's costs the attempt, not the connection
+                opened_at, error = None, self._expected(failure)
+                self._journal.last_error = error
             if self._is_leaving() or error is None:
                 return
             now = anyio.current_time()
@@ -393,6 +401,17 @@ class Supervisor(ChannelHost, LinkOwner):
             delay = attempts.ended(error, opened_at=opened_at, untried=untried, now=now)
             if opened_at is None:
                 self._journal.retrying(error, str(self._dialer.route), delay)
+
+    def _expected(self, raised: Exception) -> AnyamqpError:
+        failure = raised
+        while isinstance(failure, ExceptionGroup):
+            failure = cast("ExceptionGroup[Exception]", failure).exceptions[0]
+        if isinstance(failure, AnyamqpError):
+            return failure
+        self._journal.unexpected(raised)
+        unexpected = UnexpectedFailure(f"unexpected {type(failure).__name__}: {failure}")
+        unexpected.__cause__ = failure
+        return unexpected
 
     def _is_leaving(self) -> bool:
         return self.state is State.CLOSING

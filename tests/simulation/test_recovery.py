@@ -26,7 +26,12 @@ from anyamqp import (
     State,
     TopologyRecovery,
 )
+from anyamqp.logical import LogicalChannel
+from anyamqp.protocol.session import Session
 from anyamqp.protocol.wire import Method
+from anyamqp.publisher import Publisher
+from anyamqp.recovery import Recovery
+from anyamqp.supervisor import Supervisor
 from anyamqp.testing import Broker
 from anyamqp.testing.model import Exchange as ModelExchange
 from anyamqp.testing.model import Queue as ModelQueue
@@ -578,3 +583,123 @@ async def test_a_consumer_that_costs_the_link_without_a_name_is_found_and_ends()
                 with anyio.fail_after(5):
                     assert (await anext(innocent)).body == b"goes on"
             assert deadly.kills == 2
+
+
+# --- exceptions that nobody expects ---------------------------------------------------------------------------------
+
+
+class Odd:
+    """A dial function that raises something else than OSError for as long as it is told to."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.is_failing = False
+        self.dials = 0
+        self._broker = broker
+
+    async def __call__(self, _: anyamqp.Address) -> anyio.abc.ByteStream:
+        self.dials += 1
+        if self.is_failing:
+            raise LookupError("no tunnel of that name")
+        return await self._broker.dial()
+
+
+@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})])
+async def test_a_dial_function_that_raises_costs_attempts_and_not_the_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Invariant 10: and the attempts are spaced by the policy."""
+    steady = ReconnectPolicy.constant(1.0)
+    async with Broker() as broker:
+        odd = Odd(broker)
+        async with anyamqp.connect(URL, dial=odd, reconnect=steady) as connection, connection.channel() as channel:
+            odd.is_failing = True
+            broker.reset_connections()
+            await anyio.sleep(30)
+            assert 28 <= odd.dials <= 32
+            error = connection.stats.last_error
+            assert isinstance(error, anyamqp.UnexpectedFailure)
+            assert isinstance(error.__cause__, LookupError)
+            odd.is_failing = False
+            await connection.wait_ready(5)
+            await channel.set_qos(1)
+    assert "Traceback" in caplog.text
+    assert "no tunnel of that name" in caplog.text
+
+
+async def test_a_dial_function_that_raises_at_first_fails_the_connect_at_once() -> None:
+    async with Broker() as broker:
+        odd = Odd(broker)
+        odd.is_failing = True
+        with anyio.fail_after(5), pytest.raises(anyamqp.UnexpectedFailure, match="no tunnel") as caught:
+            async with anyamqp.connect(URL, dial=odd):
+                pytest.fail("connected")
+        assert isinstance(caught.value.__cause__, LookupError)
+        assert odd.dials == 1
+
+
+async def test_a_dial_function_that_raises_at_first_is_asked_again_without_fail_fast() -> None:
+    async with Broker() as broker:
+        odd = Odd(broker)
+        odd.is_failing = True
+        async with anyamqp.connect(URL, dial=odd, reconnect=EAGER, fail_fast=False, ready_timeout=0) as connection:
+            await eventually(lambda: odd.dials > 2)
+            odd.is_failing = False
+            await connection.wait_ready(5)
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """Have a method raise at its next call, as a fault of ours would."""
+    sound: Callable[..., object] = getattr(owner, name)
+    faults = [ZeroDivisionError("a fault of ours")]
+
+    def fails(*args: object, **named: object) -> object:
+        if faults:
+            raise faults.pop()
+        return sound(*args, **named)
+
+    monkeypatch.setattr(owner, name, fails)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(Recovery, "run"), (Supervisor, "_go_open"), (Session, "receive"), (Session, "poll"), (LogicalChannel, "resume")],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+async def test_a_fault_of_ours_costs_the_link_and_not_the_connection(
+    owner: type, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=EAGER) as connection,
+        connection.channel() as channel,
+    ):
+        await channel.declare_queue("q")
+        fail_once(monkeypatch, owner, name)
+        broker.reset_connections()
+        await eventually(lambda: connection.stats.link_number == 3)
+        await connection.wait_ready(5)
+        assert await channel.purge_queue("q") == 0
+        await eventually(lambda: broker.connection_count == 1)
+    assert "a fault of ours" in caplog.text
+
+
+async def test_a_fault_in_a_timer_costs_neither_the_connection_nor_other_timers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail_once(monkeypatch, Publisher, "_expire")
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
+        connection.publisher() as unlucky,
+        connection.publisher() as publisher,
+    ):
+        broker.freeze()
+        await unlucky.submit(Message(b"1"), routing_key="q", timeout=0.01)
+        await eventually(lambda: "a fault of ours" in caplog.text)
+        with anyio.fail_after(5), pytest.raises(anyamqp.PublishTimeout):
+            await publisher.publish(Message(b"2"), routing_key="q", timeout=0.01)
+        broker.thaw()
+        await eventually(lambda: unlucky.unconfirmed == 0)
+        with pytest.raises(ExceptionGroup):
+            await unlucky.flush()
+        assert connection.stats.link_number == 1
