@@ -89,7 +89,8 @@ HOLD: Final = 60.0
 _RETURNS: Final = {"1s": 1.0, "3s": 3.0, "1m": 60.0}
 _VOLATILITIES: Final = {"1m": 60, "5m": 300}
 _TRADES: Final = {"3s": 3.0, "15s": 15.0, "1m": 60.0}
-_REMEMBERED_TRADES: Final = 10_000
+_REMEMBERED_TRADES: Final = 2_000
+"""IDs kept per symbol. Trades come twice only in the messages, 100 at most, that were unacknowledged at a loss."""
 _DAY: Final = 86_400
 
 

@@ -177,6 +177,10 @@ def _listen(settings: ServiceSettings) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, UnicodeError) as error:
         port_is_to_blame = isinstance(error, OSError) and error.errno in (EADDRINUSE, EACCES)
-        name = "HEALTH_PORT" if port_is_to_blame else "HEALTH_HOST"
+        name, advice = (
+            ("HEALTH_PORT", "choose another port, or 0 for none")
+            if port_is_to_blame
+            else ("HEALTH_HOST", "choose an address of this machine")
+        )
         reason = (isinstance(error, OSError) and error.strerror) or error
-        raise SettingsError(f"{name}: cannot listen on {host!r}, port {port}: {reason}") from error
+        raise SettingsError(f"{name}: cannot listen on {host!r}, port {port}: {reason}; {advice}") from error

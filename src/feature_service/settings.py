@@ -71,10 +71,11 @@ class ServiceSettings:
     backend: str = "asyncio"
 
     def __post_init__(self) -> None:
-        if not self.sources or len(set(self.sources)) < len(self.sources) or not all(self.sources):
+        if not self.sources or len(set(self.sources)) < len(self.sources):
             raise anyamqp.SettingsError(f"sources: {self.sources!r} are not the names of different queues")
-        if not self.queue:
-            raise anyamqp.SettingsError("queue: the name is empty")
+        for name in (*self.sources, self.queue):
+            if not 0 < len(name.encode()) <= 255:
+                raise anyamqp.SettingsError(f"sources, queue: {name[:40]!r} is not a queue's name (1 to 255 bytes)")
         _check_seconds("interval", self.interval, LEAST_INTERVAL, MOST_INTERVAL)
         _check_seconds("shutdown_timeout", self.shutdown_timeout, 0, MOST_SHUTDOWN)
         _check_whole("buffer", self.buffer, 1, MOST_BUFFER)

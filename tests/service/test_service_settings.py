@@ -106,7 +106,8 @@ def test_empty_variables_count_as_absent() -> None:
         ({"backend": "curio"}, "FEATURE_BACKEND: 'curio' is not one of asyncio, trio"),
         ({"sources": ()}, "sources: () are not the names of different queues"),
         ({"sources": ("a", "a")}, "sources: ('a', 'a') are not the names of different queues"),
-        ({"queue": ""}, "queue: the name is empty"),
+        ({"queue": ""}, "sources, queue: '' is not a queue's name (1 to 255 bytes)"),
+        ({"sources": ("a", "b" * 256)}, f"sources, queue: '{'b' * 40}' is not a queue's name (1 to 255 bytes)"),
     ],
     ids=str,
 )
