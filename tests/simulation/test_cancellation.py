@@ -106,6 +106,39 @@ async def test_cancelled_operation_leaves_the_connection_as_it_was(scenario: Sce
     assert broker.unexpected_closes == []
 
 
+async def test_cancelled_get_gives_its_message_back() -> None:
+    async with (
+        broker_with_queue() as broker,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
+        connection.publisher() as publisher,
+        connection.channel() as channel,
+    ):
+        await publisher.publish(Message(b"one"), routing_key="q")
+        at = 1
+        while await cancel_at(at, lambda: channel.get("q")):
+            at += 1
+            await eventually(lambda: (broker.queues["q"].messages, broker.queues["q"].unacked) == (1, 0))
+        assert at > 1
+
+
+async def test_get_cancelled_before_its_answer_gives_the_message_back() -> None:
+    async with (
+        broker_with_queue() as broker,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
+        connection.publisher() as publisher,
+        connection.channel() as channel,
+    ):
+        await publisher.publish(Message(b"one"), routing_key="q")
+        broker.freeze()
+        assert await cancel_at(1, lambda: channel.get("q"))
+        broker.thaw()
+        delivery = await channel.get("q")  # answered behind the first get, whose message came back before
+        assert delivery is None or delivery.redelivered
+        if delivery is not None:
+            delivery.nack(requeue=True)
+        await eventually(lambda: (broker.queues["q"].messages, broker.queues["q"].unacked) == (1, 0))
+
+
 async def test_cancelled_connect_leaves_nothing() -> None:
     async with broker_with_queue() as broker:
         tasks = running_tasks()

@@ -311,6 +311,20 @@ async def test_one_deadline_holds_over_any_number_of_links() -> None:
         assert len(broker.published) == len(broker.links) == 4
 
 
+async def test_each_publish_ends_at_its_own_deadline() -> None:
+    """Invariant 3."""
+    async with connected() as (_, connection), connection.publisher() as publisher:
+        watch = Stopwatch()
+        (soon,) = await submit(publisher, b"soon", timeout=1)
+        (late,) = await submit(publisher, b"late", timeout=5)
+        ended: list[float] = []
+        with anyio.fail_after(60):
+            for publication in (soon, late):
+                assert isinstance(await outcome(publication), PublishTimeout)
+                ended.append(watch.seconds)
+        assert ended == [1, 5]
+
+
 async def test_a_publish_whose_deadline_passes_while_the_broker_is_away_is_not_sent_again() -> None:
     async with connected() as (broker, connection), connection.publisher() as publisher:
         short, long = await submit(publisher, b"short", timeout=5), await submit(publisher, b"long", timeout=60)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import anyio
 import anyio.abc
@@ -21,6 +21,8 @@ URL: Final = "amqp://guest:guest@memory/?heartbeat=0"
 FRAME_MAX: Final = 131072
 STEADY: Final = ReconnectPolicy(initial=1.0, factor=1.0, maximum=1.0, jitter=0.0)
 """At once, then every second."""
+EAGER: Final = ReconnectPolicy(initial=0.001, factor=1.0, maximum=0.001, jitter=0.0)
+"""For tests in real time."""
 
 M = TypeVar("M", bound=Method)
 
@@ -93,11 +95,10 @@ class ServedLink:
             method = commands.Basic.Return(312, "NO_ROUTE", sent.method.exchange, sent.method.routing_key)
             await self.tell_content(sent.channel, method, sent.message)
 
-    async def deliver(self, body: bytes, *, tag: int = 1, channel: int = 1, **properties: Any) -> None:
+    async def deliver(self, message: Message, *, tag: int = 1, channel: int = 1) -> None:
         """Deliver a message to the channel's consumer."""
-        consume = next(method for method in self.sent(commands.Basic.Consume, channel) if method.consumer_tag)
-        method = commands.Basic.Deliver(consume.consumer_tag, tag, redelivered=False, exchange="", routing_key="q")
-        await self.tell_content(channel, method, Message(body, **properties))
+        method = commands.Basic.Deliver("by hand", tag, redelivered=False, exchange="", routing_key="q")
+        await self.tell_content(channel, method, message)
         await settled()
 
     async def tell_content(self, channel: int, method: Method, message: Message) -> None:
@@ -264,9 +265,11 @@ async def settled() -> None:
 
 
 @asynccontextmanager
-async def connected(*, close_timeout: float = 5.0) -> AsyncGenerator[tuple[HandBroker, Connection], None]:
+async def connected(
+    *, close_timeout: float = 5.0, reconnect: ReconnectPolicy = STEADY
+) -> AsyncGenerator[tuple[HandBroker, Connection], None]:
     """A broker by hand and a connection to it."""
-    settings = replace(anyamqp.Settings.from_urls(URL), reconnect=STEADY, close_timeout=close_timeout)
+    settings = replace(anyamqp.Settings.from_urls(URL), reconnect=reconnect, close_timeout=close_timeout)
     async with anyio.create_task_group() as tasks:
         broker = HandBroker(tasks)
         async with anyamqp.connect(settings, dial=broker.dial) as connection:

@@ -1,0 +1,121 @@
+"""What goes over a new link after a loss, method by method, against a broker by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from pamqp import commands
+
+from anyamqp import Connection, Delivery, Message, State
+from anyamqp.protocol.wire import method_name
+from support.handbroker import EAGER, HandBroker, connected, settled
+from support.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+SETTLING = (commands.Basic.Ack, commands.Basic.Nack, commands.Basic.Reject)
+
+
+async def lose(broker: HandBroker, connection: Connection) -> None:
+    """Have the link lost and another one made."""
+    await broker.link.reset()
+    await connection.wait_ready(10)
+    await settled()
+
+
+# --- acknowledgements -----------------------------------------------------------------------------------------------
+
+
+def ack(delivery: Delivery) -> None:
+    delivery.ack()
+
+
+def nack(delivery: Delivery) -> None:
+    delivery.nack(requeue=True)
+
+
+def reject(delivery: Delivery) -> None:
+    delivery.reject(requeue=False)
+
+
+@pytest.mark.parametrize("settle", [ack, nack, reject])
+async def test_an_acknowledgement_does_not_cross_to_the_next_link(settle: Callable[[Delivery], None]) -> None:
+    """Invariant 8: the tag is another message's there."""
+    async with connected(reconnect=EAGER) as (broker, connection), connection.consumer("q") as consumer:
+        await broker.link.deliver(Message(b"before"))
+        before = await anext(consumer)
+        await lose(broker, connection)
+        await broker.link.deliver(Message(b"after"))
+        settle(before)
+        await settled()
+        assert [method for _, method in broker.link.methods if isinstance(method, SETTLING)] == []
+        assert connection.stats.stale_acks == 1
+        (await anext(consumer)).ack()
+        await settled()
+        assert [method.delivery_tag for method in broker.link.sent(commands.Basic.Ack)] == [1]
+
+
+# --- prefetch -------------------------------------------------------------------------------------------------------
+
+
+def requests(broker: HandBroker) -> list[str]:
+    """What was asked for on the present link's channel 1."""
+    return [method_name(method) for number, method in broker.link.methods if number == 1]
+
+
+async def test_a_consumer_has_its_prefetch_and_its_tag_on_every_link() -> None:
+    async with (
+        connected(reconnect=EAGER) as (broker, connection),
+        connection.consumer("q", prefetch=7, consumer_tag="mine"),
+    ):
+        for _ in range(3):
+            assert requests(broker) == ["channel.open", "basic.qos", "basic.consume"]
+            assert [qos.prefetch_count for qos in broker.link.sent(commands.Basic.Qos)] == [7]
+            assert [one.consumer_tag for one in broker.link.sent(commands.Basic.Consume)] == ["mine"]
+            await lose(broker, connection)
+
+
+async def test_a_channel_has_its_prefetch_on_every_link() -> None:
+    async with connected(reconnect=EAGER) as (broker, connection), connection.channel() as channel:
+        await channel.set_qos(3)
+        await channel.set_qos(7)
+        for _ in range(2):
+            await lose(broker, connection)
+            assert requests(broker) == ["channel.open", "basic.qos"]
+            assert [qos.prefetch_count for qos in broker.link.sent(commands.Basic.Qos)] == [7]
+
+
+# --- publishes ------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_published_before_the_connection_is_open_again() -> None:
+    async with (
+        connected(reconnect=EAGER) as (broker, connection),
+        connection.publisher() as publisher,
+        connection.channel() as channel,
+    ):
+        await channel.set_qos(1)  # a request that recovery repeats
+        await publisher.submit(Message(b"again"), routing_key="q")
+        broker.habits.silent_on.add(2)
+        await broker.link.reset()
+        await eventually(lambda: len(broker.links) == 2 and bool(broker.link.sent(commands.Confirm.Select)))
+        await settled()
+        assert connection.state is State.OPEN or broker.link.bodies() == []
+        broker.habits.silent_on.clear()
+        await broker.link.answer_all()
+        await connection.wait_ready(10)
+        await settled()
+        assert broker.link.bodies() == [b"again"]
+        await broker.link.ack(1)
+
+
+async def test_a_publisher_confirms_on_every_link() -> None:
+    async with connected(reconnect=EAGER) as (broker, connection), connection.publisher() as publisher:
+        for attempt in (1, 2, 3):
+            assert requests(broker) == ["channel.open", "confirm.select"]
+            publication = await publisher.submit(Message(b"x"), routing_key="q")
+            await settled()
+            await broker.link.ack(1)
+            assert (await publication).attempts == 1, f"on link {attempt}"
+            await lose(broker, connection)

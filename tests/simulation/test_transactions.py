@@ -1,0 +1,194 @@
+"""Transactions against a broker by hand: what is sent, in which order, and on which link."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from pamqp import commands
+
+from anyamqp import Channel, Connection, ConnectionLost, InvalidArgument, InvalidUse, Message, State, Unroutable
+from anyamqp.protocol.wire import method_name
+from support.handbroker import EAGER, HandBroker, ServedLink, connected, settled
+
+pytestmark = pytest.mark.anyio
+
+OPEN = "channel.open"
+SELECT, COMMIT, ROLLBACK = "tx.select", "tx.commit", "tx.rollback"
+PUBLISH = "basic.publish"
+
+
+@asynccontextmanager
+async def a_channel() -> AsyncGenerator[tuple[HandBroker, Connection, Channel], None]:
+    async with connected(reconnect=EAGER) as (broker, connection), connection.channel() as channel:
+        yield broker, connection, channel
+
+
+def on_channel(link: ServedLink) -> list[str]:
+    """The names of the methods that were sent on channel 1."""
+    return [method_name(method) for number, method in link.methods if number == 1]
+
+
+async def lose(broker: HandBroker, connection: Connection) -> None:
+    """Have the link lost and another one made."""
+    await broker.link.reset()
+    await connection.wait_ready(10)
+    await settled()
+
+
+async def test_the_end_of_the_block_commits() -> None:
+    async with a_channel() as (broker, _, channel):
+        async with channel.transaction() as transaction:
+            await transaction.publish(Message(b"one"), routing_key="q")
+            await transaction.publish(Message(b"two"), routing_key="q")
+            await settled()
+            assert on_channel(broker.link) == [OPEN, SELECT, PUBLISH, PUBLISH]
+        assert on_channel(broker.link) == [OPEN, SELECT, PUBLISH, PUBLISH, COMMIT]
+        assert broker.bodies() == [b"one", b"two"]
+        assert not transaction.is_open
+
+
+async def test_a_channel_is_selected_once() -> None:
+    async with a_channel() as (broker, _, channel):
+        for _ in range(2):
+            async with channel.transaction() as transaction:
+                await transaction.publish(Message(b"x"), routing_key="q")
+        assert on_channel(broker.link) == [OPEN, SELECT, PUBLISH, COMMIT, PUBLISH, COMMIT]
+
+
+async def test_an_error_rolls_back_and_leaves_as_itself() -> None:
+    async with a_channel() as (broker, _, channel):
+        error = ZeroDivisionError()
+        with pytest.raises(ZeroDivisionError) as caught:  # noqa: PT012 - the end of the block raises
+            async with channel.transaction() as transaction:
+                await transaction.publish(Message(b"never"), routing_key="q")
+                raise error
+        assert caught.value is error
+        assert on_channel(broker.link) == [OPEN, SELECT, PUBLISH, ROLLBACK]
+
+
+async def test_a_cancellation_rolls_back() -> None:
+    async with a_channel() as (broker, _, channel):
+        with anyio.CancelScope() as scope:
+            async with channel.transaction() as transaction:
+                await transaction.publish(Message(b"never"), routing_key="q")
+                scope.cancel()
+                await anyio.sleep_forever()
+        await settled()
+        assert scope.cancelled_caught
+        assert on_channel(broker.link) == [OPEN, SELECT, PUBLISH, ROLLBACK]
+
+
+async def test_an_error_after_a_loss_leaves_as_itself_and_rolls_nothing_back() -> None:
+    async with a_channel() as (broker, connection, channel):
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the end of the block raises
+            async with channel.transaction():
+                await lose(broker, connection)
+                raise ZeroDivisionError
+        assert on_channel(broker.link) == [OPEN, SELECT]
+
+
+async def test_a_loss_before_the_commit_commits_nothing_elsewhere() -> None:
+    async with a_channel() as (broker, connection, channel):
+        with pytest.raises(ConnectionLost, match=r"tx\.commit"):  # noqa: PT012 - the end of the block raises
+            async with channel.transaction() as transaction:
+                await transaction.publish(Message(b"lost"), routing_key="q")
+                await lose(broker, connection)
+        assert on_channel(broker.link) == [OPEN, SELECT]
+        assert broker.link.bodies() == []
+
+
+async def test_a_loss_that_catches_the_commit_is_told_and_not_repeated() -> None:
+    """The broker may have committed: sent again, the commit would be another transaction's."""
+    async with a_channel() as (broker, connection, channel):
+        broker.habits.silent_to.add(commands.Tx.Commit)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lose_once_sent, broker, commands.Tx.Commit)
+            with pytest.raises(ConnectionLost, match=r"tx\.commit"):
+                async with channel.transaction() as transaction:
+                    await transaction.publish(Message(b"lost"), routing_key="q")
+        await connection.wait_ready(10)
+        assert on_channel(broker.link) == [OPEN, SELECT]
+
+
+async def lose_once_sent(broker: HandBroker, kind: type[commands.Tx.Commit]) -> None:
+    await settled()
+    assert len(broker.link.sent(kind)) == 1
+    await broker.link.reset()
+
+
+async def test_a_publish_after_a_loss_says_that_all_was_rolled_back() -> None:
+    async with a_channel() as (broker, connection, channel):
+        with pytest.raises(ConnectionLost, match="rolled it back"):  # noqa: PT012 - the block raises
+            async with channel.transaction() as transaction:
+                await lose(broker, connection)
+                await transaction.publish(Message(b"alone"), routing_key="q")
+        assert broker.bodies() == []
+
+
+async def test_a_channel_that_came_back_is_transactional_again() -> None:
+    async with a_channel() as (broker, connection, channel):
+        async with channel.transaction():
+            pass
+        await lose(broker, connection)
+        async with channel.transaction() as transaction:
+            await transaction.publish(Message(b"whole"), routing_key="q")
+        assert on_channel(broker.link) == [OPEN, SELECT, PUBLISH, COMMIT]
+
+
+async def test_what_reached_no_queue_is_raised_at_the_commit() -> None:
+    async with a_channel() as (broker, _, channel):
+        with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - the end of the block raises
+            async with channel.transaction() as transaction:
+                await transaction.publish(Message(b"x", message_id="lost"), routing_key="nowhere")
+                await settled()
+                await broker.link.give_back(broker.published[0])
+                await settled()
+        (unroutable,) = caught.value.exceptions
+        assert isinstance(unroutable, Unroutable)
+        assert unroutable.message_id == "lost"
+        assert on_channel(broker.link) == [OPEN, SELECT, PUBLISH, COMMIT]
+
+
+async def test_a_publish_waits_while_the_connection_is_blocked() -> None:
+    async with a_channel() as (broker, connection, channel), channel.transaction() as transaction:
+        await broker.link.block()
+        assert connection.state is State.BLOCKED
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: transaction.publish(Message(b"later"), routing_key="q"))
+            await settled()
+            assert broker.bodies() == []
+            await broker.link.unblock()
+        await settled()
+        assert broker.bodies() == [b"later"]
+
+
+async def test_a_message_that_amqp_cannot_carry_is_refused_before_it_is_sent() -> None:
+    async with a_channel() as (broker, _, channel), channel.transaction() as transaction:
+        with pytest.raises(InvalidArgument):
+            await transaction.publish(Message(b"x"), routing_key="x" * 256)
+        with pytest.raises(InvalidArgument):
+            await transaction.publish(Message(b"x", headers={"large": bytes(200_000)}), routing_key="q")
+        await settled()
+        assert on_channel(broker.link) == [OPEN, SELECT]
+
+
+async def test_one_inside_another_is_refused() -> None:
+    async with a_channel() as (_, _, channel), channel.transaction():
+        with pytest.raises(InvalidUse, match="not ended yet"):
+            async with channel.transaction():
+                pytest.fail("entered")
+
+
+async def test_one_is_entered_once_and_works_inside_its_block() -> None:
+    async with a_channel() as (_, _, channel):
+        transaction = channel.transaction()
+        with pytest.raises(InvalidUse, match="inside its block"):
+            await transaction.publish(Message(b"x"), routing_key="q")
+        async with transaction:
+            pass
+        with pytest.raises(InvalidUse, match="entered once"):
+            async with transaction:
+                pytest.fail("entered")
