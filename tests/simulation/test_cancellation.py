@@ -106,21 +106,6 @@ async def test_cancelled_operation_leaves_the_connection_as_it_was(scenario: Sce
     assert broker.unexpected_closes == []
 
 
-async def test_cancelled_get_gives_its_message_back() -> None:
-    async with (
-        broker_with_queue() as broker,
-        anyamqp.connect(URL, dial=broker.dial) as connection,
-        connection.publisher() as publisher,
-        connection.channel() as channel,
-    ):
-        await publisher.publish(Message(b"one"), routing_key="q")
-        at = 1
-        while await cancel_at(at, lambda: channel.get("q")):
-            at += 1
-            await eventually(lambda: (broker.queues["q"].messages, broker.queues["q"].unacked) == (1, 0))
-        assert at > 1
-
-
 async def test_get_cancelled_before_its_answer_gives_the_message_back() -> None:
     async with (
         broker_with_queue() as broker,

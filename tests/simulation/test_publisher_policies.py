@@ -889,6 +889,15 @@ async def test_of_those_that_nobody_can_tell_apart_as_many_fail_as_were_returned
         assert (outcomes.count(Unroutable), outcomes.count(Receipt)) == (2, 2)
 
 
+async def test_what_was_returned_gives_its_room_back() -> None:
+    async with connected() as (broker, connection), connection.publisher(window=2) as publisher:
+        for turn in (1, 2, 3):
+            lost, kept = await submit(publisher, b"lost", b"kept", timeout=5)
+            await broker.link.give_back(broker.published[-2])
+            await broker.link.ack(2 * turn, multiple=True)
+            assert [type(await outcome(one)) for one in (lost, kept)] == [Unroutable, Receipt]
+
+
 async def test_a_return_never_hits_one_that_was_not_mandatory() -> None:
     async with connected() as (broker, connection), connection.publisher() as publisher:
         message = Message(b"x", message_id="same")
