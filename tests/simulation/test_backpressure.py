@@ -49,7 +49,7 @@ async def test_publishes_to_a_broker_that_does_not_read_wait(
         way(connection) as publish,
     ):
         await channel.declare_queue("q")
-        taken = 0
+        taken = taken_first = 0
 
         async def publish_all() -> None:
             nonlocal taken
