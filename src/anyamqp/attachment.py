@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 from typing import Protocol
 
 from pamqp import commands
@@ -29,7 +30,7 @@ class Attachment:
         on_stale: told of each settling that came too late.
     """
 
-    __slots__ = ("_channel", "_on_stale", "last_tag", "link", "number", "settled_up_to")
+    __slots__ = ("_channel", "_on_stale", "last_tag", "link", "number", "settled_up_to", "thread")
 
     def __init__(self, channel: Moving, link: Link, number: int, on_stale: Callable[[], None]) -> None:
         self._channel = channel
@@ -40,6 +41,8 @@ class Attachment:
         """The highest tag that was settled together with everything before it."""
         self.link: Link = link
         self.number: int = number
+        self.thread: int = get_ident()
+        """The thread of the event loop, in which alone deliveries are settled."""
 
     @property
     def is_stale(self) -> bool:

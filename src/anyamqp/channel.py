@@ -100,6 +100,7 @@ class Channel(Entered, ChannelOwner):
         return self._core.state
 
     async def __aenter__(self) -> Self:
+        self._host.loop.require_here("a channel")
         try:
             await self.open()
         except BaseException:
@@ -120,6 +121,7 @@ class Channel(Entered, ChannelOwner):
             RequestTimeout: it took longer than ``request_timeout``.
             ConnectionClosed: the connection is closed.
         """
+        self._host.loop.require_here("a channel")
         await self._core.open_within(self._wait)
 
     async def close(self) -> None:
@@ -128,6 +130,7 @@ class Channel(Entered, ChannelOwner):
         All closes of a connection share one ``close_timeout``: a broker that has not answered one in time is not waited
         for again.
         """
+        self._host.loop.require_here("a channel")
         await self._core.close()
 
     def begin_close(self) -> None:
@@ -417,6 +420,7 @@ class Channel(Entered, ChannelOwner):
         """
         if surplus:
             raise surplus_error(Channel.publish)
+        self._host.loop.require_here("a channel")
         check_message(message, self._host.max_message_size)
         route = self._routes.get(exchange, routing_key, mandatory=False)
         properties = encode_properties(message.properties)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -202,6 +201,7 @@ class Connection(Entered):
     def _require_entered(self) -> anyio.abc.TaskGroup:
         if self._tasks is None:
             raise InvalidUse(f"a connection works inside its block: {self._block}")
+        self._supervisor.loop.require_here("a connection")
         return self._tasks
 
     # --- what the user asks -----------------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ class Connection(Entered):
         Raises:
             InvalidArgument: the size is not a whole number from 1 up.
         """
-        return ChannelPool(partial(Channel, self._supervisor), self._supervisor.wait_forgotten, size)
+        return ChannelPool(self._supervisor, size)
 
     @explained
     def publisher(

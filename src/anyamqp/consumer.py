@@ -144,6 +144,7 @@ class Consumer(Entered, ChannelOwner):
         self._channel = LogicalChannel(host, self)
 
     async def __aenter__(self) -> Self:
+        self._host.loop.require_here("a consumer")
         if self._has_been_entered:
             raise InvalidUse("a consumer is entered once; make a new one with connection.consumer()")
         self._has_been_entered = True
@@ -174,6 +175,7 @@ class Consumer(Entered, ChannelOwner):
         if self._waiting and not self._handed_out % _TURN:
             await anyio.lowlevel.checkpoint()  # a backlog is not to keep the event loop from everybody else
         while not self._waiting:
+            self._host.loop.require_here("a consumer")
             self._resume_reading()
             if self._error is not None:
                 raise self._error
@@ -211,6 +213,7 @@ class Consumer(Entered, ChannelOwner):
         What it did hand out can be settled until the block ends. With ``no_ack`` nothing can go back, so what has
         arrived is still handed out. Takes ``close_timeout`` seconds at most (basic.cancel).
         """
+        self._host.loop.require_here("a consumer")
         if self._is_over:
             return
         self._finish(None)

@@ -282,6 +282,14 @@ class LogicalChannel:
         """Whether it is closed or closing."""
         return self.state in (State.CLOSING, State.CLOSED)
 
+    def require_here(self) -> None:
+        """Refuse callers on another event loop or in another thread.
+
+        Raises:
+            InvalidUse: the caller is one.
+        """
+        self._host.loop.require_here("a channel")
+
     # --- life cycle -------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
@@ -443,6 +451,7 @@ class LogicalChannel:
         """
         if not self._is_registered:
             raise InvalidUse("a channel works inside its block: async with connection.channel() as channel")
+        self.require_here()
         answered = self._until_answered(method, on_reply, repeat=repeat, pinned=pinned)
         return await self._within_deadline(answered, describe(method))
 

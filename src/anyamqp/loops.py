@@ -12,9 +12,12 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
+
+from anyamqp.errors import InvalidUse
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,10 +37,29 @@ class Loop:
     Attributes:
         now: the present time in seconds, on the clock of :func:`anyio.current_time`.
         waiter: makes a :class:`Waiter`.
+        thread: the thread that it runs in; None if that is not known.
+        is_running: whether it runs now. Asked in its thread, this costs a third of looking for the loop that runs.
     """
 
     now: Callable[[], float] = staticmethod(anyio.current_time)
     waiter: Callable[[], Waiter] = anyio.Event
+    is_running: Callable[[], bool] = staticmethod(lambda: True)
+    thread: int | None = None
+
+    def require_here(self, what: str) -> None:
+        """Refuse callers on another event loop or in another thread, before anything is done for them.
+
+        Args:
+            what: the object that they use.
+
+        Raises:
+            InvalidUse: the caller is one.
+        """
+        if self.thread is not None and (get_ident() != self.thread or not self.is_running()):
+            raise InvalidUse(
+                f"{what} is used on the event loop on which its connection was entered, and on no other; "
+                "other threads go through anyio.from_thread.run or asyncio.run_coroutine_threadsafe"
+            )
 
     async def while_readable(self, source: socket.socket, read: Callable[[], bool]) -> None:
         """Call ``read`` whenever there is something to read, until it returns False. What it raises is raised here.
@@ -56,10 +78,12 @@ class _AsyncioLoop(Loop):
     def __init__(self) -> None:
         import asyncio
 
+        self.thread = get_ident()
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         create_future = self._loop.create_future
         self.waiter = lambda: _FutureWaiter(create_future())
+        self.is_running = self._loop.is_running
 
     async def while_readable(self, source: socket.socket, read: Callable[[], bool]) -> None:
         done = self._loop.create_future()
@@ -118,8 +142,10 @@ class _TrioLoop(Loop):
     def __init__(self) -> None:
         import trio
 
+        self.thread = get_ident()
         self.now = trio.current_time
         self.waiter = trio.Event
+        self.is_running = trio.lowlevel.in_trio_run
         self._wait_readable = trio.lowlevel.wait_readable
 
     async def while_readable(self, source: socket.socket, read: Callable[[], bool]) -> None:

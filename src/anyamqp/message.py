@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from datetime import datetime
 from decimal import Decimal
+from threading import get_ident
 from types import TracebackType
 from typing import Final, NoReturn, Protocol, Self, TypeAlias, TypedDict, Unpack
 
@@ -256,6 +257,11 @@ class Settler(Protocol):
         ...
 
     @property
+    def thread(self) -> int:
+        """The thread in which alone it takes anything."""
+        ...
+
+    @property
     def settled_up_to(self) -> int:
         """The highest tag that was settled together with everything before it."""
         ...
@@ -430,5 +436,10 @@ class Delivery:
             raise InvalidUse(f"{self!r} came with no_ack: the broker expects no acknowledgement")
         if self.is_settled:
             raise InvalidUse(f"{self!r} is already settled")
+        if get_ident() != self._settler.thread:
+            raise InvalidUse(
+                f"{self!r} is settled in the thread of its event loop; in another one, with "
+                "anyio.from_thread.run_sync(delivery.ack)"
+            )
         self._settled = True
         return self._settler

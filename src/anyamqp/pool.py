@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -13,6 +13,7 @@ import anyio
 from anyamqp.channel import Channel
 from anyamqp.checks import check_seconds, check_whole
 from anyamqp.errors import ChannelLimitReached, InvalidUse, RequestTimeout
+from anyamqp.logical import ChannelHost
 from anyamqp.misuse import Entered
 from anyamqp.protocol.lifecycle import State
 
@@ -21,8 +22,7 @@ class ChannelPool(Entered):
     """Lends channels and reuses them: ``async with connection.channel_pool(size=8) as pool``.
 
     Args:
-        new_channel: makes a channel.
-        wait_closed: waits until some channel of the connection is closed, so that its number is free.
+        host: the connection.
         size: at most so many channels; more borrowers wait for their turn.
 
     Raises:
@@ -31,12 +31,9 @@ class ChannelPool(Entered):
 
     _block = "async with connection.channel_pool(8) as pool"
 
-    def __init__(
-        self, new_channel: Callable[[], Channel], wait_closed: Callable[[], Awaitable[None]], size: int
-    ) -> None:
+    def __init__(self, host: ChannelHost, size: int) -> None:
         check_whole("size", size, 1)
-        self._new_channel = new_channel
-        self._wait_closed = wait_closed
+        self._host = host
         self._room = anyio.Semaphore(size)
         self._idle: list[Channel] = []
         self._starving: deque[anyio.CancelScope] = deque()
@@ -69,6 +66,7 @@ class ChannelPool(Entered):
             InvalidArgument: that is no timeout.
         """
         check_seconds("timeout", timeout, none="for ever")
+        self._host.loop.require_here("a pool")
         if self._is_closed:
             raise InvalidUse("the pool is closed")
         channel: Channel | None = None
@@ -89,7 +87,7 @@ class ChannelPool(Entered):
                     channel = self._idle.pop()
                     if channel.state not in (State.CLOSING, State.CLOSED):
                         return channel
-                channel = self._new_channel()
+                channel = Channel(self._host)
                 try:
                     await channel.open()
                 except ChannelLimitReached:
@@ -108,7 +106,7 @@ class ChannelPool(Entered):
         with anyio.CancelScope() as starving:
             self._starving.append(starving)
             try:
-                await self._wait_closed()
+                await self._host.wait_forgotten()
             finally:
                 if starving in self._starving:
                     self._starving.remove(starving)

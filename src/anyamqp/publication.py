@@ -14,7 +14,7 @@ from pamqp import commands
 
 from anyamqp.contents import unroutable_of
 from anyamqp.errors import AnyamqpError, InvalidArgument, InvalidUse, Nacked, OutcomeUnknown, PublishTimeout
-from anyamqp.loops import Waiter
+from anyamqp.loops import Loop, Waiter
 from anyamqp.protocol.basic import Route
 from anyamqp.timers import Schedule
 
@@ -53,9 +53,11 @@ class Book:
         most_failures: how many failures it keeps, besides the last one.
     """
 
-    __slots__ = ("_dropped", "_failures", "_last_failure", "_most_failures", "submitted", "unsettled")
+    __slots__ = ("_dropped", "_failures", "_last_failure", "_most_failures", "loop", "submitted", "unsettled")
 
     def __init__(self, most_failures: int = MOST_FAILURES) -> None:
+        self.loop: Loop = Loop()
+        """The event loop that the publisher was entered on."""
         self.submitted: int = 0
         """How many entries were put on their way so far."""
         self.unsettled: int = 0
@@ -208,6 +210,7 @@ class Entry:
     async def wait(self) -> None:
         """Wait until it has an outcome, which its publisher gives it at its deadline at the latest."""
         if self.outcome is None:
+            self.book.loop.require_here("a publisher")
             if self.settled is None:
                 self.settled = anyio.Event()
             await self.settled.wait()

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from itertools import chain, count, takewhile
 from operator import attrgetter
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Never, Self
 
@@ -150,9 +151,11 @@ class Publisher(Entered, ChannelOwner):
         self._has_been_entered = False
 
     async def __aenter__(self) -> Self:
+        self._host.loop.require_here("a publisher")
         if self._has_been_entered:
             raise InvalidUse("a publisher is entered once; make a new one with connection.publisher()")
         self._has_been_entered = True
+        self._loop = self._book.loop = self._host.loop
         self._registry.add(self)
         self.on_blocked()  # it may be already
         try:
@@ -282,6 +285,9 @@ class Publisher(Entered, ChannelOwner):
     ) -> Entry:
         if not self._has_been_entered:
             raise InvalidUse(f"a publisher works inside its block: {self._block}")
+        loop = self._loop
+        if get_ident() != loop.thread or not loop.is_running():
+            loop.require_here("a publisher")
         check_message(message, self._host.max_message_size)
         route = self._routes.get(
             self._exchange if exchange is None else exchange,
@@ -296,7 +302,7 @@ class Publisher(Entered, ChannelOwner):
             changes = self._changes(properties)
             message_id = changes.get("message_id", properties.message_id) or ""
             encoded = encode_properties(properties, **changes)
-        self._submitted_at = now = self._loop.now()
+        self._submitted_at = now = loop.now()
         if timeout is UNSET:
             deadline = None if self._timeout is None else now + self._timeout
         else:

@@ -100,6 +100,7 @@ class RpcClient(Entered, ChannelOwner):
         self._has_been_entered = False
 
     async def __aenter__(self) -> Self:
+        self._host.loop.require_here("an RPC client")
         if self._has_been_entered:
             raise InvalidUse("an RPC client is entered once; make a new one with connection.rpc_client()")
         self._has_been_entered = True
@@ -149,6 +150,7 @@ class RpcClient(Entered, ChannelOwner):
             raise surplus_error(RpcClient.call)
         if not self._has_been_entered:
             raise InvalidUse(f"an RPC client works inside its block: {self._block}")
+        self._host.loop.require_here("an RPC client")
         check_message(message, self._host.max_message_size)
         fresh_id = f"{self._id_prefix}{next(self._ids)}"
         properties = message.properties

@@ -94,6 +94,7 @@ class Transaction(Entered):
         attachment = self._require_open()
         if surplus:
             raise surplus_error(Transaction.publish)
+        self._channel.require_here()
         check_message(message, self._max_message_size)
         route = Route(exchange, routing_key, mandatory=mandatory)
         properties = encode_properties(identified(message).properties)

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 import anyio.lowlevel
@@ -543,3 +544,16 @@ async def test_serving_ends_when_its_consumer_is_stopped(shared_node: Node) -> N
             await consumer.stop()
             bench.server.released.set()
         assert answered == [b"SLOW"]
+
+
+async def test_call_in_another_thread_is_refused(shared_node: Node, anyio_backend_name: str) -> None:
+    async with a_bench(shared_node) as bench, bench.connection.rpc_client() as rpc:
+
+        async def elsewhere() -> None:
+            with pytest.raises(InvalidUse, match="event loop"):
+                await rpc.call(Message(b"ping"), routing_key=bench.queue, timeout=5)
+
+        await anyio.to_thread.run_sync(partial(anyio.run, elsewhere, backend=anyio_backend_name))
+        assert calls_of(rpc) == {}
+        assert await is_answered(rpc, bench)
+        assert bench.server.seen == [b"ping"]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
 import anyamqp
-from anyamqp import InvalidArgument, Message
+from anyamqp import Connection, InvalidArgument, InvalidUse, Message
 from anyamqp.testing import Broker
 
 pytestmark = pytest.mark.anyio
@@ -130,3 +136,139 @@ async def test_wrong_timeout_of_a_wait_is_refused(timeout: Any) -> None:
         with pytest.raises(InvalidArgument, match=r"^timeout: "):
             async with pool.channel(timeout):
                 pass
+
+
+# --- another event loop, another thread -----------------------------------------------------------------------------
+
+Use = Callable[["Everything"], Awaitable[object]]
+
+
+class Everything:
+    """One of each, open on the loop that the test runs on."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.channel = connection.channel()
+        self.publisher = connection.publisher()
+        self.consumer = connection.consumer("q")
+        self.pool = connection.channel_pool(1)
+
+
+@asynccontextmanager
+async def everything() -> AsyncGenerator[Everything, None]:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:
+        one = Everything(connection)
+        async with one.channel, one.publisher, one.pool:
+            await one.channel.declare_queue("q")
+            async with one.consumer:
+                yield one
+
+
+async def enter(block: AbstractAsyncContextManager[object]) -> None:
+    async with block:
+        pass
+
+
+ELSEWHERE: dict[str, Use] = {
+    "publish": lambda one: one.publisher.publish(Message(b"x"), routing_key="q"),
+    "submit": lambda one: one.publisher.submit(Message(b"x"), routing_key="q"),
+    "channel.publish": lambda one: one.channel.publish(Message(b"x"), routing_key="q"),
+    "declare": lambda one: one.channel.declare_queue("other"),
+    "get": lambda one: one.channel.get("q"),
+    "close": lambda one: one.channel.close(),
+    "anext": lambda one: one.consumer.__anext__(),
+    "stop": lambda one: one.consumer.stop(),
+    "channel()": lambda one: enter(one.connection.channel()),
+    "publisher()": lambda one: enter(one.connection.publisher()),
+    "consumer()": lambda one: enter(one.connection.consumer("q")),
+    "rpc_client()": lambda one: enter(one.connection.rpc_client()),
+    "pool.channel()": lambda one: enter(one.pool.channel()),
+    "wait_ready": lambda one: one.connection.wait_ready(1),
+    "wait_closed": lambda one: one.connection.wait_closed(),
+    "update_secret": lambda one: one.connection.update_secret("x"),
+    "aclose": lambda one: one.connection.aclose(),
+}
+
+
+@pytest.mark.parametrize("use", ELSEWHERE.values(), ids=ELSEWHERE)
+async def test_use_in_another_thread_is_refused_and_sends_nothing(use: Use, anyio_backend_name: str) -> None:
+    async with everything() as one:
+
+        async def elsewhere() -> None:
+            with anyio.fail_after(5), pytest.raises(InvalidUse, match="event loop"):
+                await use(one)
+
+        before = one.connection.stats.frames_sent
+        await anyio.to_thread.run_sync(partial(anyio.run, elsewhere, backend=anyio_backend_name))
+        await anyio.wait_all_tasks_blocked()
+        assert one.connection.stats.frames_sent == before
+        assert (await one.publisher.publish(Message(b"here"), routing_key="q")).attempts == 1
+        assert (await anext(one.consumer)).body == b"here"
+
+
+@pytest.mark.parametrize("use", ELSEWHERE.values(), ids=ELSEWHERE)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_use_in_a_second_loop_of_the_thread_is_refused(use: Use) -> None:
+    """As a program does that calls run_until_complete on two loops in turn. Trio has no such thing."""
+    await anyio.to_thread.run_sync(in_two_loops, use)
+
+
+def in_two_loops(use: Use) -> None:
+    opened: asyncio.Future[Everything]
+    leave = asyncio.Event()
+
+    async def live() -> None:
+        async with everything() as one:
+            opened.set_result(one)
+            await leave.wait()
+            with anyio.fail_after(5):
+                await one.publisher.publish(Message(b"here"), routing_key="q")
+                assert (await anext(one.consumer)).body == b"here"
+
+    async def elsewhere(one: Everything) -> None:
+        with anyio.fail_after(5), pytest.raises(InvalidUse, match="event loop"):
+            await use(one)
+
+    with contextlib.closing(asyncio.new_event_loop()) as first, contextlib.closing(asyncio.new_event_loop()) as second:
+        opened = first.create_future()
+        living = first.create_task(live())
+        one = first.run_until_complete(opened)
+        before = one.connection.stats.frames_sent
+        second.run_until_complete(elsewhere(one))
+        assert one.connection.stats.frames_sent == before
+        leave.set()
+        first.run_until_complete(living)
+
+
+@pytest.mark.parametrize("settle", ["ack", "nack", "reject"])
+async def test_delivery_that_is_settled_in_a_thread_is_refused_and_stays_open(settle: str) -> None:
+    async with everything() as one:
+        await one.publisher.publish(Message(b"x"), routing_key="q")
+        delivery = await anext(one.consumer)
+        before = one.connection.stats.frames_sent
+        with pytest.raises(InvalidUse, match="thread"):
+            await anyio.to_thread.run_sync(getattr(delivery, settle))
+        await anyio.wait_all_tasks_blocked()
+        assert one.connection.stats.frames_sent == before
+        assert not delivery.is_settled
+        delivery.ack()
+
+
+async def test_outcome_that_is_awaited_in_another_thread_is_refused(anyio_backend_name: str) -> None:
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
+        connection.publisher() as publisher,
+    ):
+        broker.freeze()
+        publication = await publisher.submit(Message(b"x"), routing_key="q", mandatory=False)
+
+        async def elsewhere() -> None:
+            with anyio.fail_after(5):
+                for wait in (publication.wait, publisher.flush):
+                    with pytest.raises(InvalidUse, match="event loop"):
+                        await wait()
+
+        await anyio.to_thread.run_sync(partial(anyio.run, elsewhere, backend=anyio_backend_name))
+        broker.thaw()
+        assert (await publication).attempts == 1
