@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from anyamqp.cli import main
+from anyamqp import Settings
+from anyamqp.cli import main, watch
 from anyamqp.testing import Broker
 from support.waiting import eventually
 
@@ -43,29 +45,63 @@ def test_check_without_a_broker_exits_with_1_and_says_why(backend: str, capsys: 
     assert SECRET not in told
 
 
-async def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return await anyio.run_process([sys.executable, "-m", "anyamqp.cli", *arguments], check=False)
-
-
 @pytest.mark.anyio
-async def test_check_says_what_is_there(anyio_backend_name: str) -> None:
+async def test_check_says_what_is_there(anyio_backend_name: str, capsys: pytest.CaptureFixture[str]) -> None:
     async with Broker() as broker:
         url = await broker.listen()
-        ended = await run("check", url, "--backend", anyio_backend_name)
-        assert ended.returncode == 0, ended.stderr
-        assert b"anyamqp embedded broker" in ended.stdout
-        assert b"heartbeat 60 s" in ended.stdout
+        assert await anyio.to_thread.run_sync(main, ["check", url, "--backend", anyio_backend_name]) == 0
+        told = capsys.readouterr().out
+        assert "anyamqp embedded broker" in told
+        assert "heartbeat 60 s" in told
+        assert f"127.0.0.1:{broker.port}, virtual host '/'" in told
         assert broker.unexpected_closes == []
 
 
 @pytest.mark.anyio
-async def test_check_with_a_wrong_password_names_the_refusal(anyio_backend_name: str) -> None:
+async def test_check_with_a_wrong_password_names_the_refusal(
+    anyio_backend_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with Broker(password=SECRET) as broker:
         await broker.listen()
-        ended = await run("check", f"amqp://guest:wrong@127.0.0.1:{broker.port}", "--backend", anyio_backend_name)
-        assert ended.returncode == 1
-        assert b"LoginRefused" in ended.stderr
-        assert b"wrong" not in ended.stderr
+        url = f"amqp://guest:wrong@127.0.0.1:{broker.port}"
+        assert await anyio.to_thread.run_sync(main, ["check", url, "--backend", anyio_backend_name]) == 1
+        told = capsys.readouterr().err
+        assert "LoginRefused" in told
+        assert "wrong" not in told
+
+
+@pytest.mark.anyio
+async def test_check_reads_the_environment_without_a_url(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with Broker(username="bob", password=SECRET) as broker:
+        await broker.listen()
+        environment = {"HOST": "127.0.0.1", "PORT": str(broker.port), "USER": "bob", "PASSWORD": SECRET}
+        for name, value in environment.items():
+            monkeypatch.setenv(f"RABBITMQ_{name}", value)
+        monkeypatch.delenv("RABBITMQ_URL", raising=False)
+        assert await anyio.to_thread.run_sync(main, ["check"]) == 0
+        told = capsys.readouterr()
+        assert f"127.0.0.1:{broker.port}" in told.out
+        assert SECRET not in told.out + told.err
+
+
+@pytest.mark.anyio
+async def test_watch_goes_on_over_a_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    told = ""
+
+    def has_said(text: str) -> bool:
+        nonlocal told
+        told += capsys.readouterr().out
+        return text in told
+
+    async with Broker() as broker, anyio.create_task_group() as tasks:
+        tasks.start_soon(watch, Settings.from_urls(await broker.listen()))
+        await eventually(lambda: has_said("link 1, 1 dials, 0 reconnects"))
+        broker.reset_connections()
+        await eventually(lambda: has_said("link 2, 2 dials, 1 reconnects"))
+        assert "connection RECONNECTING -> OPEN" in told
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.anyio
