@@ -16,7 +16,6 @@ import pytest
 import anyamqp
 from anyamqp import Address, Credentials, Message, ReconnectPolicy, Settings, SettingsError, State
 from anyamqp.testing import Broker
-from feature_service import pause
 from feature_service.health import HealthApp, report, serve
 from feature_service.service import FeatureService
 from feature_service.settings import QUEUE, SOURCES, ServiceSettings, for_service
@@ -44,12 +43,6 @@ async def delete(broker: Broker, queue: str) -> None:
 async def send(broker: Broker, queue: str, body: bytes) -> None:
     async with anyamqp.connect("amqp://memory", dial=broker.dial) as gateway, gateway.channel() as channel:
         await channel.publish(Message(body), routing_key=queue)
-
-
-@pytest.fixture(autouse=True)
-def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks for missing queues without a second's patience."""
-    monkeypatch.setattr(pause, "FIRST", 0.02)
 
 
 @asynccontextmanager

@@ -14,7 +14,6 @@ import pytest
 import anyamqp
 from anyamqp import Connection, Message, ReconnectPolicy, Settings, State
 from anyamqp.testing import Broker
-from feature_service import pause
 from feature_service.events import MAX_BODY, Event
 from feature_service.exchange import SyntheticExchange
 from feature_service.features import FEATURE_REGISTRY_VERSION, FEATURES
@@ -28,12 +27,6 @@ from support.waiting import eventually
 pytestmark = pytest.mark.anyio
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
-
-
-@pytest.fixture(autouse=True)
-def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks for missing queues without a second's patience."""
-    monkeypatch.setattr(pause, "FIRST", 0.02)
 
 
 class Ledger(Outbox):
@@ -398,6 +391,16 @@ async def test_symbol_that_trades_gets_a_place_among_junk_and_keeps_it() -> None
             one.delivered.clear()
             await eventually(is_heard, within=20)
             assert volume(one) == 3
+
+
+async def test_symbol_that_falls_silent_gives_its_place_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scene() as one:
+        await one.declare_sources()
+        async with running(one):
+            await one.feed(1)
+            await eventually(lambda: one.service.symbol_count == len(SYMBOLS))
+            monkeypatch.setattr("feature_service.service.HOLD", 0.0)
+            await eventually(lambda: one.service.symbol_count == 0)
 
 
 async def test_stop_publishes_what_waits() -> None:
