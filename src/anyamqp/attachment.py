@@ -30,11 +30,13 @@ class Attachment:
         on_stale: told of each settling that came too late.
     """
 
-    __slots__ = ("_channel", "_on_stale", "last_tag", "link", "number", "settled_up_to", "thread")
+    __slots__ = ("_channel", "_on_stale", "delivered", "last_tag", "link", "number", "settled_up_to", "thread")
 
     def __init__(self, channel: Moving, link: Link, number: int, on_stale: Callable[[], None]) -> None:
         self._channel = channel
         self._on_stale = on_stale
+        self.delivered: int = 0
+        """How many deliveries came to a consumer."""
         self.last_tag: int = 0
         """The highest tag delivered so far."""
         self.settled_up_to: int = 0
@@ -48,6 +50,11 @@ class Attachment:
     def is_stale(self) -> bool:
         """Whether the channel has left this link (invariant 8: an ack never crosses links)."""
         return self._channel.attachment is not self
+
+    @property
+    def unsettled(self) -> float:
+        """How many of them are not settled, as the broker sees it: an ack that has not left settles nothing."""
+        return self.delivered - self.link.session.settled_count(self.number)
 
     def ack(self, delivery_tag: int, *, multiple: bool) -> None:
         if multiple:

@@ -10,12 +10,13 @@ What ends a consumer and what does not:
 * a loss, and an error of its channel that is not its own doing to begin with (an acknowledgement that took longer than
   the broker allows, a tag that it does not know): it consumes again, and what was delivered before is stale;
 * the broker cancels it, because its queue was deleted or moved: as ``on_cancel`` says;
-* the broker refuses to let it consume (no such queue, no permission), or sends more than ``max_message_size``: the
-  iteration raises that.
+* the broker refuses to let it consume (no such queue, no permission), sends a message larger than
+  ``max_message_size``, or far more messages than the prefetch allows: the iteration raises that.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
@@ -39,6 +40,7 @@ from anyamqp.errors import (
     InvalidUse,
     MalformedProperties,
     NotFound,
+    PreconditionFailed,
     ReplyError,
     ResourceLocked,
     Side,
@@ -65,7 +67,12 @@ Handler: TypeAlias = Callable[[Delivery], Awaitable[object]]
 DEFAULT_PREFETCH: Final = 100
 
 _PAUSE_AT = 1000
-"""Deliveries held for a consumer without acknowledgements, which no prefetch limits, before reading pauses."""
+"""Deliveries held for a consumer that no prefetch limits before reading pauses."""
+
+_EXCESS = 4
+_MORE_EXCESS = 100
+"""So many times its prefetch and so many more may be delivered to a consumer before the broker is taken to be broken. A
+mirrored queue delivers again, beside what is unsettled, whenever another of its nodes takes over."""
 
 _TURN: Final = 64
 """Deliveries that were there already, after which iterating lets others run."""
@@ -115,6 +122,8 @@ class Consumer(Entered, ChannelOwner):
         self._may_be_locked_until = 0.0
         self._queue = host.recorder.first_name(queue.name if isinstance(queue, Queue) else checked_name(queue))
         self._prefetch = prefetch
+        self._most_unsettled = _EXCESS * prefetch + _MORE_EXCESS if prefetch and not no_ack else math.inf
+        self._pause_at = _PAUSE_AT if no_ack or not prefetch else max(_PAUSE_AT, _EXCESS * prefetch + _MORE_EXCESS)
         self._no_ack = no_ack
         self._on_cancel: OnCancel = on_cancel
         self._consumer_tag = consumer_tag or f"anyamqp-{random_id()}"
@@ -320,7 +329,13 @@ class Consumer(Entered, ChannelOwner):
             return
         self._waiting.extend(deliveries)
         self._wake()
-        if len(self._waiting) >= _PAUSE_AT and (self._no_ack or not self._prefetch) and self._paused is None:
+        attachment.delivered += len(deliveries)
+        held = max(len(self._waiting), attachment.unsettled)
+        if held > self._most_unsettled and not (deliveries and self._is_of_stream(deliveries[-1])):
+            text = f"delivered {held:g} messages without settlement to a consumer whose prefetch is {self._prefetch}"
+            error = PreconditionFailed(f"the broker {text}", method="basic.deliver", found_by=Side.CLIENT)
+            self._channel.refuse(error)
+        elif len(self._waiting) >= self._pause_at and self._paused is None:
             self._paused = attachment.link
             attachment.link.pause_reading(self)
 
@@ -407,6 +422,14 @@ class Consumer(Entered, ChannelOwner):
             self._host.recorder.consumer_ended(self._queue)
         self._wake()
         self._resume_reading()
+
+    @staticmethod
+    def _is_of_stream(delivery: Delivery) -> bool:
+        """Whether it comes from a stream, of which the broker delivers whole chunks, whatever the prefetch."""
+        try:
+            return delivery.stream_offset is not None
+        except MalformedProperties:
+            return False
 
     def _follow_stream(self, delivery: Delivery) -> None:
         """Remember where to go on after a loss, if the queue is a stream."""

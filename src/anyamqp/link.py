@@ -250,10 +250,16 @@ class Link:
         self.flush()
         return number
 
-    def close_channel(self, number: int) -> None:
-        """Send channel.close; the handler's ``on_released`` tells of the reply."""
+    def close_channel(self, number: int, error: ReplyError | None = None) -> None:
+        """Send channel.close, for an error of the broker's if there is one.
+
+        The handler's ``on_released`` tells of the reply.
+        """
         self.close_sent()
-        self.session.close_channel(number)
+        if error is None:
+            self.session.close_channel(number)
+        else:
+            self.session.close_channel(number, error.text, error.code)
         self.flush()
 
     def close_deadline(self, timeout: float) -> float:

@@ -26,12 +26,15 @@ from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
     ChannelLimitReached,
+    CloseFacts,
+    CloseFrame,
     ConnectionClosed,
     ConnectionLost,
     InvalidArgument,
     InvalidUse,
     ReplyError,
     RequestTimeout,
+    Side,
     copy_of,
     is_unexplained_close,
     reason_of,
@@ -418,6 +421,14 @@ class LogicalChannel:
                 self._end(error, ChannelEvent.CLOSED)
             else:
                 self._end(error, ChannelEvent.FAILED)
+
+    def refuse(self, error: ReplyError) -> None:
+        """Close the channel for what the broker sent on it."""
+        attachment, self.attachment = self.attachment, None
+        if attachment is not None and attachment.link.is_open:
+            error.close = CloseFacts(None, CloseFrame(error.code, error.text, None), Side.CLIENT)
+            attachment.link.close_channel(attachment.number, error)
+        self._end(error, ChannelEvent.FAILED)
 
     def closed_error(self) -> AnyamqpError:
         """What a call on the closed channel raises."""

@@ -6,19 +6,20 @@ Invariants 11 and 12.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import pytest
 import trio.testing
 from pamqp import commands
 
 import anyamqp
-from anyamqp import Channel, Connection, Message, Settings, State
+from anyamqp import Blame, Channel, Connection, Consumer, Delivery, Message, PreconditionFailed, Settings, State
 from anyamqp.protocol.wire import (
     HEARTBEAT_FRAME,
     Decoder,
@@ -318,3 +319,94 @@ async def test_a_flood_of_unknown_confirms_is_counted_and_not_logged_one_by_one(
         await eventually(lambda: connection.stats.unknown_confirms == 5000)
         assert caplog.text.count("which nothing waits for") == 20
     assert "... and 4980 more like it" in caplog.text
+
+
+# --- more deliveries than the prefetch allows -------------------------------------------------------------------------
+
+
+def deliveries(channel: int, first: int, count: int, body: bytes = b"", **properties: Any) -> bytes:
+    """So many deliveries, with tags that count on from ``first``."""
+    return b"".join(
+        content(channel, build(commands.Basic.Deliver, "c", tag, exchange="", routing_key="q"), body, **properties)
+        for tag in range(first, first + count)
+    )
+
+
+async def feed(peer: Peer, number: int, consumer: Consumer, settle: Callable[[Delivery], object], most: int) -> int:
+    """Deliver to a consumer in tens, newest settled first, until it fails. Returns how many it took before."""
+    for first in range(1, most, 10):
+        await peer.tell(deliveries(number, first, 10))
+        try:
+            ten = [await anext(consumer) for _ in range(10)]
+        except PreconditionFailed:
+            return first - 1
+        for one in reversed(ten):
+            settle(one)
+        await anyio.lowlevel.checkpoint()
+    return most
+
+
+async def test_deliveries_far_beyond_the_prefetch_close_the_channel() -> None:
+    async with (
+        connected() as (peers, connection),
+        connection.channel() as other,
+        connection.consumer("q", prefetch=10, consumer_tag="c") as consumer,
+    ):
+        await peers.latest.tell(deliveries(2, 1, 1000))
+        with pytest.raises(PreconditionFailed, match=r"delivered 1000 messages .* whose prefetch is 10 ") as caught:
+            await anext(consumer)
+        assert caught.value.blame is Blame.BROKER
+        await eventually(lambda: peers.latest.count(commands.Channel.Close) == 1)
+        (close,) = [method for method in peers.latest.heard if isinstance(method, commands.Channel.Close)]
+        assert (close.reply_code, connection.stats.link_number) == (406, 1)
+        assert (await other.declare_queue("q")).name == "q"
+
+
+async def test_deliveries_that_are_taken_and_not_settled_count_as_well() -> None:
+    async with connected() as (peers, connection), connection.consumer("q", prefetch=10, consumer_tag="c") as consumer:
+        assert 10 < await feed(peers.latest, 1, consumer, repr, 10_000) < 200
+
+
+@pytest.mark.parametrize("settle", [Delivery.ack, Delivery.nack, Delivery.reject], ids=["ack", "nack", "reject"])
+async def test_a_consumer_that_settles_is_never_over_its_prefetch(settle: Callable[[Delivery], None]) -> None:
+    async with connected() as (peers, connection), connection.consumer("q", prefetch=10, consumer_tag="c") as consumer:
+        assert await feed(peers.latest, 1, consumer, settle, 2000) == 2000
+
+
+async def test_a_consumer_that_settles_many_at_once_is_never_over_its_prefetch() -> None:
+    async with connected() as (peers, connection), connection.consumer("q", prefetch=10, consumer_tag="c") as consumer:
+
+        def settle(delivery: Delivery) -> None:
+            if not delivery.is_settled:
+                delivery.ack(multiple=True)
+
+        assert await feed(peers.latest, 1, consumer, settle, 2000) == 2000
+
+
+async def test_acks_that_the_broker_does_not_take_settle_nothing() -> None:
+    async with (
+        connected() as (peers, connection),
+        connection.channel() as channel,
+        connection.consumer("q", prefetch=10, consumer_tag="c") as consumer,
+    ):
+        await peers.stop_taking(channel)
+        assert await feed(peers.latest, 2, consumer, Delivery.ack, 10_000) < 200
+
+
+async def test_a_stream_that_delivers_whole_chunks_is_slowed_down_instead() -> None:
+    """RabbitMQ delivers from a stream chunk by chunk, whatever the prefetch."""
+    async with connected() as (peers, connection), connection.consumer("q", prefetch=10, consumer_tag="c") as consumer:
+        chunk = deliveries(1, 1, 5000, bytes(1000), headers={"x-stream-offset": 1})
+        sent = anyio.Event()
+
+        async def send() -> None:
+            await peers.latest.tell(chunk)
+            sent.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+            await still()
+            assert not sent.is_set()
+            for _ in range(5000):
+                (await anext(consumer)).ack()
+        assert consumer.is_consuming

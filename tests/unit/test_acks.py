@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -311,3 +312,29 @@ def test_in_order_nothing_is_remembered() -> None:
     acks.ack(10_001)
     acks.ack(10_002)
     assert acks.take() == [(10_002, True)]
+
+
+# --- what is remembered -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [1, 2], ids=["one stays open", "tags are left out"])
+def test_what_is_settled_out_of_order_is_not_remembered_without_end(step: int) -> None:
+    """Invariant 11."""
+    acks = Acks()
+    tracemalloc.start()
+    try:
+        for tag in range(2, 2 + step * 400_000, step):
+            acks.ack(tag)
+            assert acks.take() == [(tag, False)]
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 8 * 1024 * 1024
+
+
+def test_acks_that_are_remembered_no_longer_leave_one_by_one() -> None:
+    acks = Acks()
+    for tag in range(2, 100_000):
+        acks.ack(tag)
+    acks.ack(1)
+    assert acks.take() == [(tag, False) for tag in (*range(2, 100_000), 1)]

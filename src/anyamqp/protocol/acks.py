@@ -2,10 +2,17 @@
 
 The broker numbers the deliveries of a channel from 1 (AMQP 0-9-1, basic.deliver: delivery-tag). ``multiple`` settles
 everything up to a tag (basic.ack), so it may stand for several acks only where nothing below it is still open. What is
-settled out of order is remembered until the gap below it closes, hence memory is bounded by what is open.
+settled out of order is remembered until the gap below it closes. A gap that stays open, or that the broker made by
+leaving out tags, must not cost memory for ever: from 65,536 remembered tags on each ack has a frame of its own.
 """
 
 from __future__ import annotations
+
+import math
+from typing import Final
+
+_MOST_APART: Final = 65536
+"""Tags settled above one that is open, beyond which each is acknowledged by a frame of its own."""
 
 
 class Acks:
@@ -24,9 +31,15 @@ class Acks:
     def __len__(self) -> int:
         return len(self._pending)
 
+    @property
+    def settled_count(self) -> float:
+        """How many deliveries are settled by frames that were taken; infinity once tags are kept apart."""
+        return math.inf if self._is_exact else self._floor + len(self._settled) - len(self._pending)
+
     def keep_apart(self) -> None:
         """From here on no frame stands for another's tag: what is acknowledged may be open again (tx.rollback)."""
         self._is_exact = True
+        self._settled.clear()
 
     def ack(self, tag: int) -> None:
         """Acknowledge one delivery; the frame comes with :meth:`take`."""
@@ -40,6 +53,8 @@ class Acks:
         if tag != self._floor + 1:
             if tag > self._floor:
                 self._settled.add(tag)
+                if len(self._settled) > _MOST_APART:
+                    self.keep_apart()
             return
         self._floor = tag
         self._close_gap()

@@ -43,7 +43,7 @@ from anyamqp.protocol.events import (
 from anyamqp.protocol.wire import Method, Payload, method_name
 
 HIGHEST_CHANNEL = 65535
-_REPLY_SUCCESS = 200
+REPLY_SUCCESS = 200
 _CONTENT_METHODS = (commands.Basic.Deliver, commands.Basic.Return, commands.Basic.GetOk)
 _CONFIRMS = (commands.Basic.Ack, commands.Basic.Nack)
 _SMALL = 1024
@@ -130,9 +130,9 @@ class Channels:
         self.request(number, commands.Channel.Open())
         return number
 
-    def close(self, number: int, text: str) -> None:
+    def close(self, number: int, text: str, code: int = REPLY_SUCCESS) -> None:
         """Send channel.close; the number is free again after close-ok."""
-        self.send(number, commands.Channel.Close(_REPLY_SUCCESS, text, 0, 0))
+        self.send(number, commands.Channel.Close(code, text, 0, 0))
         self._channels[number].closing = True
 
     def request(self, number: int, method: Method) -> None:
@@ -161,7 +161,7 @@ class Channels:
         if channel.closing:
             return  # its end gives back whatever is open
         if multiple:
-            self._settle(number, commands.Basic.Ack(tag, multiple=True))
+            self._respond(number, commands.Basic.Ack(tag, multiple=True))
             channel.acks.settle_up_to(tag)
         else:
             channel.acks.ack(tag)
@@ -172,14 +172,14 @@ class Channels:
         channel = self._channels.get(number)
         if channel is not None and channel.closing:
             return
-        self._settle(number, method)
+        self._respond(number, method)
         acks, tag = self._channels[number].acks, method.delivery_tag or 0
         if isinstance(method, commands.Basic.Nack) and method.multiple:
             acks.settle_up_to(tag)
         else:
             acks.settle(tag)
 
-    def _settle(self, number: int, method: Method) -> None:
+    def _respond(self, number: int, method: Method) -> None:
         self._make_ready(number)
         self._answer(number, method)
 
@@ -192,6 +192,10 @@ class Channels:
     def unsent_acks(self) -> int:
         """How many acks wait to leave."""
         return sum(len(self._channels[number].acks) for number in self._acking)
+
+    def settled_count(self, number: int) -> float:
+        """How many deliveries are settled by frames that have left; infinity where they are not counted."""
+        return self._channels[number].acks.settled_count
 
     def flush_acks(self) -> None:
         """Send the acks that were given so far."""
@@ -295,7 +299,7 @@ class Channels:
             raise unexpected(UnexpectedFrame, f"a content header on channel {number} that belongs to no method")
         if header.body_size > self._max_message_size:
             text = f"a message of {header.body_size} bytes, but max_message_size is {self._max_message_size}"
-            self._settle(number, commands.Channel.Close(ContentTooLarge.code, text, 0, 0))
+            self._respond(number, commands.Channel.Close(ContentTooLarge.code, text, 0, 0))
             channel.closing = True
             error = ContentTooLarge(
                 text,

@@ -36,7 +36,7 @@ from anyamqp.errors import (
 )
 from anyamqp.message import FieldTable
 from anyamqp.protocol.basic import Delivered, Header, Route, content_parts
-from anyamqp.protocol.channels import Channels, error_of, frame_of, unexpected
+from anyamqp.protocol.channels import REPLY_SUCCESS, Channels, error_of, frame_of, unexpected
 from anyamqp.protocol.events import Blocked, Ended, Event, Opened, SecretUpdated, Stalled, Tuning, Unblocked
 from anyamqp.protocol.heartbeat import Heartbeat
 from anyamqp.protocol.lifecycle import LinkEvent, LinkState, Transition, link_lifecycle
@@ -64,8 +64,6 @@ CAPABILITIES: FieldTable = {
     "publisher_confirms": True,
 }
 """What this client can take; brokers keep to it (RabbitMQ, "Extensions", capabilities)."""
-
-_REPLY_SUCCESS = 200
 
 _TOLD_TOGETHER = (commands.Basic.Deliver, commands.Basic.Return, commands.Basic.Ack, commands.Basic.Nack)
 """Methods that close nothing and change no state."""
@@ -304,8 +302,8 @@ class Session:
         """Begin the close handshake. Only in state OPEN: RabbitMQ does not take a close before open-ok."""
         self._channels.flush_acks()
         self._fire(LinkEvent.CLOSE, now)
-        self._send(0, commands.Connection.Close(_REPLY_SUCCESS, text, 0, 0))
-        self.close_facts = CloseFacts(None, CloseFrame(_REPLY_SUCCESS, text, None), Side.CLIENT)
+        self._send(0, commands.Connection.Close(REPLY_SUCCESS, text, 0, 0))
+        self.close_facts = CloseFacts(None, CloseFrame(REPLY_SUCCESS, text, None), Side.CLIENT)
 
     def update_secret(self, method: commands.Connection.UpdateSecret) -> None:
         """Send a new secret (RabbitMQ); :class:`SecretUpdated` tells of each answer, in order.
@@ -326,10 +324,10 @@ class Session:
         self._require_open("open a channel")
         return self._channels.open(self.tuning.channel_max)
 
-    def close_channel(self, number: int, text: str = "bye") -> None:
+    def close_channel(self, number: int, text: str = "bye", code: int = REPLY_SUCCESS) -> None:
         """Send channel.close; what the broker still sends on it is discarded until close-ok."""
         self._require_open("close a channel")
-        self._channels.close(number, text)
+        self._channels.close(number, text, code)
 
     def request(self, number: int, method: Method) -> None:
         """Send a method that the broker answers. Answers come in the order of the requests.
@@ -354,6 +352,10 @@ class Session:
         if self._lifecycle.state is not LinkState.OPEN:
             self._require_open("acknowledge")
         self._channels.ack(number, tag, multiple=multiple)
+
+    def settled_count(self, number: int) -> float:
+        """How many deliveries of a channel are settled by frames that have left; infinity in a transaction."""
+        return self._channels.settled_count(number)
 
     def nack(self, number: int, method: commands.Basic.Nack | commands.Basic.Reject) -> None:
         """Give a delivery back: basic.nack or basic.reject."""
