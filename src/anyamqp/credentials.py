@@ -34,7 +34,7 @@ _LEAST_WAIT = 1.0
 """Seconds between two renewals at least: a function that gives the same token until it expires would otherwise be asked
 in ever shorter steps."""
 
-_PAUSES = ReconnectPolicy(initial=1.0, factor=2.0, maximum=30.0, jitter=0.5, at_once=False)
+_PAUSES = ReconnectPolicy(initial=1.0, factor=2.0, maximum=30.0, jitter=0.5, first=None)
 """Between attempts to renew. Jitter, because whatever issues the tokens is in trouble and has other clients too."""
 
 

@@ -126,6 +126,7 @@ class Link:
     Attributes:
         number: counted from 1 in each connection.
         is_ready: whether recovery on it is done, so that channels may send new work. Set by the connection.
+        has_worked: whether the broker delivered, confirmed or answered anything since recovery.
         is_over: whether it has ended.
         error: why it ended; None if we closed it.
     """
@@ -134,6 +135,7 @@ class Link:
         self.number = number
         self.session = session
         self.is_ready = False
+        self.has_worked = False
         self.is_over: bool = False
         self.error: AnyamqpError | None = None
         self._loop = running_loop()
@@ -422,10 +424,14 @@ class Link:
     def _tell(self, event: Event) -> None:
         handlers = self._handlers
         if isinstance(event, ContentsReceived):
+            self.has_worked = True
             handlers[event.channel].on_contents(event.contents)
         elif isinstance(event, ConfirmsReceived):
+            self.has_worked = True
             handlers[event.channel].on_confirms(event.confirms)
         elif isinstance(event, MethodReceived):
+            if event.is_reply and self.is_ready:  # recovery's own requests are no work
+                self.has_worked = True
             handlers[event.channel].on_method(event.method, is_reply=event.is_reply)
         elif isinstance(event, ChannelClosed):
             handlers.pop(event.channel).on_closed(event.error)

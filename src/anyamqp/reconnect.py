@@ -7,12 +7,54 @@ with. Whether an error is worth another attempt is answered here and nowhere els
 from __future__ import annotations
 
 from random import Random
+from typing import Final, NamedTuple
 
-from anyamqp.errors import AnyamqpError, ConnectionLost, Cure, InvalidPath, LoginRefused, NotAllowed
-from anyamqp.settings import ReconnectPolicy
+from anyamqp.errors import (
+    AnyamqpError,
+    ConnectionForced,
+    ConnectionLost,
+    Cure,
+    InvalidPath,
+    LoginRefused,
+    NotAllowed,
+    ReplyError,
+)
+from anyamqp.settings import Address, ReconnectPolicy
 
 _REFUSALS = (LoginRefused, NotAllowed, InvalidPath)
 """A booting broker says these for a while, although nothing is wrong with what we ask."""
+
+_SPACING: Final = 0.002
+"""Seconds between two dials of one process to one address."""
+
+
+class Life(NamedTuple):
+    """A link that was opened: handshake and recovery succeeded.
+
+    Attributes:
+        opened_at: when that was.
+        has_worked: whether the broker delivered, confirmed or answered anything afterwards.
+    """
+
+    opened_at: float
+    has_worked: bool
+
+
+class Turns:
+    """Spaces the dials of all connections of one event loop, so that they do not shake hands at the same instant."""
+
+    def __init__(self) -> None:
+        self._next: dict[Address, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._next)
+
+    def take(self, address: Address, now: float) -> float:
+        """Take the next turn to dial an address. Returns the seconds until it comes; 0 unless others dial it now."""
+        self._next = {one: at for one, at in self._next.items() if at > now}
+        turn = self._next.get(address, now)
+        self._next[address] = turn + _SPACING
+        return turn - now
 
 
 class Attempts:
@@ -35,16 +77,20 @@ class Attempts:
         self._refused_since: float | None = None
         self._was_open = False
 
-    def is_stable(self, opened_at: float | None, now: float) -> bool:
-        """Whether a link that ends now, if it ever was opened, lived long enough to count as a success."""
-        return opened_at is not None and now - opened_at >= self._policy.stable_after
+    def is_good(self, error: AnyamqpError, life: Life | None, now: float) -> bool:
+        """Whether a link that ends now counts as a success: it lived for ``stable_after``, or it worked."""
+        if life is None:
+            return False
+        # What one side found wrong with the other's bytes would be wrong on the next link too.
+        is_fault = isinstance(error, ReplyError) and not isinstance(error, ConnectionForced)
+        return now - life.opened_at >= self._policy.stable_after or (life.has_worked and not is_fault)
 
-    def ended(self, error: AnyamqpError, *, opened_at: float | None, untried: bool, now: float) -> float:
+    def ended(self, error: AnyamqpError, *, life: Life | None, untried: bool, now: float) -> float:
         """A link ended, or an attempt to get one.
 
         Args:
             error: why.
-            opened_at: when the link was opened; None if it never was.
+            life: the link's; None if it never was opened.
             untried: whether something is left to dial that was not tried since the last delay.
             now: the present time.
 
@@ -55,19 +101,19 @@ class Attempts:
             AnyamqpError: give up; the error that no retry cures, or :class:`ConnectionLost` when the policy is
                 exhausted.
         """
-        is_stable = self.is_stable(opened_at, now)
-        # A link that dies young counts as a failed attempt, or a broker that accepts and drops would be dialed without
-        # a pause (invariant 10).
-        self._failed = 0 if is_stable else self._failed + 1
-        if opened_at is not None:
+        is_good = self.is_good(error, life, now)
+        # A link that dies young without having worked counts as a failed attempt, or a broker that accepts and drops
+        # would be dialed without a pause (invariant 10).
+        self._failed = 0 if is_good else self._failed + 1
+        if life is not None:
             self._was_open = True
             self._away_since = now
-        if opened_at is not None or not isinstance(error, _REFUSALS):
+        if life is not None or not isinstance(error, _REFUSALS):
             self._refused_since = None
         elif self._refused_since is None:
             self._refused_since = now
         self._raise_if_hopeless(error, now)
-        if is_stable:
+        if is_good:
             self._rounds = 0
         elif untried:
             return 0.0

@@ -160,28 +160,34 @@ def tls_part(name: str) -> str:
 class ReconnectPolicy:
     """When to dial again.
 
-    The default retries at once after a loss, then waits 0.1 s, doubled each time up to 30 s, with full jitter, for
-    ever. All addresses, with all DNS records of their names, are tried before each wait.
+    By default the first retry after a loss comes within 0.1 s. Each attempt that fails is followed by a wait: 0.2 s,
+    doubled each time up to 5 s, of which a random half at most is left out, for ever. All addresses, with all DNS
+    records of their names, are tried before each wait.
+
+    A link was good, and its loss starts the count of failed attempts again from 0, if the broker delivered, confirmed
+    or answered anything on it after recovery, or if it lived for ``stable_after``. A broker that accepts connections
+    only to drop them is thereby met with growing waits.
 
     Attributes:
-        initial: the first wait, in seconds.
+        first: the longest wait before the first retry after the loss of a good link, in seconds. The wait is random,
+            from 0 up to this, so that the clients of a broker do not all return at the same instant. 0 retries at once;
+            None waits as after a failed attempt.
+        initial: the wait after the first failed attempt, in seconds.
         factor: what each wait is multiplied by for the next; 1 keeps it constant.
         maximum: the longest wait, in seconds.
         jitter: how much of a wait is left to chance, from 0 (none) to 1 (anything from 0 to the whole wait).
-        at_once: whether the first retry after a loss comes without a wait, if the link lived for ``stable_after``.
-        stable_after: seconds that a link must live before the count of attempts starts again from 0. A broker that
-            accepts and drops connections in a circle is thereby met with growing waits.
+        stable_after: seconds after which a link counts as good although nothing happened on it.
         max_attempts: attempts in a row before giving up, each DNS record being one; None for no limit.
         max_elapsed: seconds without a link before giving up; None for no limit.
         refusal_grace: seconds for which a refused login or virtual host is tried again on a reconnect: a broker that
             is booting refuses for a while.
     """
 
-    initial: float = 0.1
+    first: float | None = 0.1
+    initial: float = 0.2
     factor: float = 2.0
-    maximum: float = 30.0
-    jitter: float = 1.0
-    at_once: bool = True
+    maximum: float = 5.0
+    jitter: float = 0.5
     stable_after: float = 1.0
     max_attempts: int | None = None
     max_elapsed: float | None = None
@@ -194,7 +200,7 @@ class ReconnectPolicy:
             raise SettingsError(f"{_policy_part('factor')}: {self.factor!r} is not a number from 1 up")
         if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise SettingsError(f"{_policy_part('jitter')}: {self.jitter!r} is not a number from 0 to 1")
-        check_flag(_policy_part("at_once"), self.at_once, error=SettingsError)
+        check_seconds(_policy_part("first"), self.first, none="the wait after a failed attempt", error=SettingsError)
         if self.max_attempts is not None:
             check_whole(_policy_part("max_attempts"), self.max_attempts, 1, error=SettingsError)
         check_seconds(
@@ -203,19 +209,19 @@ class ReconnectPolicy:
 
     @classmethod
     def constant(cls, delay: float, *, jitter: float = 0.0, max_attempts: int | None = None) -> ReconnectPolicy:
-        """Wait ``delay`` seconds before every attempt but the first."""
-        return cls(initial=delay, factor=1.0, maximum=delay, jitter=jitter, at_once=False, max_attempts=max_attempts)
+        """Wait ``delay`` seconds before every attempt but that of the first connect."""
+        return cls(first=None, initial=delay, factor=1.0, maximum=delay, jitter=jitter, max_attempts=max_attempts)
 
     def delay(self, attempt: int, random: Random) -> float:
         """Seconds to wait before an attempt.
 
         Args:
-            attempt: how many attempts failed since the last stable link; 0 for the first after a loss.
+            attempt: how many attempts failed since the last good link; 0 for the first after its loss.
             random: where the jitter comes from.
         """
-        if attempt == 0 and self.at_once:
-            return 0.0
-        exponent = attempt - 1 if self.at_once else attempt
+        if attempt == 0 and self.first is not None:
+            return min(self.first, self.maximum) * random.random()
+        exponent = attempt if self.first is None else attempt - 1
         try:
             wait = min(self.initial * self.factor**exponent, self.maximum)
         except OverflowError:

@@ -24,6 +24,7 @@ from typing import cast
 
 import anyio
 import anyio.abc
+from anyio.lowlevel import RunVar
 from pamqp import commands
 
 from anyamqp.consumer import Consumer
@@ -55,7 +56,7 @@ from anyamqp.protocol.lifecycle import ConnectionEvent, LinkState, State, Transi
 from anyamqp.protocol.sasl import Mechanism
 from anyamqp.protocol.session import Session
 from anyamqp.publisher import Publisher
-from anyamqp.reconnect import Attempts
+from anyamqp.reconnect import Attempts, Life, Turns
 from anyamqp.recovery import Recovery
 from anyamqp.settings import VERSION, Settings
 from anyamqp.timers import Timer, Timers
@@ -67,6 +68,8 @@ _GRACE = 0.6
 
 _LAST_WORD = 0.1
 """Seconds in which connection.close may leave when the reply is not waited for."""
+
+_TURNS: RunVar[Turns | None] = RunVar("anyamqp.turns")
 
 _AWAITED = {
     LinkState.AWAITING_START: "connection.start",
@@ -122,6 +125,7 @@ class Supervisor(ChannelHost, LinkOwner):
         self._finished = anyio.Event()
         self._scope: anyio.CancelScope | None = None
         self._loop = Loop()
+        self._turns = Turns()
         self._interruptible: anyio.CancelScope | None = None
         self._close_by = math.inf
         """When closing ends at the latest, on the event loop's clock."""
@@ -163,6 +167,7 @@ class Supervisor(ChannelHost, LinkOwner):
         # because a connection may be made before there is an event loop.
         self._scope = anyio.CancelScope(shield=True)
         self._loop = running_loop()
+        self._turns = _turns_of_this_loop()
         tasks.start_soon(self._run, self._scope)
 
     async def wait_for(self, *states: State) -> None:
@@ -386,20 +391,20 @@ class Supervisor(ChannelHost, LinkOwner):
         delay = 0.0
         while True:
             self._dialer.doing = f"waiting {delay:.1f} s before dialing {self._dialer.route}"
-            await self._interruptibly(partial(anyio.sleep, delay))
+            await self._interruptibly(partial(self._wait_turn, delay))
             if self._is_leaving():
                 return
             try:
-                opened_at, error = await self._one_link()
+                life, error = await self._one_link()
             except Exception as failure:  # noqa: BLE001 - a fault of anybody's costs the attempt, not the connection
-                opened_at, error = None, self._expected(failure)
+                life, error = None, self._expected(failure)
                 self._journal.last_error = error
             if self._is_leaving() or error is None:
                 return
             now = anyio.current_time()
-            untried = self._dialer.route.advance(start_over=attempts.is_stable(opened_at, now))
-            delay = attempts.ended(error, opened_at=opened_at, untried=untried, now=now)
-            if opened_at is None:
+            untried = self._dialer.route.advance(start_over=attempts.is_good(error, life, now))
+            delay = attempts.ended(error, life=life, untried=untried, now=now)
+            if life is None:
                 self._journal.retrying(error, str(self._dialer.route), delay)
 
     def _expected(self, raised: Exception) -> AnyamqpError:
@@ -416,11 +421,15 @@ class Supervisor(ChannelHost, LinkOwner):
     def _is_leaving(self) -> bool:
         return self.state is State.CLOSING
 
-    async def _one_link(self) -> tuple[float | None, AnyamqpError | None]:
+    async def _wait_turn(self, delay: float) -> None:
+        await anyio.sleep(delay)
+        await anyio.sleep(self._turns.take(self._dialer.route.address, anyio.current_time()))
+
+    async def _one_link(self) -> tuple[Life | None, AnyamqpError | None]:
         """Dial, and run the link until it ends.
 
         Returns:
-            When it was opened, or None if it never was; and why it ended, or None if the user is leaving.
+            Its life, or None if it never was opened; and why it ended, or None if the user is leaving.
 
         Raises:
             AnyamqpError: there was no link.
@@ -461,7 +470,7 @@ class Supervisor(ChannelHost, LinkOwner):
             self._close_facts = session.close_facts
             self._past_traffic = _add(self._past_traffic, _traffic(link))
             self._link = None
-        return opened_at, link.error
+        return None if opened_at is None else Life(opened_at, link.has_worked), link.error
 
     async def _dial_out(self, deadline: float) -> tuple[anyio.abc.ByteStream, Sequence[Mechanism]] | None:
         """Credentials and a transport; None if the user is leaving."""
@@ -599,6 +608,14 @@ class Supervisor(ChannelHost, LinkOwner):
         )
         self._changed.set()
         self._changed = anyio.Event()
+
+
+def _turns_of_this_loop() -> Turns:
+    turns = _TURNS.get(None)
+    if turns is None:
+        turns = Turns()
+        _TURNS.set(turns)
+    return turns
 
 
 def _traffic(link: Link) -> tuple[int, int, int, int]:

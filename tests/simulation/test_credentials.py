@@ -37,7 +37,7 @@ from support.waiting import running_tasks
 
 pytestmark = pytest.mark.anyio
 
-STEADY = ReconnectPolicy(initial=1.0, factor=1.0, maximum=1.0, jitter=0.0, stable_after=0.0)
+STEADY = ReconnectPolicy(first=0.0, initial=1.0, factor=1.0, maximum=1.0, jitter=0.0, stable_after=0.0)
 """At once, then every second."""
 SECRET = "s3cr3t-t0ken"
 REFUSED = NotAllowed("NOT_ALLOWED - New secret was refused by one of the backends")

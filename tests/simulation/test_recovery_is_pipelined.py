@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 URL = "amqp://guest:guest@memory/"
 LATENCY = 0.05
-AT_ONCE = ReconnectPolicy(stable_after=0.0)
+AT_ONCE = ReconnectPolicy(first=0.0, stable_after=0.0)
 NEWS = 0.5
 """Round trips until the loss is known."""
 HANDSHAKE, QUEUES, BINDINGS, CLOSE, CHANNELS = 3, 1, 1, 1, 1

@@ -40,7 +40,7 @@ from support.waiting import eventually, running_tasks
 pytestmark = pytest.mark.anyio
 
 URL = "amqp://guest:guest@memory/"
-STEADY = ReconnectPolicy(initial=1.0, factor=1.0, maximum=1.0, jitter=0.0)
+STEADY = ReconnectPolicy(first=0.0, initial=1.0, factor=1.0, maximum=1.0, jitter=0.0)
 """At once, then every second."""
 
 
@@ -223,7 +223,7 @@ async def test_unknown_virtual_host_fails_fast() -> None:
 
 # --- giving up ------------------------------------------------------------------------------------------------------
 
-FEW = ReconnectPolicy(initial=1.0, factor=1.0, maximum=1.0, jitter=0.0, max_attempts=4)
+FEW = ReconnectPolicy(first=0.0, initial=1.0, factor=1.0, maximum=1.0, jitter=0.0, max_attempts=4)
 
 
 async def test_exhausted_policy_on_the_first_connect_raises_its_cause() -> None:

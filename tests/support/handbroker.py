@@ -19,7 +19,7 @@ from anyamqp.testing.memory import MemoryStream, stream_pair
 
 URL: Final = "amqp://guest:guest@memory/?heartbeat=0"
 FRAME_MAX: Final = 131072
-STEADY: Final = ReconnectPolicy(initial=1.0, factor=1.0, maximum=1.0, jitter=0.0)
+STEADY: Final = ReconnectPolicy(first=0.0, initial=1.0, factor=1.0, maximum=1.0, jitter=0.0)
 """At once, then every second."""
 EAGER: Final = ReconnectPolicy(initial=0.001, factor=1.0, maximum=0.001, jitter=0.0)
 """For tests in real time."""

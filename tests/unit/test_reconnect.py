@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import pairwise
 from random import Random
 
 import pytest
 
-from anyamqp import ConnectionLost, LoginRefused, NotAllowed, ReconnectPolicy, SettingsError, TransportError
-from anyamqp.errors import AnyamqpError, FrameError, Side
-from anyamqp.reconnect import Attempts
+from anyamqp import Address, ConnectionLost, LoginRefused, NotAllowed, ReconnectPolicy, SettingsError, TransportError
+from anyamqp.errors import AnyamqpError, ConnectionForced, FrameError, Side
+from anyamqp.reconnect import Attempts, Life, Turns
 
 RESET = TransportError("reset")
 REFUSED = LoginRefused("no")
-PLAIN = ReconnectPolicy(jitter=0.0)
+PLAIN = ReconnectPolicy(first=0.0, jitter=0.0)
+
+
+def idle(opened_at: float) -> Life:
+    """A link on which nothing came after recovery."""
+    return Life(opened_at, has_worked=False)
+
+
+def working(opened_at: float) -> Life:
+    """A link on which the broker delivered, confirmed or answered."""
+    return Life(opened_at, has_worked=True)
 
 
 def attempts(policy: ReconnectPolicy = PLAIN, *, fail_fast: bool = True) -> Attempts:
@@ -20,51 +32,92 @@ def attempts(policy: ReconnectPolicy = PLAIN, *, fail_fast: bool = True) -> Atte
 
 
 def delays(counting: Attempts, count: int, error: AnyamqpError = RESET) -> list[float]:
-    return [counting.ended(error, opened_at=None, untried=False, now=float(n)) for n in range(count)]
+    return [counting.ended(error, life=None, untried=False, now=float(n)) for n in range(count)]
 
 
 def test_waits_double_up_to_the_cap() -> None:
-    assert delays(attempts(), 12) == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0]
+    assert delays(attempts(), 8) == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
 
 
-def test_first_retry_after_a_stable_link_comes_at_once() -> None:
+@pytest.mark.parametrize("life", [idle(10.0), working(11.9)], ids=["lived long enough", "worked"])
+def test_first_retry_after_a_good_link_comes_at_once(life: Life) -> None:
     counting = attempts()
     delays(counting, 5)
-    assert counting.ended(RESET, opened_at=10.0, untried=False, now=12.0) == 0.0
-    assert counting.ended(RESET, opened_at=None, untried=False, now=12.1) == 0.1
+    assert counting.ended(RESET, life=life, untried=False, now=12.0) == 0.0
+    assert counting.ended(RESET, life=None, untried=False, now=12.1) == 0.2
+
+
+def test_first_retry_of_the_default_comes_within_a_tenth_of_a_second() -> None:
+    policy = ReconnectPolicy()
+    waits = sorted(policy.delay(0, Random(client)) for client in range(1000))
+    assert 0 <= waits[0] < 0.01
+    assert 0.09 < waits[-1] < 0.1
+
+
+def test_waits_of_the_default_lie_between_half_and_whole() -> None:
+    policy = ReconnectPolicy()
+    for attempt, whole in enumerate([0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0], start=1):
+        waits = sorted(policy.delay(attempt, Random(client)) for client in range(1000))
+        assert whole / 2 <= waits[0] < 0.52 * whole
+        assert 0.98 * whole < waits[-1] <= whole
+
+
+def test_first_wait_is_capped_like_every_other() -> None:
+    policy = ReconnectPolicy(first=10.0, maximum=0.5)
+    assert max(policy.delay(0, Random(client)) for client in range(100)) <= 0.5
+
+
+def test_link_that_worked_is_no_failed_attempt_however_short_it_lived() -> None:
+    counting = attempts(ReconnectPolicy(first=0.0, max_attempts=1))
+    for number in range(100):
+        opened_at = number * 0.3
+        assert counting.ended(RESET, life=working(opened_at), untried=False, now=opened_at + 0.01) == 0.0
+
+
+def test_link_that_worked_and_broke_the_protocol_is_a_failed_attempt() -> None:
+    """Invariant 10: what is wrong with the bytes comes again on the next link."""
+    counting = attempts()
+    fault = FrameError("no frame", found_by=Side.CLIENT)
+    waits = [counting.ended(fault, life=working(n), untried=False, now=n + 0.1) for n in range(4)]
+    assert waits == [0.2, 0.4, 0.8, 1.6]
+
+
+def test_link_that_worked_and_was_closed_by_an_operator_is_no_failed_attempt() -> None:
+    counting = attempts()
+    assert counting.ended(ConnectionForced("bye"), life=working(1.0), untried=False, now=1.1) == 0.0
 
 
 def test_links_that_die_young_are_met_with_growing_waits() -> None:
     counting = attempts()
-    assert [counting.ended(RESET, opened_at=n, untried=False, now=n + 0.1) for n in range(4)] == [0.1, 0.2, 0.4, 0.8]
+    assert [counting.ended(RESET, life=idle(n), untried=False, now=n + 0.1) for n in range(4)] == [0.2, 0.4, 0.8, 1.6]
 
 
 def test_what_is_untried_is_dialed_without_a_wait() -> None:
     counting = attempts()
     rounds = [True, True, False, True, False, False, True]
-    waits = [counting.ended(RESET, opened_at=None, untried=untried, now=1.0) for untried in rounds]
-    assert waits == [0.0, 0.0, 0.1, 0.0, 0.2, 0.4, 0.0]
+    waits = [counting.ended(RESET, life=None, untried=untried, now=1.0) for untried in rounds]
+    assert waits == [0.0, 0.0, 0.2, 0.0, 0.4, 0.8, 0.0]
 
 
 def test_link_that_dies_young_is_followed_by_what_is_untried() -> None:
     counting = attempts()
-    waits = [counting.ended(RESET, opened_at=1.0, untried=untried, now=1.1) for untried in (True, False, True, False)]
-    assert waits == [0.0, 0.1, 0.0, 0.2]
+    waits = [counting.ended(RESET, life=idle(1.0), untried=untried, now=1.1) for untried in (True, False, True, False)]
+    assert waits == [0.0, 0.2, 0.0, 0.4]
 
 
 def test_loss_of_a_stable_link_is_met_as_the_policy_says_whatever_is_untried() -> None:
     counting = attempts(ReconnectPolicy.constant(2.0))
-    assert counting.ended(RESET, opened_at=1.0, untried=True, now=5.0) == 2.0
+    assert counting.ended(RESET, life=idle(1.0), untried=True, now=5.0) == 2.0
 
 
 def test_constant_policy_waits_the_same_each_time() -> None:
     counting = attempts(ReconnectPolicy.constant(2.0))
     assert delays(counting, 3) == [2.0, 2.0, 2.0]
-    assert counting.ended(RESET, opened_at=5.0, untried=False, now=50.0) == 2.0
+    assert counting.ended(RESET, life=idle(5.0), untried=False, now=50.0) == 2.0
 
 
 def test_full_jitter_spreads_a_thousand_clients_over_the_whole_wait() -> None:
-    policy = ReconnectPolicy(initial=8.0)
+    policy = ReconnectPolicy(initial=8.0, maximum=8.0, jitter=1.0)
     waits = sorted(policy.delay(1, Random(client)) for client in range(1000))
     assert waits[0] < 0.1
     assert waits[-1] > 7.9
@@ -73,55 +126,55 @@ def test_full_jitter_spreads_a_thousand_clients_over_the_whole_wait() -> None:
 
 
 def test_many_attempts_do_not_overflow() -> None:
-    assert PLAIN.delay(100_000, Random(1)) == 30.0
+    assert PLAIN.delay(100_000, Random(1)) == 5.0
 
 
 def test_policy_gives_up_after_so_many_attempts() -> None:
     counting = attempts(ReconnectPolicy(jitter=0.0, max_attempts=3))
     delays(counting, 2)
     with pytest.raises(ConnectionLost, match="gave up after 3 attempts") as caught:
-        counting.ended(RESET, opened_at=None, untried=False, now=2.0)
+        counting.ended(RESET, life=None, untried=False, now=2.0)
     assert caught.value.__cause__ is RESET
 
 
 def test_policy_gives_up_after_so_many_seconds_without_a_link() -> None:
     counting = attempts(ReconnectPolicy(max_elapsed=10.0))
-    counting.ended(RESET, opened_at=3.0, untried=False, now=100.0)
-    counting.ended(RESET, opened_at=None, untried=False, now=109.9)
+    counting.ended(RESET, life=idle(3.0), untried=False, now=100.0)
+    counting.ended(RESET, life=None, untried=False, now=109.9)
     with pytest.raises(ConnectionLost, match=r"10\.0 s"):
-        counting.ended(RESET, opened_at=None, untried=False, now=110.0)
+        counting.ended(RESET, life=None, untried=False, now=110.0)
 
 
 @pytest.mark.parametrize("error", [REFUSED, NotAllowed("no vhost"), FrameError("not AMQP", found_by=Side.CLIENT)])
 def test_first_connect_fails_fast_on_what_no_retry_cures(error: AnyamqpError) -> None:
     with pytest.raises(type(error)):
-        attempts().ended(error, opened_at=None, untried=False, now=0.0)
+        attempts().ended(error, life=None, untried=False, now=0.0)
 
 
 def test_first_connect_keeps_trying_through_refusals_when_told_to() -> None:
     counting = attempts(fail_fast=False)
-    assert counting.ended(REFUSED, opened_at=None, untried=False, now=0.0) == 0.1
-    assert counting.ended(REFUSED, opened_at=None, untried=False, now=59.9) == 0.2
+    assert counting.ended(REFUSED, life=None, untried=False, now=0.0) == 0.2
+    assert counting.ended(REFUSED, life=None, untried=False, now=59.9) == 0.4
     with pytest.raises(LoginRefused):
-        counting.ended(REFUSED, opened_at=None, untried=False, now=60.0)
+        counting.ended(REFUSED, life=None, untried=False, now=60.0)
 
 
 def test_reconnect_tolerates_refusals_for_the_grace_and_then_fails_with_that_error() -> None:
     counting = attempts()
-    counting.ended(RESET, opened_at=0.0, untried=False, now=100.0)
-    counting.ended(REFUSED, opened_at=None, untried=False, now=100.0)
-    counting.ended(REFUSED, opened_at=None, untried=False, now=159.0)
+    counting.ended(RESET, life=idle(0.0), untried=False, now=100.0)
+    counting.ended(REFUSED, life=None, untried=False, now=100.0)
+    counting.ended(REFUSED, life=None, untried=False, now=159.0)
     with pytest.raises(LoginRefused):
-        counting.ended(REFUSED, opened_at=None, untried=False, now=160.0)
+        counting.ended(REFUSED, life=None, untried=False, now=160.0)
 
 
 def test_another_error_in_between_starts_the_grace_anew() -> None:
     counting = attempts()
-    counting.ended(RESET, opened_at=0.0, untried=False, now=100.0)
-    counting.ended(REFUSED, opened_at=None, untried=False, now=100.0)
-    counting.ended(RESET, opened_at=None, untried=False, now=130.0)
-    counting.ended(REFUSED, opened_at=None, untried=False, now=140.0)
-    assert counting.ended(REFUSED, opened_at=None, untried=False, now=199.0) > 0
+    counting.ended(RESET, life=idle(0.0), untried=False, now=100.0)
+    counting.ended(REFUSED, life=None, untried=False, now=100.0)
+    counting.ended(RESET, life=None, untried=False, now=130.0)
+    counting.ended(REFUSED, life=None, untried=False, now=140.0)
+    assert counting.ended(REFUSED, life=None, untried=False, now=199.0) > 0
 
 
 @pytest.mark.parametrize(
@@ -139,3 +192,50 @@ def test_another_error_in_between_starts_the_grace_anew() -> None:
 def test_a_wrong_policy_is_refused_by_name(values: dict[str, float], named: str) -> None:
     with pytest.raises(SettingsError, match=rf"ReconnectPolicy\.{named}"):
         ReconnectPolicy(**values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- many connections of one process ------------------------------------------------------------------------------
+
+
+def test_single_dial_does_not_wait_for_its_turn() -> None:
+    turns = Turns()
+    assert [turns.take(Address("rabbit-1", 5672), now) for now in (0.0, 1.0, 2.0)] == [0.0, 0.0, 0.0]
+
+
+def test_dials_to_one_address_take_turns() -> None:
+    """Invariant 10: 200 connections that are lost together do not shake hands at the same instant."""
+    turns = Turns()
+    waits = [turns.take(Address("rabbit-1", 5672), 5.0) for _ in range(200)]
+    assert all(later - earlier > 0.001 for earlier, later in pairwise(waits))
+    assert waits[-1] < 0.5
+
+
+def test_dials_to_other_addresses_take_turns_of_their_own() -> None:
+    """Invariant 13."""
+    turns = Turns()
+    for _ in range(200):
+        turns.take(Address("rabbit-1", 5672), 5.0)
+    assert turns.take(Address("rabbit-2", 5672), 5.0) == 0.0
+
+
+def test_turns_remember_no_address_that_nobody_waits_for() -> None:
+    """Invariant 11."""
+    turns = Turns()
+    for number in range(1000):
+        turns.take(Address(f"rabbit-{number}", 5672), float(number))
+    assert len(turns) <= 1
+
+
+def test_processes_that_lost_one_broker_spread_their_dials() -> None:
+    """Invariant 10, for clients that know nothing of each other: jitter alone."""
+    clients, policy = 1000, ReconnectPolicy()
+    dials: Counter[int] = Counter()
+    for client in range(clients):
+        random, at, attempt = Random(client), 0.0, 0
+        while at < 60.0:
+            at += policy.delay(attempt, random)
+            attempt += 1
+            dials[int(at * 10)] += 1
+    steady = [dials[tenth] for tenth in range(200, 600)]
+    assert max(steady) < 60
+    assert sum(steady) / len(steady) == pytest.approx(clients / 37.5, rel=0.1)
