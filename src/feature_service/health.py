@@ -65,6 +65,7 @@ def report(service: FeatureService) -> tuple[int, dict[str, object]]:
         "events": {
             "read": dict(service.counters.events),
             "bad": service.counters.bad_events,
+            "faults": service.counters.faults,
             "oversized": sum(reader.oversized for reader in service.readers),
         },
         "symbols": {"kept": service.symbol_count, "displaced": service.displaced_symbols},

@@ -45,10 +45,12 @@ class Counters:
     Attributes:
         events: events read, by the queue they came from.
         bad_events: messages that could not be read; they are rejected, not requeued.
+        faults: those of them that met a fault of ours; the log has its traceback.
     """
 
     events: dict[str, int] = field(default_factory=dict[str, int])
     bad_events: int = 0
+    faults: int = 0
 
 
 class FeatureService:
@@ -147,7 +149,7 @@ class FeatureService:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it does its whole work: every source is read, and vectors go out."""
+        """Whether it does its whole work: it is not stopping, every source is read, and vectors go out."""
         is_reading = all(reader.is_reading for reader in self.readers)
         return is_reading and self.reading.state is State.OPEN and self.is_publishing and not self.is_stopping
 
@@ -173,7 +175,9 @@ class FeatureService:
             self._refuse(source, delivery, str(error))
         except Exception as error:
             # A fault of ours costs one message: raised, it would end the service, which met the same message again.
-            LOGGER.exception("an event from %s could not be taken in", source)
+            if self.counters.faults % _LOG_EVERY == 0:
+                LOGGER.exception("fault %d: an event from %s could not be taken in", self.counters.faults + 1, source)
+            self.counters.faults += 1
             self._refuse(source, delivery, repr(error))
         else:
             self.counters.events[source] = self.counters.events.get(source, 0) + len(events)
