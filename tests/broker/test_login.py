@@ -18,7 +18,17 @@ import anyio.to_thread
 import pytest
 
 import anyamqp
-from anyamqp import AccessRefused, Connection, Credentials, External, LoginRefused, NotAllowed, ReconnectPolicy, State
+from anyamqp import (
+    AccessRefused,
+    Connection,
+    ConnectionForced,
+    Credentials,
+    External,
+    LoginRefused,
+    NotAllowed,
+    ReconnectPolicy,
+    State,
+)
 from anyamqp.settings import CredentialsSource
 from support.rabbitmq import Node
 from support.waiting import eventually
@@ -235,15 +245,27 @@ async def test_token_is_renewed_by_itself_before_it_expires(login_node: Node, ca
 async def test_token_that_is_not_renewed_does_expire(login_node: Node) -> None:
     """Without which the test above would prove nothing."""
     expires_at = int(time.time()) + 3
+    lifetimes = iter([expires_at, expires_at + 60])
+
+    async def credentials() -> Credentials:
+        await anyio.lowlevel.checkpoint()
+        return Credentials("tests", token(next(lifetimes)))
+
     with anyio.fail_after(LIMIT):
-        async with to(login_node, Credentials("tests", token(expires_at))) as connection:
+        async with to(login_node, credentials) as connection:
             await declare(connection)
             await eventually(lambda: time.time() > expires_at + 1, within=LIMIT, every=0.1)
-            with pytest.raises(AccessRefused):
+            if login_node.facts.expired_token_costs_link:
                 await declare(connection)
-            await connection.update_secret(token(time.time() + 60))
-            await declare(connection)
-            assert connection.stats.link_number == 1
+                assert connection.stats.link_number == 2
+                assert isinstance(connection.stats.last_error, ConnectionForced)
+                assert str(connection.stats.last_error) == "credential expired"
+            else:
+                with pytest.raises(AccessRefused):
+                    await declare(connection)
+                await connection.update_secret(token(time.time() + 60))
+                await declare(connection)
+                assert connection.stats.link_number == 1
 
 
 async def test_token_that_the_broker_refuses_is_told_and_costs_the_link(login_node: Node) -> None:
