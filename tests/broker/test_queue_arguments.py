@@ -164,8 +164,10 @@ async def test_a_single_active_consumer_gets_everything_until_it_ends(shared_nod
             delivery.ack()
 
 
-async def test_delivery_limit_dead_letters_what_is_given_back_too_often(shared_node: Node) -> None:
-    async with bench(shared_node.url) as made:
+@asynccontextmanager
+async def with_limit(url: str) -> AsyncGenerator[Bench, None]:
+    """A bench whose queue dead-letters a message that failed more than twice."""
+    async with bench(url) as made:
         await made.channel.declare_queue(made.dead)
         await made.channel.declare_queue(
             made.queue,
@@ -174,17 +176,37 @@ async def test_delivery_limit_dead_letters_what_is_given_back_too_often(shared_n
             dead_letter_exchange="",
             dead_letter_routing_key=made.dead,
         )
+        yield made
+
+
+async def test_delivery_limit_dead_letters_what_is_rejected_too_often(shared_node: Node) -> None:
+    async with with_limit(shared_node.url) as made:
         await made.publish(b"poison")
         counts: list[int | None] = []
         async with made.connection.consumer(made.queue) as consumer:
             async for delivery in consumer:
                 counts.append(delivery.delivery_count)
-                delivery.nack()
+                delivery.reject(requeue=True)
                 if len(counts) == 3:
                     break
             (dead,) = await made.taken(1, made.dead)
         assert counts == [None, 1, 2]
         assert dead.body == b"poison"
+
+
+async def test_delivery_limit_counts_nacks_where_the_broker_does(shared_node: Node) -> None:
+    async with with_limit(shared_node.url) as made:
+        await made.publish(b"poison")
+        async with made.connection.consumer(made.queue) as consumer:
+            for _ in range(3):
+                (await anext(consumer)).nack()
+            if shared_node.facts.nack_counts_towards_limit:
+                (dead,) = await made.taken(1, made.dead)
+                assert dead.body == b"poison"
+            else:
+                again = await anext(consumer)
+                assert (again.body, again.redelivered, again.delivery_count) == (b"poison", True, None)
+                again.ack()
 
 
 async def test_a_plain_table_says_the_rest(shared_node: Node) -> None:

@@ -21,17 +21,21 @@ class Facts:
             on recovery); otherwise the channel (406).
         expired_token_costs_link: the broker closes the connection (320) when its OAuth 2 token expires; otherwise it
             refuses requests from then on (403).
+        nack_counts_towards_limit: basic.nack with requeue counts towards a quorum queue's delivery limit, as
+            basic.reject does.
         records_default_queue_type: a queue that was declared without ``x-queue-type`` is listed with it.
     """
 
     unknown_exchange_type_costs_link: bool
     expired_token_costs_link: bool
+    nack_counts_towards_limit: bool
     records_default_queue_type: bool
 
 
 _3_10: Final = Facts(
     unknown_exchange_type_costs_link=True,
     expired_token_costs_link=False,
+    nack_counts_towards_limit=True,
     records_default_queue_type=False,
 )
 _4_0: Final = replace(
@@ -42,6 +46,7 @@ _4_0: Final = replace(
 _4_3: Final = replace(
     _4_0,
     expired_token_costs_link=True,
+    nack_counts_towards_limit=False,
 )
 
 _SINCE: Final[dict[Version, Facts]] = {(3, 10): _3_10, (4, 0): _4_0, (4, 3): _4_3}
