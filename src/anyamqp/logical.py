@@ -131,8 +131,12 @@ class ChannelHost(Protocol):
         """A number to tell a channel apart in logs."""
         ...
 
-    def register(self, channel: LogicalChannel) -> None:
-        """Keep the channel until :meth:`forget`, and attach it whenever a link is ready; at once if one is.
+    def register(self, channel: LogicalChannel, *, delay: float = 0.0) -> None:
+        """Keep the channel until :meth:`forget`, and attach it whenever a link is ready.
+
+        Args:
+            channel: the channel.
+            delay: seconds until it is attached to the present link, if that is ready.
 
         Raises:
             ChannelLimitReached: as many are open as was agreed.
@@ -315,12 +319,16 @@ class LogicalChannel:
                 raise self.error from None
             raise
 
-    def register(self) -> None:
-        """Begin to live: the connection opens the channel when it can, and after every reconnect."""
+    def register(self, *, delay: float = 0.0) -> None:
+        """Begin to live: the connection opens the channel when it can, and after every reconnect.
+
+        Args:
+            delay: seconds to wait before it is opened on the present link.
+        """
         if self._is_registered:
             raise InvalidUse("a channel is entered once; make a new one with connection.channel()")
         self._is_registered = True
-        self._host.register(self)
+        self._host.register(self, delay=delay)
 
     async def open_within(self, seconds: float) -> None:
         """:meth:`open`, waiting for a free number for at most so many seconds.

@@ -10,6 +10,8 @@ takes room in the window, and from there on it is in one of two places: in the *
 * the broker closes the channel because of a publish. It does not say which one it was, so the publisher makes a new
   channel and *probes*: it sends what was unconfirmed one at a time until the guilty one shows, then goes on at full
   speed;
+* the broker closes the channel for anything else: the publisher makes a new one, after growing pauses if that happens
+  again and again, and gives up at last;
 * the broker nacks a publish that is to be retried: it waits apart for a while, then goes in front of the backlog.
 
 Sending, settling and moving are plain code without an await, called where the link is read or from the publishing task,
@@ -67,6 +69,7 @@ from anyamqp.publication import (
     deadline_after,
     until,
 )
+from anyamqp.reconnect import Reopenings
 from anyamqp.timers import Deadlines, Timer
 
 DEFAULT_TIMEOUT: Final = 60.0
@@ -130,6 +133,7 @@ class Publisher(Entered, ChannelOwner):
         self._retry_nacked = retry_nacked
         self._blocked_timeout = blocked_timeout
         self._channel = LogicalChannel(host, self)
+        self._reopenings = Reopenings()
         self._book = Book(max(MOST_FAILURES, window))
         self._backlog: deque[Entry] = deque()
         self._ledger: Ledger[Entry] = Ledger()
@@ -517,7 +521,8 @@ class Publisher(Entered, ChannelOwner):
         return [commands.Confirm.Select()]
 
     def on_opened(self) -> None:
-        """What is to be sent again goes out when the whole connection is ready."""
+        # What is to be sent again goes out when the whole connection is ready.
+        self._reopenings.opened(anyio.current_time())
 
     def on_ready(self) -> None:
         self._send_backlog()
@@ -559,6 +564,8 @@ class Publisher(Entered, ChannelOwner):
                 size += entry.size
             count += len(settled)
         self._window.give_back(size, count)
+        if self._reopenings.in_vain:
+            self._reopenings.in_vain = 0
         if self._probes:
             self._probes = max(0, self._probes - count)
         if self._backlog:
@@ -617,10 +624,16 @@ class Publisher(Entered, ChannelOwner):
         if not isinstance(error, ReplyError) or not self._channel.has_been_open or self._closed is not None:
             self._close(self._channel.closed_error())
             return
+        # A publish that the broker names is settled or found out by probing. Anything else may come again at once.
+        is_named = error.method == "basic.publish" and len(self._ledger) > 0
+        delay = 0.0 if is_named else self._reopenings.closed(anyio.current_time())
         self._suspect(error)
+        if delay is None:
+            self._close(error)
+            return
         self._channel = LogicalChannel(self._host, self)
         try:
-            self._channel.register()
+            self._channel.register(delay=delay)
         except AnyamqpError as refused:
             self._close(refused)
 

@@ -13,6 +13,7 @@ from itertools import count
 from types import TracebackType
 from typing import Final, Never, Self
 
+import anyio
 from pamqp import commands
 
 from anyamqp.attachment import Attachment
@@ -39,6 +40,7 @@ from anyamqp.protocol.events import Content
 from anyamqp.protocol.wire import Method, build
 from anyamqp.publication import UNSET, Unset, deadline_after, until
 from anyamqp.publisher import Publisher
+from anyamqp.reconnect import Reopenings
 from anyamqp.timers import Deadlines
 
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
@@ -96,6 +98,7 @@ class RpcClient(Entered, ChannelOwner):
         self._deadlines = Deadlines(host.later, self._expire)
         self._routes = Routes()
         self._channel = LogicalChannel(host, self)
+        self._reopenings = Reopenings()
         self._closed: AnyamqpError | None = None
         self._has_been_entered = False
 
@@ -257,12 +260,14 @@ class RpcClient(Entered, ChannelOwner):
         return [build(commands.Basic.Consume, queue=REPLY_TO, no_ack=True)]
 
     def on_opened(self) -> None:
-        """Requests go out when the whole connection is ready."""
+        # Requests go out when the whole connection is ready.
+        self._reopenings.opened(anyio.current_time())
 
     def on_ready(self) -> None:
         self._send_waiting()
 
     def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:  # noqa: ARG002
+        self._reopenings.in_vain = 0
         for method, message in contents:
             try:
                 call = self._calls.get(message.correlation_id or "")
@@ -285,12 +290,18 @@ class RpcClient(Entered, ChannelOwner):
         if not isinstance(error, ReplyError) or not self._channel.has_been_open or self._closed is not None:
             self._close(self._channel.closed_error())
             return
-        for call in self._guilty(error):
+        guilty = self._guilty(error)
+        for call in guilty:
             call.settle(copy_of(error))
+        is_named = error.method == "basic.publish" and bool(guilty)
+        delay = 0.0 if is_named else self._reopenings.closed(anyio.current_time())
+        if delay is None:
+            self._close(error)
+            return
         self._lose(error)
         self._channel = LogicalChannel(self._host, self)
         try:
-            self._channel.register()
+            self._channel.register(delay=delay)
         except AnyamqpError as refused:
             self._close(refused)
 

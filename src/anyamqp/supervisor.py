@@ -288,17 +288,30 @@ class Supervisor(ChannelHost, LinkOwner):
         self._last_channel_id += 1
         return self._last_channel_id
 
-    def register(self, channel: LogicalChannel) -> None:
+    def register(self, channel: LogicalChannel, *, delay: float = 0.0) -> None:
         if self._scope is None:
             raise InvalidUse("a connection works inside its block: async with connect(...) as connection")
         self._raise_if_closed()
         link = self._link
         # Decided without an await: before is_ready the supervisor attaches what is registered, after it we do.
         if link is not None and link.is_ready and link.is_open:
-            channel.attach(link)
+            if delay:
+                self.later(delay, partial(self._attach_late, channel))
+            else:
+                channel.attach(link)
         elif len(self._channels) >= self._most_channels:
             raise ChannelLimitReached(f"all {self._most_channels} channels that the connection may have are open")
         self._channels[channel] = None
+
+    def _attach_late(self, channel: LogicalChannel) -> None:
+        link = self._link
+        # A loss in between has left it to recovery.
+        is_waiting = channel in self._channels and channel.attachment is None and channel.state is State.CONNECTING
+        if is_waiting and link is not None and link.is_ready and link.is_open:
+            try:
+                channel.attach(link)
+            except AnyamqpError as error:
+                channel.shut(error)
 
     @property
     def _most_channels(self) -> int:
