@@ -406,7 +406,8 @@ class Connection(Entered):
             arguments: what else the broker is to be told, such as ``{"x-stream-filter": "eu"}``.
             on_cancel: what to do when the broker cancels the consumer (its queue was deleted, or is gone with its
                 node): ``raise`` :class:`ConsumerCancelled`, ``resubscribe`` as soon as the queue is back, or ``end``
-                the iteration.
+                the iteration. With ``resubscribe``, entering the block does not wait for a queue that is not there
+                either: the iteration does.
 
         Raises:
             InvalidArgument: an argument is out of its range, or AMQP cannot carry it.

@@ -34,6 +34,7 @@ from anyamqp.contents import delivery_of
 from anyamqp.errors import (
     AccessRefused,
     AnyamqpError,
+    ChannelClosed,
     ChannelLimitReached,
     ConsumerCancelled,
     InvalidArgument,
@@ -149,6 +150,8 @@ class Consumer(Entered, ChannelOwner):
         self._opened_at = 0.0
         self._young_ends = 0
         self._pause = _FIRST_PAUSE
+        self._awaits_queue = False
+        """Whether the queue was not there when it was last asked for."""
         self._paused: Link | None = None
         self._channel = LogicalChannel(host, self)
 
@@ -159,12 +162,25 @@ class Consumer(Entered, ChannelOwner):
         self._has_been_entered = True
         self._registry.add(self)
         try:
-            await self._channel.open()
+            self._channel.register()
+            await self._wait_consuming()
         except BaseException:
             self._registry.discard(self)
             self._channel.begin_close()
             raise
         return self
+
+    async def _wait_consuming(self) -> None:
+        """Wait until the broker delivers; no longer than until it is known that the queue is to be waited for."""
+        while not self._awaits_queue:
+            channel = self._channel
+            try:
+                await channel.wait_usable()
+            except (ChannelClosed, ReplyError):
+                if self._is_over or (self._channel is channel and not self._awaits_queue):
+                    raise
+            else:
+                return
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -309,6 +325,7 @@ class Consumer(Entered, ChannelOwner):
         self._is_stream = None  # the queue may be another one, of the same name
         self._opened_at = anyio.current_time()
         self._pause = _FIRST_PAUSE
+        self._awaits_queue = False
         if not self._has_consumed:
             self._has_consumed = True
             self._host.recorder.consumer_started(self._queue)
@@ -364,11 +381,10 @@ class Consumer(Entered, ChannelOwner):
             self._resubscribe()
         elif isinstance(error, NotFound) and self._host.will_declare(self._queue):
             self._resubscribe()
-        elif isinstance(error, NotFound) and self._has_consumed and self._on_cancel != "raise":
-            if self._on_cancel == "resubscribe":
-                self._resubscribe_later()
-            else:
-                self._finish(None)
+        elif isinstance(error, NotFound) and self._on_cancel == "resubscribe":
+            self._resubscribe_later()
+        elif isinstance(error, NotFound) and self._on_cancel == "end" and self._has_consumed:
+            self._finish(None)
         elif self._may_go_on_after(error):
             self._resubscribe()
         else:
@@ -394,6 +410,7 @@ class Consumer(Entered, ChannelOwner):
         return self._young_ends < _MOST_YOUNG_ENDS
 
     def _resubscribe_later(self) -> None:
+        self._awaits_queue = True
         self._host.later(self._pause, self._resubscribe)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 

@@ -309,9 +309,18 @@ class LogicalChannel:
             ReplyError: the broker refused what the channel is for, such as consuming from a queue that is not there.
         """
         self.register()
-        await self._wait_usable()
+        await self.wait_usable()
 
-    async def _wait_usable(self) -> None:
+    async def wait_usable(self) -> None:
+        """Wait until the channel is open.
+
+        Raises:
+            RequestTimeout: it took longer than ``request_timeout``.
+            ConnectionClosed: the connection is closed.
+            ReplyError: the broker refused what the channel is for.
+            ChannelLimitReached: as many are open as was agreed.
+            ChannelClosed: the channel was closed otherwise.
+        """
         try:
             await self._within_deadline(self.wait_open(), "opening a channel")
         except ChannelClosed:
@@ -347,7 +356,7 @@ class LogicalChannel:
                     await self._host.wait_forgotten()
                 if scope.cancelled_caught:
                     raise
-        await self._wait_usable()
+        await self.wait_usable()
 
     async def wait_open(self) -> None:
         """Wait until the channel is usable.

@@ -203,10 +203,24 @@ async def test_a_consumer_that_waits_for_its_queue_can_be_stopped(shared_node: N
         assert bench.connection.stats.open_channels == 0
 
 
-async def test_a_queue_that_was_never_there_is_not_waited_for(shared_node: Node) -> None:
+async def test_a_queue_that_is_not_there_yet_is_waited_for_when_told_so(shared_node: Node) -> None:
+    async with a_bench(shared_node) as bench:
+        await bench.delete()
+        async with bench.connection.consumer(bench.queue, on_cancel="resubscribe") as consumer:
+            assert not consumer.is_consuming
+            await bench.declare()
+            await bench.publish(b"at last")
+            async with await next_of(consumer) as delivery:
+                assert delivery.body == b"at last"
+
+
+@pytest.mark.parametrize("on_cancel", ["raise", "end"])
+async def test_a_queue_that_was_never_there_is_not_found_otherwise(
+    shared_node: Node, on_cancel: anyamqp.OnCancel
+) -> None:
     async with a_bench(shared_node) as bench:
         with pytest.raises(NotFound):
-            async with bench.connection.consumer(f"missing-{bench.queue}", on_cancel="resubscribe"):
+            async with bench.connection.consumer(f"missing-{bench.queue}", on_cancel=on_cancel):
                 pytest.fail("consumes from nothing")
 
 

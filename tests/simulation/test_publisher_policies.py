@@ -1094,6 +1094,8 @@ async def test_a_message_that_is_too_large_with_the_defaults_fails_alone() -> No
 NO_EXCHANGE = commands.Channel.Close(404, "NOT_FOUND - no exchange 'x' in vhost '/'", 60, 40)
 """Names basic.publish."""
 NO_METHOD = commands.Channel.Close(406, "PRECONDITION_FAILED - who knows", 0, 0)
+PAUSE = 0.5
+"""Seconds in which a publisher whose channel was closed for the second or third time in a row has opened another."""
 
 
 async def test_a_lone_publish_that_meets_three_closes_which_name_nothing_is_blamed() -> None:
@@ -1101,12 +1103,14 @@ async def test_a_lone_publish_that_meets_three_closes_which_name_nothing_is_blam
         (publication,) = await submit(publisher, b"x")
         for times in (1, 2):
             await broker.link.close_channel(NO_METHOD)
+            await anyio.sleep(PAUSE)
             assert (publication.is_settled, len(broker.published)) == (False, times + 1)
         await broker.link.close_channel(NO_METHOD)
         error = await outcome(publication)
         assert isinstance(error, PreconditionFailed)
         assert error.text == "PRECONDITION_FAILED - who knows"
         assert len(broker.published) == 3
+        await anyio.sleep(PAUSE)
         (later,) = await submit(publisher, b"later")
         await broker.link.ack(1)
         assert (await later).attempts == 1
@@ -1115,8 +1119,9 @@ async def test_a_lone_publish_that_meets_three_closes_which_name_nothing_is_blam
 async def test_a_lone_publish_that_is_confirmed_after_two_closes_is_innocent() -> None:
     async with connected() as (broker, connection), connection.publisher() as publisher:
         (publication,) = await submit(publisher, b"x")
-        await broker.link.close_channel(NO_METHOD)
-        await broker.link.close_channel(NO_METHOD)
+        for _ in range(2):
+            await broker.link.close_channel(NO_METHOD)
+            await anyio.sleep(PAUSE)
         await broker.link.ack(1)
         assert (await publication).attempts == 3
 
@@ -1168,6 +1173,7 @@ async def test_of_several_the_one_that_closes_the_channel_alone_again_and_again_
                 if sent.message.body == b"guilty":
                     seen = len(broker.published)
                     await broker.link.close_channel(NO_METHOD)
+                    await anyio.sleep(PAUSE)
                 else:
                     seen += 1
                     accepted.append(sent.message.body)
