@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 
 import anyio
 
@@ -13,7 +16,7 @@ from anyamqp.connection import connect
 from anyamqp.diagrams import DIAGRAMS, mermaid, svg
 from anyamqp.errors import AnyamqpError, SettingsError
 from anyamqp.protocol.lifecycle import State
-from anyamqp.settings import VERSION, Settings
+from anyamqp.settings import VERSION, Credentials, Settings
 
 OK, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -61,16 +64,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     if parsed.command == "diagram":
         return diagram(parsed.name, parsed.format)
+    if parsed.backend == "trio" and find_spec("trio") is None:
+        print("anyamqp: --backend trio needs trio: pip install 'anyamqp[trio]'", file=sys.stderr)
+        return WRONG_USAGE
     try:
-        settings = Settings.from_urls(parsed.url) if parsed.url else Settings.from_environment()
+        settings = _settings(parsed.url)
+        work: Callable[[], Awaitable[int]] = (
+            partial(check, settings, parsed.timeout) if parsed.command == "check" else partial(watch, settings)
+        )
+        return anyio.run(work, backend=parsed.backend)
     except SettingsError as error:
         print(f"anyamqp: {error}", file=sys.stderr)
         return WRONG_USAGE
-    work: Callable[[], Awaitable[int]] = (
-        partial(check, settings, parsed.timeout) if parsed.command == "check" else partial(watch, settings)
-    )
-    try:
-        return anyio.run(work, backend=parsed.backend)
     except AnyamqpError as error:
         print(f"anyamqp: {type(error).__name__}: {error}", file=sys.stderr)
         return FAILED
@@ -78,16 +83,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
 
 
+def _settings(url: str | None) -> Settings:
+    if not url:
+        return Settings.from_environment()
+    settings = Settings.from_urls(url)
+    login, password = settings.credentials, os.environ.get("RABBITMQ_PASSWORD")
+    # Only for a URL that names a user: the variable may hold the password of another broker.
+    if password and isinstance(login, Credentials) and login.username and not login.password:
+        return replace(settings, credentials=replace(login, password=password))
+    return settings
+
+
+_ENVIRONMENT = """
+The process list shows a password in a URL on the command line. Without a URL, RABBITMQ_URL is read, or RABBITMQ_HOST,
+RABBITMQ_PORT, RABBITMQ_USER, RABBITMQ_PASSWORD and RABBITMQ_VHOST. RABBITMQ_PASSWORD is the password of a URL that
+names a user and no password, such as amqp://user@host.
+"""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="anyamqp", description=__doc__)
     parser.add_argument("--version", action="version", version=f"anyamqp {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True)
     connecting = argparse.ArgumentParser(add_help=False)
-    connecting.add_argument("url", nargs="?", help="AMQP URL; without it the RABBITMQ_* variables are read")
+    connecting.add_argument("url", nargs="?", help="AMQP URL; without it the environment says where the broker is")
     connecting.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio")
-    checking = commands.add_parser("check", parents=[connecting], help="connect once and say what is there")
+    checking = commands.add_parser(
+        "check", parents=[connecting], help="connect once and say what is there", epilog=_ENVIRONMENT
+    )
     checking.add_argument("--timeout", type=float, default=10.0, help="seconds to wait for the broker (10)")
-    commands.add_parser("watch", parents=[connecting], help="keep a connection and print its transitions")
+    commands.add_parser(
+        "watch", parents=[connecting], help="keep a connection and print its transitions", epilog=_ENVIRONMENT
+    )
     drawing = commands.add_parser("diagram", help="print the diagram of a state machine")
     drawing.add_argument("name", choices=tuple(DIAGRAMS))
     drawing.add_argument("--format", choices=("mermaid", "svg"), default="mermaid")

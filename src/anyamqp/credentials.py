@@ -11,7 +11,7 @@ Source: RabbitMQ, "OAuth 2.0 Authentication Backend" and "Extensions", connectio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
@@ -20,10 +20,10 @@ from typing import Any, cast
 import anyio
 from pamqp import commands
 
-from anyamqp.errors import AnyamqpError, CredentialsUnavailable, RequestTimeout
+from anyamqp.errors import AnyamqpError, CredentialsUnavailable, Cure, RequestTimeout
 from anyamqp.link import Link
 from anyamqp.observe import Journal
-from anyamqp.protocol.sasl import Mechanism
+from anyamqp.protocol.sasl import Mechanism, Plain
 from anyamqp.protocol.wire import build
 from anyamqp.settings import Credentials, Login, ReconnectPolicy, Settings
 
@@ -61,6 +61,8 @@ class CredentialsKeeper:
         self._journal = journal
         self._random = random
         self._lease: _Lease | None = None
+        self.login: str = ""
+        """The user of the last login, or its mechanisms where those have no user."""
 
     @property
     def is_asking(self) -> bool:
@@ -79,7 +81,12 @@ class CredentialsKeeper:
             CredentialsUnavailable: the credentials function raised, or gave something else than it should.
         """
         login, self._lease = await self._ask()
-        return self._settings.mechanisms(login)
+        mechanisms = self._settings.mechanisms(login)
+        if isinstance(login, Credentials | Plain):
+            self.login = f"user {login.username!r}"
+        else:
+            self.login = " or ".join(mechanism.name for mechanism in mechanisms)
+        return mechanisms
 
     def updated(self, secret: str) -> None:
         """The broker took a new secret: it is the password from now on, unless there is a function to ask."""
@@ -91,9 +98,15 @@ class CredentialsKeeper:
         if not callable(source):
             return source, None
         try:
-            login = cast("object", await source())
+            asked = cast("object", source())
+            login = cast("object", await asked) if isinstance(asked, Awaitable) else None
         except Exception as error:
             raise CredentialsUnavailable(f"the credentials function raised {type(error).__name__}") from error
+        if not isinstance(asked, Awaitable):
+            kind = type(asked).__name__
+            sync = CredentialsUnavailable(f"the credentials function gave {kind} without await: it must be async")
+            sync.cure = Cure.CHANGE
+            raise sync
         if isinstance(login, type) or not isinstance(login, Credentials | Mechanism):
             kind = type(login).__name__
             raise CredentialsUnavailable(f"the credentials function gave {kind} instead of Credentials or a mechanism")

@@ -438,9 +438,18 @@ class AccessRefused(ReplyError):
 
 
 class LoginRefused(AccessRefused):
-    """The broker refused the credentials (403 as connection.close during the handshake)."""
+    """The broker refused the credentials (403 as connection.close during the handshake).
+
+    Attributes:
+        login: the user, or the mechanisms of a login without a user's name, and the address; never a password.
+    """
 
     hard = True
+    login: str = ""
+
+    def __str__(self) -> str:
+        reason = super().__str__()
+        return f"{self.login}: {reason}" if self.login else reason
 
 
 class NotFound(ReplyError):

@@ -39,6 +39,7 @@ from anyamqp.errors import (
     ConnectTimeout,
     InvalidArgument,
     InvalidUse,
+    LoginRefused,
     PreconditionFailed,
     ReplyError,
     UnexpectedFailure,
@@ -362,6 +363,8 @@ class Supervisor(ChannelHost, LinkOwner):
         self._credentials.updated(secret)
 
     def on_link_ended(self, error: AnyamqpError | None) -> None:
+        if isinstance(error, LoginRefused):
+            error.login = f"{self._credentials.login} at {self._dialer.route}"
         if error is not None:
             self._journal.last_error = error
         self._no_longer_blocked()

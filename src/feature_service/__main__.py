@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 
 import anyio
 
@@ -45,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns 0 if all went well, 1 if vectors were lost, 2 for wrong usage or settings."""
     parsed = _parser().parse_args(arguments)
     if parsed.command == "demo":
+        if _lacks("rich", "demo", "the demo") or (
+            parsed.backend == "trio" and _lacks("trio", "trio", "--backend trio")
+        ):
+            return WRONG_SETTINGS
         from feature_service.demo import demo
         from feature_service.demo_cast import DemoOptions
 
@@ -64,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"feature-service: {error}", file=sys.stderr)  # noqa: T201 - for who started it
         return WRONG_SETTINGS
+    if (settings.health_port and _lacks("hypercorn", "health", "the health endpoint (HEALTH_PORT=0 for none)")) or (
+        settings.backend == "trio" and _lacks("trio", "trio", "FEATURE_BACKEND=trio")
+    ):
+        return WRONG_SETTINGS
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("transitions").setLevel(logging.WARNING)
     code = WRONG_SETTINGS
@@ -73,6 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for wrong in _leaves(group):
             print(f"feature-service: {wrong}", file=sys.stderr)  # noqa: T201 - for who started it
     return code
+
+
+def _lacks(package: str, extra: str, user: str) -> bool:
+    """Whether a package is not installed; then it is told who needs it."""
+    is_missing = find_spec(package) is None
+    if is_missing:
+        print(  # noqa: T201 - for who started it
+            f"feature-service: {user} needs {package}: pip install 'feature-service[{extra}]'", file=sys.stderr
+        )
+    return is_missing
 
 
 def _leaves(group: BaseExceptionGroup[SettingsError]) -> list[SettingsError]:

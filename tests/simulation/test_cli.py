@@ -37,6 +37,27 @@ def test_wrong_url_exits_with_2_and_names_the_part(command: str, capsys: pytest.
     assert SECRET not in told
 
 
+@pytest.mark.parametrize("command", ["check", "watch"])
+def test_missing_trio_exits_with_2_and_the_pip_command(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "trio", None)
+    assert main([command, "amqp://127.0.0.1:1", "--backend", "trio"]) == 2
+    assert capsys.readouterr().err == "anyamqp: --backend trio needs trio: pip install 'anyamqp[trio]'\n"
+
+
+@pytest.mark.parametrize("command", ["check", "watch"])
+def test_help_says_how_to_keep_the_password_out_of_the_process_list(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for variable in ("RABBITMQ_URL", "RABBITMQ_HOST", "RABBITMQ_PORT", "RABBITMQ_USER", "RABBITMQ_VHOST"):
+        assert variable in told
+    assert "RABBITMQ_PASSWORD is the password of a URL that names a user and no password" in told
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_check_without_a_broker_exits_with_1_and_says_why(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", f"amqp://user:{SECRET}@127.0.0.1:1", "--timeout", "0.2", "--backend", backend]) == 1
@@ -66,8 +87,37 @@ async def test_check_with_a_wrong_password_names_the_refusal(
         url = f"amqp://guest:wrong@127.0.0.1:{broker.port}"
         assert await anyio.to_thread.run_sync(main, ["check", url, "--backend", anyio_backend_name]) == 1
         told = capsys.readouterr().err
-        assert "LoginRefused" in told
+        assert f"LoginRefused: user 'guest' at 127.0.0.1:{broker.port}: " in told
         assert "wrong" not in told
+
+
+@pytest.mark.anyio
+async def test_check_takes_the_password_of_a_url_from_the_environment(
+    anyio_backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RABBITMQ_PASSWORD", SECRET)
+    async with Broker(username="me", password=SECRET) as broker:
+        await broker.listen()
+        url = f"amqp://me@127.0.0.1:{broker.port}"
+        assert await anyio.to_thread.run_sync(main, ["check", url, "--backend", anyio_backend_name]) == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("user", "code"), [("me:own@", 0), ("", 1)])
+async def test_password_of_the_environment_is_for_a_url_that_lacks_one(
+    user: str, code: int, anyio_backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be another broker's, so a URL without a user does not send it."""
+    monkeypatch.setenv("RABBITMQ_PASSWORD", SECRET)
+    async with Broker(username="me", password="own") as broker:
+        await broker.listen()
+        url = f"amqp://{user}127.0.0.1:{broker.port}"
+        assert await anyio.to_thread.run_sync(main, ["check", url, "--backend", anyio_backend_name]) == code
+
+
+def test_wrong_timeout_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "amqp://127.0.0.1:1", "--timeout", "-1"]) == 2
+    assert "ready_timeout: -1.0 is not a number of seconds from 0 up" in capsys.readouterr().err
 
 
 @pytest.mark.anyio

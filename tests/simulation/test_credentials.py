@@ -137,6 +137,20 @@ async def test_what_is_no_login_is_named_by_its_type(given: object, caplog: pyte
     assert SECRET not in caplog.text
 
 
+async def test_function_that_is_not_async_fails_at_once_and_is_told_to_be() -> None:
+    def credentials() -> Credentials:
+        return Credentials("guest", SECRET)
+
+    async with Broker() as broker:
+        began = anyio.current_time()
+        with pytest.raises(CredentialsUnavailable) as caught:
+            async with to(broker, cast("CredentialsSource", credentials)):
+                pytest.fail("logged in")
+        assert str(caught.value) == "the credentials function gave Credentials without await: it must be async"
+        assert anyio.current_time() == began
+        assert broker.connections_total == 0
+
+
 async def test_function_that_has_all_attributes_there_are_is_a_function() -> None:
     credentials = AsyncMock(return_value=Credentials("guest", "guest"))
     async with Broker() as broker, to(broker, credentials) as connection:

@@ -173,7 +173,7 @@ async def test_connection_is_entered_once() -> None:
 async def test_refused_login_fails_fast_on_the_first_connect() -> None:
     async with Broker(password="other") as broker:
         watch = Stopwatch()
-        with pytest.raises(LoginRefused):
+        with pytest.raises(LoginRefused, match=r"^user 'guest' at memory:5672: Login was refused"):
             async with anyamqp.connect(URL, dial=broker.dial):
                 pass
         assert watch.seconds == 0
