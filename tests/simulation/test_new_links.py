@@ -86,6 +86,21 @@ async def test_a_channel_has_its_prefetch_on_every_link() -> None:
             assert [qos.prefetch_count for qos in broker.link.sent(commands.Basic.Qos)] == [7]
 
 
+# --- declarations ---------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_declared_passively_is_not_declared_again() -> None:
+    """It is somebody else's: the broker would make it anew, with settings that nobody meant."""
+    async with connected(reconnect=EAGER) as (broker, connection), connection.channel() as channel:
+        await channel.declare_exchange("our exchange")
+        await channel.declare_queue("ours")
+        await channel.declare_exchange("their exchange", passive=True)
+        await channel.declare_queue("theirs", passive=True)
+        await lose(broker, connection)
+        assert [one.exchange for one in broker.link.sent(commands.Exchange.Declare)] == ["our exchange"]
+        assert [one.queue for one in broker.link.sent(commands.Queue.Declare)] == ["ours"]
+
+
 # --- publishes ------------------------------------------------------------------------------------------------------
 
 

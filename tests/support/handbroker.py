@@ -211,6 +211,7 @@ _ANSWERS: dict[type[Method], Method] = {
     commands.Channel.Open: commands.Channel.OpenOk(),
     commands.Channel.Close: commands.Channel.CloseOk(),
     commands.Confirm.Select: commands.Confirm.SelectOk(),
+    commands.Exchange.Declare: commands.Exchange.DeclareOk(),
     commands.Queue.Bind: commands.Queue.BindOk(),
     commands.Basic.Get: commands.Basic.GetEmpty(),
     commands.Basic.Qos: commands.Basic.QosOk(),
