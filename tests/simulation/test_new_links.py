@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import anyio
 import pytest
 from pamqp import commands
 
-from anyamqp import Connection, Delivery, Message, State
+from anyamqp import Connection, ConnectionLost, Delivery, Message, State
 from anyamqp.protocol.wire import method_name
 from support.handbroker import EAGER, HandBroker, connected, settled
 from support.waiting import eventually
@@ -84,6 +85,31 @@ async def test_a_channel_has_its_prefetch_on_every_link() -> None:
             await lose(broker, connection)
             assert requests(broker) == ["channel.open", "basic.qos"]
             assert [qos.prefetch_count for qos in broker.link.sent(commands.Basic.Qos)] == [7]
+
+
+# --- single messages ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("no_ack", "asked_again"), [(False, 1), (True, 0)])
+async def test_a_get_without_ack_is_not_repeated(*, no_ack: bool, asked_again: int) -> None:
+    """The broker may have sent a message, and has forgotten it."""
+    async with connected(reconnect=EAGER) as (broker, connection), connection.channel() as channel:
+        broker.habits.silent_to.add(commands.Basic.Get)
+        errors: list[ConnectionLost] = []
+
+        async def get() -> None:
+            try:
+                await channel.get("q", no_ack=no_ack)
+            except ConnectionLost as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(get)
+            await settled()
+            broker.habits.silent_to.clear()
+            await lose(broker, connection)
+        assert len(broker.link.sent(commands.Basic.Get)) == asked_again
+        assert len(errors) == 1 - asked_again
 
 
 # --- declarations ---------------------------------------------------------------------------------------------------
