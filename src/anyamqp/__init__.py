@@ -3,7 +3,7 @@
 from anyamqp.arguments import Overflow, QueueOptions, QueueType, StreamOffset
 from anyamqp.channel import Channel, Queue
 from anyamqp.connection import Connection, connect
-from anyamqp.consumer import Consumer, Handler, OnCancel, OnError
+from anyamqp.consumer import Consumer, Handler, OnCancel
 from anyamqp.entities import Entity, RecoveryMode, TopologyRecovery
 from anyamqp.errors import (
     AccessRefused,
@@ -45,6 +45,7 @@ from anyamqp.errors import (
     PreconditionFailed,
     PublishTimeout,
     ReadyTimeout,
+    RemoteError,
     ReplyError,
     ReplyTimeout,
     RequestTimeout,
@@ -58,6 +59,7 @@ from anyamqp.errors import (
     UnexpectedFrame,
     Unroutable,
 )
+from anyamqp.failures import Decision, OnError, Retry
 from anyamqp.message import Delivery, FieldTable, FieldValue, Message, Properties
 from anyamqp.observe import Stats, TransitionStream
 from anyamqp.pool import ChannelPool
@@ -104,6 +106,7 @@ __all__ = [
     "CredentialsUnavailable",
     "Cure",
     "DeadlineExceeded",
+    "Decision",
     "Delivery",
     "Dial",
     "Entity",
@@ -147,11 +150,13 @@ __all__ = [
     "Receipt",
     "ReconnectPolicy",
     "RecoveryMode",
+    "RemoteError",
     "ReplyError",
     "ReplyTimeout",
     "RequestTimeout",
     "ResourceError",
     "ResourceLocked",
+    "Retry",
     "RpcClient",
     "Settings",
     "SettingsError",

@@ -27,6 +27,7 @@ from anyamqp.errors import (
     RequestTimeout,
     SettingsError,
 )
+from anyamqp.failures import OnError
 from anyamqp.message import NO_PROPERTIES, FieldTable, Properties
 from anyamqp.misuse import Entered, explained
 from anyamqp.observe import Stats, TransitionStream
@@ -388,6 +389,7 @@ class Connection(Entered):
         stream_offset: StreamOffset | None = None,
         arguments: FieldTable | None = None,
         on_cancel: OnCancel = "raise",
+        on_error: OnError = "requeue",
     ) -> Consumer:
         """A consumer: ``async with connection.consumer("queue") as consumer: async for delivery in consumer``.
 
@@ -406,8 +408,12 @@ class Connection(Entered):
             arguments: what else the broker is to be told, such as ``{"x-stream-filter": "eu"}``.
             on_cancel: what to do when the broker cancels the consumer (its queue was deleted, or is gone with its
                 node): ``raise`` :class:`ConsumerCancelled`, ``resubscribe`` as soon as the queue is back, or ``end``
-                the iteration. With ``resubscribe``, entering the block does not wait for a queue that is not there
-                either: the iteration does.
+                the iteration. If the queue is there all the same, it is consumed from again in any case. With
+                ``resubscribe``, entering the block does not wait for a queue that is not there either: the iteration
+                does.
+            on_error: what becomes of a delivery whose ``async with`` block or handler raises: ``requeue`` it,
+                ``reject`` it, :class:`Retry` a few times and then reject it, or a function that decides. See
+                :data:`OnError`. A stream and ``no_ack`` know no way back: there the policy has no effect.
 
         Raises:
             InvalidArgument: an argument is out of its range, or AMQP cannot carry it.
@@ -424,6 +430,7 @@ class Connection(Entered):
             stream_offset=stream_offset,
             arguments=arguments,
             on_cancel=on_cancel,
+            on_error=on_error,
         )
 
     @explained

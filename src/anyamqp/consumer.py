@@ -9,16 +9,21 @@ What ends a consumer and what does not:
 
 * a loss, and an error of its channel that is not its own doing to begin with (an acknowledgement that took longer than
   the broker allows, a tag that it does not know): it consumes again, and what was delivered before is stale;
-* the broker cancels it, because its queue was deleted or moved: as ``on_cancel`` says;
+* the broker cancels it although its queue is there (RabbitMQ 4.3 does so when an acknowledgement takes too long): the
+  same. It asks for the queue first, and consumes again on a new channel, because on the old one RabbitMQ refuses the
+  consumer tag (530) and ignores late acknowledgements without a word;
+* the broker cancels it because its queue was deleted or moved: as ``on_cancel`` says;
 * the broker refuses to let it consume (no such queue, no permission), sends a message larger than
   ``max_message_size``, or far more messages than the prefetch allows: the iteration raises that.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
@@ -46,6 +51,7 @@ from anyamqp.errors import (
     ResourceLocked,
     Side,
 )
+from anyamqp.failures import Failures, OnError, checked_policy, failure_of, give_back
 from anyamqp.link import Link
 from anyamqp.logical import ChannelHost, ChannelOwner, LogicalChannel
 from anyamqp.loops import Waiter
@@ -59,11 +65,8 @@ OnCancel: TypeAlias = Literal["raise", "resubscribe", "end"]
 """What a consumer does when the broker cancels it: raise :class:`ConsumerCancelled`, wait for its queue to come back,
 or end the iteration."""
 
-OnError: TypeAlias = Literal["raise", "reject"]
-"""What becomes of a delivery whose handler raised: back to the queue, and the error ends the processing; or it is
-rejected (dropped or dead-lettered), and the error is logged."""
-
 Handler: TypeAlias = Callable[[Delivery], Awaitable[object]]
+"""An async function that handles a delivery."""
 
 DEFAULT_PREFETCH: Final = 100
 
@@ -113,6 +116,7 @@ class Consumer(Entered, ChannelOwner):
         stream_offset: StreamOffset | None = None,
         arguments: FieldTable | None = None,
         on_cancel: OnCancel = "raise",
+        on_error: OnError = "requeue",
     ) -> None:
         check_whole("prefetch", prefetch, 0, 65535)
         check_choice("on_cancel", on_cancel, ("raise", "resubscribe", "end"))
@@ -127,6 +131,8 @@ class Consumer(Entered, ChannelOwner):
         self._pause_at = _PAUSE_AT if no_ack or not prefetch else max(_PAUSE_AT, _EXCESS * prefetch + _MORE_EXCESS)
         self._no_ack = no_ack
         self._on_cancel: OnCancel = on_cancel
+        self._on_error: OnError = checked_policy(on_error)
+        self._failures = Failures(host.journal)
         self._consumer_tag = consumer_tag or f"anyamqp-{random_id()}"
         self._consume = build(
             commands.Basic.Consume,
@@ -147,6 +153,8 @@ class Consumer(Entered, ChannelOwner):
         self._has_consumed = False
         self._is_over = False
         """Whether the iteration ends when nothing waits any more."""
+        self._is_cancelled = False
+        """Whether the broker has cancelled it on its channel, and has not said yet whether the queue is still there."""
         self._opened_at = 0.0
         self._young_ends = 0
         self._pause = _FIRST_PAUSE
@@ -186,9 +194,11 @@ class Consumer(Entered, ChannelOwner):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._registry.discard(self)
-        self._waiting.clear()
-        self._finish(None)
-        await self._channel.close()
+        try:
+            await self.stop()
+        finally:
+            self._waiting.clear()
+            await self._channel.close()
 
     def __aiter__(self) -> Self:
         return self
@@ -230,7 +240,12 @@ class Consumer(Entered, ChannelOwner):
     @property
     def is_consuming(self) -> bool:
         """Whether the broker delivers to it now."""
-        return self._channel.state in (State.OPEN, State.BLOCKED) and not self._is_over
+        return self._channel.state in (State.OPEN, State.BLOCKED) and not self._is_over and not self._is_cancelled
+
+    @property
+    def on_error(self) -> OnError:
+        """What becomes of deliveries that fail, unless :meth:`process` is told otherwise."""
+        return self._on_error
 
     async def stop(self) -> None:
         """Take no more: the iteration ends, and what it did not hand out goes back to the queue.
@@ -246,65 +261,72 @@ class Consumer(Entered, ChannelOwner):
         if channel.state not in (State.OPEN, State.BLOCKED):
             channel.begin_close()
             return
-        if not self._no_ack:
-            while self._waiting:
-                self._waiting.popleft().nack(requeue=True)
-        await channel.last_request(build(commands.Basic.Cancel, consumer_tag=self._consumer_tag))
+        taken = self._take_waiting()
+        try:
+            await channel.last_request(build(commands.Basic.Cancel, consumer_tag=self._consumer_tag))
+        finally:
+            # Behind basic.cancel: before it, the broker would deliver all of this to this very consumer again.
+            self._give_back(taken)
 
-    async def process(self, handler: Handler, *, concurrency: int = 1, on_error: OnError = "raise") -> None:
+    async def process(self, handler: Handler, *, concurrency: int = 1, on_error: OnError | None = None) -> None:
         """Run ``handler`` for every delivery, at most ``concurrency`` at a time, until the iteration ends.
 
-        A delivery is acknowledged when its handler returns. :meth:`stop` ends the processing gracefully: handlers that
+        A delivery is acknowledged when its handler returns. What a handler raises is logged, ``on_error`` says what
+        becomes of its delivery, and the processing goes on. :meth:`stop` ends the processing gracefully: handlers that
         run are waited for, and what they return is acknowledged. A cancellation gives what is being handled back to
-        the queue.
+        the queue, and counts as no failure.
 
         Args:
             handler: an async function of a delivery; it may settle the delivery by itself.
             concurrency: how many run at a time; the consumer's prefetch should be at least that.
-            on_error: when a handler raises: ``raise`` gives its delivery back to the queue, stops, lets the other
-                handlers finish and raises the error, as itself; ``reject`` drops or dead-letters the delivery, logs
-                the error and goes on.
+            on_error: instead of the consumer's own, see :data:`OnError`.
 
         Raises:
-            InvalidArgument: ``concurrency`` is less than 1.
+            InvalidArgument: an argument is out of its range, or ``handler`` is not an async function.
             ConsumerCancelled, NotFound, ConnectionClosed: what the iteration raises.
         """
-        if concurrency < 1:
-            raise InvalidArgument(f"concurrency: {concurrency} handlers at a time would handle nothing")
-        failures: list[BaseException] = []
+        check_handler(handler)
+        check_whole("concurrency", concurrency, 1)
+        policy = self._on_error if on_error is None else checked_policy(on_error)
+        ends: list[BaseException] = []
 
         async def work() -> None:
             try:
                 async for delivery in self:
-                    await self._handle(delivery, handler, on_error)
+                    await self._handle(delivery, handler, policy)
             except anyio.get_cancelled_exc_class():
                 raise
-            except BaseException as error:  # noqa: BLE001 - raised below, as itself and not in a group
-                failures.append(error)
+            except BaseException as end:  # noqa: BLE001 - raised below, as itself and not in a group
+                ends.append(end)
                 await self.stop()
 
         async with anyio.create_task_group() as workers:
             for _ in range(concurrency):
                 workers.start_soon(work)
-        for error in failures[1:]:
-            if error is not failures[0]:
-                self._host.journal.handler_failed(self.queue, error)
-        if failures:
-            raise failures[0]
+        if ends:
+            raise ends[0]
 
     async def _handle(self, delivery: Delivery, handler: Handler, on_error: OnError) -> None:
         try:
-            async with delivery:
-                try:
-                    await handler(delivery)
-                except Exception:
-                    if on_error == "reject" and not delivery.is_settled:
-                        delivery.reject(requeue=False)
-                    raise
-        except Exception as error:
-            if on_error == "raise":
+            await handler(delivery)
+        except BaseException as raised:
+            error = failure_of(raised)
+            if error is None:
+                give_back(delivery)
                 raise
             self._host.journal.handler_failed(self.queue, error)
+            if not delivery.is_settled:
+                await self._failures.settle(delivery, error, on_error, self.queue)
+        else:
+            if not delivery.is_settled:
+                delivery.ack()
+
+    async def _block_failed(self, delivery: Delivery, raised: BaseException) -> None:
+        error = failure_of(raised)
+        if error is None:
+            give_back(delivery)
+        else:
+            await self._failures.settle(delivery, error, self._on_error, self.queue)
 
     def fail(self, error: AnyamqpError) -> None:
         """The queue could not be recovered."""
@@ -323,6 +345,7 @@ class Consumer(Entered, ChannelOwner):
 
     def on_opened(self) -> None:
         self._is_stream = None  # the queue may be another one, of the same name
+        self._is_cancelled = False
         self._opened_at = anyio.current_time()
         self._pause = _FIRST_PAUSE
         self._awaits_queue = False
@@ -334,6 +357,7 @@ class Consumer(Entered, ChannelOwner):
         """A consumer has nothing to send."""
 
     def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:
+        attachment.on_failed = self._block_failed
         settler = None if self._no_ack else attachment
         deliveries = [
             delivery_of(method, message, settler)
@@ -357,21 +381,23 @@ class Consumer(Entered, ChannelOwner):
             attachment.link.pause_reading(self)
 
     def on_method(self, method: Method) -> None:
-        if not isinstance(method, commands.Basic.Cancel):
+        if not isinstance(method, commands.Basic.Cancel) or self._is_over:
             return
         if self._on_cancel == "resubscribe":
-            self._channel.begin_close()
-            self._drop_waiting()
+            self._leave_channel()
             self._resubscribe_later()
             return
-        cancelled = ConsumerCancelled(f"the broker cancelled the consumer of queue {self.queue!r}: is it deleted?")
-        self._finish(cancelled if self._on_cancel == "raise" else None)
+        self._is_cancelled = True
+        self._channel.ask(build(commands.Queue.Declare, queue=self.queue, passive=True), self._on_queue_found)
 
     def on_lost(self) -> None:
         self._may_be_locked_until = anyio.current_time() + self._host.lock_grace
         self._drop_waiting()
 
     def on_failed(self, error: AnyamqpError) -> None:
+        if self._is_cancelled and isinstance(error, NotFound):
+            self._finish(self._cancelled(error))  # what waits is all that is left of the queue: still handed out
+            return
         self._drop_waiting()
         if self._is_over:
             return
@@ -405,9 +431,54 @@ class Consumer(Entered, ChannelOwner):
             return False
         if error.method in ("basic.consume", "basic.qos"):
             return False
+        return self._has_lived()
+
+    def _has_lived(self) -> bool:
+        """Whether an end of the channel is not one of too many in a row soon after its opening."""
         is_young = anyio.current_time() - self._opened_at < _YOUNG
         self._young_ends = self._young_ends + 1 if is_young else 0
         return self._young_ends < _MOST_YOUNG_ENDS
+
+    def _on_queue_found(self, _: Method) -> None:
+        """The broker cancelled the consumer, but not because its queue is gone."""
+        if self._is_over or not self._is_cancelled:
+            return
+        if not self._has_lived():
+            self._finish(self._cancelled(None))
+            return
+        self._host.journal.consumer_cancelled(self.queue)
+        self._leave_channel()
+        self._resubscribe()
+
+    def _cancelled(self, cause: AnyamqpError | None) -> ConsumerCancelled | None:
+        """What the iteration ends with when the broker has cancelled the consumer for good."""
+        if self._on_cancel == "end":
+            return None
+        why = "which is there, again and again" if cause is None else "which is gone"
+        error = ConsumerCancelled(f"the broker cancelled the consumer of queue {self.queue!r}, {why}")
+        error.__cause__ = cause
+        return error
+
+    def _leave_channel(self) -> None:
+        """Give back what waits, without counting it as failed as a closed channel does, and close the channel."""
+        self._give_back(self._take_waiting())
+        self._channel.begin_close()
+        self._resume_reading()
+
+    def _take_waiting(self) -> list[Delivery]:
+        if self._no_ack:
+            return []
+        taken = list(self._waiting)
+        self._waiting.clear()
+        return taken
+
+    def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Return deliveries that nobody has handled, and those whose pause after a failure has not ended."""
+        for delivery in deliveries:
+            if not delivery.is_stale:
+                delivery.nack(requeue=True)
+        if self._channel.attachment is not None:
+            self._channel.attachment.release()
 
     def _resubscribe_later(self) -> None:
         self._awaits_queue = True
@@ -466,6 +537,26 @@ class Consumer(Entered, ChannelOwner):
         if self._paused is not None:
             self._paused.resume_reading(self)
             self._paused = None
+
+
+def check_handler(handler: object) -> None:
+    """Refuse a handler that is known not to be async, before a message is lost to it.
+
+    Raises:
+        InvalidArgument: it is.
+    """
+    function = handler
+    while isinstance(function, partial):
+        function = function.func
+    if not callable(function):
+        raise InvalidArgument(f"handler: {handler!r} is not a function")
+    if not inspect.isroutine(function) or inspect.iscoroutinefunction(inspect.unwrap(function)):
+        return
+    if function.__name__ != "<lambda>":  # which may well return what an async function returns
+        raise InvalidArgument(
+            f"handler: {function.__qualname__} is not an async function; define it with 'async def', and run what "
+            "blocks in a thread with anyio.to_thread.run_sync"
+        )
 
 
 def _arguments(

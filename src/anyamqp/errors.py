@@ -28,6 +28,7 @@
     ├── MalformedProperties         a delivered message has properties that cannot be read
     ├── Unroutable                  mandatory message returned: no queue took it
     ├── Nacked                      the broker refused the message
+    ├── RemoteError                 an RPC server answered with an error
     └── ReplyError                  an AMQP reply code, theirs or ours
         ├── ContentTooLarge 311, NoRoute 312, NoConsumers 313
         ├── ConnectionForced 320, InvalidPath 402
@@ -347,6 +348,25 @@ class Nacked(AnyamqpError):
     def __init__(self, message_id: str | None) -> None:
         super().__init__(f"message {message_id!r} was refused by the broker (basic.nack)")
         self.message_id = message_id
+
+
+class RemoteError(AnyamqpError):
+    """The handler of an RPC server raised; the server answered with the error (see :func:`anyamqp.serve_rpc`).
+
+    Both parts are the server's words. Whether the request took effect, and whether it may succeed later, only the
+    application knows.
+
+    Attributes:
+        type: the name of the error's type, such as ``LookupError``.
+        text: the error's text.
+    """
+
+    blame = Blame.CALLER
+
+    def __init__(self, type: str, text: str) -> None:  # noqa: A002 - named like the attribute
+        super().__init__(f"the server raised {type}: {text}" if text else f"the server raised {type}")
+        self.type = type
+        self.text = text
 
 
 _SYMBOL = re.compile(r"[A-Z_]+ - ")

@@ -396,11 +396,12 @@ class LogicalChannel:
         self._fire(ChannelEvent.CLOSE)
         attachment = self.attachment
         if attachment is not None and attachment.link.is_open:
+            attachment.release()
             self._closing_on = attachment.link
             attachment.link.close_channel(attachment.number)
         else:
             self._finish(ChannelEvent.CLOSED)
-        self.attachment = None
+        self._detach()
         self._fail_requests()
 
     def attach(self, link: Link) -> None:
@@ -411,7 +412,7 @@ class LogicalChannel:
             InvalidArgument: a request that brings it into shape does not fit a frame of the link.
         """
         number = link.attach(self)
-        self.attachment = Attachment(self, link, number, self._host.journal.stale_ack)
+        self.attachment = Attachment(self, link, number, self._host.journal.stale_ack, self._host.later)
         self._requests.append(Request(commands.Channel.Open(), self.attachment, None))
         try:
             for method in self._owner.setup() if self._owner is not None else ():
@@ -429,7 +430,7 @@ class LogicalChannel:
         if self.state is State.CLOSING:
             self._finish(ChannelEvent.CLOSED)
         elif self.state is not State.CLOSED:
-            attachment, self.attachment = self.attachment, None
+            attachment = self._detach()
             if attachment is not None and attachment.link.is_open:
                 attachment.link.close_channel(attachment.number)
             if isinstance(error, ConnectionClosed) and error.__cause__ is None:
@@ -441,7 +442,7 @@ class LogicalChannel:
 
     def refuse(self, error: ReplyError) -> None:
         """Close the channel for what the broker sent on it."""
-        attachment, self.attachment = self.attachment, None
+        attachment = self._detach()
         if attachment is not None and attachment.link.is_open:
             error.close = CloseFacts(None, CloseFrame(error.code, error.text, None), Side.CLIENT)
             attachment.link.close_channel(attachment.number, error)
@@ -499,6 +500,15 @@ class LogicalChannel:
         ):
             await self._until_answered(method, None, repeat=False, pinned=attachment)
             link.close_answered()
+
+    def ask(self, method: Method, on_reply: Callable[[Method], None]) -> None:
+        """Send a method and wait for nothing, on a channel that is on a link; a loss drops it.
+
+        Args:
+            method: the method.
+            on_reply: called when the reply is there.
+        """
+        self._send(method, on_reply)
 
     async def replay(
         self, methods: Sequence[Method], on_reply: Callable[[Method, Method], None], *, within: float
@@ -635,7 +645,7 @@ class LogicalChannel:
         return True
 
     def on_closed(self, error: ReplyError) -> None:
-        self.attachment = None
+        self._detach()
         self._end(error, ChannelEvent.FAILED)
 
     def on_released(self) -> None:
@@ -646,7 +656,7 @@ class LogicalChannel:
         self.resume()
 
     def on_lost(self, error: AnyamqpError | None) -> None:
-        self.attachment = None
+        self._detach()
         self.has_been_open = False
         if self.state is State.CLOSED:
             return
@@ -674,6 +684,12 @@ class LogicalChannel:
             self._owner.on_lost()
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _detach(self) -> Attachment | None:
+        attachment, self.attachment = self.attachment, None
+        if attachment is not None:
+            attachment.release()
+        return attachment
 
     def _guilty_of(self, error: AnyamqpError | None) -> Request | None:
         """The request for which the broker closed the whole connection, if it may be one of ours.

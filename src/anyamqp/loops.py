@@ -8,6 +8,7 @@ any other event loop, is anyio's.
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
@@ -161,3 +162,15 @@ def running_loop() -> Loop:
     if library == "asyncio":
         return _AsyncioLoop()
     return _TrioLoop() if library == "trio" else Loop()
+
+
+def is_cancelled() -> bool:
+    """Whether the running task is cancelled: through a cancel scope around it, or on asyncio by ``Task.cancel``."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    if not anyio.get_cancelled_exc_class().__module__.startswith("asyncio"):
+        return False
+    import asyncio
+
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

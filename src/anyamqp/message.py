@@ -11,6 +11,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import Final, NoReturn, Protocol, Self, TypeAlias, TypedDict, Unpack
 
+from anyamqp.checks import check_seconds
 from anyamqp.errors import InvalidArgument, InvalidUse
 from anyamqp.misuse import unknown_error
 
@@ -278,14 +279,23 @@ class Settler(Protocol):
         """Send basic.reject."""
         ...
 
+    def requeue(self, delivery_tag: int, *, failed: bool, after: float) -> None:
+        """Send basic.reject or basic.nack with requeue after so many seconds."""
+        ...
+
+    async def block_failed(self, delivery: Delivery, raised: BaseException) -> None:
+        """Settle a delivery whose ``async with`` block raised."""
+        ...
+
 
 class Delivery:
     """A message that the broker delivered.
 
-    As a context manager it settles itself: ``async with delivery:`` acknowledges when the block ends, and gives the
-    message back to the queue when the block raises. Settling appends to the outgoing buffer and never waits. It is
-    done once; a second time raises :class:`InvalidUse`. A delivery from an earlier link is stale: the broker has
-    already put it back, settling it sends nothing.
+    As a context manager it settles itself: ``async with delivery:`` acknowledges when the block ends. When the block
+    raises, ``on_error`` of its consumer says what becomes of the message, and the error leaves the block as itself; a
+    cancellation gives the message back without counting as a failure. Settling appends to the outgoing buffer and
+    never waits. It is done once; a second time raises :class:`InvalidUse`. A delivery from an earlier link is stale:
+    the broker has already put it back, settling it sends nothing.
 
     Attributes:
         message: body and properties.
@@ -370,7 +380,10 @@ class Delivery:
 
     @property
     def delivery_count(self) -> int | None:
-        """How often a quorum queue delivered it before; None if another queue did (RabbitMQ, "Quorum Queues")."""
+        """How often a quorum queue saw it fail before (RabbitMQ, "Quorum Queues"); None for never, or another queue.
+
+        Before RabbitMQ 4.3 it counts each time the message went back to the queue, for whatever reason.
+        """
         count = self.headers.get("x-delivery-count")
         return count if isinstance(count, int) else None
 
@@ -418,18 +431,36 @@ class Delivery:
         """
         self._take().reject(self.delivery_tag, requeue=requeue)
 
+    def requeue(self, *, failed: bool = True, after: float = 0.0) -> None:
+        """Give the message back to the queue after a pause.
+
+        Until then it takes up one place of the prefetch. The pause ends at once when the consumer stops or its block
+        ends; with a loss the broker takes the message back by itself.
+
+        Args:
+            failed: whether the message could not be handled. That counts towards the delivery limit of a quorum queue
+                (basic.reject); giving it back unhandled (basic.nack) does not, from RabbitMQ 4.3 on.
+            after: the pause in seconds, shorter than the broker's ``consumer_timeout``.
+
+        Raises:
+            InvalidArgument: ``after`` is not a number of seconds from 0 up.
+            InvalidUse: already settled, or delivered with ``no_ack``.
+        """
+        check_seconds("after", after, finite=True)
+        self._take().requeue(self.delivery_tag, failed=failed, after=after)
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.is_settled:
+        if self._settler is None or self.is_settled:
             return
-        if exc_type is None:
+        if exc is None:
             self.ack()
         else:
-            self.nack(requeue=True)
+            await self._settler.block_failed(self, exc)
 
     def _take(self) -> Settler:
         if self._settler is None:

@@ -245,6 +245,27 @@ class Journal:
         text = "%sa handler of queue %r failed"
         self._write(f"handler of {queue}", _LOGGERS["channel"], logging.ERROR, text, queue, error=error)
 
+    def consumer_cancelled(self, queue: str) -> None:
+        """Log that the broker cancelled a consumer whose queue is there, which consumes again."""
+        _LOGGERS["channel"].warning(
+            "%sthe broker cancelled the consumer of queue %r, which is there: an acknowledgement may have taken longer "
+            "than consumer_timeout; consuming again",
+            self._prefix,
+            queue,
+        )
+
+    def delivery_rejected(self, queue: str, message_id: str | None, failures: int, error: Exception) -> None:
+        """Log that a message was rejected: it is dropped, or dead-lettered if its queue says so."""
+        _LOGGERS["channel"].error(
+            "%smessage %r of queue %r is rejected after %d failures; the last: %s: %s",
+            self._prefix,
+            message_id,
+            queue,
+            failures,
+            type(error).__name__,
+            error,
+        )
+
     def hook_failed(self, hook: str, error: Exception) -> None:
         """Log an exception that a user's hook raised, with its traceback."""
         self._write(hook, _CONNECTION, logging.ERROR, "%s%s raised", hook, error=error)

@@ -18,19 +18,22 @@ from pamqp import commands
 
 from anyamqp.attachment import Attachment
 from anyamqp.checks import check_flag, check_seconds
-from anyamqp.consumer import Consumer
+from anyamqp.consumer import Consumer, check_handler
 from anyamqp.contents import delivery_of, unroutable_of
 from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
+    ConnectionClosed,
     ConnectionLost,
     InvalidArgument,
     InvalidUse,
     MalformedProperties,
+    RemoteError,
     ReplyError,
     ReplyTimeout,
     copy_of,
 )
+from anyamqp.failures import Decision, OnError, checked_policy, decide
 from anyamqp.logical import ChannelHost, ChannelOwner, LogicalChannel
 from anyamqp.loops import Waiter
 from anyamqp.message import Delivery, Message, check_message, random_id
@@ -46,6 +49,9 @@ from anyamqp.timers import Deadlines
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
 DEFAULT_TIMEOUT: Final = 60.0
 _MOST_ATTEMPTS = 3
+_ERROR_HEADER: Final = "x-anyamqp-error"
+"""Holds the name of an error's type, in a reply whose body is the error's text."""
+_LONGEST_ERROR_TEXT = 4096
 
 
 class _Call:
@@ -143,6 +149,7 @@ class RpcClient(Entered, ChannelOwner):
 
         Raises:
             Unroutable: no queue took the request.
+            RemoteError: the server answered with an error.
             ReplyTimeout: no reply in time.
             ConnectionLost: a loss caught the call, and it may not be sent again: the server may have done it or not.
             ConnectionClosed: the connection is closed.
@@ -193,6 +200,8 @@ class RpcClient(Entered, ChannelOwner):
             del self._calls[correlation_id]
             self._unsent.pop(correlation_id, None)
         if isinstance(call.outcome, Delivery):
+            if (error := _remote_error(call.outcome)) is not None:
+                raise error
             return call.outcome
         raise call.outcome or InvalidUse("the call has no outcome")
 
@@ -312,29 +321,80 @@ async def serve_rpc(
     handler: Callable[[Delivery], Awaitable[Message]],
     *,
     concurrency: int = 1,
+    on_error: OnError | None = None,
 ) -> None:
     """Answer the requests that a consumer gets, until its iteration ends.
 
     A request is acknowledged when its answer is confirmed. Requests without ``reply_to`` are handled all the same. A
     caller that has gone is no error: the answer is dropped.
 
+    An error in the handler is logged and answered with an error reply, and the serving goes on. The caller's
+    :meth:`RpcClient.call` raises it as :class:`RemoteError`. The convention, for callers that do not use anyamqp: the
+    header ``x-anyamqp-error`` holds the name of the error's type, the body its text in UTF-8, cut at 4096 characters.
+    So callers read the texts of the errors that handlers raise; no traceback is sent.
+
     Args:
         consumer: where requests come from.
         publisher: where answers go out.
-        handler: makes the answer; its ``correlation_id`` is set here. What it raises ends the serving, see
-            :meth:`Consumer.process`.
+        handler: an async function that makes the answer; its ``correlation_id`` is set here.
         concurrency: how many requests are handled at a time.
+        on_error: what becomes of a request whose handler raises and which nobody waits for, because it has no
+            ``reply_to``; see :data:`OnError`. The consumer's own if None.
+
+    Raises:
+        InvalidArgument: an argument is out of its range, or ``handler`` is not an async function.
+        ConsumerCancelled, NotFound, ConnectionClosed: what the iteration raises.
+        ChannelClosed, ConnectionClosed: the publisher is closed, so that nothing can be answered any more.
     """
+    check_handler(handler)
+    unheard = consumer.on_error if on_error is None else checked_policy(on_error)
+    ends: list[AnyamqpError] = []
 
     async def answer(request: Delivery) -> None:
-        reply = await handler(request)
+        reply = _checked_reply(await handler(request))
         if request.reply_to is not None:
+            await send(reply, request, request.reply_to)
+
+    async def answer_error(request: Delivery, error: Exception) -> Decision | None:
+        if request.reply_to is None:
+            return await decide(unheard, request, error)
+        await send(_error_reply(error), request, request.reply_to)
+        return "ack"
+
+    async def send(reply: Message, request: Delivery, reply_to: str) -> None:
+        try:
             # Not mandatory: the broker takes a reply-to address for no queue (RabbitMQ, "Direct Reply-to").
             await publisher.publish(
                 reply.replace(correlation_id=request.correlation_id),
                 exchange="",
-                routing_key=request.reply_to,
+                routing_key=reply_to,
                 mandatory=False,
             )
+        except (ChannelClosed, ConnectionClosed) as closed:
+            ends.append(closed)
+            await consumer.stop()
+            raise
 
-    await consumer.process(answer, concurrency=concurrency)
+    await consumer.process(answer, concurrency=concurrency, on_error=answer_error)
+    if ends:
+        raise ends[0]
+
+
+def _checked_reply(reply: object) -> Message:
+    if isinstance(reply, Message):
+        return reply
+    raise InvalidUse(f"the handler returned {type(reply).__name__} instead of Message; return Message(b'...')")
+
+
+def _error_reply(error: Exception) -> Message:
+    text = str(error)[:_LONGEST_ERROR_TEXT].encode(errors="replace")
+    return Message(text, headers={_ERROR_HEADER: type(error).__name__}, content_type="text/plain; charset=utf-8")
+
+
+def _remote_error(reply: Delivery) -> RemoteError | None:
+    """The error that a reply tells; None if it is an answer."""
+    try:
+        kind = reply.headers.get(_ERROR_HEADER)
+    except MalformedProperties:
+        return None
+    return RemoteError(kind, reply.body.decode(errors="replace")) if isinstance(kind, str) else None

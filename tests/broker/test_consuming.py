@@ -437,35 +437,6 @@ async def test_stop_without_acknowledgements_hands_out_what_has_arrived(shared_n
         assert await bench.ready() == 0
 
 
-async def test_a_handlers_error_leaves_process_as_itself_and_its_delivery_is_back(shared_node: Node) -> None:
-    async with a_bench(shared_node) as bench:
-        await bench.publish(*numbered(5))
-        other_runs = anyio.Event()
-        finish = anyio.Event()
-        error = LookupError("no such account")
-        ended: list[bytes] = []
-
-        async def handle(delivery: Delivery) -> None:
-            if delivery.body == b"0":
-                await other_runs.wait()
-                finish.set()
-                raise error
-            other_runs.set()
-            await finish.wait()
-            await anyio.lowlevel.checkpoint()
-            ended.append(delivery.body)
-
-        async with bench.connection.consumer(bench.queue) as consumer:
-            with pytest.raises(LookupError) as caught:
-                await consumer.process(handle, concurrency=2)
-            assert caught.value is error
-            assert ended == [b"1"]
-            assert not consumer.is_consuming
-            await bench.until_ready(4)
-        assert await bench.take_all() == [b"0", b"2", b"3", b"4"]
-        assert await bench.ready(bench.dead) == 0
-
-
 async def test_a_handlers_error_can_be_rejected_and_the_processing_goes_on(
     shared_node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import anyio
 import anyio.lowlevel
@@ -18,13 +20,16 @@ from anyamqp import (
     ChannelClosed,
     Connection,
     ConnectionLost,
+    Decision,
     Delivery,
     InvalidArgument,
     InvalidUse,
     Message,
     NotFound,
+    OnError,
     PreconditionFailed,
     ReconnectPolicy,
+    RemoteError,
     ReplyTimeout,
     RpcClient,
     State,
@@ -492,24 +497,174 @@ async def test_a_client_works_inside_its_block_only(shared_node: Node) -> None:
 # --- serving ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_handlers_error_ends_the_serving_and_the_request_is_back(shared_node: Node) -> None:
+@asynccontextmanager
+async def serving(bench: Bench, handler: Handler, *, on_error: OnError | None = None) -> AsyncGenerator[None, None]:
+    """Have the handler answer until the block ends."""
+    async with (
+        bench.beyond.publisher() as publisher,
+        bench.beyond.consumer(bench.queue) as consumer,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(partial(anyamqp.serve_rpc, consumer, publisher, handler, concurrency=2, on_error=on_error))
+        yield
+        await consumer.stop()
+
+
+async def fail_once(request: Delivery) -> Message:
+    await anyio.lowlevel.checkpoint()
+    if request.body == b"bad":
+        raise LookupError("no account 7")
+    return Message(request.body.upper())
+
+
+async def test_a_handlers_error_is_raised_at_the_caller_and_the_serving_goes_on(
+    shared_node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        a_bench(shared_node, serving=False) as bench,
+        serving(bench, fail_once),
+        bench.connection.rpc_client() as rpc,
+    ):
+        with pytest.raises(RemoteError, match="the server raised LookupError: no account 7") as caught:
+            await rpc.call(Message(b"bad"), routing_key=bench.queue, timeout=20)
+        assert (caught.value.type, caught.value.text) == ("LookupError", "no account 7")
+        assert await is_answered(rpc, bench)
+    logged = [record.exc_info[1] for record in caplog.records if record.exc_info is not None]
+    assert [str(error) for error in logged] == ["no account 7"]
+
+
+async def test_an_error_reply_is_a_header_and_a_text(shared_node: Node) -> None:
+    async with (
+        a_bench(shared_node, serving=False) as bench,
+        serving(bench, fail_once),
+        bench.connection.channel() as channel,
+    ):
+        answers = await channel.declare_queue(durable=False, exclusive=True)
+        async with bench.connection.publisher() as publisher, bench.connection.consumer(answers) as consumer:
+            request = Message(b"bad", reply_to=answers.name, correlation_id="7")
+            await publisher.publish(request, routing_key=bench.queue)
+            async with await anext(consumer) as answer:
+                assert answer.headers == {"x-anyamqp-error": "LookupError"}
+                assert (answer.body, answer.correlation_id) == (b"no account 7", "7")
+                assert answer.message.content_type == "text/plain; charset=utf-8"
+
+
+async def test_an_error_reply_is_cut_so_that_it_always_fits(shared_node: Node) -> None:
+    async def fail(_: Delivery) -> Message:
+        await anyio.lowlevel.checkpoint()
+        raise LookupError("\N{EURO SIGN}" * 20_000 + "\udcff")
+
+    async with a_bench(shared_node, serving=False) as bench, serving(bench, fail), bench.connection.rpc_client() as rpc:
+        with pytest.raises(RemoteError) as caught:
+            await rpc.call(Message(b"x"), routing_key=bench.queue, timeout=20)
+        assert caught.value.text == "\N{EURO SIGN}" * 4096
+
+
+async def test_a_handler_that_returns_no_message_is_told_at_both_ends(
+    shared_node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(_: Delivery) -> Message:
+        await anyio.lowlevel.checkpoint()
+        return cast("Message", b"pong")
+
+    async with (
+        a_bench(shared_node, serving=False) as bench,
+        serving(bench, answer),
+        bench.connection.rpc_client() as rpc,
+    ):
+        with pytest.raises(RemoteError, match="the handler returned bytes instead of Message"):
+            await rpc.call(Message(b"ping"), routing_key=bench.queue, timeout=20)
+    assert "the handler returned bytes instead of Message" in caplog.text
+
+
+async def test_an_answer_that_cannot_be_sent_is_told_at_the_caller(shared_node: Node) -> None:
+    async def answer(_: Delivery) -> Message:
+        await anyio.lowlevel.checkpoint()
+        return Message(b"pong", expiration=-1)
+
+    async with (
+        a_bench(shared_node, serving=False) as bench,
+        serving(bench, answer),
+        bench.connection.rpc_client() as rpc,
+    ):
+        with pytest.raises(RemoteError, match="InvalidArgument: expiration"):
+            await rpc.call(Message(b"ping"), routing_key=bench.queue, timeout=20)
+
+
+async def test_a_request_that_nobody_waits_for_goes_by_on_error(shared_node: Node) -> None:
+    told: list[str] = []
+
+    def note(request: Delivery, error: Exception) -> Decision:
+        told.append(f"{request.body.decode()}: {error}")
+        return "reject"
+
     async with a_bench(shared_node, serving=False) as bench:
-        error = LookupError("no such account")
+        async with serving(bench, fail_once, on_error=note), bench.beyond.publisher() as publisher:
+            await publisher.publish(Message(b"bad"), routing_key=bench.queue)
+            await eventually(lambda: told == ["bad: no account 7"])
+        assert await anyio.to_thread.run_sync(shared_node.queue_depth, bench.queue) == 0
 
-        async def fail(_: Delivery) -> Message:
-            await anyio.lowlevel.checkpoint()
-            raise error
 
-        async with (
-            bench.beyond.publisher() as publisher,
-            bench.beyond.consumer(bench.queue) as consumer,
-        ):
-            await publisher.publish(Message(b"x"), routing_key=bench.queue)
-            with pytest.raises(LookupError) as caught:
-                await anyamqp.serve_rpc(consumer, publisher, fail)
-            assert caught.value is error
-        async with bench.beyond.consumer(bench.queue) as consumer, await anext(consumer) as again:
-            assert (again.body, again.redelivered) == (b"x", True)
+async def test_a_request_that_nobody_waits_for_is_handled_again_by_default(shared_node: Node) -> None:
+    runs: list[bool] = []
+
+    async def answer(request: Delivery) -> Message:
+        await anyio.lowlevel.checkpoint()
+        runs.append(request.redelivered)
+        if len(runs) == 1:
+            raise LookupError
+        return Message(b"")
+
+    async with (
+        a_bench(shared_node, serving=False) as bench,
+        serving(bench, answer),
+        bench.beyond.publisher() as publisher,
+    ):
+        await publisher.publish(Message(b"x"), routing_key=bench.queue)
+        await eventually(lambda: runs == [False, True])
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancelled_future_in_a_handler_is_an_error(shared_node: Node) -> None:
+    async def answer(request: Delivery) -> Message:
+        if request.body == b"bad":
+            foreign = asyncio.get_running_loop().create_future()
+            foreign.cancel()
+            await foreign
+        return Message(request.body.upper())
+
+    async with (
+        a_bench(shared_node, serving=False) as bench,
+        serving(bench, answer),
+        bench.connection.rpc_client() as rpc,
+    ):
+        with pytest.raises(RemoteError, match="CancelledError was raised, but"):
+            await rpc.call(Message(b"bad"), routing_key=bench.queue, timeout=20)
+        assert await is_answered(rpc, bench)
+
+
+async def test_a_server_whose_publisher_is_closed_ends_with_its_error(shared_node: Node) -> None:
+    async with a_bench(shared_node, serving=False) as bench, bench.beyond.consumer(bench.queue) as consumer:
+        async with bench.beyond.publisher() as publisher:
+            await publisher.publish(Message(b"ping", reply_to="nowhere"), routing_key=bench.queue)
+        with pytest.raises(ChannelClosed, match="publisher is closed"):
+            await anyamqp.serve_rpc(consumer, publisher, bench.server.answer)
+        # Nobody was answered, so the request is still there.
+        async with bench.beyond.consumer(bench.queue) as other, await anext(other) as again:
+            assert (again.body, again.redelivered) == (b"ping", True)
+
+
+async def test_a_server_that_is_not_async_is_refused(shared_node: Node) -> None:
+    def answer(_: Delivery) -> Message:
+        raise AssertionError("ran")
+
+    async with (
+        a_bench(shared_node, serving=False) as bench,
+        bench.beyond.publisher() as publisher,
+        bench.beyond.consumer(bench.queue) as consumer,
+    ):
+        with pytest.raises(InvalidArgument, match="answer is not an async function"):
+            await anyamqp.serve_rpc(consumer, publisher, cast("Handler", answer))
 
 
 async def test_serving_goes_on_when_a_caller_has_gone(shared_node: Node) -> None:

@@ -11,18 +11,21 @@ from anyamqp import (
     ChannelEvent,
     ConnectionEvent,
     Credentials,
+    Decision,
     Delivery,
     Entity,
     FieldTable,
     FieldValue,
     LinkEvent,
     Message,
+    OnError,
     Properties,
     Publication,
     Queue,
     Receipt,
     ReconnectPolicy,
     RecoveryMode,
+    Retry,
     State,
     Stats,
     TopologyRecovery,
@@ -99,9 +102,23 @@ async def handle(delivery: Delivery) -> None:
     print(delivery.body)
 
 
+def on_error(delivery: Delivery, error: Exception) -> Decision | None:
+    if isinstance(error, ValueError):
+        return "reject"
+    return Retry(limit=5, delay=2.0) if delivery.redelivered else "requeue"
+
+
+async def on_error_later(delivery: Delivery, error: Exception) -> Decision:
+    print(delivery, error)
+    return "ack"
+
+
 async def process(connection: anyamqp.Connection) -> None:
-    async with connection.consumer("stream", stream_offset="first", priority=5) as consumer:
+    async with connection.consumer("stream", stream_offset="first", priority=5, on_error=Retry(limit=3)) as consumer:
+        assert_type(consumer.on_error, OnError)
         await consumer.process(handle, concurrency=8, on_error="reject")
+        await consumer.process(handle, on_error=on_error)
+        await consumer.process(handle, on_error=on_error_later)
 
 
 async def answer(request: Delivery) -> Message:
@@ -110,9 +127,12 @@ async def answer(request: Delivery) -> Message:
 
 async def call(connection: anyamqp.Connection) -> None:
     async with connection.rpc_client(resend=True) as rpc:
-        assert_type((await rpc.call(Message(b"ping"), routing_key="echo", timeout=2)).body, bytes)
+        try:
+            assert_type((await rpc.call(Message(b"ping"), routing_key="echo", timeout=2)).body, bytes)
+        except anyamqp.RemoteError as error:
+            print(error.type, error.text)
     async with connection.consumer("echo") as consumer, connection.publisher() as publisher:
-        await anyamqp.serve_rpc(consumer, publisher, answer, concurrency=4)
+        await anyamqp.serve_rpc(consumer, publisher, answer, concurrency=4, on_error="reject")
 
 
 async def watch(connection: anyamqp.Connection) -> None:

@@ -49,6 +49,7 @@ FLOORS = (
     "anyamqp.topology",
     "anyamqp.recovery",
     "anyamqp.pool",
+    "anyamqp.failures",
     "anyamqp.consumer",
     "anyamqp.publication",
     "anyamqp.publisher",

@@ -12,7 +12,10 @@ import anyamqp
 
 USERS_CODE = Path(__file__).parents[1] / "support" / "users_code.py"
 WRONG = """
-from anyamqp import Connection, Message
+from anyamqp import Connection, Delivery, Message
+
+async def handle(delivery: Delivery) -> None:
+    print(delivery)
 
 async def use(connection: Connection) -> None:
     async with connection.publisher() as publisher:
@@ -20,11 +23,12 @@ async def use(connection: Connection) -> None:
         await publisher.publish(Message(b"x"), timeout="soon")
     async with connection.consumer("q", on_cancel="ignore") as consumer:
         await consumer.process(print)
+        await consumer.process(handle, on_error="raise")
     async with connection.channel() as channel:
         await channel.declare_queue("q", queue_type="fast")
         await channel.declare_queue("q", message_tll=5)
 """
-"""Each of the six calls is wrong."""
+"""Each of the seven calls is wrong."""
 
 
 def run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,211 @@
+"""Failed deliveries: how often a message has failed, and what becomes of it then.
+
+A message is known again by its ``message_id``, or without one by its route and body. A quorum queue counts its failures
+itself (RabbitMQ, "Quorum Queues", section "Poison Message Handling"); for other queues the consumer counts, as far as
+it sees them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import anyio
+
+from anyamqp.checks import check_seconds, check_whole
+from anyamqp.errors import InvalidArgument, InvalidUse, MalformedProperties
+from anyamqp.loops import is_cancelled
+from anyamqp.message import Delivery
+from anyamqp.observe import Journal
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+"""Seconds before a redelivery that failed goes back to its queue; doubled each time."""
+
+_CANCELLED_PAUSE = 0.1
+"""Seconds before a delivery whose handling was cancelled goes back: the consumer itself is likely to end meanwhile."""
+
+_MOST_REMEMBERED = 10_000
+"""Failed messages that one consumer remembers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Handle a failed message again, but not for ever; then reject it, so that it is dropped or dead-lettered.
+
+    A quorum queue counts the failures, over all of its consumers. For another queue each consumer counts those that it
+    sees; a redelivered message of which it knows nothing has failed once. The pause is spent on the client: the
+    delivery stays unsettled and takes up one place of the prefetch, so ``delay`` must be shorter than the broker's
+    ``consumer_timeout`` (30 minutes unless configured). A quorum queue's delivery limit must be higher than ``limit``,
+    or it is reached first.
+
+    Attributes:
+        limit: how many times a message is handled again.
+        delay: seconds between a failure and the message's return to its queue.
+
+    Raises:
+        InvalidArgument: a value is out of its range.
+    """
+
+    limit: int
+    delay: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_whole("Retry.limit", self.limit, 0)
+        check_seconds("Retry.delay", self.delay, finite=True)
+
+
+Decision: TypeAlias = Literal["ack", "requeue", "reject"] | Retry
+"""What a function given as ``on_error`` decides: ``ack`` takes the message off its queue although it failed, the others
+are those of :data:`OnError`."""
+
+OnError: TypeAlias = (
+    Literal["requeue", "reject"]
+    | Retry
+    | Callable[[Delivery, Exception], Decision | None]
+    | Callable[[Delivery, Exception], Awaitable[Decision | None]]
+)
+"""What becomes of a delivery that failed: its handler, or its ``async with`` block, raised.
+
+* ``requeue``: back to its queue (basic.reject, which counts towards a quorum queue's delivery limit). A redelivery that
+  fails again waits first, 0.1 s, doubled for each further failure up to 10 s. The pause holds up nothing but the
+  message itself and one place of the prefetch, and ends when the consumer stops.
+* ``reject``: rejected, and logged; the broker drops or dead-letters it.
+* :class:`Retry`: back to its queue at most so many times, then rejected.
+* a function, plain or async, of the delivery and the error: it returns one of the above or ``ack``, or None once it
+  has settled the delivery itself. If it raises, that is logged and the delivery is requeued.
+"""
+
+
+def checked_policy(on_error: OnError) -> OnError:
+    """The policy, if it is one.
+
+    Raises:
+        InvalidArgument: it is not.
+    """
+    if on_error in ("requeue", "reject") or isinstance(on_error, Retry) or callable(on_error):
+        return on_error
+    raise InvalidArgument(
+        f"on_error: {on_error!r} is not 'requeue', 'reject', Retry(...) or a function of a delivery and its error"
+    )
+
+
+def failure_of(raised: BaseException) -> Exception | None:
+    """The failure that an exception stands for; None if it ends the task: a cancellation, KeyboardInterrupt and such.
+
+    CancelledError also comes out of awaiting somebody else's task or future that was cancelled. Where nobody cancelled
+    the task itself, that is a failure like any other.
+    """
+    if isinstance(raised, Exception):
+        return raised
+    if not isinstance(raised, anyio.get_cancelled_exc_class()) or is_cancelled():
+        return None
+    failure = InvalidUse(
+        f"{type(raised).__name__} was raised, but this task was not cancelled: something that it awaited was"
+    )
+    failure.__cause__ = raised
+    return failure
+
+
+async def decide(on_error: OnError, delivery: Delivery, error: Exception) -> Decision | None:
+    """The policy's decision; a function is asked. Raises what the function raises."""
+    if not callable(on_error):
+        return on_error
+    decision = on_error(delivery, error)
+    return await decision if inspect.isawaitable(decision) else decision
+
+
+def give_back(delivery: Delivery) -> None:
+    """Return a delivery whose handling was cancelled, unless it is settled; that is no failure."""
+    if not delivery.is_settled:
+        delivery.requeue(failed=False, after=_CANCELLED_PAUSE)
+
+
+class Failures:
+    """The failed messages of one consumer.
+
+    Args:
+        journal: where rejections and faults of ``on_error`` are logged.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._counts: OrderedDict[str | int, int] = OrderedDict()
+        """How often a message has failed, the latest failure last."""
+
+    async def settle(self, delivery: Delivery, error: Exception, on_error: OnError, queue: str) -> None:
+        """Do with a failed delivery what the policy says."""
+        try:
+            decision = await decide(on_error, delivery, error)
+        except BaseException as raised:
+            fault = failure_of(raised)
+            if fault is None:
+                give_back(delivery)
+                raise
+            self._journal.hook_failed("on_error", fault)
+            decision = "requeue"
+        if not delivery.is_settled:
+            self._settle(delivery, error, self._known(decision), queue)
+
+    def _known(self, decision: Decision | None) -> Decision:
+        if isinstance(decision, Retry) or decision in ("ack", "requeue", "reject"):
+            return decision
+        fault = InvalidUse(
+            f"it returned {decision!r}; it returns 'ack', 'requeue', 'reject' or Retry(...), or None once it has "
+            "settled the delivery itself"
+        )
+        self._journal.hook_failed("on_error", fault)
+        return "requeue"
+
+    def _settle(self, delivery: Delivery, error: Exception, decision: Decision, queue: str) -> None:
+        if decision == "ack":
+            delivery.ack()
+            return
+        failures = self._count(delivery)
+        if decision == "reject" or (isinstance(decision, Retry) and failures > decision.limit):
+            if not delivery.is_stale:
+                self._journal.delivery_rejected(queue, _message_id(delivery), failures, error)
+            delivery.reject(requeue=False)
+        elif isinstance(decision, Retry):
+            delivery.requeue(after=decision.delay)
+        else:
+            delivery.requeue(after=_pause(failures))
+
+    def _count(self, delivery: Delivery) -> int:
+        """How often the message has failed, this time included."""
+        key = _message_id(delivery) or hash((delivery.exchange, delivery.routing_key, delivery.body))
+        earlier = self._counts.pop(key, 0)
+        failures = 1 + (max(earlier, _failures_told(delivery)) if delivery.redelivered else 0)
+        self._counts[key] = failures
+        if len(self._counts) > _MOST_REMEMBERED:
+            self._counts.popitem(last=False)
+        return failures
+
+
+def _failures_told(delivery: Delivery) -> int:
+    """How often a redelivered message has failed, as far as the delivery shows."""
+    try:
+        headers = delivery.headers
+    except MalformedProperties:
+        return 1
+    count = headers.get("x-delivery-count")
+    if isinstance(count, int):
+        return count
+    # RabbitMQ 4.3 tells how often a quorum queue's message was acquired, and failures only where there were some.
+    return 0 if "x-acquired-count" in headers else 1
+
+
+def _message_id(delivery: Delivery) -> str | None:
+    try:
+        return delivery.message_id
+    except MalformedProperties:
+        return None
+
+
+def _pause(failures: int) -> float:
+    if failures <= 1:
+        return 0.0
+    return min(math.ldexp(_FIRST_PAUSE, min(failures - 2, 32)), _LONGEST_PAUSE)
