@@ -221,6 +221,7 @@ async def test_stop_takes_no_longer_than_close_timeout_when_the_broker_is_silent
             with pytest.raises(StopAsyncIteration):
                 await anext(consumer)
             bench.broker.thaw()
+        await anyio.wait_all_tasks_blocked()
         assert bench.queue == (0, 0, 0)
 
 
