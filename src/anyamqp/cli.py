@@ -14,7 +14,7 @@ import anyio
 
 from anyamqp.connection import connect
 from anyamqp.diagrams import DIAGRAMS, mermaid, svg
-from anyamqp.errors import AnyamqpError, SettingsError
+from anyamqp.errors import AnyamqpError, SettingsError, printable
 from anyamqp.protocol.lifecycle import State
 from anyamqp.settings import VERSION, Credentials, Settings
 
@@ -29,7 +29,7 @@ async def check(settings: Settings, timeout: float) -> int:
         async with connection.channel():
             answered = anyio.current_time()
         broker, tuning = connection.server_properties, connection.tuning
-        print(f"broker     {broker.get('product', 'unknown')} {broker.get('version', '')}".rstrip())
+        print(f"broker     {_shown(broker.get('product', 'unknown'))} {_shown(broker.get('version', ''))}".rstrip())
         print(f"address    {', '.join(map(str, settings.addresses))}, virtual host {settings.virtual_host!r}")
         if tuning is not None:
             limits = f"channel_max {tuning.channel_max}, frame_max {tuning.frame_max} bytes"
@@ -61,6 +61,8 @@ def diagram(name: str, form: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 fine, 1 no connection, 2 wrong usage or settings."""
+    if (reconfigure := getattr(sys.stdout, "reconfigure", None)) is not None:
+        reconfigure(errors="backslashreplace")  # the terminal may not have the letters of a broker's text
     parsed = _parser().parse_args(arguments)
     if parsed.command == "diagram":
         return diagram(parsed.name, parsed.format)
@@ -99,6 +101,11 @@ The process list shows a password in a URL on the command line. Without a URL, R
 RABBITMQ_PORT, RABBITMQ_USER, RABBITMQ_PASSWORD and RABBITMQ_VHOST. RABBITMQ_PASSWORD is the password of a URL that
 names a user and no password, such as amqp://user@host.
 """
+
+
+def _shown(value: object) -> str:
+    """A value of the broker's, which may be of any type."""
+    return printable(value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from typing import Final, cast
 
 from pamqp import commands
 
-from anyamqp.errors import Unroutable
+from anyamqp.errors import Unroutable, printable
 from anyamqp.message import Delivery, Message, Properties, Settler
 from anyamqp.protocol.basic import Received, decode_properties
 
@@ -42,7 +42,7 @@ def unroutable_of(method: commands.Basic.Return, message_id: str | None) -> Unro
         exchange=method.exchange,
         routing_key=method.routing_key or "",
         code=method.reply_code or 0,
-        text=method.reply_text,
+        text=printable(method.reply_text),
     )
 
 

@@ -76,12 +76,29 @@ class Side(Enum):
     CLIENT = "client"
 
 
+def printable(text: str) -> str:
+    """A broker's text as terminals and logs may show it.
+
+    Whatever is no printable character is escaped: line feeds, commands to a terminal, changes of direction, bytes that
+    are not UTF-8.
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
 class CloseFrame(NamedTuple):
     """What one side said with its close: AMQP 0-9-1, connection.close and channel.close.
 
     Attributes:
         code: the reply code; 200 for a close without an error.
-        text: the reply text, as its sender wrote it.
+        text: the reply text, with what is not printable escaped.
         method: the AMQP method that caused it (such as ``queue.declare``), if the close names one.
     """
 
@@ -378,7 +395,7 @@ class ReplyError(AnyamqpError):
 
     Attributes:
         code: the AMQP reply code.
-        text: the reply text, as its sender wrote it.
+        text: the reply text, with what is not printable escaped.
         method: the AMQP method that caused it (such as ``queue.declare``), if known.
         request: what was asked, where it is known: the method with its flags, such as ``queue.declare passive``.
         found_by: who found the fault: the broker, in what we sent, or we, in what the broker sent.

@@ -32,6 +32,7 @@ from anyamqp.errors import (
     ReplyError,
     ReplyTimeout,
     copy_of,
+    printable,
 )
 from anyamqp.failures import Decision, OnError, checked_policy, decide
 from anyamqp.logical import ChannelHost, ChannelOwner, LogicalChannel
@@ -248,7 +249,7 @@ class RpcClient(Entered, ChannelOwner):
         # default exchange is always there: who went through it is guilty only if nobody else can be, or at last.
         sent = [call for call in self._calls.values() if call.is_sent and call.outcome is None]
         through_exchange = [call for call in sent if call.route.exchange]
-        named = [call for call in through_exchange if f"'{call.route.exchange}'" in error.text]
+        named = [call for call in through_exchange if f"'{printable(call.route.exchange)}'" in error.text]
         alone = sent if len(sent) == 1 and error.method == "basic.publish" else []
         at_last = [call for call in sent if call.attempts >= _MOST_ATTEMPTS]
         return named or through_exchange or alone or at_last

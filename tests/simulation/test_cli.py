@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from anyamqp import Settings
 from anyamqp.cli import main, watch
 from anyamqp.testing import Broker
+from anyamqp.testing.server import SERVER_PROPERTIES
 from support.waiting import eventually
 
 SECRET = "s3cr3t"
@@ -173,3 +175,42 @@ async def test_watch_prints_transitions_until_it_is_interrupted(anyio_backend_na
                 assert await process.wait() == 0
         await eventually(lambda: broker.connection_count == 0)
         assert broker.unexpected_closes == []
+
+
+# --- texts that a terminal must not see as they are -------------------------------------------------------------------
+
+HOSTILE = "d\u00e9j\u00e0 vu\n\x1b[2Jcleared\u202e\udcff"
+"""A text of a broker's with a line feed, a terminal's command, a change of direction and a byte that is not UTF-8."""
+SHOWN = rb"vu\n\x1b[2Jcleared\u202e\xff"
+"""Its end as it is to be shown."""
+ASCII = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+"""An environment in which Python can print nothing but ASCII."""
+
+
+@pytest.mark.anyio
+async def test_check_shows_what_the_broker_says_of_itself_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SERVER_PROPERTIES, "product", HOSTILE)
+    async with Broker() as broker:
+        command = [sys.executable, "-m", "anyamqp.cli", "check", await broker.listen()]
+        ended = await anyio.run_process(command, check=False, env=ASCII)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert SHOWN in ended.stdout
+    assert rb"broker     d\xe9j\xe0 vu" in ended.stdout
+
+
+@pytest.mark.anyio
+async def test_watch_shows_why_the_broker_closed_escaped() -> None:
+    async with Broker() as broker:
+        command = [sys.executable, "-u", "-m", "anyamqp.cli", "watch", await broker.listen()]
+        async with await anyio.open_process(command, stderr=subprocess.DEVNULL, env=ASCII) as process:
+            assert process.stdout is not None
+            seen = b""
+            with anyio.fail_after(20):
+                while b"connection CONNECTING -> OPEN" not in seen:
+                    seen += await process.stdout.receive()
+                broker.close_connections(text=HOSTILE)
+                while b"connection RECONNECTING -> OPEN" not in seen:
+                    seen += await process.stdout.receive()
+                process.send_signal(signal.SIGINT)
+                await process.wait()
+    assert rb"320 d\xe9j\xe0 vu\n\x1b[2Jcleared\u202e" in seen

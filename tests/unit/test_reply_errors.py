@@ -12,9 +12,11 @@ import pytest
 from pamqp import commands
 
 from anyamqp import errors
+from anyamqp.contents import unroutable_of
 from anyamqp.errors import Blame, CloseFacts, CloseFrame, Cure, ReplyError, Side
-from anyamqp.protocol.events import ChannelClosed, Ended
-from support.amqp import content, frame, opened
+from anyamqp.protocol.events import Blocked, ChannelClosed, Ended
+from anyamqp.protocol.wire import build
+from support.amqp import Dialogue, content, frame, method_frame, opened
 
 
 @dataclass(frozen=True)
@@ -136,3 +138,62 @@ def test_a_body_that_is_too_large_tells_what_we_closed_its_channel_with() -> Non
 
 def test_a_text_without_a_name_in_front_is_shown_whole() -> None:
     assert str(errors.NotFound("no queue 'x' - sorry")) == "no queue 'x' - sorry"
+
+
+# --- texts that a log must not see as they are ------------------------------------------------------------------------
+
+RAW = b"low\n\x1b[2Jon\xe2\x80\xaememory\xff, d\xc3\xa9j\xc3\xa0 vu"
+"""A line feed, a terminal's command, a change of direction, a byte that is not UTF-8; and letters, which may stay."""
+SHOWN = "low\\n\\x1b[2Jon\\u202ememory\\xff, d\u00e9j\u00e0 vu"
+
+
+def shortstr(text: bytes) -> bytes:
+    return bytes([len(text)]) + text
+
+
+def test_a_close_of_the_connection_is_told_with_its_text_escaped() -> None:
+    dialogue = opened()
+    (ended,) = dialogue.say(method_frame(0, 10, 50, b"\x01\x40" + shortstr(RAW) + bytes(4)))
+    assert isinstance(ended, Ended)
+    assert isinstance(ended.error, errors.ConnectionForced)
+    assert str(ended.error) == SHOWN
+    assert str(ended.error.close) == f"the broker closed: 320 {SHOWN}"
+    assert str(dialogue.transitions()[-1]).endswith(f"OPEN -> CLOSED (closed: 320 {SHOWN})")
+
+
+def test_a_close_of_a_channel_is_told_with_its_text_escaped() -> None:
+    dialogue = opened()
+    number = dialogue.open_channel()
+    (closed,) = dialogue.say(method_frame(number, 20, 40, b"\x01\x94" + shortstr(RAW) + bytes(4)))
+    assert isinstance(closed, ChannelClosed)
+    assert str(closed.error) == SHOWN
+
+
+def test_a_refused_login_is_told_with_its_text_escaped() -> None:
+    dialogue = Dialogue()
+    dialogue.start()
+    (ended,) = dialogue.say(method_frame(0, 10, 50, b"\x01\x93" + shortstr(RAW) + bytes(4)))
+    assert isinstance(ended, Ended)
+    assert isinstance(ended.error, errors.LoginRefused)
+    assert SHOWN in str(ended.error)
+
+
+def test_a_block_is_told_with_its_reason_escaped() -> None:
+    dialogue = opened()
+    assert dialogue.say(method_frame(0, 10, 60, shortstr(RAW))) == [Blocked(SHOWN)]
+    assert dialogue.session.blocked == SHOWN
+
+
+def test_the_mechanisms_that_a_broker_offers_are_told_escaped_and_cut() -> None:
+    dialogue = Dialogue()
+    dialogue.start(mechanisms="EVIL\x1b[2J\u202e " + 10_000 * "A")
+    text = str(dialogue.ended().error)
+    assert "EVIL\\x1b[2J\\u202e AAA" in text
+    assert len(text) < 400
+
+
+def test_a_return_is_told_with_its_text_escaped() -> None:
+    method = build(commands.Basic.Return, 312, RAW.decode("utf-8", "surrogateescape"), "x\n", "key\x1b")
+    text = str(unroutable_of(method, "id\n"))
+    assert SHOWN in text
+    assert text.isprintable()

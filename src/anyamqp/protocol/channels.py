@@ -26,6 +26,7 @@ from anyamqp.errors import (
     ReplyError,
     Side,
     UnexpectedFrame,
+    printable,
     reply_error,
 )
 from anyamqp.protocol.acks import Acks
@@ -385,7 +386,7 @@ def frame_of(close: commands.Connection.Close | commands.Channel.Close) -> Close
     if close.class_id:
         known = commands.INDEX_MAPPING.get(close.class_id << 16 | (close.method_id or 0))
         culprit = method_name(known) if known else f"method {close.class_id}.{close.method_id}"
-    return CloseFrame(close.reply_code or 0, close.reply_text, culprit)
+    return CloseFrame(close.reply_code or 0, printable(close.reply_text), culprit)
 
 
 def error_of(close: CloseFrame) -> ReplyError:

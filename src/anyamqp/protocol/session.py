@@ -32,6 +32,7 @@ from anyamqp.errors import (
     LoginRefused,
     ReplyError,
     Side,
+    printable,
     reason_of,
 )
 from anyamqp.message import FieldTable
@@ -79,6 +80,9 @@ _LARGE: Final = 16 * 1024
 
 _MOST_OWED: Final = 256 * 1024
 """Bytes of unsent answers to the broker above which nothing more is to be read."""
+
+_MOST_SHOWN: Final = 200
+"""Characters of a long text of the broker's in an error."""
 
 _ACK_WEIGHT: Final = 2
 """Bytes that an ack counts for before it is known which frame carries it: consumers may hold 65535 each."""
@@ -410,8 +414,8 @@ class Session:
             self._advance(LinkEvent.OPENED, method, now)
             self._emit(Opened(self.tuning, self._server_properties))
         elif isinstance(method, commands.Connection.Blocked) and self.state is LinkState.OPEN:
-            self.blocked = method.reason
-            self._emit(Blocked(method.reason))
+            self.blocked = printable(method.reason)
+            self._emit(Blocked(self.blocked))
         elif isinstance(method, commands.Connection.Unblocked) and self.state is LinkState.OPEN:
             self.blocked = None
             self._emit(Unblocked())
@@ -428,7 +432,8 @@ class Session:
         if mechanism is None:
             # Not a protocol error: the stream is sound, so nothing is left to say but to leave.
             wanted = " or ".join(candidate.name for candidate in self._mechanisms)
-            text = f"the broker offers {' '.join(offered) or 'nothing'}, not {wanted}"
+            seen = printable(" ".join(offered)[:_MOST_SHOWN]) or "nothing"
+            text = f"the broker offers {seen}, not {wanted}"
             self._die(LoginRefused(text, method="connection.start", found_by=Side.CLIENT), now)
             return
         self._mechanism = mechanism
@@ -476,7 +481,7 @@ class Session:
     def _protocol_error(self, error: ReplyError, now: float) -> None:
         # The stream cannot be read any more, so there is no close-ok to wait for: say why, then leave.
         if self.state is LinkState.OPEN:
-            text = error.text[:200]
+            text = error.text[:_MOST_SHOWN]
             self._send(0, commands.Connection.Close(error.code, text, 0, 0))
             error.close = self.close_facts = CloseFacts(None, CloseFrame(error.code, text, None), Side.CLIENT)
         self._die(error, now)
