@@ -12,6 +12,7 @@ import anyamqp
 
 USERS_CODE = Path(__file__).parents[1] / "support" / "users_code.py"
 WRONG = """
+import anyamqp
 from anyamqp import Connection, Delivery, Message
 
 async def handle(delivery: Delivery) -> None:
@@ -27,8 +28,24 @@ async def use(connection: Connection) -> None:
     async with connection.channel() as channel:
         await channel.declare_queue("q", queue_type="fast")
         await channel.declare_queue("q", message_tll=5)
+        await channel.declare_queue("q", True)
+        await channel.declare_exchange("x", exchange_type="topic")
+        await channel.set_qos(prefetch_count=5)
+        await channel.publish(Message(b"x"), "key")
+    await anyamqp.connect("amqp://localhost")
+    await connection.channel()
+    await connection.publisher()
+    await connection.consumer("q")
+    await connection.rpc_client()
+    async with connection.publisher() as publisher:
+        await publisher.publish(Message(b"x"), "key")
+        await publisher.submit(Message(b"x"), "key")
+        await publisher.publish(Message(b"x", delivery_mode=2))
+    async with connection.consumer("q", prefetch_count=10) as consumer:  # ignore
+        await consumer.stop("now")
+    anyamqp.connect(host="localhost", login="guest")  # ignore
 """
-"""Each of the seven calls is wrong."""
+"""Each line that awaits, and each with "ignore" in it, is wrong."""
 
 
 def run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
