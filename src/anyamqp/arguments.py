@@ -18,7 +18,7 @@ QueueType: TypeAlias = Literal["classic", "quorum", "stream"]
 Overflow: TypeAlias = Literal["drop-head", "reject-publish", "reject-publish-dlx"]
 StreamOffset: TypeAlias = int | datetime | str
 """Where to begin to read a stream: ``first``, ``last`` (the last chunk), ``next`` (what comes from now on), the offset
-of a message, a time, or an interval back from now such as ``1h`` (units Y, M, D, h, m, s)."""
+of a message, a time with a time zone, or an interval back from now such as ``1h`` (units Y, M, D, h, m, s)."""
 
 _QUEUE_TYPES = ("classic", "quorum", "stream")
 _OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")

@@ -135,7 +135,7 @@ class Link:
         self.number = number
         self.session = session
         self.is_ready = False
-        self.has_worked = False
+        self.has_worked: bool = False
         self.is_over: bool = False
         self.error: AnyamqpError | None = None
         self._loop = running_loop()

@@ -18,7 +18,7 @@ from anyamqp.misuse import unknown_error
 FieldValue: TypeAlias = (
     "bool | int | float | Decimal | str | bytes | bytearray | datetime | Sequence[FieldValue] | FieldTable | None"
 )
-"""A value that an AMQP field table can carry (RabbitMQ, "AMQP 0-9-1 Errata", section 3)."""
+"""A value that an AMQP field table can carry (RabbitMQ, "AMQP 0-9-1 Errata", section 3); times have a time zone."""
 
 FieldTable: TypeAlias = "Mapping[str, FieldValue]"
 """An AMQP field table: message headers, arguments of queues, exchanges, bindings and consumers."""
@@ -39,7 +39,7 @@ class Properties:
         reply_to: the queue that answers should go to.
         expiration: seconds after which a queue drops the message, with the precision of a millisecond.
         message_id: the application's id of the message; a publisher fills it in when it is absent.
-        timestamp: when the message was made, with the precision of a second.
+        timestamp: when the message was made, with a time zone and the precision of a second.
         type: the application's name of the kind of message.
         user_id: RabbitMQ refuses the message unless this is the user of the connection.
         app_id: the name of the application that made the message.
