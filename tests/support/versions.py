@@ -21,6 +21,8 @@ class Facts:
             on recovery); otherwise the channel (406).
         expired_token_costs_link: the broker closes the connection (320) when its OAuth 2 token expires; otherwise it
             refuses requests from then on (403).
+        late_ack_cancels_consumer: an ack that takes longer than consumer_timeout cancels a quorum queue's consumer;
+            otherwise it closes the channel (406).
         nack_counts_towards_limit: basic.nack with requeue counts towards a quorum queue's delivery limit, as
             basic.reject does.
         records_default_queue_type: a queue that was declared without ``x-queue-type`` is listed with it.
@@ -28,6 +30,7 @@ class Facts:
 
     unknown_exchange_type_costs_link: bool
     expired_token_costs_link: bool
+    late_ack_cancels_consumer: bool
     nack_counts_towards_limit: bool
     records_default_queue_type: bool
 
@@ -35,6 +38,7 @@ class Facts:
 _3_10: Final = Facts(
     unknown_exchange_type_costs_link=True,
     expired_token_costs_link=False,
+    late_ack_cancels_consumer=False,
     nack_counts_towards_limit=True,
     records_default_queue_type=False,
 )
@@ -46,6 +50,7 @@ _4_0: Final = replace(
 _4_3: Final = replace(
     _4_0,
     expired_token_costs_link=True,
+    late_ack_cancels_consumer=True,
     nack_counts_towards_limit=False,
 )
 
