@@ -283,8 +283,10 @@ class Consumer(Entered, ChannelOwner):
 
         Raises:
             InvalidArgument: an argument is out of its range, or ``handler`` is not an async function.
+            InvalidUse: called on another event loop than the connection's, or outside the consumer's block.
             ConsumerCancelled, NotFound, ConnectionClosed: what the iteration raises.
         """
+        self._host.loop.require_here("a consumer")
         check_handler(handler)
         check_whole("concurrency", concurrency, 1)
         policy = self._on_error if on_error is None else checked_policy(on_error)

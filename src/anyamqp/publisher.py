@@ -213,6 +213,8 @@ class Publisher(Entered, ChannelOwner):
             ConnectionClosed: the connection was closed or gave up first.
             ReplyError: what the broker closed the channel for, such as :class:`NotFound` for a missing exchange.
             InvalidArgument: AMQP cannot carry the message; nothing was sent.
+            InvalidUse: called on another event loop than the connection's, or outside the publisher's block; nothing
+                was sent.
         """
         if surplus:
             raise surplus_error(Publisher.publish)

@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 
 import anyamqp
-from anyamqp import Connection, InvalidArgument, InvalidUse, Message
+from anyamqp import Connection, Delivery, InvalidArgument, InvalidUse, Message
 from anyamqp.testing import Broker
 
 pytestmark = pytest.mark.anyio
@@ -164,6 +164,10 @@ async def everything() -> AsyncGenerator[Everything, None]:
                 yield one
 
 
+async def handle(delivery: Delivery) -> None:
+    pytest.fail(f"{delivery} was handled elsewhere")
+
+
 async def enter(block: AbstractAsyncContextManager[object]) -> None:
     async with block:
         pass
@@ -177,6 +181,7 @@ ELSEWHERE: dict[str, Use] = {
     "get": lambda one: one.channel.get("q"),
     "close": lambda one: one.channel.close(),
     "anext": lambda one: one.consumer.__anext__(),
+    "process": lambda one: one.consumer.process(handle),
     "stop": lambda one: one.consumer.stop(),
     "channel()": lambda one: enter(one.connection.channel()),
     "publisher()": lambda one: enter(one.connection.publisher()),
