@@ -39,7 +39,6 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
     "connection_attempts": _RECONNECT,
     "retry_delay": _RECONNECT,
     "reconnect_interval": _RECONNECT,
-    "fail_fast_connect": "in anyamqp it is fail_fast=",
     "blocked_connection_timeout": "in anyamqp it is blocked_timeout= of connection.publisher()",
     "client_properties": "in anyamqp they are part of Settings",
     "loop": "anyamqp runs on the event loop that runs",
