@@ -87,6 +87,35 @@ async def test_a_channel_has_its_prefetch_on_every_link() -> None:
             assert [qos.prefetch_count for qos in broker.link.sent(commands.Basic.Qos)] == [7]
 
 
+# --- consumers ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_is_read_on_behind_what_was_handed_out() -> None:
+    async with (
+        connected(reconnect=EAGER) as (broker, connection),
+        connection.consumer("q", stream_offset="first") as consumer,
+    ):
+        await broker.link.deliver(Message(b"handed out", headers={"x-stream-offset": 41}), tag=1)
+        await broker.link.deliver(Message(b"waits", headers={"x-stream-offset": 42}), tag=2)
+        assert (await anext(consumer)).body == b"handed out"
+        await lose(broker, connection)
+        assert [one.arguments for one in broker.link.sent(commands.Basic.Consume)] == [{"x-stream-offset": 42}]
+
+
+async def test_an_exclusive_consumer_outlasts_the_lock_of_its_own_lost_link() -> None:
+    """Only we know that the old link is dead: the broker refuses until it has noticed."""
+    in_use = commands.Channel.Close(403, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use", 60, 20)
+    async with connected(reconnect=EAGER) as (broker, connection), connection.consumer("q", exclusive=True) as consumer:
+        broker.habits.silent_to.add(commands.Basic.Consume)
+        await broker.link.reset()
+        await eventually(lambda: len(broker.links) == 2 and bool(broker.link.sent(commands.Basic.Consume)))
+        broker.habits.silent_to.clear()
+        await broker.link.close_channel(in_use)
+        await connection.wait_ready(10)
+        await eventually(lambda: consumer.is_consuming)
+        assert [one.exclusive for one in broker.link.sent(commands.Basic.Consume)] == [True, True]
+
+
 # --- single messages ------------------------------------------------------------------------------------------------
 
 
