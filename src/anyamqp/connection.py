@@ -404,7 +404,9 @@ class Connection(Entered):
             consumer_tag: the consumer's name; a random one if None.
             priority: consumers with a higher one are served first (RabbitMQ, "Consumer Priorities").
             stream_offset: where to begin to read a stream: ``first``, ``last``, ``next``, an offset, a time, or an
-                interval such as ``1h``. After a reconnect it is read on behind the last delivery that was handed out.
+                interval such as ``1h``. After a reconnect it is read on behind the last delivery that was handed out. A
+                consumer that began at ``next`` and has handed out nothing yet reads from the time when it began, less
+                a few seconds, so messages that were published just before may come as well.
             arguments: what else the broker is to be told, such as ``{"x-stream-filter": "eu"}``.
             on_cancel: what to do when the broker cancels the consumer (its queue was deleted, or is gone with its
                 node): ``raise`` :class:`ConsumerCancelled`, ``resubscribe`` as soon as the queue is back, or ``end``

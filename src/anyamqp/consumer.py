@@ -19,8 +19,10 @@ What ends a consumer and what does not:
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -83,6 +85,11 @@ _TURN: Final = 64
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 """Seconds between attempts to consume from a queue that is not there."""
+
+_OFFSET: Final = "x-stream-offset"
+_MARGIN: Final = 5.0
+"""Seconds before its beginning from which a consumer reads a stream again: the clocks of a cluster's nodes differ a
+little, and basic.consume takes a while to reach the broker."""
 
 _YOUNG = 1.0
 _MOST_YOUNG_ENDS = 3
@@ -149,6 +156,11 @@ class Consumer(Entered, ChannelOwner):
         self._is_stream: bool | None = None
         """Not known before the first delivery of a channel."""
         self._error: AnyamqpError | None = None
+        self._asked_at = (0.0, 0.0)
+        """When basic.consume was sent last, on the event loop's clock and on the system's."""
+        self._next_since: tuple[float, float] | None = None
+        """When it was first sent to a stream that is read from what comes next, until a delivery is handed out."""
+        self._margin = _MARGIN
         self._has_been_entered = False
         self._has_consumed = False
         self._is_over = False
@@ -343,12 +355,21 @@ class Consumer(Entered, ChannelOwner):
     def setup(self) -> Sequence[Method]:
         if self._is_over:
             return []
-        return [commands.Basic.Qos(prefetch_count=self._prefetch), self._consume]
+        return [commands.Basic.Qos(prefetch_count=self._prefetch), self._consume_now()]
 
     def on_opened(self) -> None:
         self._is_stream = None  # the queue may be another one, of the same name
         self._is_cancelled = False
         self._opened_at = anyio.current_time()
+        taken = self._opened_at - self._asked_at[0]
+        if self._next_since is None:
+            self._next_since = self._asked_at if self._begins_at_next() else None
+        elif taken > self._margin:
+            # The broker counted the interval back from a time later than it was meant for.
+            self._margin = 2 * taken
+            self._leave_channel()
+            self._resubscribe()
+            return
         self._pause = _FIRST_PAUSE
         self._awaits_queue = False
         if not self._has_consumed:
@@ -521,6 +542,22 @@ class Consumer(Entered, ChannelOwner):
         except MalformedProperties:
             return False
 
+    def _consume_now(self) -> commands.Basic.Consume:
+        """The request to consume; from a stream of which nothing was handed out yet, from where it began."""
+        self._asked_at = anyio.current_time(), time.time()
+        if self._next_since is None:
+            return self._consume
+        # An interval, because the broker takes it from its own clock. Of ours the monotonic one stops while the machine
+        # sleeps, and the other one may be set back.
+        away = max(now - then for now, then in zip(self._asked_at, self._next_since, strict=True))
+        consume = copy.copy(self._consume)
+        consume.arguments = {**(consume.arguments or {}), _OFFSET: f"{math.ceil(away + self._margin)}s"}
+        return consume
+
+    def _begins_at_next(self) -> bool:
+        offset = (self._consume.arguments or {}).get(_OFFSET)
+        return offset == "next" or (offset is None and self._host.recorder.is_stream(self._queue))
+
     def _follow_stream(self, delivery: Delivery) -> None:
         """Remember where to go on after a loss, if the queue is a stream."""
         try:
@@ -529,7 +566,8 @@ class Consumer(Entered, ChannelOwner):
             return
         self._is_stream = offset is not None
         if offset is not None:
-            self._consume.arguments = {**(self._consume.arguments or {}), "x-stream-offset": offset + 1}
+            self._consume.arguments = {**(self._consume.arguments or {}), _OFFSET: offset + 1}
+            self._next_since = None
 
     def _wake(self) -> None:
         for news in self._news:
@@ -567,7 +605,7 @@ def _arguments(
     table = field_table(arguments)
     given = {
         "x-priority": priority,
-        "x-stream-offset": None if stream_offset is None else stream_offset_argument(stream_offset),
+        _OFFSET: None if stream_offset is None else stream_offset_argument(stream_offset),
     }
     for key, value in given.items():
         if value is not None and key in table:

@@ -74,6 +74,10 @@ class Recorder(Protocol):
         """The request with the present name of its queue."""
         ...
 
+    def is_stream(self, queue: str) -> bool:
+        """Whether a queue was declared as a stream on this connection."""
+        ...
+
     def consumer_started(self, queue: str) -> None:
         """A consumer of this connection consumes from the queue."""
         ...

@@ -143,6 +143,11 @@ class Topology:
         renamed.queue = name
         return renamed
 
+    def is_stream(self, queue: str) -> bool:
+        """Whether a queue was declared as a stream on this connection."""
+        recorded = self.queue(queue)
+        return recorded is not None and recorded.entity.arguments.get("x-queue-type") == "stream"
+
     # --- replay -----------------------------------------------------------------------------------------------------
 
     def exchanges(self) -> list[Recorded]:

@@ -276,6 +276,30 @@ async def test_a_stream_is_read_from_what_comes_next(shared_node: Node) -> None:
             assert (await anext(consumer)).body == b"5"
 
 
+@pytest.mark.parametrize("offset", ["next", None], ids=["next", "the default"])
+async def test_a_stream_that_was_lost_before_its_first_delivery_misses_nothing(
+    shared_node: Node, offset: StreamOffset | None
+) -> None:
+    async with bench(shared_node.url) as made:
+        with FaultProxy(shared_node.host, shared_node.port) as proxy:
+            url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/"
+            policy = anyamqp.ReconnectPolicy(maximum=0.1, stable_after=0.0)
+            async with anyamqp.connect(url, reconnect=policy) as connection, connection.channel() as channel:
+                await channel.declare_queue(made.queue, queue_type="stream")
+                async with connection.consumer(made.queue, stream_offset=offset) as consumer:
+                    for loss in range(2):
+                        proxy.refuse()
+                        proxy.reset()
+                        await eventually(lambda: connection.state is not anyamqp.State.OPEN)
+                        await made.publish(b"missed %d" % loss)
+                        proxy.accept()
+                        await eventually(partial(has_come_back, connection, loss))
+                    await made.publish(b"after")
+                    with anyio.fail_after(20):
+                        bodies = [(await anext(consumer)).body for _ in range(3)]
+                    assert bodies == [b"missed 0", b"missed 1", b"after"]
+
+
 async def test_a_stream_is_read_again_by_whoever_asks_again(shared_node: Node) -> None:
     async with bench(shared_node.url) as made:
         await stream(made, 3)
