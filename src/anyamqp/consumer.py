@@ -197,6 +197,8 @@ class Consumer(Entered, ChannelOwner):
             try:
                 await channel.wait_usable()
             except (ChannelClosed, ReplyError):
+                if self._is_over and self._has_consumed:
+                    return  # the iteration tells how it ended
                 if self._is_over or (self._channel is channel and not self._awaits_queue):
                     raise
             else:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import anyio
 import pytest
 import trio.testing
+from pamqp import commands
 
 import anyamqp
 from anyamqp import Connection, ConsumerCancelled, Message, NotFound
-from anyamqp.testing import Broker
-from anyamqp.testing.deliveries import Deliveries
-from anyamqp.testing.model import Queue
+from anyamqp.protocol.wire import Method
+from anyamqp.testing import Broker, server_channel
+from anyamqp.testing.server_channel import Channel
 
 pytestmark = pytest.mark.anyio
 
@@ -31,13 +35,14 @@ async def declare_and_publish(connection: Connection, body: bytes) -> None:
 
 def cancel_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the broker delete a queue as it is consumed from, so that basic.cancel comes right behind consume-ok."""
-    add = Deliveries.add
+    handlers = cast("dict[type[Method], Callable[[Channel, Method], None]]", vars(server_channel)["_HANDLERS"])
+    consume = handlers[commands.Basic.Consume]
 
-    def add_and_delete(self: Deliveries, queue: Queue, tag: str, *, no_ack: bool, exclusive: bool) -> None:
-        add(self, queue, tag, no_ack=no_ack, exclusive=exclusive)
-        self.peer.model.delete_queue(queue)
+    def consume_and_delete(channel: Channel, method: Method) -> None:
+        consume(channel, method)
+        channel.peer.model.delete_queue(channel.peer.model.queues["q"])
 
-    monkeypatch.setattr(Deliveries, "add", add_and_delete)
+    monkeypatch.setitem(handlers, commands.Basic.Consume, consume_and_delete)
 
 
 async def test_a_queue_that_is_not_there_is_waited_for_when_told_so() -> None:
@@ -83,6 +88,7 @@ async def test_a_queue_that_goes_at_entering_ends_the_iteration_by_default(monke
         await declare_and_publish(connection, b"goes with its queue")
         cancel_at_once(monkeypatch)
         async with connection.consumer("q") as consumer:
+            assert (await anext(consumer)).body == b"goes with its queue"
             with anyio.fail_after(5), pytest.raises(ConsumerCancelled):
                 await anext(consumer)
 
