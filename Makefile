@@ -9,7 +9,7 @@
 # make bench-micro      codec, confirms ledger and session by themselves, without a broker
 # make bench-growth     what a message costs as everything grows, and what things weigh: docs/growth.md, docs/memory.md
 #                       (about 7 minutes)
-# make bench-recovery   from a reset to the first new confirm: docs/recovery.md (about 10 minutes)
+# make bench-recovery   from a loss to the first new confirm: docs/recovery.md (about 15 minutes)
 # make bench-profile    where anyamqp's CPU time goes in each case: docs/profile.md (a minute)
 # make bench-startup    importing and connecting: docs/startup.md (two minutes)
 #

@@ -1,38 +1,32 @@
-"""``python -m benchmarks.recovery``: how long a client is away after a reset. Writes ``docs/recovery.md``.
+"""``python -m benchmarks.recovery``: how long a client is away after a loss. Writes ``docs/recovery.md``.
 
-Each run is a client in a process of its own, in front of it a proxy in this process, behind that a broker that was
-started for the measurement. Whatever is less than the whole measurement is written to ``build/benchmarks`` instead.
+Each client is in a process of its own. After a reset: in front of it a proxy in this process, behind that a broker that
+was started for the measurement. After a restart: that broker is killed and started again, and all clients wait for it.
+A quick measurement is written to ``build/benchmarks`` instead.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
-import selectors
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from pamqp import commands
 
 from anyamqp.testing import FaultProxy
-from benchmarks.broker import running_broker
+from benchmarks.broker import killable_broker, running_broker
 from benchmarks.machine import machine
+from benchmarks.recovery_process import CLIENTS, LIVED, Client, Process
 from benchmarks.recovery_report import save
+from benchmarks.recovery_restart import measure_restarts
 from benchmarks.recovery_worker import Recovering
-from benchmarks.runner import ASIDE, DOCS, ROOT
+from benchmarks.runner import ASIDE, DOCS
 from benchmarks.wire import Wire
-
-_LIVED: Final = 5.5
-"""Seconds that a connection has lived before it is cut. Both clients dial at once only if it has lived long enough:
-anyamqp's default for that is 1 s (``stable_after``), aio-pika's is its ``reconnect_interval`` of 5 s."""
 
 _NAME: Final = "anyamqp.recovery"
 
@@ -51,34 +45,19 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    """Who recovers."""
-
-    name: str
-    client: str
-    loop: str = "asyncio"
-    interval: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """How much is measured; ``deadline`` is in seconds, for a run without its preparation."""
 
     name: str
     rounds: int
     cases: Sequence[Case]
+    restarts: int
     deadline: float = 60.0
 
 
-CLIENTS: Final = (
-    Client("anyamqp", "anyamqp"),
-    Client("anyamqp on trio", "anyamqp", loop="trio"),
-    Client("aio-pika", "aio-pika"),
-    Client("aio-pika, interval 0", "aio-pika", interval=0.0),
-)
 UNCONFIRMED: Final = Case(1, unconfirmed=10_000)
-FULL: Final = Plan("full", 3, (Case(5), Case(500), Case(5_000), UNCONFIRMED))
-QUICK: Final = Plan("quick", 1, (Case(5), Case(500), UNCONFIRMED))
+FULL: Final = Plan("full", 3, (Case(5), Case(500), Case(5_000), UNCONFIRMED), restarts=10)
+QUICK: Final = Plan("quick", 1, (Case(5), Case(500), UNCONFIRMED), restarts=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,23 +91,39 @@ class Result:
 def main() -> None:
     """Measure what the arguments say."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recovery", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one round of the smaller cases, in about a minute")
+    parser.add_argument("--quick", action="store_true", help="one round of the smaller cases, in about two minutes")
+    parser.add_argument(
+        "--only", choices=("resets", "restarts"), help="measure these; the others stay as the page has them"
+    )
     parser.add_argument("--render", type=Path, metavar="JSON", help="only write the page and the picture anew")
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else FULL
-    if arguments.render:
-        kept = json.loads(arguments.render.read_text())
-    else:
-        with running_broker() as url:
-            kept = {
-                "plan": asdict(plan),
-                "command": " ".join(["python -m benchmarks.recovery", *sys.argv[1:]]),
-                "lived": _LIVED,
-                "machine": machine(url),
-                "results": [asdict(result) for result in measure(plan, url, lambda line: print(line, flush=True))],
-            }
     folder = arguments.render.parent if arguments.render else DOCS if plan is FULL else ASIDE
+    kept: dict[str, Any] = {}
+    if arguments.render or arguments.only:
+        kept = json.loads((arguments.render or folder / "recovery.json").read_text())
+    if not arguments.render:
+        about = {
+            "plan": asdict(plan),
+            "lived": LIVED,
+            "command": " ".join(["python -m benchmarks.recovery", *sys.argv[1:]]),
+        }
+        if arguments.only != "restarts":
+            with running_broker() as url:
+                kept |= about | {"machine": machine(url)}
+                kept["results"] = [asdict(result) for result in measure(plan, url, _say)]
+        if arguments.only != "resets":
+            with killable_broker() as broker:
+                found = measure_restarts(broker, plan.restarts, plan.deadline, _say)
+                kept["restarts"] = about | {
+                    "machine": machine(broker.url),
+                    "results": [asdict(result) for result in found],
+                }
     print(f"\nWritten: {save(folder, kept)}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def measure(plan: Plan, url: str, say: Callable[[str], None]) -> list[Result]:
@@ -181,13 +176,13 @@ def _run(plan: Plan, url: str, case: Case, client: Client, queues: list[str], nu
         through = f"amqp://guest:guest@{proxy.host}:{proxy.port}/"
         task = Recovering(client.client, client.loop, through, queues, case.unconfirmed, client.interval)
         try:
-            with _Process(task) as process:
+            with Process(task) as process:
                 return Result(**about, **_cut(process, proxy, plan.deadline, is_held=case.unconfirmed > 0))
         except (RuntimeError, TimeoutError) as error:
             return Result(**about, error=str(error))
 
 
-def _cut(process: _Process, proxy: FaultProxy, deadline: float, *, is_held: bool) -> dict[str, Any]:
+def _cut(process: Process, proxy: FaultProxy, deadline: float, *, is_held: bool) -> dict[str, Any]:
     process.hear("connected", deadline)
     connected = time.monotonic()
     if is_held:
@@ -195,65 +190,13 @@ def _cut(process: _Process, proxy: FaultProxy, deadline: float, *, is_held: bool
         proxy.black_hole()
         process.say("hold")
     process.hear("ready", 2 * deadline)
-    time.sleep(max(0.0, connected + _LIVED - time.monotonic()))
+    time.sleep(max(0.0, connected + LIVED - time.monotonic()))
     began = time.monotonic()
     proxy.reset()
     proxy.heal()
     process.say("cut")
     times: dict[str, Any] = json.loads(process.line(deadline))
     return times | {name: times[name] - began for name in ("recovered", "new", "old") if times[name]}
-
-
-class _Process:
-    """The client's process, ended with the block."""
-
-    def __init__(self, task: Recovering) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own module
-            [sys.executable, "-m", "benchmarks.recovery_worker", json.dumps(asdict(task))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            start_new_session=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.communicate()
-
-    def say(self, line: str) -> None:
-        """Tell it something."""
-        if self._process.stdin is not None:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-
-    def hear(self, wanted: str, deadline: float) -> None:
-        """Wait until it says so."""
-        if (line := self.line(deadline).strip()) != wanted:
-            raise RuntimeError(f"{line!r} instead of {wanted!r}")
-
-    def line(self, deadline: float) -> str:
-        """Its next line.
-
-        Raises:
-            RuntimeError: it ended.
-            TimeoutError: none came in time.
-        """
-        out, errors = self._process.stdout, self._process.stderr
-        if out is None or errors is None:
-            raise RuntimeError("a process without pipes")
-        with selectors.DefaultSelector() as selector:
-            selector.register(out, selectors.EVENT_READ)
-            if not selector.select(deadline):
-                raise TimeoutError(f"not done within {deadline:g} s")
-        if line := out.readline():
-            return line
-        raise RuntimeError((errors.read().strip().splitlines() or ["ended"])[-1])
 
 
 if __name__ == "__main__":

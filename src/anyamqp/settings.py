@@ -265,7 +265,8 @@ class Settings:
         max_message_size: largest message body that we accept or send, in bytes.
         connect_timeout: seconds for one attempt: DNS, TCP, TLS and the whole handshake.
         request_timeout: seconds that a request (declare, bind, qos, ...) may take, reconnects included; None for ever.
-        close_timeout: seconds for the close handshake; after them the transport is dropped.
+        close_timeout: seconds for closing, the connection and all channels on it together; after them the transport is
+            dropped.
         reconnect: when to dial again.
         topology_recovery: what happens to declared entities after a reconnect.
         shuffle: whether each connection tries the addresses, and the records of each, in an order of its own.
