@@ -82,6 +82,14 @@ async def test_a_message_that_amqp_cannot_carry_leaves_the_channel_as_it_was() -
         await eventually(lambda: broker.queues["q"].bodies() == [b"fine"])
 
 
+async def test_a_message_above_the_largest_size_is_refused() -> None:
+    async with a_channel(replace(Settings.from_urls(URL), max_message_size=10)) as (broker, _, channel):
+        with pytest.raises(InvalidArgument, match="max_message_size"):
+            await channel.publish(Message(bytes(11)), routing_key="q")
+        await channel.publish(Message(bytes(10)), routing_key="q")
+        await eventually(lambda: broker.queues["q"].bodies() == [bytes(10)])
+
+
 async def test_exchanges_and_bindings_come_and_go() -> None:
     async with a_channel() as (broker, _, channel):
         await channel.declare_exchange("from", "fanout")

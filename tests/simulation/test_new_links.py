@@ -189,3 +189,15 @@ async def test_a_publisher_confirms_on_every_link() -> None:
             await broker.link.ack(1)
             assert (await publication).attempts == 1, f"on link {attempt}"
             await lose(broker, connection)
+
+
+# --- the old link ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_brokers_close_is_answered_before_the_next_link() -> None:
+    async with connected(reconnect=EAGER) as (broker, connection):
+        first = broker.link
+        await first.tell(0, commands.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0))
+        await eventually(lambda: len(broker.links) == 2)
+        assert len(first.sent(commands.Connection.CloseOk)) == 1
+        await connection.wait_ready(10)

@@ -333,6 +333,14 @@ async def test_headers_larger_than_a_frame_fail_their_call_alone() -> None:
         assert broker.bodies() == [b"next"]
 
 
+async def test_a_request_above_the_largest_size_is_refused() -> None:
+    async with connected(max_message_size=10) as (broker, connection), connection.rpc_client() as rpc:
+        with pytest.raises(InvalidArgument, match="max_message_size"):
+            await rpc.call(Message(bytes(11)), routing_key="server")
+        await settled()
+        assert broker.bodies() == []
+
+
 async def test_a_client_works_inside_its_block_only() -> None:
     async with connected() as (_, connection):
         rpc = connection.rpc_client()

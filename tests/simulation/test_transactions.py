@@ -175,6 +175,19 @@ async def test_a_message_that_amqp_cannot_carry_is_refused_before_it_is_sent() -
         assert on_channel(broker.link) == [OPEN, SELECT]
 
 
+async def test_a_message_above_the_largest_size_is_refused() -> None:
+    async with (
+        connected(max_message_size=10) as (broker, connection),
+        connection.channel() as channel,
+        channel.transaction() as transaction,
+    ):
+        with pytest.raises(InvalidArgument, match="max_message_size"):
+            await transaction.publish(Message(bytes(11)), routing_key="q")
+        await transaction.publish(Message(bytes(10)), routing_key="q")
+        await settled()
+        assert broker.bodies() == [bytes(10)]
+
+
 async def test_one_inside_another_is_refused() -> None:
     async with a_channel() as (_, _, channel), channel.transaction():
         with pytest.raises(InvalidUse, match="not ended yet"):

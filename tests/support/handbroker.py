@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.abc
@@ -267,10 +267,15 @@ async def settled() -> None:
 
 @asynccontextmanager
 async def connected(
-    *, close_timeout: float = 5.0, reconnect: ReconnectPolicy = STEADY
+    *, reconnect: ReconnectPolicy = STEADY, **changes: Any
 ) -> AsyncGenerator[tuple[HandBroker, Connection], None]:
-    """A broker by hand and a connection to it."""
-    settings = replace(anyamqp.Settings.from_urls(URL), reconnect=reconnect, close_timeout=close_timeout)
+    """A broker by hand and a connection to it.
+
+    Args:
+        reconnect: its reconnect policy.
+        changes: other settings that differ from the defaults.
+    """
+    settings = replace(anyamqp.Settings.from_urls(URL), reconnect=reconnect, **changes)
     async with anyio.create_task_group() as tasks:
         broker = HandBroker(tasks)
         async with anyamqp.connect(settings, dial=broker.dial) as connection:
