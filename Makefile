@@ -1,5 +1,5 @@
 # make demo      the service under traffic while its broker fails
-# make test      all checks and all tests; installs RabbitMQ's server if the machine has none
+# make test      all checks and all tests with their branch coverage; installs RabbitMQ's server if the machine has none
 # make test-rabbitmq4   the broker tests on RabbitMQ 4.0 and 4.3, which it fetches once: scripts/ensure-rabbitmq4
 #                       (make test-rabbitmq-4.3: on one of them)
 # make check     linter, formatter, type checkers
@@ -31,7 +31,7 @@ demo: $(DEMO)
 
 test: check
 	scripts/ensure-rabbitmq
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) --cov
 
 test-rabbitmq4: test-rabbitmq-4.0 test-rabbitmq-4.3
 
