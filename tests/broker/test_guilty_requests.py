@@ -11,8 +11,10 @@ import pytest
 
 import anyamqp
 from anyamqp import Message
+from broker.conftest import MakeNode
 from support.rabbitmq import Node
 from support.stepping import cancel_at
+from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -119,3 +121,37 @@ async def test_an_exchange_that_costs_the_link_when_it_is_declared_again_is_give
             # The first link, those after the losses, and one more if the exchange cost a link.
             costs_link = own_node.facts.unknown_exchange_type_costs_link
             assert connection.stats.link_number == (4 if costs_link else 3)
+
+
+async def test_a_transient_queue_that_the_next_node_forbids_is_given_up(shared_node: Node, make_node: MakeNode) -> None:
+    """541 for a queue that is neither durable nor exclusive: declared again, it would cost link after link."""
+    if not shared_node.facts.has_deprecated_features:
+        pytest.skip("this RabbitMQ forbids no features")
+    permit = "deprecated_features.permit.transient_nonexcl_queues"
+    permissive, strict = make_node(config={permit: "true"}), make_node(config={permit: "false"})
+    for node in (permissive, strict):
+        await anyio.to_thread.run_sync(node.start)
+    told: list[tuple[str, anyamqp.AnyamqpError]] = []
+    settings = replace(
+        anyamqp.Settings.from_urls([permissive.url, strict.url]),
+        reconnect=anyamqp.ReconnectPolicy.constant(0.05),
+        topology_recovery=anyamqp.TopologyRecovery(on_error=lambda entity, error: told.append((entity.name, error))),
+    )
+    queue, other = unique("transient"), unique("durable")
+    with anyio.fail_after(40):
+        async with (
+            anyamqp.connect(settings) as connection,
+            connection.channel() as owner,
+            connection.channel() as channel,
+        ):
+            await owner.declare_queue(queue, durable=False)
+            await channel.declare_queue(other)
+            await anyio.to_thread.run_sync(permissive.kill)
+            await eventually(lambda: connection.stats.reconnects == 1, within=30)
+            assert [(name, type(error)) for name, error in told] == [(queue, anyamqp.InternalError)]
+            with pytest.raises(anyamqp.ChannelClosed, match="transient"):
+                await owner.set_qos(1)
+            assert await channel.purge_queue(other) == 0
+            with pytest.raises(anyamqp.InternalError, match="transient"):
+                await channel.declare_queue(queue, durable=False)
+            await connection.wait_ready(10)

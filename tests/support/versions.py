@@ -26,6 +26,8 @@ class Facts:
         nack_counts_towards_limit: basic.nack with requeue counts towards a quorum queue's delivery limit, as
             basic.reject does.
         records_default_queue_type: a queue that was declared without ``x-queue-type`` is listed with it.
+        has_deprecated_features: its configuration may forbid features that are on their way out, such as transient
+            queues that are not exclusive, which then cost the link (541).
     """
 
     unknown_exchange_type_costs_link: bool
@@ -33,6 +35,7 @@ class Facts:
     late_ack_cancels_consumer: bool
     nack_counts_towards_limit: bool
     records_default_queue_type: bool
+    has_deprecated_features: bool
 
 
 _3_10: Final = Facts(
@@ -41,11 +44,13 @@ _3_10: Final = Facts(
     late_ack_cancels_consumer=False,
     nack_counts_towards_limit=True,
     records_default_queue_type=False,
+    has_deprecated_features=False,
 )
 _4_0: Final = replace(
     _3_10,
     unknown_exchange_type_costs_link=False,
     records_default_queue_type=True,
+    has_deprecated_features=True,
 )
 _4_3: Final = replace(
     _4_0,
