@@ -49,7 +49,7 @@ from anyamqp.errors import (
     Side,
     copy_of,
 )
-from anyamqp.logical import ChannelHost, ChannelOwner, LogicalChannel
+from anyamqp.logical import CLOSES_BEFORE_BLAME, ChannelHost, ChannelOwner, LogicalChannel
 from anyamqp.message import NO_PROPERTIES, Message, Properties, check_message, random_id
 from anyamqp.misuse import Entered, surplus_error
 from anyamqp.protocol.basic import Received, Routes, Template, encode_properties
@@ -75,7 +75,6 @@ from anyamqp.timers import Deadlines, Timer
 DEFAULT_TIMEOUT: Final = 60.0
 DEFAULT_WINDOW: Final = 256
 DEFAULT_WINDOW_BYTES: Final = 16 * 1024 * 1024
-_CLOSES_BEFORE_BLAME: Final = 3
 _TURN: Final = 64
 """Messages after which submitting lets others run."""
 _FIRST_NACK_PAUSE, _LONGEST_NACK_PAUSE = 0.05, 1.0
@@ -677,4 +676,4 @@ class Publisher(Entered, ChannelOwner):
     def _is_guilty(entry: Entry, error: ReplyError) -> bool:
         # RabbitMQ names basic.publish when it means a publish. A channel that is closed for another reason is no
         # entry's fault, unless it happens to the same one again and again.
-        return error.method == "basic.publish" or entry.closes >= _CLOSES_BEFORE_BLAME
+        return error.method == "basic.publish" or entry.closes >= CLOSES_BEFORE_BLAME

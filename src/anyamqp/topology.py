@@ -1,12 +1,12 @@
-"""What was declared on a connection, and its replay after a reconnect.
+"""The declarations of a connection, and how they are repeated after a reconnect.
 
-Recorded are the requests themselves, once they succeeded; replaying is sending them again, exchanges first, then
-queues, then bindings. A queue that the broker named gets a new name each time; everything that spoke of it by an
-earlier name follows.
+The topology records each request once it has succeeded. Recovery sends the requests again: exchanges first, then
+queues, then bindings. A queue that the broker named gets a new name each time, and requests that name it follow.
 
-Forgotten is what was deleted or unbound, and what the broker deletes by itself: an auto-delete queue with its last
-consumer, an auto-delete exchange with its last binding (AMQP 0-9-1, queue.declare and exchange.declare: auto-delete).
-Only what this connection did is known here; an entity that others keep alive is theirs to declare.
+An entity is forgotten when it is deleted or unbound, and when the broker deletes it by itself: an auto-delete queue
+with its last consumer, an auto-delete exchange with its last binding (AMQP 0-9-1, queue.declare and exchange.declare:
+auto-delete). The topology knows only the requests of this connection; an entity that others keep alive is theirs to
+declare.
 """
 
 from __future__ import annotations
