@@ -1,9 +1,9 @@
 """One transport of a connection, from dial to death: anyio around one session.
 
 Three tasks: the reader, one writer that sends whatever has gathered since it last looked, and the heartbeat timer. What
-is read is dispatched at once, by plain functions: on asyncio in a callback of the event loop, of which the reader's
-task only waits for the end. A caller that sends only appends to the session's output and wakes the writer, hence a
-caller's cancellation can never cut a frame in two, and there is no lock to wait for.
+is read is dispatched at once, by plain functions, for as long as other tasks can wait: on asyncio in a callback of the
+event loop, of which the reader's task only waits for the end. A caller that sends only appends to the session's output
+and wakes the writer, hence a caller's cancellation can never cut a frame in two, and there is no lock to wait for.
 
 A link ends in one place, :meth:`Link._finish`, with one reason. What it ends with goes up in a fixed order and without
 an await between: first the connection, then every channel on it.
@@ -53,6 +53,9 @@ HIGH_WATER: Final = 1024 * 1024
 _CHUNK: Final = 127 * 1024
 """Bytes read at a time. What is larger the C library maps and unmaps anew for each read, however little comes: glibc,
 mallopt(3), M_MMAP_THRESHOLD."""
+
+_TURN: Final = 0.01
+"""Seconds after which the events of one read let other tasks run: a broker can cause a lot of work with few bytes."""
 
 _HEAD_START: Final = 2
 """Turns of the event loop: in the first the reader begins to listen, in the second it gets what is there."""
@@ -344,6 +347,10 @@ class Link:
             while not self.is_over:
                 while self._is_paused:
                     await self._caught_up.wait()
+                if self.session.has_unread:
+                    await anyio.lowlevel.checkpoint()
+                    self._dispatch()
+                    continue
                 try:
                     await self._listen()
                 except anyio.EndOfStream:
@@ -359,10 +366,10 @@ class Link:
                 pass
 
     def _take(self, data: bytes) -> bool:
-        """Take what the broker sent. Returns whether there is to be more."""
+        """Take what the broker sent. Returns whether there is to be more at once."""
         self.session.receive(data, self._loop.now())
         self._dispatch()
-        return not (self._is_paused or self.is_over)
+        return not (self._is_paused or self.is_over or self.session.has_unread)
 
     async def _write(self) -> None:
         session = self.session
@@ -412,10 +419,13 @@ class Link:
         if self._is_dispatching:
             return  # by who is told of an event: what it leads to comes behind
         self._is_dispatching = True
+        until = self._loop.now() + _TURN
         try:
             while events := self.session.events():
                 for event in events:
                     self._tell(event)
+                if self._loop.now() > until:
+                    break  # the reader goes on when others have had their turn
         finally:
             self._is_dispatching = False
         if self.session.has_output:

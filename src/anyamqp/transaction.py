@@ -36,6 +36,7 @@ class Transaction(Entered):
         self._max_message_size = max_message_size
         self._previous = previous
         self._attachment: Attachment | None = None
+        self._published = 0
         self._returned: list[Unroutable] = []
         self._has_ended = False
         self.is_selected: bool = previous is not None and previous.is_selected
@@ -102,11 +103,13 @@ class Transaction(Entered):
         if attachment.is_stale:
             raise ConnectionLost("the transaction was lost with its link; the broker has rolled it back")
         self._channel.publish(route, properties, message.body)
+        self._published += 1
         self._channel.flush()
 
     def on_return(self, method: commands.Basic.Return, message: Message) -> None:
         """A mandatory message reached no queue."""
-        self._returned.append(unroutable_of(method, message.message_id))
+        if len(self._returned) < self._published:  # or a broken broker could fill the memory
+            self._returned.append(unroutable_of(method, message.message_id))
 
     def _require_open(self) -> Attachment:
         if self._attachment is None or self._has_ended:

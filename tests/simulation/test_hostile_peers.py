@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -52,6 +52,8 @@ ANSWERS: Final[dict[type[object], Method]] = {
     commands.Basic.Cancel: commands.Basic.CancelOk("c"),
     commands.Confirm.Select: commands.Confirm.SelectOk(),
     commands.Queue.Declare: commands.Queue.DeclareOk("q", 0, 0),
+    commands.Tx.Select: commands.Tx.SelectOk(),
+    commands.Tx.Commit: commands.Tx.CommitOk(),
 }
 
 
@@ -410,3 +412,43 @@ async def test_a_stream_that_delivers_whole_chunks_is_slowed_down_instead() -> N
             for _ in range(5000):
                 (await anext(consumer)).ack()
         assert consumer.is_consuming
+
+
+# --- work, and what is kept -------------------------------------------------------------------------------------------
+
+
+async def test_others_get_their_turn_while_a_flood_is_worked_off() -> None:
+    """Invariant 12: a piece of a flood that takes long keeps the event loop from nobody."""
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with connected() as (peers, connection), AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+        for _ in range(50):
+            await stack.enter_async_context(connection.publisher())
+        channel = await stack.enter_async_context(connection.channel())
+        flap = encode_method(0, commands.Connection.Blocked("low")) + encode_method(0, commands.Connection.Unblocked())
+        await peers.latest.tell(flap * 2000)
+        tasks.start_soon(take_turns)
+        assert (await channel.declare_queue("q")).name == "q"
+        assert turns > 20
+        tasks.cancel_scope.cancel()
+
+
+async def test_no_more_messages_are_returned_to_a_transaction_than_it_published() -> None:
+    """Invariant 11."""
+    returned = content(1, build(commands.Basic.Return, 312, "NO_ROUTE", "", "q"), b"x")
+
+    async def publish(peer: Peer, channel: Channel) -> None:
+        async with channel.transaction() as transaction:
+            await transaction.publish(Message(b"x"), routing_key="q")
+            await peer.tell(returned * 500)
+
+    async with connected() as (peers, connection), connection.channel() as channel:
+        with pytest.raises(ExceptionGroup) as caught:
+            await publish(peers.latest, channel)
+        assert len(caught.value.exceptions) == 1

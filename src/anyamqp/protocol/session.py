@@ -182,6 +182,11 @@ class Session:
         return owed > _MOST_OWED and self.state is not LinkState.CLOSING
 
     @property
+    def has_unread(self) -> bool:
+        """Whether :meth:`events` has more to tell."""
+        return self._has_unread or bool(self._events)
+
+    @property
     def has_output(self) -> bool:
         """Whether something waits to be sent."""
         return bool(self._output) or (self._channels.has_acks and self.state is LinkState.OPEN)
