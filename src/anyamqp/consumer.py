@@ -264,7 +264,8 @@ class Consumer(Entered, ChannelOwner):
     async def stop(self) -> None:
         """Take no more: the iteration ends, and what it did not hand out goes back to the queue.
 
-        What it did hand out can be settled until the block ends. With ``no_ack`` nothing can go back, so what has
+        A failed delivery that waits for its return goes back at once. What was handed out can be settled until the
+        block ends. With ``no_ack`` nothing can go back, so what has
         arrived is still handed out. Takes ``close_timeout`` seconds at most (basic.cancel).
         """
         self._host.loop.require_here("a consumer")

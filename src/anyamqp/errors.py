@@ -370,8 +370,8 @@ class Nacked(AnyamqpError):
 class RemoteError(AnyamqpError):
     """The handler of an RPC server raised; the server answered with the error (see :func:`anyamqp.serve_rpc`).
 
-    Both parts are the server's words. Whether the request took effect, and whether it may succeed later, only the
-    application knows.
+    Both attributes are as the server sent them; in the error's own text what is not printable is escaped. Whether the
+    request took effect, and whether it may succeed later, only the application knows.
 
     Attributes:
         type: the name of the error's type, such as ``LookupError``.
@@ -381,7 +381,7 @@ class RemoteError(AnyamqpError):
     blame = Blame.CALLER
 
     def __init__(self, type: str, text: str) -> None:  # noqa: A002 - named like the attribute
-        super().__init__(f"the server raised {type}: {text}" if text else f"the server raised {type}")
+        super().__init__(printable(f"the server raised {type}: {text}" if text else f"the server raised {type}"))
         self.type = type
         self.text = text
 

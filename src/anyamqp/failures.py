@@ -10,9 +10,9 @@ from __future__ import annotations
 import inspect
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import anyio
 
@@ -101,13 +101,23 @@ def failure_of(raised: BaseException) -> Exception | None:
     """
     if isinstance(raised, Exception):
         return raised
-    if not isinstance(raised, anyio.get_cancelled_exc_class()) or is_cancelled():
+    if is_cancelled() or not all(isinstance(one, Exception | anyio.get_cancelled_exc_class()) for one in _all(raised)):
         return None
     failure = InvalidUse(
         f"{type(raised).__name__} was raised, but this task was not cancelled: something that it awaited was"
     )
     failure.__cause__ = raised
     return failure
+
+
+def _all(raised: BaseException) -> Iterator[BaseException]:
+    """The exceptions in a group, and in groups within it; or the one that is no group."""
+    if isinstance(raised, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", raised)
+        for one in group.exceptions:
+            yield from _all(one)
+    else:
+        yield raised
 
 
 async def decide(on_error: OnError, delivery: Delivery, error: Exception) -> Decision | None:

@@ -247,24 +247,17 @@ class Journal:
 
     def consumer_cancelled(self, queue: str) -> None:
         """Log that the broker cancelled a consumer whose queue is there, which consumes again."""
-        _LOGGERS["channel"].warning(
+        text = (
             "%sthe broker cancelled the consumer of queue %r, which is there: an acknowledgement may have taken longer "
-            "than consumer_timeout; consuming again",
-            self._prefix,
-            queue,
+            "than consumer_timeout; consuming again"
         )
+        self._write(f"cancel of {queue}", _LOGGERS["channel"], logging.WARNING, text, queue)
 
     def delivery_rejected(self, queue: str, message_id: str | None, failures: int, error: Exception) -> None:
         """Log that a message was rejected: it is dropped, or dead-lettered if its queue says so."""
-        _LOGGERS["channel"].error(
-            "%smessage %r of queue %r is rejected after %d failures; the last: %s: %s",
-            self._prefix,
-            message_id,
-            queue,
-            failures,
-            type(error).__name__,
-            error,
-        )
+        text = "%smessage %r of queue %r is rejected after %d failures; the last: %s: %s"
+        arguments = (message_id, queue, failures, type(error).__name__, error)
+        self._write(f"rejections of {queue}", _LOGGERS["channel"], logging.ERROR, text, *arguments)
 
     def hook_failed(self, hook: str, error: Exception) -> None:
         """Log an exception that a user's hook raised, with its traceback."""

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from threading import get_ident
 from typing import cast
 
 import anyio
@@ -33,6 +34,9 @@ from anyamqp import (
     Retry,
     Settings,
 )
+from anyamqp.failures import Failures
+from anyamqp.observe import Journal
+from anyamqp.protocol.basic import Received
 from anyamqp.testing import Broker
 from support.amqp import decode
 from support.waiting import eventually
@@ -171,6 +175,11 @@ async def handle(_: Delivery) -> None:
     await anyio.lowlevel.checkpoint()
 
 
+async def next_of(consumer: Consumer) -> Delivery:
+    with anyio.fail_after(1000):
+        return await anext(consumer)
+
+
 def logged(caplog: pytest.LogCaptureFixture) -> list[BaseException | None]:
     """The errors that were logged with their tracebacks."""
     return [record.exc_info[1] for record in caplog.records if record.exc_info is not None]
@@ -265,7 +274,7 @@ async def test_leaving_the_block_ends_the_pause() -> None:
         await bench.publish(b"poison")
         async with bench.connection.consumer("q", on_error=Retry(5, delay=100)) as consumer:
             with suppress(LookupError):
-                async with await anext(consumer):
+                async with await next_of(consumer):
                     raise LookupError
             await anyio.sleep(1)
             assert bench.queue == (0, 1)
@@ -329,13 +338,99 @@ async def test_multiple_does_not_settle_what_waits_to_go_back() -> None:
         await bench.publish(b"poison", b"good")
         async with bench.connection.consumer("q") as consumer:
             with suppress(LookupError):
-                async with await anext(consumer):
+                async with await next_of(consumer):
                     raise LookupError
-            (await anext(consumer)).ack(multiple=True)
-            again = await anext(consumer)
+            (await next_of(consumer)).ack(multiple=True)
+            again = await next_of(consumer)
             assert (again.body, again.redelivered) == (b"poison", True)
             again.ack()
         assert bench.settled() == ["Basic.Reject", "Basic.Ack", "Basic.Ack", "Basic.Cancel"]
+
+
+@pytest.mark.parametrize("after", [-1, math.nan, math.inf, "3", None])
+async def test_a_return_is_delayed_by_a_number_of_seconds(after: float) -> None:
+    async with a_bench() as bench:
+        await bench.publish(b"x")
+        async with bench.connection.consumer("q") as consumer:
+            delivery = await next_of(consumer)
+            with pytest.raises(InvalidArgument, match="after"):
+                delivery.requeue(after=after)
+            assert not delivery.is_settled
+            delivery.requeue(after=5)
+            with pytest.raises(InvalidUse, match="already settled"):
+                delivery.ack()
+
+
+async def test_a_fetched_message_whose_block_fails_is_requeued() -> None:
+    async with a_bench() as bench:
+        await bench.publish(b"x")
+        async with bench.connection.channel() as channel:
+            fetched = await channel.get("q")
+            assert fetched is not None
+            with suppress(LookupError):
+                async with fetched:
+                    raise LookupError
+            await anyio.wait_all_tasks_blocked()
+            assert bench.queue == (1, 0)
+        assert bench.settled() == ["Basic.Reject"]
+
+
+async def test_recover_takes_back_what_waits_for_its_return() -> None:
+    async with a_bench() as bench:
+        await bench.publish(b"x")
+        async with bench.connection.channel() as channel:
+            fetched = await channel.get("q")
+            assert fetched is not None
+            fetched.requeue(after=5)
+            await channel.recover()
+            await anyio.sleep(10)
+            assert bench.queue == (1, 0)
+        assert bench.settled() == []
+
+
+async def test_a_consumer_remembers_so_many_failed_messages_and_no_more() -> None:
+    """Invariant 11."""
+    failures = Failures(Journal(None, lambda _seconds, _call: None))
+    for n in range(10_100):
+        message = Message(b"", message_id=str(n))
+        failed = Delivery(message, exchange="", routing_key="q", delivery_tag=n, redelivered=False, settler=Absorbing())
+        await failures.settle(failed, LookupError(), "requeue", "q")
+    assert len(vars(failures)["_counts"]) == 10_000
+
+
+async def test_a_message_with_unreadable_properties_counts_by_its_body(caplog: pytest.LogCaptureFixture) -> None:
+    failures = Failures(Journal(None, lambda _seconds, _call: None))
+    for redelivered in (False, True, True):
+        failed = Delivery(
+            Received(b"abc", b"\x80\x00\xffabc"),
+            exchange="",
+            routing_key="q",
+            delivery_tag=1,
+            redelivered=redelivered,
+            settler=Absorbing(),
+        )
+        await failures.settle(failed, LookupError("bad"), Retry(2), "q")
+    assert caplog.messages == ["message None of queue 'q' is rejected after 3 failures; the last: LookupError: bad"]
+
+
+class Absorbing:
+    """Settles into nothing."""
+
+    is_stale = False
+    settled_up_to = -1
+
+    def __init__(self) -> None:
+        self.thread = get_ident()
+
+    def ack(self, delivery_tag: int, *, multiple: bool) -> None: ...
+
+    def nack(self, delivery_tag: int, *, multiple: bool, requeue: bool) -> None: ...
+
+    def reject(self, delivery_tag: int, *, requeue: bool) -> None: ...
+
+    def requeue(self, delivery_tag: int, *, failed: bool, after: float) -> None: ...
+
+    async def block_failed(self, delivery: Delivery, raised: BaseException) -> None: ...
 
 
 # --- given back unhandled -------------------------------------------------------------------------------------------
@@ -356,9 +451,9 @@ async def test_a_cancelled_block_gives_back_without_a_failure() -> None:
         await bench.publish(b"x")
         async with bench.connection.consumer("q") as consumer:
             with anyio.move_on_after(1):
-                async with await anext(consumer):
+                async with await next_of(consumer):
                     await anyio.sleep_forever()
-            again = await anext(consumer)
+            again = await next_of(consumer)
             assert again.redelivered
             again.ack()
         assert bench.settled() == ["Basic.Nack", "Basic.Ack", "Basic.Cancel"]
@@ -405,7 +500,7 @@ async def test_the_consumers_policy_is_for_its_blocks_and_process() -> None:
         async with bench.connection.consumer("q", prefetch=1, on_error="reject") as consumer:
             assert consumer.on_error == "reject"
             with suppress(LookupError):
-                async with await anext(consumer):
+                async with await next_of(consumer):
                     raise LookupError
             handler = Handler(ALWAYS)
             with anyio.move_on_after(1):
@@ -474,7 +569,7 @@ async def test_a_redelivery_of_unknown_history_has_failed_once() -> None:
     async with a_bench() as bench:
         await bench.publish(b"poison")
         async with bench.other.consumer("q") as consumer:
-            (await anext(consumer)).nack()
+            (await next_of(consumer)).nack()
         handler = Handler(ALWAYS)
         async with processing(bench, handler, on_error=Retry(limit=1)):
             await anyio.sleep(10)
@@ -583,7 +678,7 @@ async def test_a_cancelled_function_gives_back_without_a_failure() -> None:
 
         async with bench.connection.consumer("q", on_error=never) as consumer:
             with anyio.move_on_after(1):
-                async with await anext(consumer):
+                async with await next_of(consumer):
                     raise LookupError
         assert bench.settled() == ["Basic.Cancel", "Basic.Nack"]
 
@@ -628,6 +723,42 @@ async def test_a_foreign_cancellation_is_a_failure(concurrency: int, caplog: pyt
 
 
 @on_asyncio
+async def test_foreign_cancellations_and_errors_in_a_group_are_a_failure() -> None:
+    async with a_bench() as bench:
+        await bench.publish(b"x")
+        runs: list[bool] = []
+
+        async def handle(delivery: Delivery) -> None:
+            await anyio.lowlevel.checkpoint()
+            runs.append(delivery.redelivered)
+            if len(runs) == 1:
+                raise BaseExceptionGroup("of a handler's tasks", [asyncio.CancelledError(), LookupError()])
+
+        async with processing(bench, handle):
+            await eventually(lambda: runs == [False, True])
+
+
+class Leave(BaseException):
+    """Ends a program, as SystemExit does."""
+
+
+@pytest.mark.parametrize("end", [Leave(), BaseExceptionGroup("", [Leave(), LookupError()])], ids=repr)
+async def test_what_is_no_error_ends_process_as_itself(end: BaseException) -> None:
+    async with a_bench() as bench:
+        await bench.publish(b"x")
+
+        async def handle(_: Delivery) -> None:
+            await anyio.lowlevel.checkpoint()
+            raise end
+
+        async with bench.connection.consumer("q") as consumer:
+            with pytest.raises(BaseException) as caught:  # noqa: PT011 - compared below
+                await consumer.process(handle, concurrency=2)
+        assert caught.value is end
+        assert bench.settled() == ["Basic.Cancel", "Basic.Nack"]
+
+
+@on_asyncio
 async def test_a_foreign_cancellation_in_a_block_is_a_failure() -> None:
     async with a_bench() as bench:
         await bench.publish(b"x")
@@ -641,7 +772,7 @@ async def test_a_foreign_cancellation_in_a_block_is_a_failure() -> None:
 
         async with bench.connection.consumer("q", on_error=note) as consumer:
             with pytest.raises(asyncio.CancelledError):
-                async with await anext(consumer):
+                async with await next_of(consumer):
                     await foreign
         assert [type(error) for error in told] == [InvalidUse]
         assert bench.queue == (0, 0)
@@ -655,7 +786,7 @@ async def test_a_native_cancellation_is_no_failure_and_goes_through() -> None:
             began = anyio.Event()
 
             async def handle_one() -> None:
-                async with await anext(consumer):
+                async with await next_of(consumer):
                     began.set()
                     await anyio.sleep_forever()
 
@@ -665,7 +796,7 @@ async def test_a_native_cancellation_is_no_failure_and_goes_through() -> None:
             with suppress(asyncio.CancelledError):
                 await task
             assert task.cancelled()
-            (await anext(consumer)).ack()
+            (await next_of(consumer)).ack()
         assert bench.settled() == ["Basic.Nack", "Basic.Ack", "Basic.Cancel"]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import anyio
 import anyio.abc
@@ -20,10 +20,12 @@ from anyamqp import (
     Connection,
     ConnectionLost,
     Delivery,
+    FieldTable,
     InvalidArgument,
     InvalidUse,
     Message,
     NotFound,
+    RemoteError,
     ReplyTimeout,
     RpcClient,
     State,
@@ -352,7 +354,35 @@ async def test_a_client_works_inside_its_block_only() -> None:
                     pytest.fail("entered twice")
 
 
+# --- errors of the server -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("body", "text"), [(b"no account", ": no account"), (b"", ""), (b"\xff", ": \ufffd")])
+async def test_an_error_reply_is_raised_at_its_caller(body: bytes, text: str) -> None:
+    async with calling() as (broker, _, rpc, tasks):
+        call = await Call(rpc, b"ping").start(tasks)
+        (request,) = broker.published
+        headers = {"x-anyamqp-error": "LookupError"}
+        await broker.link.deliver(Message(body, headers=headers, correlation_id=request.message.correlation_id))
+        assert isinstance(call.error, RemoteError)
+        assert str(call.error) == f"the server raised LookupError{text}"
+        assert await is_answered(broker, rpc, tasks)
+
+
+@pytest.mark.parametrize("headers", [{"x-anyamqp-error": 7}, {"x-error": "LookupError"}, {}], ids=str)
+async def test_a_reply_with_other_headers_is_an_answer(headers: FieldTable) -> None:
+    async with calling() as (broker, _, rpc, tasks):
+        call = await Call(rpc, b"ping").start(tasks)
+        (request,) = broker.published
+        await broker.link.deliver(Message(b"pong", headers=headers, correlation_id=request.message.correlation_id))
+        assert call.reply is not None
+        assert (call.reply.body, call.error) == (b"pong", None)
+
+
 # --- serving --------------------------------------------------------------------------------------------------------
+
+
+Handler = Callable[[Delivery], Awaitable[Message]]
 
 
 async def upper(request: Delivery) -> Message:
@@ -361,7 +391,7 @@ async def upper(request: Delivery) -> Message:
 
 
 @asynccontextmanager
-async def serving() -> AsyncGenerator[HandBroker, None]:
+async def serving(handler: Handler = upper) -> AsyncGenerator[HandBroker, None]:
     """A broker and a server of it, which consumes on channel 1 and answers on channel 2."""
     async with (
         connected() as (broker, connection),
@@ -369,7 +399,7 @@ async def serving() -> AsyncGenerator[HandBroker, None]:
         connection.publisher() as publisher,
         anyio.create_task_group() as tasks,
     ):
-        tasks.start_soon(anyamqp.serve_rpc, consumer, publisher, upper)
+        tasks.start_soon(anyamqp.serve_rpc, consumer, publisher, handler)
         yield broker
         tasks.cancel_scope.cancel()
 
@@ -397,3 +427,41 @@ async def test_a_request_without_reply_to_is_acked_and_not_answered() -> None:
         await broker.link.deliver(Message(b"ping"))
         assert broker.published == []
         assert [ack.delivery_tag for ack in broker.link.sent(commands.Basic.Ack, 1)] == [1]
+
+
+async def fail(_: Delivery) -> Message:
+    await anyio.lowlevel.checkpoint()
+    raise LookupError("no account")
+
+
+async def answer_bytes(_: Delivery) -> Message:
+    await anyio.lowlevel.checkpoint()
+    return cast("Message", b"pong")
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind", "text"),
+    [
+        (fail, "LookupError", "no account"),
+        (answer_bytes, "InvalidUse", "the handler returned bytes instead of Message; return Message(b'...')"),
+    ],
+)
+async def test_a_failing_handler_is_answered_and_the_serving_goes_on(handler: Handler, kind: str, text: str) -> None:
+    async with serving(handler) as broker:
+        for n in (1, 2):
+            await broker.link.deliver(Message(b"ping", reply_to="somewhere", correlation_id=str(n)))
+            reply = broker.published[-1].message
+            assert (reply.headers, reply.body.decode()) == ({"x-anyamqp-error": kind}, text)
+            assert (reply.correlation_id, reply.content_type) == (str(n), "text/plain; charset=utf-8")
+            assert len(broker.link.sent(commands.Basic.Ack, 1)) == n - 1
+            await broker.link.ack(n, channel=2)
+            await settled()
+            assert len(broker.link.sent(commands.Basic.Ack, 1)) == n
+
+
+async def test_a_failing_request_that_nobody_waits_for_is_requeued() -> None:
+    async with serving(fail) as broker:
+        await broker.link.deliver(Message(b"ping"))
+        await settled()
+        assert broker.published == []
+        assert [reject.requeue for reject in broker.link.sent(commands.Basic.Reject, 1)] == [True]
