@@ -80,19 +80,19 @@ SAME: Final = (False, 0)
 """The distance of a message that came back as it was published."""
 
 
-def _traits_of(properties: Properties) -> frozenset[tuple[object, ...]]:
-    return frozenset(_traits({field.name: getattr(properties, field.name) for field in fields(properties)}))
+def _traits_of(properties: Properties) -> frozenset[tuple[object, object]]:
+    return frozenset(_traits((), {field.name: getattr(properties, field.name) for field in fields(properties)}))
 
 
-def _traits(value: object, *path: object) -> Iterator[tuple[object, ...]]:
+def _traits(path: object, value: object) -> Iterator[tuple[object, object]]:
     """The values within a value, each after the path that leads to it; equal whatever the order of a table."""
     if isinstance(value, dict):
-        yield (*path, dict)
+        yield path, dict
         for key, inner in cast("dict[str, object]", value).items():
-            yield from _traits(inner, *path, key)
+            yield from _traits((path, key), inner)
     elif isinstance(value, list):
-        yield (*path, list)
+        yield path, list
         for place, inner in enumerate(cast("list[object]", value)):
-            yield from _traits(inner, *path, place)
+            yield from _traits((path, place), inner)
     else:
-        yield (*path, repr(value))
+        yield path, repr(value)
