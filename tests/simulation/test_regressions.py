@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import anyio
@@ -115,7 +116,9 @@ async def test_consumer_that_the_broker_has_ended_does_not_consume_again_after_a
         await channel.declare_queue("q")
         async with connection.consumer("q", on_cancel=on_cancel) as consumer:
             await channel.delete_queue("q")
-            await eventually(lambda: not consumer.is_consuming)
+            with contextlib.suppress(anyamqp.ConsumerCancelled):
+                async for _ in consumer:
+                    pass
             await channel.declare_queue("q")
             broker.reset_connections()
             await connection.wait_ready(10)

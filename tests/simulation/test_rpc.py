@@ -32,6 +32,7 @@ from anyamqp import (
     Unroutable,
 )
 from support.handbroker import EAGER, HandBroker, Sent, connected, settled
+from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -161,6 +162,7 @@ async def test_a_reply_after_the_deadline_is_dropped() -> None:
     async with calling() as (broker, _, rpc, tasks):
         with pytest.raises(ReplyTimeout):
             await rpc.call(Message(b"slow"), routing_key="server", timeout=0.01)
+        await eventually(lambda: bool(broker.published))
         await answer(broker, broker.published[0], b"too late")
         assert await is_answered(broker, rpc, tasks)
 

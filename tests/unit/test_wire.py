@@ -586,9 +586,9 @@ def test_a_list_of_many_small_values_is_read_in_linear_time() -> None:
         data = b"\x20\x00" + struct.pack(">I", len(array)) + array
         best = float("inf")
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.thread_time()  # not the time that other processes take
             decode_properties(data)
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.thread_time() - start)
         return best
 
     assert seconds(200_000) < 80 * seconds(10_000)
