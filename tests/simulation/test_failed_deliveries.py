@@ -862,7 +862,11 @@ async def generator(_: Delivery) -> AsyncGenerator[None, None]:
     yield
 
 
-@pytest.mark.parametrize("handler", [plain, partial(plain), Plain().method, generator, print, None], ids=repr)
+@pytest.mark.parametrize(
+    "handler",
+    [plain, partial(plain), Plain().method, generator, print, None],
+    ids=["function", "partial", "method", "generator", "builtin", "none"],
+)
 async def test_a_handler_that_is_not_async_is_refused_before_it_runs(
     handler: Callable[[Delivery], Awaitable[object]],
 ) -> None:
@@ -881,7 +885,9 @@ def returns_awaitable(delivery: Delivery) -> Awaitable[None]:
 returns_awaitable.__name__ = "<lambda>"
 
 
-@pytest.mark.parametrize("handler", [handle, partial(handle), Plain(), returns_awaitable], ids=repr)
+@pytest.mark.parametrize(
+    "handler", [handle, partial(handle), Plain(), returns_awaitable], ids=["function", "partial", "object", "lambda"]
+)
 async def test_every_kind_of_async_handler_is_taken(handler: Callable[[Delivery], Awaitable[object]]) -> None:
     async with a_bench() as bench:
         await bench.publish(b"x")
