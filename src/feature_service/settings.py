@@ -11,6 +11,7 @@ from typing import Final
 
 import anyamqp
 from feature_service.exchange import BOOKS, TICKERS, TRADES
+from feature_service.symbols import LEAST_SYMBOLS
 
 SOURCES: Final = (TRADES, TICKERS, BOOKS)
 QUEUE: Final = "features.live"
@@ -45,8 +46,8 @@ class ServiceSettings:
         queue: the queue to publish to.
         interval: seconds from one vector of a symbol to the next, from 0.01 to 3600 [``FEATURE_INTERVAL``].
         buffer: how many accepted vectors may wait for their confirm [``FEATURE_BUFFER``].
-        max_symbols: how many symbols are kept; which ones, when there are more, :mod:`feature_service.symbols` says
-            [``FEATURE_MAX_SYMBOLS``].
+        max_symbols: how many symbols are kept, from 2 to 100,000; which ones, when there are more,
+            :mod:`feature_service.symbols` says [``FEATURE_MAX_SYMBOLS``].
         shutdown_timeout: seconds that the waiting vectors get at the end, at most 3600 [``FEATURE_SHUTDOWN_TIMEOUT``].
         health_host: address of the health endpoints [``HEALTH_HOST``]. They need no password, so they are on loopback
             unless this says otherwise; in a container it is ``0.0.0.0``.
@@ -79,7 +80,7 @@ class ServiceSettings:
         _check_seconds("interval", self.interval, LEAST_INTERVAL, MOST_INTERVAL)
         _check_seconds("shutdown_timeout", self.shutdown_timeout, 0, MOST_SHUTDOWN)
         _check_whole("buffer", self.buffer, 1, MOST_BUFFER)
-        _check_whole("max_symbols", self.max_symbols, 1, MOST_SYMBOLS)
+        _check_whole("max_symbols", self.max_symbols, LEAST_SYMBOLS, MOST_SYMBOLS)
         _check_whole("health_port", self.health_port, 0, 65535)
         if not self.health_host or not self.health_host.isprintable() or " " in self.health_host:
             raise anyamqp.SettingsError(f"HEALTH_HOST: {self.health_host!r} is not an address")

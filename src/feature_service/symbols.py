@@ -19,6 +19,9 @@ from typing import Final
 
 from feature_service.features import SymbolState
 
+LEAST_SYMBOLS: Final = 2
+"""One place for an established symbol, one for newcomers. A single place would go to whatever symbol came last."""
+
 _ESTABLISHED_AFTER: Final = 3
 
 
@@ -40,7 +43,10 @@ class Symbol:
 
 
 class Symbols:
-    """At most ``most`` symbols, by name.
+    """The symbols that have a place, by name.
+
+    Args:
+        most: how many places there are; ``LEAST_SYMBOLS`` or more.
 
     Attributes:
         displaced: how many symbols lost their place to others.
@@ -79,7 +85,7 @@ class Symbols:
             self._newcomers.move_to_end(name)
         if traded:
             symbol.trades += 1
-            if symbol.trades >= _ESTABLISHED_AFTER and self._most_established:
+            if symbol.trades >= _ESTABLISHED_AFTER:
                 self._establish(name)
         return symbol
 

@@ -67,6 +67,7 @@ def test_a_broker_that_refuses_or_is_silent_is_waited_for_without_end() -> None:
         ("FEATURE_BUFFER", "1.5"),
         ("FEATURE_BUFFER", "9" * 100),
         ("FEATURE_MAX_SYMBOLS", "0"),
+        ("FEATURE_MAX_SYMBOLS", "1"),
         ("FEATURE_MAX_SYMBOLS", "100001"),
         ("FEATURE_MAX_SYMBOLS", "many"),
         ("FEATURE_SHUTDOWN_TIMEOUT", "-1"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_service.symbols import Symbols
+from feature_service.symbols import LEAST_SYMBOLS, Symbols
 
 
 def trade(symbols: Symbols, name: str, times: int = 1) -> None:
@@ -75,11 +75,11 @@ def test_the_newcomer_heard_least_recently_is_displaced() -> None:
     assert [name for name, _ in symbols.items()] == ["A", "C"]
 
 
-def test_single_place_goes_to_the_latest() -> None:
-    symbols = Symbols(1)
-    trade(symbols, "A", 5)
-    trade(symbols, "B")
-    assert [name for name, _ in symbols.items()] == ["B"]
+def test_symbol_that_trades_outlives_junk_in_the_fewest_places() -> None:
+    symbols = Symbols(LEAST_SYMBOLS)
+    trade(symbols, "BTCUSDT", 3)
+    junk(symbols, 100)
+    assert [name for name, _ in symbols.items()] == ["BTCUSDT", "JUNK99"]
 
 
 def test_removed_symbol_frees_its_place() -> None:
@@ -94,7 +94,7 @@ def test_removed_symbol_frees_its_place() -> None:
     assert symbols.displaced == 0
 
 
-@given(st.integers(1, 8), st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=200))
+@given(st.integers(LEAST_SYMBOLS, 8), st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=200))
 def test_there_are_never_more_than_the_places_and_the_latest_has_one(most: int, events: list[tuple[int, bool]]) -> None:
     symbols, again = Symbols(most), Symbols(most)
     for number, traded in events:
