@@ -66,7 +66,7 @@ def report(service: FeatureService) -> tuple[int, dict[str, object]]:
             "read": dict(service.counters.events),
             "bad": service.counters.bad_events,
             "faults": service.counters.faults,
-            "oversized": sum(reader.oversized for reader in service.readers),
+            "oversized": service.counters.oversized,
         },
         "symbols": {"kept": service.symbol_count, "displaced": service.displaced_symbols},
     }

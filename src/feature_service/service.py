@@ -12,8 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Final
 
@@ -45,11 +44,13 @@ class Counters:
     Attributes:
         events: events read, by the queue they came from.
         bad_events: messages that could not be read; they are rejected, not requeued.
+        oversized: those of them that were larger than ``MAX_BODY``.
         faults: those of them that met a fault of ours; the log has its traceback.
     """
 
     events: dict[str, int] = field(default_factory=dict[str, int])
     bad_events: int = 0
+    oversized: int = 0
     faults: int = 0
 
 
@@ -80,19 +81,11 @@ class FeatureService:
         self.settings = settings
         self.counters = Counters()
         self.outbox = Outbox(settings.buffer) if outbox is None else outbox
-        large = settings.broker
-        small = replace(large, max_message_size=min(MAX_BODY, large.max_message_size))
-        self.reading = _connect(small, "reading", dial_reading)
-        self.publishing = _connect(large, "publishing", dial_publishing)
+        self.reading = _connect(settings.broker, "reading", dial_reading)
+        self.publishing = _connect(settings.broker, "publishing", dial_publishing)
         turns = anyio.Lock()
         self.readers = [
-            QueueReader(
-                source,
-                connection=self.reading,
-                connect_for_large=partial(_connect, large, "reading large messages", dial_reading),
-                handle=self._handle,
-                turns=turns,
-            )
+            QueueReader(source, connection=self.reading, handle=self._handle, turns=turns)
             for source in settings.sources
         ]
         self.publishing_error: anyamqp.AnyamqpError | None = None
@@ -203,6 +196,7 @@ class FeatureService:
         if self.counters.bad_events % _LOG_EVERY == 0:
             LOGGER.warning("bad event %d, from %s: %s", self.counters.bad_events + 1, source, reason)
         self.counters.bad_events += 1
+        self.counters.oversized += len(delivery.body) > MAX_BODY
         # Requeued, it would come back for ever and hold up the messages behind it.
         delivery.reject(requeue=False)
 

@@ -1,4 +1,4 @@
-"""Reading leaves room for everybody else, and no message can stop it."""
+"""Reading leaves room for everybody else."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from types import SimpleNamespace
-from typing import Never, cast
+from typing import cast
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-import anyamqp
-from anyamqp import Address, Connection, Consumer, Delivery, Message, ReconnectPolicy, Settings
-from anyamqp.testing import Broker
-from feature_service.events import MAX_BODY
+from anyamqp import Connection, Consumer, Delivery
 from feature_service.reader import QueueReader
-from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +59,6 @@ async def test_others_run_while_a_backlog_is_read(size: int, at_once: int) -> No
             reader = QueueReader(
                 queue,
                 connection=backlog,
-                connect_for_large=lambda: backlog,
                 handle=lambda queue, _delivery: handled.append(queue),
                 turns=lock,
             )
@@ -75,75 +70,3 @@ async def test_others_run_while_a_backlog_is_read(size: int, at_once: int) -> No
         tasks.cancel_scope.cancel()
     assert max(after - before for before, after in pairwise([*turns, len(handled)])) <= at_once
     assert all(handled.count(queue) == EACH for queue in QUEUES)
-
-
-class Bench:
-    """A reader of one queue, in which an oversized message waits before an ordinary one."""
-
-    def __init__(self, broker: Broker) -> None:
-        self.broker = broker
-        self.bodies: list[int] = []
-        self.refusals = 0
-        """How many connections for large messages come to nothing."""
-
-    def connect_for_large(self) -> Connection:
-        if self.refusals:
-            self.refusals -= 1
-            once = Settings(reconnect=ReconnectPolicy(max_attempts=1))
-            return anyamqp.connect(once, dial=self.refuse, ready_timeout=0, fail_fast=False)
-        return anyamqp.connect(Settings(), dial=self.broker.dial, ready_timeout=0, fail_fast=False)
-
-    async def refuse(self, address: Address) -> Never:
-        raise OSError(111, f"nobody listens at {address}")
-
-    def handle(self, queue: str, delivery: Delivery) -> None:
-        assert queue == "trades"
-        self.bodies.append(len(delivery.body))
-        if len(delivery.body) > MAX_BODY:
-            delivery.reject(requeue=False)
-        else:
-            delivery.ack()
-
-
-@asynccontextmanager
-async def reading(refusals: int = 0) -> AsyncGenerator[tuple[Bench, QueueReader], None]:
-    settings = Settings(max_message_size=MAX_BODY)
-    async with (
-        Broker() as broker,
-        anyamqp.connect(Settings(), dial=broker.dial) as gateway,
-        anyamqp.connect(settings, dial=broker.dial) as connection,
-        gateway.channel() as channel,
-        anyio.create_task_group() as tasks,
-    ):
-        await channel.declare_queue("trades")
-        await channel.publish(Message(bytes(MAX_BODY + 1)), routing_key="trades")
-        await channel.publish(Message(b"1"), routing_key="trades")
-        bench = Bench(broker)
-        bench.refusals = refusals
-        reader = QueueReader(
-            "trades",
-            connection=connection,
-            connect_for_large=bench.connect_for_large,
-            handle=bench.handle,
-            turns=anyio.Lock(),
-        )
-        tasks.start_soon(reader.run)
-        with anyio.fail_after(20):
-            yield bench, reader
-        tasks.cancel_scope.cancel()
-
-
-async def test_oversized_message_is_handled_once_and_the_next_as_well() -> None:
-    async with reading() as (bench, reader):
-        await eventually(lambda: len(bench.bodies) == 2 and reader.is_reading)
-        assert sorted(bench.bodies) == [1, MAX_BODY + 1]
-        assert reader.oversized == 1
-        assert isinstance(reader.last_error, anyamqp.ContentTooLarge)
-        assert bench.broker.queues["trades"].messages == bench.broker.queues["trades"].unacked == 0
-
-
-async def test_oversized_message_that_cannot_be_fetched_is_tried_again() -> None:
-    async with reading(refusals=2) as (bench, reader):
-        await eventually(lambda: reader.oversized == 1 and reader.is_reading)
-        assert bench.refusals == 0
-        await eventually(lambda: sorted(bench.bodies) == [1, MAX_BODY + 1])
