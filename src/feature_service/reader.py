@@ -43,7 +43,7 @@ class QueueReader:
 
     Attributes:
         queue: its name.
-        last_error: why reading stopped last; None if it never did.
+        last_error: why the queue could not be read; None once it is read again.
         last_message_at: when the last message came, on the event loop's clock; None if none came.
     """
 
@@ -94,6 +94,7 @@ class QueueReader:
             self._consumer = consumer
             try:
                 _LOGGER.info("reading %s", self.queue)
+                self.last_error = None
                 self._pause.reset()
                 taken = 0
                 async for delivery in consumer:

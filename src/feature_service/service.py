@@ -66,7 +66,7 @@ class FeatureService:
 
     Attributes:
         readers: one for each source queue.
-        publishing_error: why publishing stopped last; None if it never did.
+        publishing_error: why no vectors could be published; None once they go out again.
     """
 
     def __init__(
@@ -243,6 +243,7 @@ class FeatureService:
                 async with self.publishing.publisher(window=_BATCH) as publisher:
                     LOGGER.info("publishing to %s", self.settings.queue)
                     self._has_publisher = True
+                    self.publishing_error = None
                     while True:
                         while not len(self.outbox):
                             self._accepted = anyio.Event()

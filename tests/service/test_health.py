@@ -125,6 +125,27 @@ async def test_queue_that_was_deleted_is_told_until_it_is_back(anyio_backend_nam
         await eventually(lambda: service.is_ready)
 
 
+async def test_error_of_a_source_queue_goes_once_it_is_read(anyio_backend_name: str) -> None:
+    async with (
+        Broker() as broker,
+        running(broker, settings_for(anyio_backend_name), sources=SOURCES[1:]) as service,
+    ):
+        await eventually(lambda: service.readers[0].last_error is not None)
+        await declare(broker, SOURCES[0])
+        await eventually(lambda: service.is_ready)
+        _, body = await asked(service, "/health")
+        assert body["queues"][SOURCES[0]] == {"read": True, "last_error": None, "last_message_age": None}
+
+
+async def test_error_of_publishing_goes_once_vectors_go_out(anyio_backend_name: str) -> None:
+    async with Broker() as broker, running(broker, settings_for(anyio_backend_name)) as service:
+        await delete(broker, QUEUE)
+        await send(broker, SOURCES[1], b'{"event_type": "ticker", "symbol": "BTCUSDT", "payload": {}}')
+        await eventually(lambda: service.outbox.retried > 0 and service.outbox.confirmed > 0)
+        _, body = await asked(service, "/health")
+        assert body["queues"][QUEUE] == {"published_to": True, "last_error": None}
+
+
 async def test_age_of_a_queue_s_last_message_is_told(anyio_backend_name: str) -> None:
     async with Broker() as broker, running(broker, settings_for(anyio_backend_name)) as service:
         await send(broker, SOURCES[1], b"{}")
