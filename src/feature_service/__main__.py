@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 import anyio
 
-from anyamqp import AnyamqpError, SettingsError
+from anyamqp import AnyamqpError, Settings, SettingsError
 from feature_service.health import serve
 from feature_service.service import FeatureService
 from feature_service.settings import BACKENDS, ServiceSettings
@@ -53,10 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from feature_service.demo import demo
         from feature_service.demo_cast import DemoOptions
 
-        options = DemoOptions(
-            url=parsed.url, seed=parsed.seed, duration=parsed.duration, live=not parsed.plain, backend=parsed.backend
-        )
         try:
+            options = DemoOptions(
+                broker=_broker_of_demo(parsed.url),
+                seed=parsed.seed,
+                duration=parsed.duration,
+                live=not parsed.plain,
+                backend=parsed.backend,
+            )
             return anyio.run(partial(demo, options), backend=parsed.backend)
         except SettingsError as error:
             print(f"feature-service: {error}", file=sys.stderr)  # noqa: T201 - for who typed it
@@ -84,6 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _broker_of_demo(url: str | None) -> Settings | None:
+    """The broker that ``--url`` names, or the environment if the option has no value; None without the option."""
+    if url is None:
+        return None
+    return Settings.from_urls(url) if url else Settings.from_environment()
+
+
 def _lacks(package: str, extra: str, user: str) -> bool:
     """Whether a package is not installed; then it is told who needs it."""
     is_missing = find_spec(package) is None
@@ -106,7 +117,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="run the service; settings come from the environment")
     showing = commands.add_parser("demo", help="show the service while its broker is cut, frozen and restarted")
-    showing.add_argument("--url", help="a running RabbitMQ instead of the embedded broker; a proxy makes the faults")
+    showing.add_argument(
+        "--url",
+        nargs="?",
+        const="",
+        help="a running RabbitMQ instead of the embedded broker; a proxy makes the faults. The process list shows a "
+        "password in this URL. Without a URL, RABBITMQ_URL is read, or RABBITMQ_HOST, RABBITMQ_PORT, RABBITMQ_USER, "
+        "RABBITMQ_PASSWORD and RABBITMQ_VHOST",
+    )
     showing.add_argument("--seed", type=int, help="repeat a run: the same faults, the same market")
     showing.add_argument("--backend", choices=BACKENDS, default="asyncio", help="the event loop (asyncio)")
     showing.add_argument("--duration", type=float, default=20.0, help="seconds of faults (20)")

@@ -23,15 +23,14 @@ async def demo(options: DemoOptions) -> int:
     """Play, and draw up the account. Returns 0 if it adds up, else 1.
 
     Raises:
-        SettingsError: the URL is wrong.
-        AnyamqpError: the broker of the URL cannot be reached.
+        AnyamqpError: the running broker cannot be reached.
     """
     # What anyamqp logs is what the view shows as transitions.
     logging.getLogger("anyamqp").addHandler(logging.NullHandler())
     logging.getLogger("feature_service").addHandler(logging.NullHandler())
     seed = random.SystemRandom().randrange(10_000) if options.seed is None else options.seed
-    prefix = "" if options.url is None else f"anyamqp-demo-{seed}-"
-    async with embedded() if options.url is None else running(options.url) as stage:
+    prefix = "" if options.broker is None else f"anyamqp-demo-{seed}-"
+    async with embedded() if options.broker is None else running(options.broker) as stage:
         cast = Cast(stage, seed, prefix, options.backend)
         async with choose_view(cast, options, seed) as view:
             account = await _play(cast, view, options.duration)

@@ -11,7 +11,7 @@ import anyio
 import anyio.abc
 
 import anyamqp
-from anyamqp import Address, Connection, Message, State
+from anyamqp import Address, Connection, Message, Settings, State
 from feature_service.demo_stage import Schedule, Stage
 from feature_service.exchange import SyntheticExchange
 from feature_service.outbox import Outbox, Parcel
@@ -33,14 +33,14 @@ class DemoOptions:
     """What the command line asked for.
 
     Attributes:
-        url: a running RabbitMQ; None for the embedded broker.
+        broker: a running RabbitMQ; None for the embedded broker.
         seed: makes a run repeatable; None for a new one.
         duration: seconds of faults.
         live: whether a terminal shows the live view.
         backend: the event loop.
     """
 
-    url: str | None = None
+    broker: Settings | None = None
     seed: int | None = None
     duration: float = 20.0
     live: bool = True

@@ -131,14 +131,15 @@ async def embedded() -> AsyncGenerator[Stage, None]:
 
 
 @asynccontextmanager
-async def running(url: str) -> AsyncGenerator[Stage, None]:
+async def running(settings: Settings) -> AsyncGenerator[Stage, None]:
     """A RabbitMQ that runs already, behind a proxy that breaks the network.
 
+    Args:
+        settings: how to reach it.
+
     Raises:
-        SettingsError: the URL is wrong.
         AnyamqpError: the broker cannot be reached, or does not let us in.
     """
-    settings = Settings.from_urls(url)
     async with connect(settings, name="demo", ready_timeout=5.0):
         pass  # there is one, and it lets us in: what goes wrong from here on is the demo's doing
     address = settings.addresses[0]

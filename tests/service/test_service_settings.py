@@ -6,10 +6,13 @@ import math
 import re
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
-from anyamqp import Address, Settings, SettingsError
+from anyamqp import Address, Credentials, Settings, SettingsError
 from feature_service.__main__ import main
+from feature_service.demo_cast import DemoOptions
 from feature_service.settings import QUEUE, SOURCES, ServiceSettings
 
 
@@ -127,3 +130,42 @@ def test_a_wrong_url_of_the_demo_exits_with_2(capsys: pytest.CaptureFixture[str]
 def test_a_demo_without_its_broker_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--url", "amqp://user:s3cret@127.0.0.1:1"]) == 1
     assert "s3cret" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RABBITMQ_URL": "amqp://user:s3cret@127.0.0.1:1"},
+        {"RABBITMQ_HOST": "127.0.0.1", "RABBITMQ_PORT": "1", "RABBITMQ_USER": "user", "RABBITMQ_PASSWORD": "s3cret"},
+    ],
+    ids=["url", "parts"],
+)
+def test_a_demo_takes_its_broker_from_the_environment(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[DemoOptions] = []
+
+    async def demo(options: DemoOptions) -> int:
+        await anyio.lowlevel.checkpoint()
+        played.append(options)
+        return 0
+
+    monkeypatch.setattr("feature_service.demo.demo", demo)
+    monkeypatch.delenv("RABBITMQ_URL", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["demo", "--url", "--plain"]) == 0
+    broker = played[0].broker
+    assert broker is not None
+    assert broker.addresses == (Address("127.0.0.1", 1),)
+    assert broker.credentials == Credentials("user", "s3cret")
+
+
+def test_a_wrong_variable_of_the_demo_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RABBITMQ_URL", "http://user:s3cret@host")
+    assert main(["demo", "--url"]) == 2
+    told = capsys.readouterr().err
+    assert "RABBITMQ_URL: " in told
+    assert "s3cret" not in told
