@@ -6,28 +6,42 @@ import argparse
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 
 import anyio
 
+from anyamqp.checks import check_seconds
 from anyamqp.connection import connect
 from anyamqp.diagrams import DIAGRAMS, mermaid, svg
-from anyamqp.errors import AnyamqpError, SettingsError, printable
+from anyamqp.errors import AnyamqpError, RequestTimeout, SettingsError, printable
 from anyamqp.protocol.lifecycle import State
-from anyamqp.settings import VERSION, Credentials, Settings
+from anyamqp.settings import VERSION, Settings, with_password_from
 
 OK, FAILED, WRONG_USAGE = 0, 1, 2
 
 
 async def check(settings: Settings, timeout: float) -> int:
-    """Connect once, open a channel, say what the broker is and how long it took."""
+    """Connect once, open a channel, say what the broker is and how long it took.
+
+    Args:
+        settings: where to connect.
+        timeout: seconds for all of it.
+
+    Raises:
+        SettingsError: ``timeout`` is not a positive number.
+        AnyamqpError: the broker refuses, or does not answer in time.
+    """
+    check_seconds("--timeout", timeout, positive=True, error=SettingsError)
     began = anyio.current_time()
     async with connect(settings, name="anyamqp check", ready_timeout=timeout) as connection:
         ready = anyio.current_time()
-        async with connection.channel():
-            answered = anyio.current_time()
+        answered = None
+        with anyio.CancelScope(deadline=began + timeout):
+            async with connection.channel():
+                answered = anyio.current_time()
+        if answered is None:
+            raise RequestTimeout(f"connected, but no channel opened within {timeout} s")
         broker, tuning = connection.server_properties, connection.tuning
         print(f"broker     {_shown(broker.get('product', 'unknown'))} {_shown(broker.get('version', ''))}".rstrip())
         print(f"address    {', '.join(map(str, settings.addresses))}, virtual host {settings.virtual_host!r}")
@@ -64,6 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (reconfigure := getattr(sys.stdout, "reconfigure", None)) is not None:
         reconfigure(errors="backslashreplace")  # the terminal may not have the letters of a broker's text
     parsed = _parser().parse_args(arguments)
+    try:
+        code = _run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output has gone, as "head" does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python, which flushes at its end
+        return OK
+    return code
+
+
+def _run(parsed: argparse.Namespace) -> int:
     if parsed.command == "diagram":
         return diagram(parsed.name, parsed.format)
     if parsed.backend == "trio" and find_spec("trio") is None:
@@ -86,14 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _settings(url: str | None) -> Settings:
-    if not url:
-        return Settings.from_environment()
-    settings = Settings.from_urls(url)
-    login, password = settings.credentials, os.environ.get("RABBITMQ_PASSWORD")
-    # Only for a URL that names a user: the variable may hold the password of another broker.
-    if password and isinstance(login, Credentials) and login.username and not login.password:
-        return replace(settings, credentials=replace(login, password=password))
-    return settings
+    return with_password_from(os.environ, Settings.from_urls(url)) if url else Settings.from_environment()
 
 
 _ENVIRONMENT = """
@@ -118,7 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     checking = commands.add_parser(
         "check", parents=[connecting], help="connect once and say what is there", epilog=_ENVIRONMENT
     )
-    checking.add_argument("--timeout", type=float, default=10.0, help="seconds to wait for the broker (10)")
+    checking.add_argument(
+        "--timeout", type=float, default=10.0, help="seconds to wait for the broker, more than 0 (10)"
+    )
     commands.add_parser(
         "watch", parents=[connecting], help="keep a connection and print its transitions", epilog=_ENVIRONMENT
     )

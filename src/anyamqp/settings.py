@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -18,6 +18,7 @@ from anyamqp.checks import check_flag, check_kind, check_seconds, check_text, ch
 from anyamqp.entities import TopologyRecovery
 from anyamqp.errors import InvalidArgument, SettingsError
 from anyamqp.message import FieldTable
+from anyamqp.misuse import explained_class
 from anyamqp.protocol import fields
 from anyamqp.protocol.sasl import External, Mechanism, Plain
 
@@ -93,6 +94,7 @@ _MECHANISMS: Mapping[str, Callable[[Credentials], Mechanism]] = {
 """The mechanisms that credentials can log in with, by name."""
 
 
+@explained_class
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLS:
     """How to speak TLS, 1.2 at least. As it stands it trusts the system's CAs and verifies the host name.
@@ -156,6 +158,7 @@ def tls_part(name: str) -> str:
     return f"TLS.{name} (URL query {parameter})"
 
 
+@explained_class
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconnectPolicy:
     """When to dial again.
@@ -243,6 +246,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+@explained_class
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that a connection is told.
@@ -373,8 +377,9 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Settings from ``RABBITMQ_URL``, or from ``RABBITMQ_HOST``, ``_PORT``, ``_USER``, ``_PASSWORD``, ``_VHOST``.
 
-        ``RABBITMQ_HEARTBEAT`` (seconds) holds for both, unless the URL says ``heartbeat``. Whatever is missing has
-        RabbitMQ's default: localhost, 5672, guest, guest, ``/``.
+        ``RABBITMQ_HEARTBEAT`` (seconds) holds for both, unless the URL says ``heartbeat``. ``RABBITMQ_PASSWORD`` is
+        also the password of a URL that names a user and no password. A variable that is missing or empty has RabbitMQ's
+        default: localhost, 5672, guest, guest, ``/``.
 
         Args:
             environment: the variables; ``os.environ`` by default.
@@ -386,19 +391,31 @@ class Settings:
         url = variables.get("RABBITMQ_URL")
         if url:
             try:
-                return cls.from_urls(url, environment=variables)
+                return with_password_from(variables, cls.from_urls(url, environment=variables))
             except SettingsError as error:
                 text = str(error)
                 raise SettingsError(text if text.startswith("RABBITMQ_") else f"RABBITMQ_URL: {text}") from None
-        port = _whole_from("RABBITMQ_PORT", variables.get("RABBITMQ_PORT", str(DEFAULT_PORT)), 1, 65535)
+        port = _whole_from("RABBITMQ_PORT", variables.get("RABBITMQ_PORT") or str(DEFAULT_PORT), 1, 65535)
+        host = _checked_host("RABBITMQ_HOST", variables.get("RABBITMQ_HOST") or "localhost")
         return cls(
-            addresses=(Address(variables.get("RABBITMQ_HOST") or "localhost", port),),
+            addresses=(Address(host, port),),
             credentials=Credentials(
                 variables.get("RABBITMQ_USER") or "guest", variables.get("RABBITMQ_PASSWORD") or "guest"
             ),
             virtual_host=variables.get("RABBITMQ_VHOST") or "/",
             heartbeat=_heartbeat_from(variables),
         )
+
+
+def with_password_from(environment: Mapping[str, str], settings: Settings) -> Settings:
+    """The settings of a URL, which has the password from ``RABBITMQ_PASSWORD`` if it names a user and no password.
+
+    A URL without a user does not get it: the variable may hold the password of another broker.
+    """
+    login, password = settings.credentials, environment.get("RABBITMQ_PASSWORD")
+    if password and isinstance(login, Credentials) and login.username and not login.password:
+        return replace(settings, credentials=replace(login, password=password))
+    return settings
 
 
 def _each_of(urls: object) -> list[str]:
@@ -460,9 +477,14 @@ def _check_readable(url: str) -> None:
 
 
 def _host(parts: SplitResult) -> str:
-    host = _decoded("URL host", parts.hostname) if parts.hostname else "localhost"
-    if not host.isprintable() or " " in host:
-        raise SettingsError(f"URL host: {host!r} is not a host name")
+    return _checked_host("URL host", _decoded("URL host", parts.hostname)) if parts.hostname else "localhost"
+
+
+def _checked_host(name: str, host: str) -> str:
+    if not host.isprintable() or any(character in host for character in " @/"):
+        # A text with '@' or ':' may be the middle of a URL, with a password in it.
+        shown = "the value" if "@" in host or ":" in host else repr(host)
+        raise SettingsError(f"{name}: {shown} is not a host name")
     return host
 
 
@@ -493,8 +515,7 @@ def _from_query(query: str, *, is_tls: bool) -> dict[str, object]:
         key, _, encoded = pair.partition("=")
         key = _decoded("URL query", key)
         part = f"URL query {key}"
-        # Behind a password, it may be the rest of one with an '&' in it.
-        _check_query_key(key, f"parameter {number}" if "password" in seen else repr(key), is_tls=is_tls)
+        _check_query_key(key, number, is_tls=is_tls)
         if key in seen and key != "auth_mechanism":
             raise SettingsError(f"{part}: is there more than once")
         seen.add(key)
@@ -518,13 +539,14 @@ def _from_query(query: str, *, is_tls: bool) -> dict[str, object]:
     return values
 
 
-def _check_query_key(key: str, shown: str, *, is_tls: bool) -> None:
+def _check_query_key(key: str, number: int, *, is_tls: bool) -> None:
     if key in _TLS_QUERY:
         if not is_tls:
             raise SettingsError(f"URL query {key}: is only for the scheme amqps")
     elif key not in _QUERY:
         known = ", ".join((*_QUERY, *_TLS_QUERY))
-        raise SettingsError(f"URL query: {shown} is unknown; known are {known}")
+        # Not quoted: it may be the rest of a password with a '?' or an '&' in it, as in amqp://user:12?secret.
+        raise SettingsError(f"URL query: parameter {number} is unknown; known are {known}")
 
 
 def _tls_value(part: str, key: str, text: str) -> str | bool:

@@ -6,16 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import pytest
+from pamqp import commands
 
-from anyamqp import Settings
-from anyamqp.cli import main, watch
+import anyamqp
+from anyamqp import RequestTimeout, Settings
+from anyamqp.cli import check, main, watch
 from anyamqp.testing import Broker
 from anyamqp.testing.server import SERVER_PROPERTIES
+from support.handbroker import HandBroker
 from support.waiting import eventually
 
 SECRET = "s3cr3t"
@@ -117,9 +121,36 @@ async def test_password_of_the_environment_is_for_a_url_that_lacks_one(
         assert await anyio.to_thread.run_sync(main, ["check", url, "--backend", anyio_backend_name]) == code
 
 
-def test_wrong_timeout_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "amqp://127.0.0.1:1", "--timeout", "-1"]) == 2
-    assert "ready_timeout: -1.0 is not a number of seconds from 0 up" in capsys.readouterr().err
+@pytest.mark.parametrize("timeout", ["-1", "0", "nan"])
+def test_wrong_timeout_exits_with_2(timeout: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "amqp://127.0.0.1:1", "--timeout", timeout]) == 2
+    assert capsys.readouterr().err == f"anyamqp: --timeout: {float(timeout)} is not a positive number of seconds\n"
+
+
+@pytest.mark.anyio
+async def test_check_does_not_wait_longer_than_its_timeout_for_the_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with anyio.create_task_group() as tasks:
+        broker = HandBroker(tasks)
+        broker.habits.silent_to.add(commands.Channel.Open)
+        monkeypatch.setattr("anyamqp.cli.connect", partial(anyamqp.connect, dial=broker.dial))
+        with anyio.fail_after(20), pytest.raises(RequestTimeout, match=r"connected, but no channel opened within 0\.5"):
+            await check(Settings(close_timeout=0.1), 0.5)
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("command", ["check", "watch", "diagram"])
+async def test_output_that_nobody_reads_ends_quietly(command: str, anyio_backend_name: str) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    async with Broker() as broker:
+        url = await broker.listen()
+        arguments = ["link"] if command == "diagram" else [url, "--backend", anyio_backend_name]
+        with os.fdopen(writes, "w") as closed, anyio.fail_after(20):
+            ended = await anyio.run_process(
+                [sys.executable, "-m", "anyamqp.cli", command, *arguments], check=False, stdout=closed
+            )
+        assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 @pytest.mark.anyio

@@ -155,14 +155,14 @@ def test_no_url_at_all_is_refused() -> None:
         ("amqp://host/?heartbeat=", "heartbeat"),
         ("amqp://host/?connection_timeout=0", "connection_timeout"),
         ("amqp://host/?channel_max=x", "channel_max"),
-        ("amqp://host/?hartbeat=1", "hartbeat"),
+        ("amqp://host/?hartbeat=1", "URL query: parameter 1 is unknown; known are heartbeat"),
         (f"amqp://host/{'v' * 256}", "virtual_host"),
         ("amqp://host/?auth_mechanism=kerberos", "auth_mechanism: 'KERBEROS' is unknown; known are PLAIN and EXTERNAL"),
         ("amqp://host/?auth_mechanism=", "auth_mechanism"),
         ("amqp://host/?auth_mechanism=plain&auth_mechanism=ntlm", "NTLM"),
         ("amqp://host/?heartbeat=1&heartbeat=1", "heartbeat: is there more than once"),
         ("amqp://host/?heartbeat", "heartbeat"),
-        ("amqp://host/?heartbeat=1&", "''"),
+        ("amqp://host/?heartbeat=1&", "parameter 2 is unknown"),
         ("amqp://host/?channel_max=65536", "channel_max"),
         ("amqp://host/?connection_timeout=1.5", "connection_timeout"),
         ("amqp://host/?name=%ff", "URL query name: .* UTF-8"),
@@ -180,7 +180,10 @@ def test_no_url_at_all_is_refused() -> None:
         (f"amqps://host/?certfile=c&password={SECRET}%", "URL query password: a '%'"),
         ("amqps://host/?verify=yes", "verify: 'yes' is neither 'verify_peer' nor 'verify_none'"),
         ("amqps://host/?server_name_indication=.x", "server_name_indication"),
-        ("amqps://host/?cacert=x", "'cacert' is unknown"),
+        ("amqps://host/?cacert=x", "parameter 1 is unknown; known are .* cacertfile"),
+        (f"amqp://user:12?{SECRET}", "parameter 1 is unknown"),
+        (f"amqp://user:12?x={SECRET}&{SECRET}=y", "parameter 1 is unknown"),
+        (f"amqp://user%3A{SECRET}%40host", "URL host: the value is not a host name"),
     ],
 )
 def test_a_wrong_part_of_a_url_is_named(url: str, named: str) -> None:
@@ -214,6 +217,17 @@ def test_no_part_of_a_password_is_in_an_error_or_a_repr(password: str, rest: str
             else:
                 assert SECRET not in repr(settings)
                 assert settings.credentials == Credentials("user", unquote(written))
+
+
+@given(passwords, st.sampled_from(["?", "/?", "/vhost?", "?heartbeat=1&", "?password=x&"]))
+def test_no_part_of_a_password_is_in_an_error_about_a_url_without_a_host(password: str, before: str) -> None:
+    """What comes before the '?' then reads as a host and its port."""
+    for written in (password, quote(password, safe=""), f"{quote(password)}=x", f"x&{quote(password)}"):
+        for scheme in ("amqp", "amqps"):
+            with pytest.raises(SettingsError) as caught:
+                parse(f"{scheme}://user:12{before}{written}")
+            for error in chain(caught.value):
+                assert SECRET not in unquote(f"{error} {error!r} {vars(error)}")
 
 
 @pytest.mark.parametrize(
@@ -277,6 +291,23 @@ def test_empty_environment_has_the_defaults() -> None:
     assert Settings.from_environment({}) == Settings()
 
 
+def test_empty_variables_count_as_missing_ones() -> None:
+    names = ("URL", "HOST", "PORT", "USER", "PASSWORD", "VHOST", "HEARTBEAT")
+    assert Settings.from_environment({f"RABBITMQ_{name}": "" for name in names}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("url", "login"),
+    [
+        ("amqp://me@host", Credentials("me", SECRET)),
+        ("amqp://me:own@host", Credentials("me", "own")),
+        ("amqp://host", Credentials("guest", "guest")),
+    ],
+)
+def test_password_of_the_environment_is_for_its_url_with_a_user_only(url: str, login: Credentials) -> None:
+    assert Settings.from_environment({"RABBITMQ_URL": url, "RABBITMQ_PASSWORD": SECRET}).credentials == login
+
+
 def test_url_in_the_environment_comes_before_the_single_variables() -> None:
     settings = Settings.from_environment({"RABBITMQ_URL": "amqp://a/", "RABBITMQ_HOST": "b"})
     assert settings.addresses == (Address("a", 5672),)
@@ -296,6 +327,9 @@ def test_heartbeat_of_the_url_comes_before_the_environment() -> None:
         ({"RABBITMQ_HEARTBEAT": "soon"}, "RABBITMQ_HEARTBEAT"),
         ({"RABBITMQ_URL": f"amqp://u:{SECRET}@h:x"}, "RABBITMQ_URL"),
         ({"RABBITMQ_URL": "amqp://h", "RABBITMQ_HEARTBEAT": "soon"}, "^RABBITMQ_HEARTBEAT"),
+        ({"RABBITMQ_HOST": "a b"}, "RABBITMQ_HOST: 'a b' is not a host name"),
+        ({"RABBITMQ_HOST": f"u:{SECRET}@h"}, "RABBITMQ_HOST: the value is not a host name"),
+        ({"RABBITMQ_HOST": f"amqp://u:{SECRET}"}, "RABBITMQ_HOST: the value is not a host name"),
     ],
 )
 def test_a_wrong_variable_is_named(variables: dict[str, str], named: str) -> None:
