@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Final, Literal, Self, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -62,6 +62,8 @@ from anyamqp.misuse import Entered
 from anyamqp.protocol.events import Content
 from anyamqp.protocol.lifecycle import State
 from anyamqp.protocol.wire import Method, build, field_table
+
+T = TypeVar("T")
 
 OnCancel: TypeAlias = Literal["raise", "resubscribe", "end"]
 """What a consumer does when the broker cancels it: raise :class:`ConsumerCancelled`, wait for its queue to come back,
@@ -215,6 +217,7 @@ class Consumer(Entered, ChannelOwner):
             await self._channel.close()
 
     def __aiter__(self) -> Self:
+        self._host.loop.require_here("a consumer")  # once, instead of for every delivery that waits
         return self
 
     async def __anext__(self) -> Delivery:
@@ -297,12 +300,13 @@ class Consumer(Entered, ChannelOwner):
             on_error: instead of the consumer's own, see :data:`OnError`.
 
         Raises:
-            InvalidArgument: an argument is out of its range, or ``handler`` is not an async function.
+            InvalidArgument: an argument is out of its range, or ``handler`` is not an async function of one argument.
+                Of a lambda and the like this shows when it has run once; its delivery goes back, not as a failure.
             InvalidUse: called on another event loop than the connection's, or outside the consumer's block.
             ConsumerCancelled, NotFound, ConnectionClosed: what the iteration raises.
         """
         self._host.loop.require_here("a consumer")
-        check_handler(handler)
+        handler = checked_handler(handler)
         check_whole("concurrency", concurrency, 1)
         policy = self._on_error if on_error is None else checked_policy(on_error)
         ends: list[BaseException] = []
@@ -326,6 +330,9 @@ class Consumer(Entered, ChannelOwner):
     async def _handle(self, delivery: Delivery, handler: Handler, on_error: OnError) -> None:
         try:
             await handler(delivery)
+        except _NotAwaitable as refused:
+            give_back(delivery)
+            raise InvalidArgument(str(refused)) from None
         except BaseException as raised:
             error = failure_of(raised)
             if error is None:
@@ -582,24 +589,61 @@ class Consumer(Entered, ChannelOwner):
             self._paused = None
 
 
-def check_handler(handler: object) -> None:
-    """Refuse a handler that is known not to be async, before a message is lost to it.
+class _NotAwaitable(Exception):
+    """A handler that could not be told to be async returned nothing to await."""
+
+
+def checked_handler(handler: Callable[[Delivery], Awaitable[T]]) -> Callable[[Delivery], Awaitable[T]]:
+    """Refuse a handler that cannot work, before a message is lost to it.
+
+    Returns:
+        The handler; one that cannot be told to be async, such as a lambda, with a check of its result.
 
     Raises:
-        InvalidArgument: it is.
+        InvalidArgument: it is known not to be async, or does not take one argument by position.
     """
-    function = handler
+    function: Any = handler
     while isinstance(function, partial):
         function = function.func
     if not callable(function):
         raise InvalidArgument(f"handler: {handler!r} is not a function")
-    if not inspect.isroutine(function) or inspect.iscoroutinefunction(inspect.unwrap(function)):
-        return
-    if function.__name__ != "<lambda>":  # which may well return what an async function returns
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    _check_takes_one(name, handler)
+    called = function if inspect.isroutine(function) else type(function).__call__
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(called)):
+        return handler
+    # A lambda may well return what an async function returns, and so may what is not written in Python.
+    is_plain = inspect.isroutine(function) or inspect.isfunction(called)
+    if is_plain and getattr(function, "__name__", "") != "<lambda>":
+        raise InvalidArgument(_not_async(name))
+
+    async def checked(delivery: Delivery) -> T:
+        result = handler(delivery)
+        if not inspect.isawaitable(result):
+            raise _NotAwaitable(f"{_not_async(name)}; it returned {type(result).__name__}")
+        return await result
+
+    return checked
+
+
+def _not_async(name: str) -> str:
+    return (
+        f"handler: {name} is not an async function; define it with 'async def', and run what blocks in a thread with "
+        "anyio.to_thread.run_sync"
+    )
+
+
+def _check_takes_one(name: str, handler: Callable[..., object]) -> None:
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        return  # nothing says what it takes
+    try:
+        signature.bind(object())
+    except TypeError:
         raise InvalidArgument(
-            f"handler: {function.__qualname__} is not an async function; define it with 'async def', and run what "
-            "blocks in a thread with anyio.to_thread.run_sync"
-        )
+            f"handler: {name}{signature} does not take one argument by position, the delivery"
+        ) from None
 
 
 def _arguments(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 from anyamqp.errors import InvalidUse
 
 F = TypeVar("F", bound=Callable[..., object])
+T = TypeVar("T")
 
 _URL: Final = "part of the URL, amqp://user:password@host:5672/virtual-host"
 _RECONNECT: Final = "in anyamqp it is reconnect=ReconnectPolicy(...)"
@@ -52,6 +53,11 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
     "exchange_type": "in anyamqp it is type=",
     "exchange_name": "in anyamqp it is exchange=",
     "robust": "everything declared is declared again, as topology_recovery= of connect() says",
+    "max_retries": "in anyamqp it is max_attempts=",
+    "cafile": "in anyamqp it is ca_file=",
+    "ca_certs": "in anyamqp it is ca_file=",
+    "certfile": "in anyamqp it is certificate_file=",
+    "keyfile": "in anyamqp it is key_file=",
     "delivery_mode": "in anyamqp it is persistent=True for 2, persistent=False for 1",
 }
 """The words of aio-pika, pika and amqp, and what they are here."""
@@ -66,7 +72,7 @@ class Entered:
     if not TYPE_CHECKING:  # for type checkers it stays something that cannot be awaited
 
         def __await__(self) -> None:
-            raise InvalidUse(f"a {type(self).__name__} is entered and not awaited: {self._block}")
+            raise InvalidUse(f"{type(self).__name__} is entered and not awaited: {self._block}")
 
 
 def explained(call: F) -> F:
@@ -89,6 +95,15 @@ def explained(call: F) -> F:
     return cast("F", explaining_async if iscoroutinefunction(call) else explaining)
 
 
+def explained_class(cls: type[T]) -> type[T]:
+    """Have a class refuse arguments that it does not take as :func:`explained` functions do.
+
+    It goes above ``@dataclass``. A frame more for each object: not for those that are made per message.
+    """
+    type.__setattr__(cls, "__init__", explained(cast("Callable[..., None]", vars(cls)["__init__"])))
+    return cls
+
+
 def surplus_error(call: Callable[..., object]) -> InvalidUse:
     """The error of a method that got more by position than it takes."""
     return InvalidUse(_surplus_problem(call, _parameters(call)))
@@ -107,11 +122,18 @@ def _problem(call: Callable[..., object], positional: int, named: Mapping[str, o
     if not any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values()):
         for argument in named:
             if argument not in parameters:
-                return str(unknown_error(call.__qualname__, argument, known))
+                return str(unknown_error(_shown(call), argument, known))
     own = len(signature(call).parameters) - len(parameters)
-    if positional - own > len(_by_position(parameters)):
+    by_position = _by_position(parameters)
+    if positional - own > len(by_position):
         return _surplus_problem(call, parameters)
-    return None
+    given = {*by_position[: positional - own], *named}
+    missing = [
+        one.name
+        for one in parameters.values()
+        if one.default is one.empty and one.kind is not one.VAR_KEYWORD and one.name not in given
+    ]
+    return f"{_shown(call)}() needs {', '.join(missing)}" if missing else None
 
 
 def _surplus_problem(call: Callable[..., object], parameters: Mapping[str, Parameter]) -> str:
@@ -119,7 +141,11 @@ def _surplus_problem(call: Callable[..., object], parameters: Mapping[str, Param
     by_name = [one.name for one in parameters.values() if one.kind is Parameter.KEYWORD_ONLY]
     takes = f"only {', '.join(by_position)}" if by_position else "nothing"
     more = f"; by name it takes {', '.join(by_name)}" if by_name else ""
-    return f"{call.__qualname__}() takes {takes} by position{more}"
+    return f"{_shown(call)}() takes {takes} by position{more}"
+
+
+def _shown(call: Callable[..., object]) -> str:
+    return call.__qualname__.removesuffix(".__init__")
 
 
 def _by_position(parameters: Mapping[str, Parameter]) -> list[str]:

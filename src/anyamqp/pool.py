@@ -40,6 +40,7 @@ class ChannelPool(Entered):
         self._is_closed = False
 
     async def __aenter__(self) -> Self:
+        self._host.loop.require_here("a pool")
         return self
 
     async def __aexit__(

@@ -270,7 +270,9 @@ class Publisher(Entered, ChannelOwner):
             ExceptionGroup: the failures since the last flush that nobody awaited, each naming its message. Of more
                 than 1000, or ``window`` if that is more, it has the first and the last, and its text says how many
                 there were.
+            InvalidUse: called on another event loop than the connection's.
         """
+        self._loop.require_here("a publisher")
         # Newest first: its confirm mostly comes last, so there is mostly one wait for the whole window.
         for entry in reversed(self._unsettled()):
             if entry.outcome is None:

@@ -17,8 +17,8 @@ import anyio
 from pamqp import commands
 
 from anyamqp.attachment import Attachment
-from anyamqp.checks import check_flag, check_seconds
-from anyamqp.consumer import Consumer, check_handler
+from anyamqp.checks import check_flag, check_kind, check_seconds
+from anyamqp.consumer import Consumer, checked_handler
 from anyamqp.contents import delivery_of, unroutable_of
 from anyamqp.errors import (
     AnyamqpError,
@@ -343,11 +343,14 @@ async def serve_rpc(
             ``reply_to``; see :data:`OnError`. The consumer's own if None.
 
     Raises:
-        InvalidArgument: an argument is out of its range, or ``handler`` is not an async function.
+        InvalidArgument: an argument is out of its range, or of a wrong type, or ``handler`` is not an async
+            function of one argument; see :meth:`Consumer.process`.
         ConsumerCancelled, NotFound, ConnectionClosed: what the iteration raises.
         ChannelClosed, ConnectionClosed: the publisher is closed, so that nothing can be answered any more.
     """
-    check_handler(handler)
+    check_kind("consumer", consumer, Consumer, "connection.consumer('requests')")
+    check_kind("publisher", publisher, Publisher, "connection.publisher()")
+    handler = checked_handler(handler)
     unheard = consumer.on_error if on_error is None else checked_policy(on_error)
     ends: list[AnyamqpError] = []
 

@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 
 import anyamqp
-from anyamqp import Connection, Delivery, InvalidArgument, InvalidUse, Message
+from anyamqp import Connection, Consumer, Delivery, InvalidArgument, InvalidUse, Message
 from anyamqp.testing import Broker
 
 pytestmark = pytest.mark.anyio
@@ -168,6 +168,11 @@ async def handle(delivery: Delivery) -> None:
     pytest.fail(f"{delivery} was handled elsewhere")
 
 
+async def iterate(consumer: Consumer) -> None:
+    async for delivery in consumer:
+        pytest.fail(f"{delivery} was handed out elsewhere")
+
+
 async def enter(block: AbstractAsyncContextManager[object]) -> None:
     async with block:
         pass
@@ -181,7 +186,10 @@ ELSEWHERE: dict[str, Use] = {
     "get": lambda one: one.channel.get("q"),
     "close": lambda one: one.channel.close(),
     "anext": lambda one: one.consumer.__anext__(),
+    "async for": lambda one: iterate(one.consumer),
     "process": lambda one: one.consumer.process(handle),
+    "flush": lambda one: one.publisher.flush(),
+    "channel_pool()": lambda one: enter(one.connection.channel_pool(1)),
     "stop": lambda one: one.consumer.stop(),
     "channel()": lambda one: enter(one.connection.channel()),
     "publisher()": lambda one: enter(one.connection.publisher()),
@@ -277,3 +285,97 @@ async def test_outcome_that_is_awaited_in_another_thread_is_refused(anyio_backen
         await anyio.to_thread.run_sync(partial(anyio.run, elsewhere, backend=anyio_backend_name))
         broker.thaw()
         assert (await publication).attempts == 1
+
+
+async def test_delivery_that_waits_is_not_handed_out_in_another_thread(anyio_backend_name: str) -> None:
+    async with everything() as one:
+        await one.publisher.publish(Message(b"x"), routing_key="q")
+        await anyio.wait_all_tasks_blocked()
+
+        async def elsewhere() -> None:
+            with anyio.fail_after(5), pytest.raises(InvalidUse, match="event loop"):
+                await iterate(one.consumer)
+
+        await anyio.to_thread.run_sync(partial(anyio.run, elsewhere, backend=anyio_backend_name))
+        assert (await anext(one.consumer)).body == b"x"
+
+
+# --- handlers that cannot work ----------------------------------------------------------------------------------------
+
+
+class Sync:
+    """A handler with a plain ``__call__``."""
+
+    def __call__(self, delivery: Delivery) -> None:
+        pytest.fail(f"{delivery} was lost to it")
+
+
+async def takes_none() -> None:
+    pytest.fail("it was called")
+
+
+async def takes_two(delivery: Delivery, channel: object) -> None:
+    pytest.fail(f"{delivery} came with {channel}")
+
+
+BEFORE_IT_RUNS: dict[str, tuple[Any, str]] = {
+    "plain __call__": (Sync(), "handler: Sync is not an async function; define it with 'async def'"),
+    "partial of it": (partial(Sync()), "handler: Sync is not an async function"),
+    "no argument": (takes_none, r"handler: takes_none\(\).* does not take one argument by position, the delivery"),
+    "two arguments": (takes_two, r"handler: takes_two\(.* does not take one argument"),
+    "lambda of none": (lambda: None, "does not take one argument"),
+}
+
+
+@pytest.mark.parametrize(("handler", "said"), BEFORE_IT_RUNS.values(), ids=BEFORE_IT_RUNS)
+async def test_handler_that_cannot_work_is_refused_before_it_runs(handler: Any, said: str) -> None:
+    async with everything() as one:
+        await one.publisher.publish(Message(b"x"), routing_key="q")
+        with anyio.fail_after(5):
+            with pytest.raises(InvalidArgument, match=said):
+                await one.consumer.process(handler)
+            with pytest.raises(InvalidArgument, match=said):
+                await anyamqp.serve_rpc(one.consumer, one.publisher, handler)
+
+
+ONCE_IT_RAN: dict[str, Callable[[Delivery], object]] = {"lambda": lambda _: None, "class": Exception}
+
+
+@pytest.mark.parametrize("handler", ONCE_IT_RAN.values(), ids=ONCE_IT_RAN)
+@pytest.mark.parametrize("serving", [False, True], ids=["process", "serve_rpc"])
+async def test_handler_that_returns_nothing_to_await_ends_the_processing(handler: Any, serving: bool) -> None:
+    failed: list[Exception] = []
+
+    async def on_error(_: Delivery, error: Exception) -> anyamqp.Decision:
+        failed.append(error)
+        return "reject"
+
+    async with everything() as one:
+        await one.publisher.publish(Message(b"x", reply_to="q"), routing_key="q")
+        process = partial(anyamqp.serve_rpc, one.consumer, one.publisher) if serving else one.consumer.process
+        with anyio.fail_after(5), pytest.raises(InvalidArgument, match=r"is not an async function.*; it returned"):
+            await process(handler, on_error=on_error)
+        delivery = await one.channel.get("q")
+        assert delivery is not None
+        assert (delivery.body, delivery.redelivered, failed) == (b"x", True, [])
+
+
+async def test_lambda_that_returns_what_an_async_function_returns_is_a_handler() -> None:
+    async with everything() as one:
+        handled: list[bytes] = []
+
+        async def handle_and_stop(delivery: Delivery, into: list[bytes]) -> None:
+            into.append(delivery.body)
+            await one.consumer.stop()
+
+        await one.publisher.publish(Message(b"x"), routing_key="q")
+        with anyio.fail_after(5):
+            await one.consumer.process(lambda delivery: handle_and_stop(delivery, handled))
+        assert handled == [b"x"]
+
+
+async def test_serve_rpc_with_its_arguments_swapped_names_the_argument() -> None:
+    serve: Any = anyamqp.serve_rpc
+    async with everything() as one:
+        with pytest.raises(InvalidArgument, match=r"^consumer: .* is no Consumer, such as connection.consumer"):
+            await serve(one.publisher, one.consumer, handle)

@@ -11,10 +11,14 @@ import pytest
 
 import anyamqp
 from anyamqp import Connection, InvalidArgument, InvalidUse, Message, SettingsError
+from anyamqp.misuse import explained
 
 URL = "amqp://guest:guest@memory/"
 connect: Any = anyamqp.connect
 message: Any = Message
+settings: Any = anyamqp.Settings
+policy: Any = anyamqp.ReconnectPolicy
+tls: Any = anyamqp.TLS
 """Untyped, so that they can be called as they should not be."""
 
 
@@ -39,9 +43,11 @@ AWAITED: list[tuple[Callable[[], Any], str]] = [
 @pytest.mark.anyio
 @pytest.mark.parametrize(("make", "right"), AWAITED)
 async def test_awaiting_instead_of_entering_says_async_with(make: Callable[[], Any], right: str) -> None:
+    made = make()
     with pytest.raises(InvalidUse) as caught:
-        await make()
+        await made
     assert right in str(caught.value)
+    assert str(caught.value).startswith(type(made).__name__)
 
 
 # --- other clients' arguments ---------------------------------------------------------------------------------------
@@ -69,6 +75,12 @@ async def test_awaiting_instead_of_entering_says_async_with(make: Callable[[], A
         (lambda: fresh().rpc_client(callback=print), "Connection.rpc_client() has no argument 'callback'"),
         (lambda: message(b"", delivery_mode=2), "Message() has no argument 'delivery_mode': in anyamqp it is persis"),
         (lambda: message(b"").replace(delivery_mode=2), "in anyamqp it is persistent=True for 2"),
+        (lambda: fresh().channel_pool(), "Connection.channel_pool() needs size"),
+        (lambda: fresh().consumer(), "Connection.consumer() needs queue"),
+        (lambda: settings(host="localhost"), "Settings() has no argument 'host': the host is part of the URL"),
+        (lambda: settings(URL), "Settings() takes nothing by position; by name it takes addresses, tls"),
+        (lambda: policy(max_retries=5), "ReconnectPolicy() has no argument 'max_retries': in anyamqp it is max_att"),
+        (lambda: tls(cafile="ca.pem"), "TLS() has no argument 'cafile': in anyamqp it is ca_file="),
     ],
 )
 def test_argument_of_another_client_is_told_by_its_name_here(call: Callable[[], object], said: str) -> None:
@@ -104,8 +116,11 @@ async def test_routing_key_by_position_is_told_to_be_named() -> None:
 
 
 def test_type_errors_of_other_origin_stay_as_they_are() -> None:
-    with pytest.raises(TypeError, match="missing 1 required positional argument: 'queue'"):
-        fresh().consumer()
+    def call(number: Any) -> object:
+        return "a" + number
+
+    with pytest.raises(TypeError, match="can only concatenate"):
+        explained(call)(5)
 
 
 def test_help_shows_the_arguments_and_what_they_mean() -> None:
