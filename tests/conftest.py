@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 
 import pytest
@@ -13,6 +14,12 @@ pytest_plugins = ("anyio",)
 settings.register_profile("default", max_examples=200, stateful_step_count=40, deadline=None)
 settings.register_profile("nightly", settings.get_profile("default"), max_examples=20_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C even where a shell ignores it for a background job: programs that tests start inherit that."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
