@@ -454,6 +454,7 @@ class Link:
             self._owner.on_number_free()
         elif isinstance(event, Transition):
             self._journal.record(event)
+            self._reconsider_reading()  # a link that is closing is read, whatever it owes
         elif isinstance(event, Opened):
             self._owner.on_link_opened(event.tuning, event.server_properties)
             self._opened.set()

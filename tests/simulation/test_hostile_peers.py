@@ -214,6 +214,23 @@ async def test_reading_goes_on_when_the_answers_are_taken() -> None:
         await eventually(lambda: len(FLOW) * peers.latest.count(commands.Channel.FlowOk) == peers.latest.flooded)
 
 
+async def test_close_is_answered_although_reading_had_stopped() -> None:
+    async with (
+        connected(close_timeout=30) as (peers, connection),
+        connection.channel(),
+        anyio.create_task_group() as tasks,
+    ):
+        peers.flood(FLOW)
+        await still()
+        peers.latest.is_flooding = False
+        tasks.start_soon(connection.aclose)
+        await still()
+        peers.latest.take(math.inf)
+        with anyio.fail_after(10):
+            await connection.wait_closed()
+        assert connection.stats.last_error is None
+
+
 class Echo:
     """A mechanism that answers with the challenge."""
 
