@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from collections.abc import Callable
 
@@ -330,6 +331,23 @@ def test_what_is_settled_out_of_order_is_not_remembered_without_end(step: int) -
     finally:
         tracemalloc.stop()
     assert held < 8 * 1024 * 1024
+
+
+@pytest.mark.parametrize("settle", [Acks.ack, Acks.settle], ids=["ack", "nack"])
+def test_what_is_settled_is_counted_however_much_is_out_of_order(settle: Callable[[Acks, int], None]) -> None:
+    acks = Acks()
+    for tag in range(2, 100_000):
+        settle(acks, tag)
+    acks.take()
+    assert acks.settled_count == 99_998
+
+
+def test_what_is_remembered_no_longer_is_not_counted_when_settled_many_at_once() -> None:
+    acks = Acks()
+    for tag in range(2, 100_000):
+        acks.settle(tag)
+    acks.settle_up_to(50_000)
+    assert acks.settled_count == math.inf
 
 
 def test_acks_that_are_remembered_no_longer_leave_one_by_one() -> None:

@@ -18,7 +18,7 @@ _MOST_APART: Final = 65536
 class Acks:
     """The settled tags of one channel on one link, and the acks that have not left yet."""
 
-    __slots__ = ("_floor", "_is_exact", "_pending", "_settled")
+    __slots__ = ("_count", "_floor", "_is_exact", "_pending", "_settled")
 
     def __init__(self) -> None:
         self._is_exact = False
@@ -27,18 +27,24 @@ class Acks:
         self._settled: set[int] = set()
         """What is settled above the floor."""
         self._pending: list[int] = []
+        self._count: float = 0
+        """How many are settled, once tags are kept apart."""
 
     def __len__(self) -> int:
         return len(self._pending)
 
     @property
     def settled_count(self) -> float:
-        """How many deliveries are settled by frames that were taken; infinity once tags are kept apart."""
-        return math.inf if self._is_exact else self._floor + len(self._settled) - len(self._pending)
+        """How many deliveries are settled by frames that were taken; infinity where that cannot be told."""
+        settled = self._count if self._is_exact else self._floor + len(self._settled)
+        return settled - len(self._pending)
 
     def keep_apart(self) -> None:
         """From here on no frame stands for another's tag: what is acknowledged may be open again (tx.rollback)."""
-        self._is_exact = True
+        self._keep_apart(math.inf)
+
+    def _keep_apart(self, count: float) -> None:
+        self._is_exact, self._count = True, count
         self._settled.clear()
 
     def ack(self, tag: int) -> None:
@@ -49,18 +55,22 @@ class Acks:
     def settle(self, tag: int) -> None:
         """One delivery is settled by a frame of its own, or needs none."""
         if self._is_exact:
+            self._count += 1
             return
         if tag != self._floor + 1:
             if tag > self._floor:
                 self._settled.add(tag)
                 if len(self._settled) > _MOST_APART:
-                    self.keep_apart()
+                    self._keep_apart(self._floor + len(self._settled))
             return
         self._floor = tag
         self._close_gap()
 
     def settle_up_to(self, tag: int) -> None:
         """Everything up to a tag is settled by a frame of its own, which leaves after what :meth:`take` gives now."""
+        if self._is_exact:
+            self._count = math.inf
+            return
         if tag > self._floor:
             self._floor = tag
             self._settled = {one for one in self._settled if one > tag}

@@ -363,7 +363,7 @@ class Session:
         self._channels.ack(number, tag, multiple=multiple)
 
     def settled_count(self, number: int) -> float:
-        """How many deliveries of a channel are settled by frames that have left; infinity in a transaction."""
+        """How many deliveries of a channel are settled by frames that have left; infinity where that is not known."""
         return self._channels.settled_count(number)
 
     def nack(self, number: int, method: commands.Basic.Nack | commands.Basic.Reject) -> None:
