@@ -228,7 +228,11 @@ class Connection(Entered):
         return self._supervisor.server_properties
 
     def transitions(self) -> TransitionStream:
-        """The transitions of the connection, its links and its channels, from now until the connection is closed."""
+        """The transitions of the connection, its links and its channels, from now until the connection is closed.
+
+        Raises:
+            InvalidUse: the connection was entered on another event loop or in another thread.
+        """
         return self._supervisor.journal.stream()
 
     async def wait_ready(self, timeout: float | None = None) -> None:

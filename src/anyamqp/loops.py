@@ -47,6 +47,11 @@ class Loop:
     is_running: Callable[[], bool] = staticmethod(lambda: True)
     thread: int | None = None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller is on this event loop, as far as that is known."""
+        return self.thread is None or (get_ident() == self.thread and self.is_running())
+
     def require_here(self, what: str) -> None:
         """Refuse callers on another event loop or in another thread, before anything is done for them.
 
@@ -56,7 +61,7 @@ class Loop:
         Raises:
             InvalidUse: the caller is one.
         """
-        if self.thread is not None and (get_ident() != self.thread or not self.is_running()):
+        if not self.is_here:
             raise InvalidUse(
                 f"{what} is used on the event loop on which its connection was entered, and on no other; "
                 "other threads go through anyio.from_thread.run or asyncio.run_coroutine_threadsafe"

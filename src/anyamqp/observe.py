@@ -17,7 +17,8 @@ from typing import Self
 
 import anyio
 
-from anyamqp.errors import reason_of
+from anyamqp.errors import printable, reason_of
+from anyamqp.loops import Loop, running_loop
 from anyamqp.protocol.lifecycle import MACHINE_NAME, ChannelEvent, ConnectionEvent, LinkEvent, State, Transition
 
 _LOGGERS = {kind: logging.getLogger(f"anyamqp.{kind}") for kind in ("connection", "channel", "link")}
@@ -28,14 +29,15 @@ _ALARMING = (
     ConnectionEvent.FAILED,
     ChannelEvent.FAILED,
 )
-_FLAPPING = (
-    ConnectionEvent.BLOCKED,
-    ConnectionEvent.UNBLOCKED,
-    ChannelEvent.BLOCKED,
-    ChannelEvent.UNBLOCKED,
-    LinkEvent.SECURED,
-)
-"""What a broker can say as often as it likes. The policy spaces all other transitions, or they end something."""
+_LIMITED = {
+    ConnectionEvent.BLOCKED: "flapping",
+    ConnectionEvent.UNBLOCKED: "flapping",
+    ChannelEvent.BLOCKED: "flapping",
+    ChannelEvent.UNBLOCKED: "flapping",
+    ChannelEvent.FAILED: "failed",
+    LinkEvent.SECURED: "flapping",
+}
+"""Events that a broker or an application can cause as often as it likes, with the kind of their lines."""
 _STREAM_BOUND = 1024
 _PERIOD = 10.0
 """Seconds in which lines of one kind are counted."""
@@ -97,11 +99,18 @@ class TransitionStream:
     """Transitions as they happen: ``async for transition in connection.transitions()``.
 
     Begins with the next transition and ends when the connection is closed. It holds the last 1024 that were not yet
-    read; a reader that is slower misses the oldest, which :attr:`dropped` counts.
+    read; a reader that is slower misses the oldest, which :attr:`dropped` counts. It is read on the event loop of the
+    connection.
+
+    Args:
+        journal: the connection's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal) -> None:
         self.dropped: int = 0
+        self._journal = journal
+        self._loop = Loop()
+        """Where it is read, once it is."""
         self._waiting: deque[Transition] = deque()
         self._ended = False
         self._news = anyio.Event()
@@ -110,6 +119,15 @@ class TransitionStream:
         return self
 
     async def __anext__(self) -> Transition:
+        """The next transition.
+
+        Raises:
+            InvalidUse: the caller is on another event loop than the connection, or in another thread.
+        """
+        if self._loop.thread is None:
+            self._loop = running_loop()
+        for loop in (self._journal.loop, self._loop):
+            loop.require_here("a stream of transitions")
         while not self._waiting:
             if self._ended:
                 raise StopAsyncIteration
@@ -132,8 +150,22 @@ class TransitionStream:
         self._wake()
 
     def _wake(self) -> None:
-        self._news.set()
-        self._news = anyio.Event()
+        # A reader that began elsewhere before the connection was entered cannot be woken from here.
+        if self._loop.is_here:
+            self._news.set()
+            self._news = anyio.Event()
+
+
+class _Printable:
+    """An error's text with what is not printable escaped, made when its line is written."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __str__(self) -> str:
+        return printable(str(self._error))
 
 
 class _Lines:
@@ -161,9 +193,13 @@ class Journal:
     Args:
         name: the connection's name, if it has one; the log tells connections apart by it.
         later: calls a function in so many seconds.
+
+    Attributes:
+        loop: the event loop of the connection, once it is known.
     """
 
     def __init__(self, name: str | None, later: Callable[[float, Callable[[], None]], object]) -> None:
+        self.loop = Loop()
         self._later = later
         self._prefix = f"{name}: " if name else ""
         self.dials = 0
@@ -184,8 +220,13 @@ class Journal:
         return len(self._lines)
 
     def stream(self) -> TransitionStream:
-        """A stream of what is recorded from now on."""
-        stream = TransitionStream()
+        """A stream of what is recorded from now on.
+
+        Raises:
+            InvalidUse: the caller is on another event loop than the connection, or in another thread.
+        """
+        self.loop.require_here("a connection")
+        stream = TransitionStream(self)
         if self._ended:
             stream.end()
         else:
@@ -198,8 +239,8 @@ class Journal:
         logger = _LOGGERS[kind]
         routine = logging.INFO if isinstance(transition.event, ConnectionEvent) else logging.DEBUG
         level = logging.WARNING if transition.event in _ALARMING else routine
-        if transition.event in _FLAPPING:
-            self._write(f"flapping {kind}", logger, level, "%s%s [link %d]", transition, transition.link_number)
+        if (limited := _LIMITED.get(transition.event)) is not None:
+            self._write(f"{limited} {kind}", logger, level, "%s%s [link %d]", transition, transition.link_number)
         else:
             logger.log(level, "%s%s [link %d]", self._prefix, transition, transition.link_number)
         for stream in self._streams:
@@ -222,7 +263,7 @@ class Journal:
 
     def unexpected(self, error: Exception) -> None:
         """Log an exception that ended an attempt, a link or a timer's call, with its traceback."""
-        _LOGGERS["connection"].error("%sunexpected %s", self._prefix, type(error).__name__, exc_info=error)
+        self._write("unexpected", _CONNECTION, logging.ERROR, "%sunexpected %s", type(error).__name__, error=error)
 
     def stalled(self, seconds: float) -> None:
         """Log that the event loop was late: something in this process blocks it."""
@@ -256,7 +297,7 @@ class Journal:
     def delivery_rejected(self, queue: str, message_id: str | None, failures: int, error: Exception) -> None:
         """Log that a message was rejected: it is dropped, or dead-lettered if its queue says so."""
         text = "%smessage %r of queue %r is rejected after %d failures; the last: %s: %s"
-        arguments = (message_id, queue, failures, type(error).__name__, error)
+        arguments = (message_id, queue, failures, type(error).__name__, _Printable(error))
         self._write(f"rejections of {queue}", _LOGGERS["channel"], logging.ERROR, text, *arguments)
 
     def hook_failed(self, hook: str, error: Exception) -> None:

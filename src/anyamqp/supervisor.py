@@ -167,7 +167,7 @@ class Supervisor(ChannelHost, LinkOwner):
         # Shielded, so that a cancellation around the user's block leaves somebody to do the close handshake. Made here,
         # because a connection may be made before there is an event loop.
         self._scope = anyio.CancelScope(shield=True)
-        self._loop = running_loop()
+        self._loop = self._journal.loop = running_loop()
         self._turns = _turns_of_this_loop()
         tasks.start_soon(self._run, self._scope)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
@@ -152,6 +153,7 @@ class Everything:
         self.publisher = connection.publisher()
         self.consumer = connection.consumer("q")
         self.pool = connection.channel_pool(1)
+        self.transitions = connection.transitions()
 
 
 @asynccontextmanager
@@ -200,6 +202,8 @@ ELSEWHERE: dict[str, Use] = {
     "wait_closed": lambda one: one.connection.wait_closed(),
     "update_secret": lambda one: one.connection.update_secret("x"),
     "aclose": lambda one: one.connection.aclose(),
+    "transition": lambda one: anext(one.transitions),
+    "transitions()": lambda one: anext(one.connection.transitions()),
 }
 
 
@@ -251,6 +255,33 @@ def in_two_loops(use: Use) -> None:
         assert one.connection.stats.frames_sent == before
         leave.set()
         first.run_until_complete(living)
+
+
+async def test_transitions_awaited_elsewhere_before_entering_harm_nobody(anyio_backend_name: str) -> None:
+    waits, leave = threading.Event(), threading.Event()
+
+    async def read() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anext, stream)
+            await anyio.wait_all_tasks_blocked()
+            waits.set()
+            await anyio.to_thread.run_sync(leave.wait)
+            tasks.cancel_scope.cancel()
+
+    async def read_elsewhere() -> None:
+        await anyio.to_thread.run_sync(partial(anyio.run, read, backend=anyio_backend_name))
+
+    async with Broker() as broker, anyio.create_task_group() as tasks:
+        connection = anyamqp.connect(URL, dial=broker.dial)
+        stream = connection.transitions()
+        tasks.start_soon(read_elsewhere)
+        try:
+            await anyio.to_thread.run_sync(waits.wait)
+            async with connection, connection.channel() as channel:
+                assert (await channel.declare_queue("q")).name == "q"
+                assert connection.stats.link_number == 1
+        finally:
+            leave.set()
 
 
 @pytest.mark.parametrize("settle", ["ack", "nack", "reject"])

@@ -51,6 +51,12 @@ KINDS: dict[str, Callable[[Journal], None]] = {
     "refused entities": lambda journal: journal.entity_failed("queue 'q'", NotFound("no queue 'q'")),
     "retries": lambda journal: journal.retrying(TransportError("refused"), "rabbit:5672", 0.0),
     "renewals": lambda journal: journal.not_renewed(ValueError("wrong"), 1.0, 0.0),
+    "rejections": lambda journal: journal.delivery_rejected("q", "id", 2, ValueError("wrong")),
+    "cancelled consumers": lambda journal: journal.consumer_cancelled("q"),
+    "unexpected failures": lambda journal: journal.unexpected(ValueError("wrong")),
+    "failed channels": lambda journal: journal.record(
+        Transition("channel 1", State.OPEN, ChannelEvent.FAILED, State.CLOSED, 0.0, "404 no exchange 'x'", 1)
+    ),
     "hooks": lambda journal: journal.hook_failed("topology_recovery.wanted", ValueError("wrong")),
 }
 
@@ -126,6 +132,21 @@ async def test_transitions_that_no_broker_can_flood_with_are_all_written(caplog:
                 Transition(f"channel {number}", State.OPEN, ChannelEvent.LOST, State.RECONNECTING, 0.0, None, 1)
             )
         assert len(caplog.messages) == 1000
+
+
+async def test_failures_of_channels_are_not_hidden_by_a_broker_that_flaps(caplog: pytest.LogCaptureFixture) -> None:
+    async with writing(caplog) as journal:
+        for _ in range(MANY):
+            journal.record(Transition("channel 1", State.OPEN, ChannelEvent.BLOCKED, State.BLOCKED, 0.0, None, 1))
+        caplog.clear()
+        journal.record(Transition("channel 1", State.BLOCKED, ChannelEvent.FAILED, State.CLOSED, 0.0, None, 1))
+        assert len(caplog.messages) == 1
+
+
+async def test_rejection_shows_what_is_not_printable_escaped(caplog: pytest.LogCaptureFixture) -> None:
+    async with writing(caplog) as journal:
+        journal.delivery_rejected("q", "id", 1, ValueError("no\n\x1b[2J\u202e"))
+        assert caplog.messages[0].endswith("after 1 failures; the last: ValueError: no\\n\\x1b[2J\\u202e")
 
 
 async def test_challenges_in_a_handshake_are_limited(caplog: pytest.LogCaptureFixture) -> None:
