@@ -283,9 +283,10 @@ class Connection(Entered):
         """Give the broker a new password or token for this connection (connection.update-secret, RabbitMQ).
 
         Waits while the connection is away. If the credentials are :class:`Credentials`, ``secret`` is their password
-        from the broker's answer on, for the logins to come. If they come from a function, it is asked at the next login
-        anyway, so a loss on the way is no failure; what it gives with ``expires_in`` is renewed without this. A
-        mechanism of your own must learn of the new secret from you.
+        for the logins to come: from the broker's answer on, or at once while the connection is away, because the broker
+        may refuse the old one by then. If they come from a function, it is asked at the next login anyway, so a loss on
+        the way is no failure; what it gives with ``expires_in`` is renewed without this. A mechanism of your own must
+        learn of the new secret from you.
 
         Args:
             secret: the password or token.

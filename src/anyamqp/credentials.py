@@ -89,7 +89,7 @@ class CredentialsKeeper:
         return mechanisms
 
     def updated(self, secret: str) -> None:
-        """The broker took a new secret: it is the password from now on, unless there is a function to ask."""
+        """There is a new secret: it is the password from now on, unless there is a function to ask."""
         if isinstance(self._source, Credentials):
             self._source = replace(self._source, password=secret)
 

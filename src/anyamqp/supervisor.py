@@ -198,12 +198,16 @@ class Supervisor(ChannelHost, LinkOwner):
     async def update_secret(self, update: commands.Connection.UpdateSecret) -> None:
         """Send a new secret when the connection is there, and wait for the broker's answer.
 
+        While the connection is away, the secret is the password of the next login: the old one may have expired.
+
         Raises:
             ConnectionLost: the link ended before the answer, and there is no credentials function.
             ConnectionClosed: the connection is closed.
             ReplyError: the broker refused it.
         """
-        await self.wait_for(State.OPEN, State.BLOCKED)
+        if self.state not in (State.OPEN, State.BLOCKED):
+            self._credentials.updated(update.new_secret or "")
+            await self.wait_for(State.OPEN, State.BLOCKED)
         link = self._link
         if link is None:
             raise InvalidUse(f"a connection that is {self.state.name} without a link")

@@ -377,9 +377,22 @@ async def test_update_waits_for_the_connection() -> None:
         tasks.start_soon(connection.update_secret, "new")
         await anyio.sleep(10)
         assert broker.secrets == []
+        broker.password = "new"
         broker.accept()
         await anyio.sleep(1.5)
         assert broker.secrets == ["new"]
+
+
+async def test_update_while_away_is_the_password_of_the_next_login() -> None:
+    """RabbitMQ 4.3 closes the connection when its token expires, and refuses the old one at every login."""
+    async with Guarded() as broker, to(broker, STATIC) as connection:
+        broker.password = "new"
+        broker.reset_connections()
+        await anyio.sleep(1.5)
+        assert connection.state is State.RECONNECTING
+        with anyio.fail_after(2):
+            await connection.update_secret("new")
+        assert (connection.state, broker.logins[-1], broker.secrets) == (State.OPEN, "new", ["new"])
 
 
 @pytest.mark.parametrize("fault", [Broker.freeze, Broker.stop])
