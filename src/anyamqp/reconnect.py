@@ -19,6 +19,7 @@ from anyamqp.errors import (
     LoginRefused,
     NotAllowed,
     ReplyError,
+    UnexpectedFailure,
 )
 from anyamqp.settings import Address, ReconnectPolicy
 
@@ -82,8 +83,8 @@ class Attempts:
         """Whether a link that ends now counts as a success: it lived for ``stable_after``, or it worked."""
         if life is None:
             return False
-        # What one side found wrong with the other's bytes would be wrong on the next link too.
-        is_fault = isinstance(error, ReplyError) and not isinstance(error, ConnectionForced)
+        # What one side found wrong with the other's bytes, or could not handle, may be wrong on the next link too.
+        is_fault = isinstance(error, ReplyError | UnexpectedFailure) and not isinstance(error, ConnectionForced)
         return now - life.opened_at >= self._policy.stable_after or (life.has_worked and not is_fault)
 
     def ended(self, error: AnyamqpError, *, life: Life | None, untried: bool, now: float) -> float:

@@ -418,7 +418,6 @@ class Supervisor(ChannelHost, LinkOwner):
                 life, error = await self._one_link()
             except Exception as failure:  # noqa: BLE001 - a fault of anybody's costs the attempt, not the connection
                 life, error = None, self._expected(failure)
-                self._journal.last_error = error
             if self._is_leaving() or error is None:
                 return
             now = anyio.current_time()
@@ -431,12 +430,13 @@ class Supervisor(ChannelHost, LinkOwner):
         failure = raised
         while isinstance(failure, ExceptionGroup):
             failure = cast("ExceptionGroup[Exception]", failure).exceptions[0]
-        if isinstance(failure, AnyamqpError):
-            return failure
-        self._journal.unexpected(raised)
-        unexpected = UnexpectedFailure(f"unexpected {type(failure).__name__}: {failure}")
-        unexpected.__cause__ = failure
-        return unexpected
+        if not isinstance(failure, AnyamqpError):
+            self._journal.unexpected(raised)
+            unexpected = UnexpectedFailure(f"unexpected {type(failure).__name__}: {failure}")
+            unexpected.__cause__ = failure
+            failure = unexpected
+        self._journal.last_error = failure
+        return failure
 
     def _is_leaving(self) -> bool:
         return self.state is State.CLOSING
@@ -471,7 +471,8 @@ class Supervisor(ChannelHost, LinkOwner):
             now=anyio.current_time(),
         )
         link = self._link = Link(self._link_number, stream, session, self, self._journal)
-        opened_at: float | None = None
+        opened_at = math.inf
+        failed: AnyamqpError | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(link.run, self._credentials.renewal)
@@ -482,15 +483,18 @@ class Supervisor(ChannelHost, LinkOwner):
                 # Not interrupted before: RabbitMQ takes no connection.close during the handshake, so leaving then
                 # would be the unexpected close that its log complains of.
                 await self._interruptibly(partial(self._recovery.run, link))
-                opened_at = self._go_open(link)
+                opened_at = anyio.current_time()
+                self._go_open(link)
                 if self._is_leaving() and link.is_open:
                     link.close()
                 await link.wait_over()
+        except Exception as failure:  # noqa: BLE001 - a fault of ours costs the link, not the connection
+            failed = self._expected(failure)
         finally:
             self._close_facts = session.close_facts
             self._past_traffic = _add(self._past_traffic, _traffic(link))
             self._link = None
-        return None if opened_at is None else Life(opened_at, link.has_worked), link.error
+        return Life(opened_at, link.has_worked) if link.is_ready else None, failed or link.error
 
     async def _dial_out(self, deadline: float) -> tuple[anyio.abc.ByteStream, Sequence[Mechanism]] | None:
         """Credentials and a transport; None if the user is leaving."""
@@ -559,9 +563,9 @@ class Supervisor(ChannelHost, LinkOwner):
             except Exception as raised:  # noqa: BLE001 - the user's code must not cost the connection
                 self._journal.hook_failed("topology_recovery.on_error", raised)
 
-    def _go_open(self, link: Link) -> float | None:
+    def _go_open(self, link: Link) -> None:
         if link.is_over or not link.is_open or self.state not in (State.CONNECTING, State.RECONNECTING):
-            return None
+            return
         if self.state is State.RECONNECTING:
             self._journal.reconnects += 1
         link.is_ready = True
@@ -570,7 +574,6 @@ class Supervisor(ChannelHost, LinkOwner):
             self.on_link_blocked(link.session.blocked or "")
         for channel in list(self._channels):
             channel.resume()
-        return anyio.current_time()
 
     # --- endings ----------------------------------------------------------------------------------------------------
 

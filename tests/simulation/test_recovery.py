@@ -26,6 +26,7 @@ from anyamqp import (
     State,
     TopologyRecovery,
 )
+from anyamqp.link import Link
 from anyamqp.logical import LogicalChannel
 from anyamqp.protocol.session import Session
 from anyamqp.protocol.wire import Method
@@ -680,6 +681,27 @@ async def test_a_fault_of_ours_costs_the_link_and_not_the_connection(
         await connection.wait_ready(5)
         assert await channel.purge_queue("q") == 0
         await eventually(lambda: broker.connection_count == 1)
+    assert "a fault of ours" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "is_ready"), [(Link, "_tell", True), (LogicalChannel, "resume", False)], ids=["link", "channel"]
+)
+async def test_a_fault_on_the_first_link_costs_no_more(
+    owner: type, name: str, is_ready: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once it was OPEN the connection goes on under its policy, ``fail_fast`` or not."""
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=EAGER, ready_timeout=0) as connection,
+    ):
+        if is_ready:
+            await connection.wait_ready(5)
+        fail_once(monkeypatch, owner, name)
+        async with connection.channel() as channel:
+            await eventually(lambda: connection.stats.link_number == 2)
+            await connection.wait_ready(5)
+            assert (await channel.declare_queue("q")).name == "q"
     assert "a fault of ours" in caplog.text
 
 

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from anyamqp import Address, ConnectionLost, LoginRefused, NotAllowed, ReconnectPolicy, SettingsError, TransportError
-from anyamqp.errors import AnyamqpError, ConnectionForced, FrameError, Side
+from anyamqp.errors import AnyamqpError, ConnectionForced, FrameError, Side, UnexpectedFailure
 from anyamqp.reconnect import Attempts, Life, Turns
 
 RESET = TransportError("reset")
@@ -78,6 +78,14 @@ def test_link_that_worked_and_broke_the_protocol_is_a_failed_attempt() -> None:
     """Invariant 10: what is wrong with the bytes comes again on the next link."""
     counting = attempts()
     fault = FrameError("no frame", found_by=Side.CLIENT)
+    waits = [counting.ended(fault, life=working(n), untried=False, now=n + 0.1) for n in range(4)]
+    assert waits == [0.2, 0.4, 0.8, 1.6]
+
+
+def test_link_that_worked_and_failed_unexpectedly_is_a_failed_attempt() -> None:
+    """Invariant 10: a fault in the handling of what came may come again on the next link."""
+    counting = attempts()
+    fault = UnexpectedFailure("unexpected KeyError: 7")
     waits = [counting.ended(fault, life=working(n), untried=False, now=n + 0.1) for n in range(4)]
     assert waits == [0.2, 0.4, 0.8, 1.6]
 
