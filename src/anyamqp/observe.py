@@ -109,7 +109,7 @@ class TransitionStream:
     def __init__(self, journal: Journal) -> None:
         self.dropped: int = 0
         self._journal = journal
-        self._loop = Loop()
+        self._loop: Loop = Loop()
         """Where it is read, once it is."""
         self._waiting: deque[Transition] = deque()
         self._ended = False
@@ -199,7 +199,7 @@ class Journal:
     """
 
     def __init__(self, name: str | None, later: Callable[[float, Callable[[], None]], object]) -> None:
-        self.loop = Loop()
+        self.loop: Loop = Loop()
         self._later = later
         self._prefix = f"{name}: " if name else ""
         self.dials = 0
