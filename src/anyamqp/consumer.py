@@ -154,6 +154,8 @@ class Consumer(Entered, ChannelOwner):
         self._waiting: deque[Delivery] = deque()
         self._news: set[Waiter] = set()
         """Of those who wait for a delivery."""
+        self._returning: list[Delivery] = []
+        """What :meth:`stop` gives back when the broker has answered basic.cancel."""
         self._handed_out = 0
         self._is_stream: bool | None = None
         """Not known before the first delivery of a channel."""
@@ -279,12 +281,12 @@ class Consumer(Entered, ChannelOwner):
         if channel.state not in (State.OPEN, State.BLOCKED):
             channel.begin_close()
             return
-        taken = self._take_waiting()
+        self._returning = self._take_waiting()
         try:
             await channel.last_request(build(commands.Basic.Cancel, consumer_tag=self._consumer_tag))
         finally:
             # Behind basic.cancel: before it, the broker would deliver all of this to this very consumer again.
-            self._give_back(taken)
+            self._give_back(self._returning)
 
     async def process(self, handler: Handler, *, concurrency: int = 1, on_error: OnError | None = None) -> None:
         """Run ``handler`` for every delivery, at most ``concurrency`` at a time, until the iteration ends.
@@ -355,6 +357,15 @@ class Consumer(Entered, ChannelOwner):
     def fail(self, error: AnyamqpError) -> None:
         """The queue could not be recovered."""
         self._channel.shut(error)
+
+    def cancel(self) -> None:
+        """The connection is about to be closed: have the broker deliver no more, and wait for nothing."""
+        if self.is_consuming:
+            self._channel.tell(build(commands.Basic.Cancel, consumer_tag=self._consumer_tag, nowait=True))
+
+    def give_back(self) -> None:
+        """Return what was not handed out, which the end of the channel would count as failed. After :meth:`cancel`."""
+        self._give_back([*self._returning, *self._take_waiting()])
 
     def on_connection_closed(self, error: AnyamqpError) -> None:
         """Nothing will come any more; told also while there is no channel, because the queue is waited for."""

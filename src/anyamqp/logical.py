@@ -434,9 +434,11 @@ class LogicalChannel:
         if self.state is State.CLOSING:
             self._finish(ChannelEvent.CLOSED)
         elif self.state is not State.CLOSED:
-            attachment = self._detach()
+            attachment = self.attachment
             if attachment is not None and attachment.link.is_open:
+                attachment.release()
                 attachment.link.close_channel(attachment.number)
+            self._detach()
             if isinstance(error, ConnectionClosed) and error.__cause__ is None:
                 # The user is leaving, which is no failure.
                 self._fire(ChannelEvent.CLOSE)
@@ -513,6 +515,13 @@ class LogicalChannel:
             on_reply: called when the reply is there.
         """
         self._send(method, on_reply)
+
+    def tell(self, method: Method) -> None:
+        """Send a method that has no answer, on a channel that is open on a link."""
+        attachment = self.attachment
+        if attachment is not None:
+            attachment.link.session.send(attachment.number, method)
+            attachment.link.flush()
 
     async def replay(
         self, methods: Sequence[Method], on_reply: Callable[[Method, Method], None], *, within: float

@@ -582,6 +582,8 @@ class Supervisor(ChannelHost, LinkOwner):
             return
         was_ready = self.state in (State.OPEN, State.BLOCKED)
         self._fire(ConnectionEvent.CLOSE)
+        if was_ready and self._link is not None and self._link.is_open:
+            self._empty_consumers()
         self._shut_channels()
         link, timeout = self._link, self._settings.close_timeout
         now = anyio.current_time()
@@ -605,6 +607,13 @@ class Supervisor(ChannelHost, LinkOwner):
         self._shut_channels()
         self._journal.end()
         self._finished.set()
+
+    def _empty_consumers(self) -> None:
+        # All are cancelled first: what one gives back, the broker would deliver to another one of ours.
+        for consumer in list(self.consumers):
+            consumer.cancel()
+        for consumer in list(self.consumers):
+            consumer.give_back()
 
     def _shut_channels(self) -> None:
         error = self._closed_error()

@@ -194,6 +194,23 @@ async def test_retry_counts_over_all_consumers_of_a_quorum_queue(shared_node: No
         assert (await bench.next_dead()).body == b"poison"
 
 
+async def test_closing_the_connection_costs_no_delivery_limit(shared_node: Node) -> None:
+    """Measured before: 0 of 5 messages were left after four closes on RabbitMQ 4.3."""
+    bodies = {b"%d" % n for n in range(5)}
+    async with a_bench(shared_node, "quorum", delivery_limit=2) as bench:
+        await bench.publish(*bodies)
+        for _ in range(4):
+            async with anyamqp.connect(shared_node.url) as connection, connection.consumer(bench.queue) as consumer:
+                (await next_of(consumer)).requeue(failed=False)
+                await connection.aclose()
+        left: set[bytes] = set()
+        async with bench.connection.consumer(bench.queue) as consumer:
+            while len(left) < 5:
+                async with await next_of(consumer) as delivery:
+                    left.add(delivery.body)
+        assert left == bodies
+
+
 async def test_what_a_cancelled_handler_had_goes_back_once(shared_node: Node) -> None:
     async with a_bench(shared_node, "quorum") as bench:
         await bench.publish(b"x")

@@ -476,6 +476,44 @@ async def test_what_was_not_handed_out_goes_back_without_a_failure(leave: str) -
         assert bench.queue == (3, 0)
 
 
+async def test_closing_the_connection_gives_back_without_a_failure() -> None:
+    """The consumers are cancelled before anything goes back, or one would be delivered what another gives back."""
+    async with a_bench() as bench:
+        await bench.publish(b"0", b"1", b"2", b"3")
+        async with bench.connection.consumer("q", prefetch=2), bench.connection.consumer("q", prefetch=2):
+            await eventually(lambda: bench.queue == (0, 4))
+            await anyio.wait_all_tasks_blocked()
+            await bench.connection.aclose()
+        assert bench.settled() == ["Basic.Cancel"] * 2 + ["Basic.Nack"] * 4
+        assert bench.queue == (4, 0)
+
+
+async def test_closing_the_connection_ends_the_pause() -> None:
+    async with a_bench() as bench:
+        await bench.publish(b"x")
+        async with bench.connection.consumer("q") as consumer:
+            (await next_of(consumer)).requeue(after=30)
+            await bench.connection.aclose()
+        assert bench.settled() == ["Basic.Cancel", "Basic.Reject"]
+        assert bench.queue == (1, 0)
+
+
+async def test_closing_the_connection_while_a_consumer_stops_gives_back() -> None:
+    async with a_bench() as bench:
+        await bench.publish(b"0", b"1")
+        async with bench.connection.consumer("q") as consumer, anyio.create_task_group() as tasks:
+            await eventually(lambda: bench.queue == (0, 2))
+            await anyio.wait_all_tasks_blocked()
+            bench.broker.freeze()
+            tasks.start_soon(consumer.stop)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(bench.connection.aclose)
+            await anyio.wait_all_tasks_blocked()
+            bench.broker.thaw()
+        assert bench.settled() == ["Basic.Cancel", "Basic.Nack", "Basic.Nack"]
+        assert bench.queue == (2, 0)
+
+
 # --- reject ---------------------------------------------------------------------------------------------------------
 
 
