@@ -21,6 +21,7 @@ import anyio
 from pamqp import commands
 
 from anyamqp.errors import AnyamqpError, CredentialsUnavailable, Cure, RequestTimeout
+from anyamqp.failures import failure_of
 from anyamqp.link import Link
 from anyamqp.observe import Journal
 from anyamqp.protocol.sasl import Mechanism, Plain
@@ -100,8 +101,10 @@ class CredentialsKeeper:
         try:
             asked = cast("object", source())
             login = cast("object", await asked) if isinstance(asked, Awaitable) else None
-        except Exception as error:
-            raise CredentialsUnavailable(f"the credentials function raised {type(error).__name__}") from error
+        except BaseException as raised:
+            if (failure := failure_of(raised)) is None:
+                raise
+            raise CredentialsUnavailable(f"the credentials function raised {type(raised).__name__}") from failure
         if not isinstance(asked, Awaitable):
             kind = type(asked).__name__
             sync = CredentialsUnavailable(f"the credentials function gave {kind} without await: it must be async")

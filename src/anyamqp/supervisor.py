@@ -46,6 +46,7 @@ from anyamqp.errors import (
     copy_of,
     reason_of,
 )
+from anyamqp.failures import failure_of
 from anyamqp.link import Link, LinkOwner
 from anyamqp.logical import Block, ChannelHost, LogicalChannel
 from anyamqp.loops import Loop, running_loop
@@ -416,8 +417,8 @@ class Supervisor(ChannelHost, LinkOwner):
                 return
             try:
                 life, error = await self._one_link()
-            except Exception as failure:  # noqa: BLE001 - a fault of anybody's costs the attempt, not the connection
-                life, error = None, self._expected(failure)
+            except BaseException as raised:  # noqa: BLE001 - a fault of anybody's costs the attempt, not the connection
+                life, error = None, self._expected(raised)
             if self._is_leaving() or error is None:
                 return
             now = anyio.current_time()
@@ -426,12 +427,15 @@ class Supervisor(ChannelHost, LinkOwner):
             if life is None:
                 self._journal.retrying(error, str(self._dialer.route), delay)
 
-    def _expected(self, raised: Exception) -> AnyamqpError:
-        failure = raised
+    def _expected(self, raised: BaseException) -> AnyamqpError:
+        """The error that stands for what was raised. A cancellation of this task and such are raised on."""
+        failure = failure_of(raised)
+        if failure is None:
+            raise raised
         while isinstance(failure, ExceptionGroup):
             failure = cast("ExceptionGroup[Exception]", failure).exceptions[0]
-        if not isinstance(failure, AnyamqpError):
-            self._journal.unexpected(raised)
+        if not isinstance(failure, AnyamqpError) or not isinstance(raised, Exception):
+            self._journal.unexpected(failure)
             unexpected = UnexpectedFailure(f"unexpected {type(failure).__name__}: {failure}")
             unexpected.__cause__ = failure
             failure = unexpected
@@ -488,8 +492,8 @@ class Supervisor(ChannelHost, LinkOwner):
                 if self._is_leaving() and link.is_open:
                     link.close()
                 await link.wait_over()
-        except Exception as failure:  # noqa: BLE001 - a fault of ours costs the link, not the connection
-            failed = self._expected(failure)
+        except BaseException as raised:  # noqa: BLE001 - a fault of ours costs the link, not the connection
+            failed = self._expected(raised)
         finally:
             self._close_facts = session.close_facts
             self._past_traffic = _add(self._past_traffic, _traffic(link))
@@ -539,8 +543,10 @@ class Supervisor(ChannelHost, LinkOwner):
         wanted = self._settings.topology_recovery.wanted
         try:
             return wanted is None or wanted(entity)
-        except Exception as error:  # noqa: BLE001 - the user's code must not cost the connection
-            self._journal.hook_failed("topology_recovery.wanted", error)
+        except BaseException as raised:
+            if (failure := failure_of(raised)) is None:
+                raise
+            self._journal.hook_failed("topology_recovery.wanted", failure)
             return True
 
     def _entity_failed(self, recorded: Recorded, error: AnyamqpError) -> None:
@@ -560,8 +566,10 @@ class Supervisor(ChannelHost, LinkOwner):
         if (on_error := self._settings.topology_recovery.on_error) is not None:
             try:
                 on_error(entity, error)
-            except Exception as raised:  # noqa: BLE001 - the user's code must not cost the connection
-                self._journal.hook_failed("topology_recovery.on_error", raised)
+            except BaseException as raised:
+                if (failure := failure_of(raised)) is None:
+                    raise
+                self._journal.hook_failed("topology_recovery.on_error", failure)
 
     def _go_open(self, link: Link) -> None:
         if link.is_over or not link.is_open or self.state not in (State.CONNECTING, State.RECONNECTING):

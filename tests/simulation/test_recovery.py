@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias, cast
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import pytest
 import trio.testing
 from pamqp import commands
@@ -311,6 +313,31 @@ async def test_a_recovery_without_an_answer_ends_though_requests_may_take_for_ev
             assert isinstance(connection.stats.last_error, anyamqp.RequestTimeout)
             is_deaf = False
             await connection.wait_ready(120)
+
+
+@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})])
+async def test_the_text_of_an_error_does_not_hold_those_of_earlier_attempts(caplog: pytest.LogCaptureFixture) -> None:
+    is_deaf = False
+
+    async def dial(_: anyamqp.Address) -> anyio.abc.ByteStream:
+        return Tampered(await broker.dial(), lambda data: b"" if is_deaf and CONSUME in data else data)
+
+    settings = replace(anyamqp.Settings.from_urls(URL), request_timeout=None, heartbeat=0, reconnect=EAGER)
+    async with (
+        Broker(heartbeat=0) as broker,
+        anyamqp.connect(settings, dial=dial) as connection,
+        connection.channel() as channel,
+    ):
+        await channel.declare_queue("q")
+        async with connection.consumer("q"):
+            is_deaf = True
+            broker.reset_connections()
+            await anyio.sleep(400)
+            assert connection.stats.link_number > 4
+            assert str(connection.stats.last_error) == "opening a channel: no answer within 60.0 s"
+            is_deaf = False
+            await connection.wait_ready(120)
+    assert max(message.count("no answer") for message in caplog.messages) == 1
 
 
 # --- entities that vanish while recovery is under way ---------------------------------------------------------------
@@ -646,6 +673,68 @@ async def test_a_dial_function_that_raises_at_first_is_asked_again_without_fail_
             await eventually(lambda: odd.dials > 2)
             odd.is_failing = False
             await connection.wait_ready(5)
+
+
+async def await_what_was_cancelled() -> None:
+    foreign = asyncio.get_running_loop().create_future()
+    foreign.cancel()
+    await foreign
+
+
+def read_what_was_cancelled() -> bool:
+    foreign: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    foreign.cancel()
+    return foreign.result()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("where", ["credentials", "dial", "wanted", "on_error"])
+async def test_a_foreign_cancellation_costs_an_attempt_and_not_the_connection(
+    where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Invariant 10: the connection goes on, and the user's block with it."""
+    left = {where}
+
+    async def credentials() -> anyamqp.Credentials:
+        await anyio.lowlevel.checkpoint()
+        if is_lost and "credentials" in left:
+            left.clear()
+            await await_what_was_cancelled()
+        return anyamqp.Credentials("guest", "guest")
+
+    async def dial(_: anyamqp.Address) -> anyio.abc.ByteStream:
+        if is_lost and "dial" in left:
+            left.clear()
+            await await_what_was_cancelled()
+        return await broker.dial()
+
+    def wanted(_: Entity) -> bool:
+        if "wanted" in left:
+            left.clear()
+            return read_what_was_cancelled()
+        return True
+
+    def on_error(_: Entity, _error: Exception) -> None:
+        left.clear()
+        read_what_was_cancelled()
+
+    is_lost = False
+    recovery = TopologyRecovery(wanted=wanted, on_error=on_error)
+    settings = anyamqp.Settings(credentials=credentials, reconnect=EAGER, topology_recovery=recovery)
+    async with (
+        Broker() as broker,
+        anyamqp.connect(settings, dial=dial) as connection,
+        connection.channel() as channel,
+        connection.channel() as owner,
+    ):
+        await owner.declare_queue("q")
+        if where == "on_error":
+            broker.model.queues["q"] = ModelQueue("q", durable=False, owner=None, auto_delete=False, arguments={})
+        is_lost = True
+        await lose(broker, connection)
+        assert not left
+        assert (await channel.declare_queue("other")).name == "other"
+    assert "CancelledError" in caplog.text
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
