@@ -157,8 +157,8 @@ class Link:
         self._output_taken = anyio.Event()
         self._output_done = anyio.Event()
         self._is_dispatching = False
-        self._close_sent_at: float | None = None
-        """When the oldest close without a reply was sent; None if there is none."""
+        self._closes: dict[int, float] = {}
+        """When the closes without a reply were sent, the oldest first, by channel number; the connection's by 0."""
         self._reading = anyio.CancelScope()
         self._slow_readers: set[object] = set()
         self._caught_up = anyio.Event()
@@ -197,7 +197,7 @@ class Link:
 
     def close(self) -> None:
         """Begin the close handshake; the link ends when the broker has answered."""
-        self.close_sent()
+        self.close_sent(0)
         self.session.close(anyio.current_time())
         self._dispatch()
 
@@ -260,7 +260,7 @@ class Link:
 
         The handler's ``on_released`` tells of the reply.
         """
-        self.close_sent()
+        self.close_sent(number)
         if error is None:
             self.session.close_channel(number)
         else:
@@ -276,17 +276,15 @@ class Link:
         Args:
             timeout: seconds that a reply may take.
         """
-        since = anyio.current_time() if self._close_sent_at is None else self._close_sent_at
-        return since + timeout
+        return next(iter(self._closes.values()), anyio.current_time()) + timeout
 
-    def close_sent(self) -> None:
-        """A close was sent, or another request without which nobody can leave; its reply is awaited from now on."""
-        if self._close_sent_at is None:
-            self._close_sent_at = anyio.current_time()
+    def close_sent(self, number: int) -> None:
+        """A close was sent on a channel, or another request of leaving; its reply is awaited from now on."""
+        self._closes.setdefault(number, anyio.current_time())
 
-    def close_answered(self) -> None:
-        """The broker has replied to such a request."""
-        self._close_sent_at = None
+    def close_answered(self, number: int) -> None:
+        """The broker has replied to it, or will not because it has closed the channel."""
+        self._closes.pop(number, None)
 
     def pause_reading(self, reader: object) -> None:
         """Read nothing more until ``reader`` has caught up; the broker is slowed down by TCP.
@@ -444,10 +442,11 @@ class Link:
                 self.has_worked = True
             handlers[event.channel].on_method(event.method, is_reply=event.is_reply)
         elif isinstance(event, ChannelClosed):
+            self.close_answered(event.channel)
             handlers.pop(event.channel).on_closed(event.error)
         elif isinstance(event, ChannelReleased):
             # Nobody is there if we closed it for what the broker sent: on_closed was the last word then.
-            self.close_answered()
+            self.close_answered(event.channel)
             handler = handlers.pop(event.channel, None)
             if handler is not None:
                 handler.on_released()

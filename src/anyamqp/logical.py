@@ -498,14 +498,13 @@ class LogicalChannel:
         attachment = self.attachment
         if attachment is None:
             return
-        link = attachment.link
-        link.close_sent()
+        link, number = attachment.link, attachment.number
+        link.close_sent(number)
         with (
             anyio.CancelScope(deadline=link.close_deadline(self._host.close_timeout)),
             contextlib.suppress(AnyamqpError),
         ):
-            await self._until_answered(method, None, repeat=False, pinned=attachment)
-            link.close_answered()
+            await self._until_answered(method, lambda _: link.close_answered(number), repeat=False, pinned=attachment)
 
     def ask(self, method: Method, on_reply: Callable[[Method], None]) -> None:
         """Send a method and wait for nothing, on a channel that is on a link; a loss drops it.
@@ -826,12 +825,16 @@ class LogicalChannel:
         self._changed = anyio.Event()
 
     async def _within_deadline(self, work: Awaitable[T], what: str) -> T:
-        return await self._within(self._host.request_timeout, work, what)
-
-    async def _within(self, timeout: float | None, work: Awaitable[T], what: str) -> T:
+        timeout = self._host.request_timeout
         with anyio.move_on_after(timeout):
             return await work
         raise RequestTimeout(f"{what}: no answer within {timeout} s; {self._host.progress}")
+
+    async def _within(self, timeout: float, work: Awaitable[T], what: str) -> T:
+        with anyio.move_on_after(timeout):
+            return await work
+        # In recovery: this becomes the connection's last error, which its progress names.
+        raise RequestTimeout(f"{what}: no answer within {timeout} s")
 
 
 def _unsendable(method: Method, error: Exception) -> InvalidArgument:

@@ -834,6 +834,29 @@ async def test_close_that_was_answered_late_gives_the_next_one_its_whole_time() 
         broker.thaw()
 
 
+@pytest.mark.parametrize("is_failed", [False, True], ids=["answered", "failed"])
+async def test_a_cancelled_stop_takes_nothing_from_the_closes_that_follow(is_failed: bool) -> None:
+    """Measured before: the connection was left without waiting for the answer of a healthy broker."""
+    async with Broker(heartbeat=0) as broker, anyamqp.connect(SHORT_CLOSE, dial=broker.dial) as connection:
+        async with connection.channel() as channel:
+            await channel.declare_queue("q")
+        consumer = connection.consumer("q")
+        async with consumer:
+            broker.freeze()
+            with anyio.move_on_after(1):
+                await consumer.stop()
+            broker.thaw()
+            if is_failed:
+                broker.close_channels(406, "PRECONDITION_FAILED")
+            await anyio.sleep(10)
+            broker.freeze()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(at, 2, broker.thaw)
+                watch = Stopwatch()
+                await connection.aclose()
+                assert watch.seconds == 2
+
+
 async def test_stopping_a_consumer_counts_towards_the_one_close_timeout() -> None:
     async with Broker(heartbeat=0) as broker, anyamqp.connect(SHORT_CLOSE, dial=broker.dial) as connection:
         async with connection.channel() as channel:
