@@ -339,11 +339,15 @@ class Consumer(Entered, ChannelOwner):
             error = failure_of(raised)
             if error is None:
                 give_back(delivery)
+                if isinstance(raised, Exception):
+                    await anyio.lowlevel.checkpoint()  # raises the cancellation that the handler turned into an error
                 raise
             self._host.journal.handler_failed(self.queue, error)
             if not delivery.is_settled:
                 await self._failures.settle(delivery, error, on_error, self.queue)
         else:
+            if delivery.redelivered:
+                self._failures.succeeded(delivery)
             if not delivery.is_settled:
                 delivery.ack()
 

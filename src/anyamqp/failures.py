@@ -7,6 +7,7 @@ it sees them.
 
 from __future__ import annotations
 
+import heapq
 import inspect
 import math
 from collections import OrderedDict
@@ -96,12 +97,16 @@ def checked_policy(on_error: OnError) -> OnError:
 def failure_of(raised: BaseException) -> Exception | None:
     """The failure that an exception stands for; None if it ends the task: a cancellation, KeyboardInterrupt and such.
 
+    In a cancelled task nothing is a failure: the cancellation may have become another error on its way.
+
     CancelledError also comes out of awaiting somebody else's task or future that was cancelled. Where nobody cancelled
     the task itself, that is a failure like any other.
     """
+    if is_cancelled():
+        return None
     if isinstance(raised, Exception):
         return raised
-    if is_cancelled() or not all(isinstance(one, Exception | anyio.get_cancelled_exc_class()) for one in _all(raised)):
+    if not all(isinstance(one, Exception | anyio.get_cancelled_exc_class()) for one in _all(raised)):
         return None
     failure = InvalidUse(
         f"{type(raised).__name__} was raised, but this task was not cancelled: something that it awaited was"
@@ -143,8 +148,10 @@ class Failures:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._counts: OrderedDict[str | int, int] = OrderedDict()
-        """How often a message has failed, the latest failure last."""
+        self._counts: OrderedDict[int, list[int]] = OrderedDict()
+        """How often messages have failed, the latest failure last; identical ones without an id as a heap."""
+        self._size = 0
+        """How many counts there are."""
 
     async def settle(self, delivery: Delivery, error: Exception, on_error: OnError, queue: str) -> None:
         """Do with a failed delivery what the policy says."""
@@ -184,28 +191,62 @@ class Failures:
         else:
             delivery.requeue(after=_pause(failures))
 
+    def succeeded(self, delivery: Delivery) -> None:
+        """Forget one failure of a message that was handled after all."""
+        if self._counts:
+            self._earlier(self._key(delivery))
+
     def _count(self, delivery: Delivery) -> int:
         """How often the message has failed, this time included."""
-        key = _message_id(delivery) or hash((delivery.exchange, delivery.routing_key, delivery.body))
-        earlier = self._counts.pop(key, 0)
-        failures = 1 + (max(earlier, _failures_told(delivery)) if delivery.redelivered else 0)
-        self._counts[key] = failures
-        if len(self._counts) > _MOST_REMEMBERED:
-            self._counts.popitem(last=False)
+        key = self._key(delivery)
+        has_id = _message_id(delivery) is not None
+        told = _failures_told(delivery)
+        # The queue's own count rises with each failure: where the same one comes again, it was published with it.
+        earlier = self._earlier(key) if delivery.redelivered or has_id else None
+        if not delivery.redelivered:
+            failures = 1
+        elif earlier is not None:
+            failures = 1 + earlier
+        else:
+            failures = 1 + (1 if told is None else told)
+            if told is not None and not has_id:
+                return failures  # kept, it would be taken for that of another message of the same body
+        heapq.heappush(self._counts.setdefault(key, []), failures)
+        self._counts.move_to_end(key)
+        self._size += 1
+        if self._size > _MOST_REMEMBERED:
+            _, forgotten = self._counts.popitem(last=False)
+            self._size -= len(forgotten)
         return failures
 
+    def _earlier(self, key: int) -> int | None:
+        """Take out the smallest count known for a key: so identical messages never add up."""
+        counts = self._counts.get(key)
+        if counts is None:
+            return None
+        self._size -= 1
+        if len(counts) == 1:
+            del self._counts[key]
+        return heapq.heappop(counts)
 
-def _failures_told(delivery: Delivery) -> int:
-    """How often a redelivered message has failed, as far as the delivery shows."""
+    @staticmethod
+    def _key(delivery: Delivery) -> int:
+        told = _failures_told(delivery)
+        name = _message_id(delivery)
+        return hash((told, delivery.exchange, delivery.routing_key, delivery.body) if name is None else (told, name))
+
+
+def _failures_told(delivery: Delivery) -> int | None:
+    """How often the message has failed, by its headers; None if they do not tell."""
     try:
         headers = delivery.headers
     except MalformedProperties:
-        return 1
+        return None
     count = headers.get("x-delivery-count")
-    if isinstance(count, int):
+    if isinstance(count, int) and count >= 0:
         return count
     # RabbitMQ 4.3 tells how often a quorum queue's message was acquired, and failures only where there were some.
-    return 0 if "x-acquired-count" in headers else 1
+    return 0 if "x-acquired-count" in headers else None
 
 
 def _message_id(delivery: Delivery) -> str | None:

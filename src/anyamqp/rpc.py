@@ -391,8 +391,12 @@ def _checked_reply(reply: object) -> Message:
 
 
 def _error_reply(error: Exception) -> Message:
-    text = str(error)[:_LONGEST_ERROR_TEXT].encode(errors="replace")
-    return Message(text, headers={_ERROR_HEADER: type(error).__name__}, content_type="text/plain; charset=utf-8")
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - the caller is answered, whatever the error's class does
+        text = "the error has no text: its __str__ raised"
+    body = text[:_LONGEST_ERROR_TEXT].encode(errors="replace")
+    return Message(body, headers={_ERROR_HEADER: type(error).__name__}, content_type="text/plain; charset=utf-8")
 
 
 def _remote_error(reply: Delivery) -> RemoteError | None:

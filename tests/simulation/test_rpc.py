@@ -436,6 +436,16 @@ async def fail(_: Delivery) -> Message:
     raise LookupError("no account")
 
 
+class Untold(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+async def fail_untold(_: Delivery) -> Message:
+    await anyio.lowlevel.checkpoint()
+    raise Untold
+
+
 async def answer_bytes(_: Delivery) -> Message:
     await anyio.lowlevel.checkpoint()
     return cast("Message", b"pong")
@@ -445,6 +455,7 @@ async def answer_bytes(_: Delivery) -> Message:
     ("handler", "kind", "text"),
     [
         (fail, "LookupError", "no account"),
+        (fail_untold, "Untold", "the error has no text: its __str__ raised"),
         (answer_bytes, "InvalidUse", "the handler returned bytes instead of Message; return Message(b'...')"),
     ],
 )
