@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -28,6 +27,7 @@ from anyamqp.errors import (
     SettingsError,
 )
 from anyamqp.failures import OnError
+from anyamqp.loops import interrupt_as_itself
 from anyamqp.message import NO_PROPERTIES, FieldTable, Properties
 from anyamqp.misuse import Entered, explained
 from anyamqp.observe import Stats, TransitionStream
@@ -115,17 +115,6 @@ def connect(
     return Connection(settings, ready_timeout=ready_timeout, fail_fast=fail_fast, dial=dial)
 
 
-@contextmanager
-def _interrupt_as_itself() -> Generator[None, None, None]:
-    """Take a KeyboardInterrupt out of its group: trio raises it in whatever task is running, and that may be ours."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if group.subgroup(KeyboardInterrupt) is None:
-            raise
-        raise KeyboardInterrupt from None
-
-
 def _or(given: T | None, otherwise: T) -> T:
     return otherwise if given is None else given
 
@@ -196,7 +185,7 @@ class Connection(Entered):
             await self.aclose()
         finally:
             # Nothing of the user's is passed in: what the block raised leaves it as itself, not in an exception group.
-            with _interrupt_as_itself():
+            with interrupt_as_itself():
                 await tasks.__aexit__(None, None, None)
 
     def _require_entered(self) -> anyio.abc.TaskGroup:

@@ -56,7 +56,7 @@ from anyamqp.errors import (
 from anyamqp.failures import Failures, OnError, checked_policy, failure_of, give_back
 from anyamqp.link import Link
 from anyamqp.logical import ChannelHost, ChannelOwner, LogicalChannel
-from anyamqp.loops import Waiter
+from anyamqp.loops import Waiter, interrupt_as_itself
 from anyamqp.message import Delivery, FieldTable, random_id
 from anyamqp.misuse import Entered
 from anyamqp.protocol.events import Content
@@ -323,9 +323,10 @@ class Consumer(Entered, ChannelOwner):
                 ends.append(end)
                 await self.stop()
 
-        async with anyio.create_task_group() as workers:
-            for _ in range(concurrency):
-                workers.start_soon(work)
+        with interrupt_as_itself():
+            async with anyio.create_task_group() as workers:
+                for _ in range(concurrency):
+                    workers.start_soon(work)
         if ends:
             raise ends[0]
 

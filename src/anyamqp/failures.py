@@ -1,8 +1,9 @@
 """Failed deliveries: how often a message has failed, and what becomes of it then.
 
-A message is known again by its ``message_id``, or without one by its route and body. A quorum queue counts its failures
-itself (RabbitMQ, "Quorum Queues", section "Poison Message Handling"); for other queues the consumer counts, as far as
-it sees them.
+A quorum queue counts a message's failures itself and shows the count as ``x-delivery-count`` (RabbitMQ, "Quorum
+Queues", section "Poison Message Handling"). For other queues the consumer counts, as far as it sees the failures. It
+recognises a message by its ``message_id``, or without one by its route and body; among identical messages, a failure is
+taken for one of the message that has failed least, so their failures never add up.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Retry:
     """Handle a failed message again, but not for ever; then reject it, so that it is dropped or dead-lettered.
 
     A quorum queue counts the failures, over all of its consumers. For another queue each consumer counts those that it
-    sees; a redelivered message of which it knows nothing has failed once. The pause is spent on the client: the
+    sees; a redelivered message of which it knows nothing has failed once, or as often as its ``x-delivery-count`` says,
+    which a dead-lettered message may bring along. The pause is spent on the client: the
     delivery stays unsettled and takes up one place of the prefetch, so ``delay`` must be shorter than the broker's
     ``consumer_timeout`` (30 minutes unless configured). A quorum queue's delivery limit must be higher than ``limit``,
     or it is reached first.
@@ -181,12 +183,15 @@ class Failures:
         if decision == "ack":
             delivery.ack()
             return
-        failures = self._count(delivery)
+        failures, is_told = self._count(delivery)
         if decision == "reject" or (isinstance(decision, Retry) and failures > decision.limit):
             if not delivery.is_stale:
                 self._journal.delivery_rejected(queue, _message_id(delivery), failures, error)
             delivery.reject(requeue=False)
-        elif isinstance(decision, Retry):
+            return
+        if not is_told:
+            self._remember(self._key(delivery), failures)
+        if isinstance(decision, Retry):
             delivery.requeue(after=decision.delay)
         else:
             delivery.requeue(after=_pause(failures))
@@ -196,28 +201,28 @@ class Failures:
         if self._counts:
             self._earlier(self._key(delivery))
 
-    def _count(self, delivery: Delivery) -> int:
-        """How often the message has failed, this time included."""
-        key = self._key(delivery)
+    def _count(self, delivery: Delivery) -> tuple[int, bool]:
+        """How often the message has failed, this time included; and whether only its headers tell, and not its id.
+
+        Remembered, that would be taken for the count of another message of the same body.
+        """
         has_id = _message_id(delivery) is not None
-        told = _failures_told(delivery)
         # The queue's own count rises with each failure: where the same one comes again, it was published with it.
-        earlier = self._earlier(key) if delivery.redelivered or has_id else None
+        earlier = self._earlier(self._key(delivery)) if delivery.redelivered or has_id else None
         if not delivery.redelivered:
-            failures = 1
-        elif earlier is not None:
-            failures = 1 + earlier
-        else:
-            failures = 1 + (1 if told is None else told)
-            if told is not None and not has_id:
-                return failures  # kept, it would be taken for that of another message of the same body
+            return 1, False
+        if earlier is not None:
+            return 1 + earlier, False
+        told = _failures_told(delivery)
+        return 1 + (1 if told is None else told), told is not None and not has_id
+
+    def _remember(self, key: int, failures: int) -> None:
         heapq.heappush(self._counts.setdefault(key, []), failures)
         self._counts.move_to_end(key)
         self._size += 1
         if self._size > _MOST_REMEMBERED:
             _, forgotten = self._counts.popitem(last=False)
             self._size -= len(forgotten)
-        return failures
 
     def _earlier(self, key: int) -> int | None:
         """Take out the smallest count known for a key: so identical messages never add up."""

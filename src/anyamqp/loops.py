@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from threading import get_ident
@@ -179,3 +180,14 @@ def is_cancelled() -> bool:
 
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+@contextmanager
+def interrupt_as_itself() -> Generator[None, None, None]:
+    """Take a KeyboardInterrupt out of its group: trio raises it in whatever task is running, and that may be ours."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        raise KeyboardInterrupt from None

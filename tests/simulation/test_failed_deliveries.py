@@ -655,6 +655,21 @@ async def test_identical_messages_do_not_add_up_their_failures(caplog: pytest.Lo
         assert not [text for text in caplog.messages if "is rejected" in text]
 
 
+async def test_a_rejected_message_leaves_no_count_for_an_identical_one() -> None:
+    async with a_bench() as bench, bench.other.channel() as channel:
+        handler = Handler(ALWAYS)
+        async with processing(bench, handler, on_error=Retry(limit=3)):
+            await channel.publish(Message(b"poison"), routing_key="q")
+            await anyio.sleep(10)
+        assert (len(handler.runs), bench.queue) == (4, (0, 0))
+        await channel.publish(Message(b"poison"), routing_key="q")
+        async with bench.other.consumer("q") as consumer:
+            (await next_of(consumer)).nack()
+        async with processing(bench, handler, on_error=Retry(limit=3)):
+            await anyio.sleep(10)
+        assert (len(handler.runs), bench.queue) == (7, (0, 0))
+
+
 async def test_a_redelivery_of_unknown_history_has_failed_once() -> None:
     async with a_bench() as bench:
         await bench.publish(b"poison")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -573,3 +574,31 @@ async def test_basic_cancel_that_crosses_stop_is_no_error(on_cancel: OnCancel) -
             assert [delivery async for delivery in consumer] == []
         assert bench.queue == (0, 0, 0)
         assert bench.connection.stats.open_channels == 0
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_while_processing_leaves_as_itself_on_trio() -> None:
+    """trio raises it in the main task, which waits for the handlers' tasks here."""
+
+    async def interrupt() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        signal.raise_signal(signal.SIGINT)
+
+    async def handle(_: Delivery) -> None:
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        async with (
+            Broker() as broker,
+            anyamqp.connect(SETTINGS, dial=broker.dial) as connection,
+            connection.channel() as channel,
+        ):
+            await channel.declare_queue("q")
+            async with connection.consumer("q") as consumer:
+                trio.lowlevel.spawn_system_task(interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    await consumer.process(handle)
+
+    trio.run(main)
