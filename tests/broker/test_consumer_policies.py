@@ -370,6 +370,29 @@ async def test_an_ack_that_takes_too_long_costs_no_other_channel(impatient_node:
         assert bench.connection.stats.link_number == 1
 
 
+async def test_an_ack_that_takes_too_long_amid_deliveries_costs_no_link(impatient_node: Node) -> None:
+    """RabbitMQ closes the channel, and goes on delivering on it (rabbitmq-server, issue 13384)."""
+    async with (
+        a_bench(impatient_node, queue_type="quorum") as bench,
+        bench.connection.consumer(bench.queue, prefetch=500) as consumer,
+        bench.other.publisher() as publisher,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def feed() -> None:
+            while True:
+                await publisher.submit(Message(b"x"), routing_key=bench.queue)
+
+        tasks.start_soon(feed)
+        slow = await next_of(consumer)
+        while not slow.is_stale:
+            async with await next_of(consumer):
+                pass
+        async with await next_of(consumer):
+            tasks.cancel_scope.cancel()
+        assert bench.connection.stats.link_number == 1
+
+
 async def test_a_handler_that_takes_too_long_is_run_again(impatient_node: Node) -> None:
     async with a_bench(impatient_node, queue_type="quorum") as bench:
         await bench.publish(b"slow")

@@ -83,11 +83,13 @@ class ServedLink:
         """Send methods, in one piece."""
         await self._stream.send(b"".join(encode_method(channel, method) for method in methods))
 
-    async def ack(self, tag: int, *, multiple: bool = False, channel: int = 1) -> None:
-        await self.tell(channel, commands.Basic.Ack(tag, multiple))
+    async def ack(self, tag: int, *, multiple: bool = False, channel: int | None = None) -> None:
+        """Confirm, on the channel of the last publish unless another one is given."""
+        await self.tell(channel or self._publishing, commands.Basic.Ack(tag, multiple))
 
-    async def nack(self, tag: int, *, multiple: bool = False, channel: int = 1) -> None:
-        await self.tell(channel, commands.Basic.Nack(tag, multiple, requeue=False))
+    async def nack(self, tag: int, *, multiple: bool = False, channel: int | None = None) -> None:
+        """Refuse, on the channel of the last publish unless another one is given."""
+        await self.tell(channel or self._publishing, commands.Basic.Nack(tag, multiple, requeue=False))
 
     async def give_back(self, *publishes: Sent) -> None:
         """Return them as unroutable, in this order."""
@@ -120,8 +122,9 @@ class ServedLink:
         await self.tell(0, commands.Connection.Unblocked())
         await settled()
 
-    async def close_channel(self, close: commands.Channel.Close, channel: int = 1) -> None:
-        await self.tell(channel, close)
+    async def close_channel(self, close: commands.Channel.Close, channel: int | None = None) -> None:
+        """Close a channel, that of the last publish unless another one is given."""
+        await self.tell(channel or self._publishing, close)
         await settled()
 
     async def flow(self, channel: int, *, active: bool) -> None:
@@ -141,6 +144,10 @@ class ServedLink:
     def sent(self, kind: type[M], channel: int | None = None) -> list[M]:
         """The methods of one kind, on one channel or on all."""
         return [method for number, method in self.methods if channel in (None, number) and isinstance(method, kind)]
+
+    @property
+    def _publishing(self) -> int:
+        return self.published[-1].channel if self.published else 1
 
     # What it does by itself.
 

@@ -3,6 +3,10 @@
 A number is taken by channel.open and free again after close-ok, ours or theirs. Between our channel.close and its
 close-ok whatever else arrives on the number is discarded (AMQP 0-9-1, 4.9 and 2.2.5). Content is a method, a header and
 as many body frames as the header announces (4.2.6), with nothing of the same channel in between.
+
+RabbitMQ, 3.10 to 4.3, goes on after a channel.close of its own: deliveries that its channel process had before it
+follow (rabbitmq-server, issue 13384), and where the two closes cross, the close-ok that answers ours may follow or may
+be lost. So a number that the broker closed is the last to be taken again, and what comes on it is discarded.
 """
 
 from __future__ import annotations
@@ -50,16 +54,20 @@ _CONFIRMS = (commands.Basic.Ack, commands.Basic.Nack)
 _SMALL = 1024
 """Bytes below which a piece of a body is not kept by itself."""
 _UNASKED = (commands.Basic.Cancel, commands.Channel.Flow)
+_FIRST_WORDS = (commands.Channel.OpenOk, commands.Channel.Close)
+"""What a new channel can hear first."""
 
 
 class _Channel:
     """One number in use."""
 
-    __slots__ = ("acks", "closing", "expected", "header", "last_tag", "method", "pieces", "received")
+    __slots__ = ("acks", "closing", "expected", "has_past", "header", "last_tag", "method", "pieces", "received")
 
     def __init__(self) -> None:
         self.acks = Acks()
         self.closing = False
+        self.has_past = False
+        """Whether what comes may still belong to the number's last channel: until open-ok."""
         self.expected: deque[Method] = deque()
         """The requests that are not answered yet, oldest first."""
         self.last_tag = 0
@@ -107,6 +115,8 @@ class Channels:
         self._max_message_size = max_message_size
         self._channels: dict[int, _Channel] = {}
         self._free: list[int] = []
+        self._closed_by_broker: dict[int, None] = {}
+        """Numbers on which something may still come, in the order of their closes."""
         self._highest = 0
         self._acking: set[int] = set()
         """The numbers whose acks have not all left yet."""
@@ -115,19 +125,24 @@ class Channels:
         return len(self._channels)
 
     def open(self, channel_max: int) -> int:
-        """Send channel.open on the lowest free number.
+        """Send channel.open on the lowest free number; only if there is none, on one that the broker closed.
 
         Raises:
             ChannelLimitReached: ``channel_max`` channels are open; 0 stands for as many as AMQP can number.
         """
+        channel = _Channel()
         if self._free:
             number = heapq.heappop(self._free)
         elif self._highest < (channel_max or HIGHEST_CHANNEL):
             self._highest += 1
             number = self._highest
+        elif self._closed_by_broker:
+            number = next(iter(self._closed_by_broker))
+            del self._closed_by_broker[number]
+            channel.has_past = True
         else:
             raise ChannelLimitReached(f"all {self._highest} channels that the connection may have are open")
-        self._channels[number] = _Channel()
+        self._channels[number] = channel
         self.request(number, commands.Channel.Open())
         return number
 
@@ -222,7 +237,12 @@ class Channels:
         """
         channel = self._channels.get(number)
         if channel is None:
-            raise unexpected(ChannelError, f"a frame on channel {number}, which is not open")
+            self._late(number, payload)
+            return
+        if channel.has_past:
+            if not isinstance(payload, _FIRST_WORDS):
+                return
+            channel.has_past = False
         if isinstance(payload, Delivered):
             if not channel.closing:
                 self._delivered(number, channel, payload)
@@ -235,6 +255,13 @@ class Channels:
         elif isinstance(payload, Method):
             self._method(number, channel, payload)
 
+    def _late(self, number: int, payload: Payload) -> None:
+        if number not in self._closed_by_broker:
+            raise unexpected(ChannelError, f"a frame on channel {number}, which is not open")
+        if isinstance(payload, commands.Channel.CloseOk):  # the last word that there can be
+            del self._closed_by_broker[number]
+            heapq.heappush(self._free, number)
+
     def _method(self, number: int, channel: _Channel, method: Method) -> None:
         if isinstance(method, _CONFIRMS) and channel.method is None and not channel.closing:
             self._confirmed(number, method)
@@ -244,14 +271,18 @@ class Channels:
         elif isinstance(method, commands.Channel.Close):
             self._acking.discard(number)  # nothing but close-ok may follow
             self._answer(number, commands.Channel.CloseOk())
-            # If it crossed ours, the broker answers ours as well, so the number stays taken until then.
-            if not channel.closing:
-                self._release(number)
+            del self._channels[number]
+            self._closed_by_broker[number] = None
+            if channel.closing:  # the two crossed
+                self._events.append(ChannelReleased(number))
+            else:
                 self._events.append(ChannelClosed(number, error_of(frame_of(method))))
         elif isinstance(method, commands.Channel.CloseOk):
             if not channel.closing:
                 raise unexpected(CommandInvalid, f"channel.close-ok on channel {number}, which nobody closed")
-            self._release(number)
+            self._acking.discard(number)
+            del self._channels[number]
+            heapq.heappush(self._free, number)
             self._events.append(ChannelReleased(number))
         elif channel.closing:
             return
@@ -355,11 +386,6 @@ class Channels:
             latest.confirms.append(confirm)
         else:
             self._events.append(ConfirmsReceived(number, [confirm]))
-
-    def _release(self, number: int) -> None:
-        self._acking.discard(number)
-        del self._channels[number]
-        heapq.heappush(self._free, number)
 
 
 def _check_properties(number: int, message: Received) -> None:

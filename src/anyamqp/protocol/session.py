@@ -325,7 +325,7 @@ class Session:
         self._unanswered_secrets += 1
 
     def open_channel(self) -> int:
-        """Send channel.open on the lowest free number.
+        """Send channel.open on a free number.
 
         Raises:
             ChannelLimitReached: ``channel_max`` channels are open.
