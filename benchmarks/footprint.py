@@ -26,9 +26,9 @@ from anyio.abc import ByteStream, SocketAttribute
 
 import anyamqp
 from anyamqp import Connection, Consumer, Message, Publisher, ReconnectPolicy
+from anyamqp.net.dialer import Dial
+from anyamqp.net.tcp import SocketStream, dial_tcp
 from anyamqp.settings import Address
-from anyamqp.sockets import SocketStream, dial_tcp
-from anyamqp.transport import Dial
 
 BODY_SIZE: Final = 1024
 _QUEUE: Final = "anyamqp.footprint"

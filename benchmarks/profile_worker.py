@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
-from anyamqp.link import Link
+from anyamqp.net.link import Link
 from anyamqp.protocol.session import Session
 from benchmarks.clients import with_anyamqp
 from benchmarks.task import Stopwatch, Task

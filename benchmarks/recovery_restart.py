@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from anyamqp.protocol.wire import PROTOCOL_HEADER
+from anyamqp.wire.frames import PROTOCOL_HEADER
 from benchmarks.broker import Killable
 from benchmarks.recovery_process import CLIENTS, LIVED, Client, Process
 from benchmarks.recovery_worker import Recovering

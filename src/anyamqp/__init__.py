@@ -1,9 +1,9 @@
 """anyamqp: an AMQP 0-9-1 client on anyio in which nothing confirmed is lost, nothing hangs, and anyone can see why."""
 
-from anyamqp.arguments import Overflow, QueueOptions, QueueType, StreamOffset
 from anyamqp.channel import Channel, Queue
 from anyamqp.connection import Connection, connect
 from anyamqp.consumer import Consumer, Handler, OnCancel
+from anyamqp.core.journal import Stats, TransitionStream
 from anyamqp.entities import Entity, RecoveryMode, TopologyRecovery
 from anyamqp.errors import (
     AccessRefused,
@@ -61,7 +61,8 @@ from anyamqp.errors import (
 )
 from anyamqp.failures import Decision, OnError, Retry
 from anyamqp.message import Delivery, FieldTable, FieldValue, Message, Properties
-from anyamqp.observe import Stats, TransitionStream
+from anyamqp.net.dialer import Dial
+from anyamqp.options import Overflow, QueueOptions, QueueType, StreamOffset
 from anyamqp.pool import ChannelPool
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.lifecycle import ChannelEvent, ConnectionEvent, LinkEvent, LinkState, State, Transition
@@ -71,7 +72,6 @@ from anyamqp.publisher import Publisher
 from anyamqp.rpc import RpcClient, serve_rpc
 from anyamqp.settings import TLS, VERSION, Address, Credentials, CredentialsSource, Login, ReconnectPolicy, Settings
 from anyamqp.transaction import Transaction
-from anyamqp.transport import Dial
 
 __version__ = VERSION
 

@@ -10,21 +10,20 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Never, Self, Unpack
 
-from pamqp import commands
-
-from anyamqp.arguments import QueueOptions, queue_arguments
-from anyamqp.attachment import Attachment
 from anyamqp.checks import check_seconds, check_text, check_whole
-from anyamqp.contents import delivery_of
+from anyamqp.core.attachment import Attachment
+from anyamqp.core.channel import ChannelHost, ChannelOwner, LogicalChannel, Recorder
 from anyamqp.errors import AnyamqpError, InvalidArgument
-from anyamqp.logical import ChannelHost, ChannelOwner, LogicalChannel, Recorder
 from anyamqp.message import Delivery, FieldTable, Message, check_message
 from anyamqp.misuse import Entered, explained, surplus_error
-from anyamqp.protocol.basic import Routes, encode_properties
+from anyamqp.options import QueueOptions, queue_arguments
+from anyamqp.protocol.contents import delivery_of
 from anyamqp.protocol.events import Content
 from anyamqp.protocol.lifecycle import State
-from anyamqp.protocol.wire import Method, build, field_table, method_name
 from anyamqp.transaction import Transaction
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Routes, encode_properties
+from anyamqp.wire.frames import Method, build, field_table, method_name
 
 
 class Queue:
@@ -172,7 +171,7 @@ class Channel(Entered, ChannelOwner):
         if queue_type in ("quorum", "stream") and (not durable or exclusive or auto_delete) and not passive:
             raise InvalidArgument(f"queue_type: a {queue_type} queue is durable, never exclusive, never auto_delete")
         method = build(
-            commands.Queue.Declare,
+            methods.Queue.Declare,
             queue=name,
             passive=passive,
             durable=durable,
@@ -181,7 +180,7 @@ class Channel(Entered, ChannelOwner):
             arguments=field_table(queue_arguments(field_table(arguments), options)),
         )
         reply = await self._change(method)
-        if not isinstance(reply, commands.Queue.DeclareOk):
+        if not isinstance(reply, methods.Queue.DeclareOk):
             raise TypeError(f"queue.declare was answered by {method_name(reply)}")
         recorder = self._host.recorder
         name = recorder.first_name(reply.queue or "")
@@ -202,9 +201,9 @@ class Channel(Entered, ChannelOwner):
         Raises:
             PreconditionFailed: it is in use, or not empty.
         """
-        method = build(commands.Queue.Delete, queue=self._name(queue), if_unused=if_unused, if_empty=if_empty)
+        method = build(methods.Queue.Delete, queue=self._name(queue), if_unused=if_unused, if_empty=if_empty)
         reply = await self._change(method)
-        return reply.message_count or 0 if isinstance(reply, commands.Queue.DeleteOk) else 0
+        return reply.message_count or 0 if isinstance(reply, methods.Queue.DeleteOk) else 0
 
     @explained
     async def purge_queue(self, queue: Queue | str) -> int:
@@ -216,8 +215,8 @@ class Channel(Entered, ChannelOwner):
         Raises:
             NotFound: there is no such queue.
         """
-        reply = (await self._core.request(build(commands.Queue.Purge, queue=self._name(queue)))).reply
-        return reply.message_count or 0 if isinstance(reply, commands.Queue.PurgeOk) else 0
+        reply = (await self._core.request(build(methods.Queue.Purge, queue=self._name(queue)))).reply
+        return reply.message_count or 0 if isinstance(reply, methods.Queue.PurgeOk) else 0
 
     @explained
     async def bind_queue(
@@ -230,7 +229,7 @@ class Channel(Entered, ChannelOwner):
         """
         await self._change(
             build(
-                commands.Queue.Bind,
+                methods.Queue.Bind,
                 queue=self._name(queue),
                 exchange=exchange,
                 routing_key=routing_key,
@@ -245,7 +244,7 @@ class Channel(Entered, ChannelOwner):
         """Undo :meth:`bind_queue` (queue.unbind); RabbitMQ takes the removal of no binding for a success."""
         await self._change(
             build(
-                commands.Queue.Unbind,
+                methods.Queue.Unbind,
                 queue=self._name(queue),
                 exchange=exchange,
                 routing_key=routing_key,
@@ -270,7 +269,7 @@ class Channel(Entered, ChannelOwner):
         """
         await self._change(
             build(
-                commands.Exchange.Bind,
+                methods.Exchange.Bind,
                 destination=destination,
                 source=source,
                 routing_key=routing_key,
@@ -285,7 +284,7 @@ class Channel(Entered, ChannelOwner):
         """Undo :meth:`bind_exchange` (exchange.unbind)."""
         await self._change(
             build(
-                commands.Exchange.Unbind,
+                methods.Exchange.Unbind,
                 destination=destination,
                 source=source,
                 routing_key=routing_key,
@@ -332,7 +331,7 @@ class Channel(Entered, ChannelOwner):
             table["alternate-exchange"] = alternate_exchange
         await self._change(
             build(
-                commands.Exchange.Declare,
+                methods.Exchange.Declare,
                 exchange=name,
                 exchange_type=type,
                 passive=passive,
@@ -354,7 +353,7 @@ class Channel(Entered, ChannelOwner):
         Raises:
             PreconditionFailed: it is in use.
         """
-        await self._change(build(commands.Exchange.Delete, exchange=name, if_unused=if_unused))
+        await self._change(build(methods.Exchange.Delete, exchange=name, if_unused=if_unused))
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -369,7 +368,7 @@ class Channel(Entered, ChannelOwner):
             InvalidArgument: it is not a whole number from 0 to 65535.
         """
         check_whole("prefetch", prefetch, 0, 65535)
-        await self._core.request(build(commands.Basic.Qos, prefetch_count=prefetch))
+        await self._core.request(build(methods.Basic.Qos, prefetch_count=prefetch))
         self._prefetch = prefetch
 
     @explained
@@ -387,10 +386,10 @@ class Channel(Entered, ChannelOwner):
             NotFound: there is no such queue.
             ConnectionLost: a loss caught a ``get`` with ``no_ack``: a message may be gone.
         """
-        method = build(commands.Basic.Get, queue=self._name(queue), no_ack=no_ack)
+        method = build(methods.Basic.Get, queue=self._name(queue), no_ack=no_ack)
         request = await self._core.request(method, repeat=not no_ack)
         reply, message = request.reply, request.message
-        if message is None or not isinstance(reply, commands.Basic.GetOk):
+        if message is None or not isinstance(reply, methods.Basic.GetOk):
             return None
         return delivery_of(reply, message, None if no_ack else request.attachment)
 
@@ -399,7 +398,7 @@ class Channel(Entered, ChannelOwner):
 
         RabbitMQ does not have the other form, redelivery to the same consumer ("AMQP 0-9-1 Errata", basic.recover).
         """
-        request = await self._core.request(build(commands.Basic.Recover, requeue=True))
+        request = await self._core.request(build(methods.Basic.Recover, requeue=True))
         request.attachment.requeued()
 
     async def publish(self, message: Message, *surplus: Never, exchange: str = "", routing_key: str = "") -> None:
@@ -447,12 +446,12 @@ class Channel(Entered, ChannelOwner):
     # --- what its core tells ----------------------------------------------------------------------------------------
 
     def setup(self) -> Sequence[Method]:
-        methods: list[Method] = []
+        requests: list[Method] = []
         if self._prefetch is not None:
-            methods.append(commands.Basic.Qos(prefetch_count=self._prefetch))
+            requests.append(methods.Basic.Qos(prefetch_count=self._prefetch))
         if self._transaction is not None and self._transaction.is_selected:
-            methods.append(commands.Tx.Select())
-        return methods
+            requests.append(methods.Tx.Select())
+        return requests
 
     def on_opened(self) -> None:
         """Nothing waits for it but the requests themselves."""
@@ -462,7 +461,7 @@ class Channel(Entered, ChannelOwner):
 
     def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:  # noqa: ARG002
         for method, message in contents:
-            if isinstance(method, commands.Basic.Return) and self._transaction is not None:
+            if isinstance(method, methods.Basic.Return) and self._transaction is not None:
                 self._transaction.on_return(method, message)
 
     def on_method(self, method: Method) -> None:

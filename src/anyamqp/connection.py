@@ -1,4 +1,4 @@
-"""The connection, as its user holds it. What keeps it connected is :mod:`anyamqp.supervisor`."""
+"""The connection, as its user holds it. What keeps it connected is :mod:`anyamqp.core.supervisor`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import anyio
 import anyio.abc
-from pamqp import commands
 
-from anyamqp.arguments import StreamOffset
 from anyamqp.channel import Channel, Queue
 from anyamqp.checks import check_flag, check_seconds
 from anyamqp.consumer import DEFAULT_PREFETCH, Consumer, OnCancel
+from anyamqp.core.journal import Stats, TransitionStream
+from anyamqp.core.supervisor import Supervisor
 from anyamqp.entities import TopologyRecovery
 from anyamqp.errors import (
     AnyamqpError,
@@ -27,19 +27,19 @@ from anyamqp.errors import (
     SettingsError,
 )
 from anyamqp.failures import OnError
-from anyamqp.loops import interrupt_as_itself
 from anyamqp.message import NO_PROPERTIES, FieldTable, Properties
 from anyamqp.misuse import Entered, explained
-from anyamqp.observe import Stats, TransitionStream
+from anyamqp.net.dialer import Dial
+from anyamqp.net.event_loop import interrupt_as_itself
+from anyamqp.options import StreamOffset
 from anyamqp.pool import ChannelPool
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.lifecycle import State
-from anyamqp.protocol.wire import build
 from anyamqp.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, Publisher
 from anyamqp.rpc import RpcClient
 from anyamqp.settings import TLS, CredentialsSource, ReconnectPolicy, Settings
-from anyamqp.supervisor import Supervisor
-from anyamqp.transport import Dial
+from anyamqp.wire import methods
+from anyamqp.wire.frames import build
 
 if TYPE_CHECKING:
     import ssl
@@ -289,7 +289,7 @@ class Connection(Entered):
             ConnectionClosed: the connection is closed.
         """
         self._require_entered()
-        update = build(commands.Connection.UpdateSecret, secret, reason)
+        update = build(methods.Connection.UpdateSecret, secret, reason)
         if "\0" in secret:
             raise InvalidArgument("secret: holds a character that SASL PLAIN cannot carry")
         timeout = self._settings.request_timeout

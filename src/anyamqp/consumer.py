@@ -31,13 +31,11 @@ from typing import Any, Final, Literal, Self, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
-from pamqp import commands
 
-from anyamqp.arguments import StreamOffset, stream_offset_argument
-from anyamqp.attachment import Attachment
 from anyamqp.channel import Queue, checked_name
 from anyamqp.checks import check_choice, check_whole
-from anyamqp.contents import delivery_of
+from anyamqp.core.attachment import Attachment
+from anyamqp.core.channel import ChannelHost, ChannelOwner, Consuming, LogicalChannel
 from anyamqp.errors import (
     AccessRefused,
     AnyamqpError,
@@ -53,15 +51,17 @@ from anyamqp.errors import (
     ResourceLocked,
     Side,
 )
-from anyamqp.failures import Failures, OnError, checked_policy, failure_of, give_back
-from anyamqp.link import Link
-from anyamqp.logical import ChannelHost, ChannelOwner, LogicalChannel
-from anyamqp.loops import Waiter, interrupt_as_itself
+from anyamqp.failures import Failures, OnError, checked_policy, give_back
 from anyamqp.message import Delivery, FieldTable, random_id
 from anyamqp.misuse import Entered
+from anyamqp.net.event_loop import Waiter, failure_of, interrupt_as_itself
+from anyamqp.net.link import Link
+from anyamqp.options import StreamOffset, stream_offset_argument
+from anyamqp.protocol.contents import delivery_of
 from anyamqp.protocol.events import Content
 from anyamqp.protocol.lifecycle import State
-from anyamqp.protocol.wire import Method, build, field_table
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method, build, field_table
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ class Consumer(Entered, ChannelOwner):
         self,
         host: ChannelHost,
         *,
-        registry: set[Consumer],
+        registry: set[Consuming],
         queue: Queue | str,
         prefetch: int = DEFAULT_PREFETCH,
         no_ack: bool = False,
@@ -144,7 +144,7 @@ class Consumer(Entered, ChannelOwner):
         self._failures = Failures(host.journal)
         self._consumer_tag = consumer_tag or f"anyamqp-{random_id()}"
         self._consume = build(
-            commands.Basic.Consume,
+            methods.Basic.Consume,
             queue=self._queue,
             consumer_tag=self._consumer_tag,
             no_ack=no_ack,
@@ -283,7 +283,7 @@ class Consumer(Entered, ChannelOwner):
             return
         self._returning = self._take_waiting()
         try:
-            await channel.last_request(build(commands.Basic.Cancel, consumer_tag=self._consumer_tag))
+            await channel.last_request(build(methods.Basic.Cancel, consumer_tag=self._consumer_tag))
         finally:
             # Behind basic.cancel: before it, the broker would deliver all of this to this very consumer again.
             self._give_back(self._returning)
@@ -366,7 +366,7 @@ class Consumer(Entered, ChannelOwner):
     def cancel(self) -> None:
         """The connection is about to be closed: have the broker deliver no more, and wait for nothing."""
         if self.is_consuming:
-            self._channel.tell(build(commands.Basic.Cancel, consumer_tag=self._consumer_tag, nowait=True))
+            self._channel.tell(build(methods.Basic.Cancel, consumer_tag=self._consumer_tag, nowait=True))
 
     def give_back(self) -> None:
         """Return what was not handed out, which the end of the channel would count as failed. After :meth:`cancel`."""
@@ -381,7 +381,7 @@ class Consumer(Entered, ChannelOwner):
     def setup(self) -> Sequence[Method]:
         if self._is_over:
             return []
-        return [commands.Basic.Qos(prefetch_count=self._prefetch), self._consume_now()]
+        return [methods.Basic.Qos(prefetch_count=self._prefetch), self._consume_now()]
 
     def on_opened(self) -> None:
         self._is_stream = None  # the queue may be another one, of the same name
@@ -411,7 +411,7 @@ class Consumer(Entered, ChannelOwner):
         deliveries = [
             delivery_of(method, message, settler)
             for method, message in contents
-            if isinstance(method, commands.Basic.Deliver)
+            if isinstance(method, methods.Basic.Deliver)
         ]
         if self._is_over and not self._no_ack:
             for delivery in deliveries:
@@ -430,14 +430,14 @@ class Consumer(Entered, ChannelOwner):
             attachment.link.pause_reading(self)
 
     def on_method(self, method: Method) -> None:
-        if not isinstance(method, commands.Basic.Cancel) or self._is_over:
+        if not isinstance(method, methods.Basic.Cancel) or self._is_over:
             return
         if self._on_cancel == "resubscribe":
             self._leave_channel()
             self._resubscribe_later()
             return
         self._is_cancelled = True
-        self._channel.ask(build(commands.Queue.Declare, queue=self.queue, passive=True), self._on_queue_found)
+        self._channel.ask(build(methods.Queue.Declare, queue=self.queue, passive=True), self._on_queue_found)
 
     def on_lost(self) -> None:
         self._may_be_locked_until = anyio.current_time() + self._host.lock_grace
@@ -568,7 +568,7 @@ class Consumer(Entered, ChannelOwner):
         except MalformedProperties:
             return False
 
-    def _consume_now(self) -> commands.Basic.Consume:
+    def _consume_now(self) -> methods.Basic.Consume:
         """The request to consume; from a stream of which nothing was handed out yet, from where it began."""
         self._asked_at = anyio.current_time(), time.time()
         if self._next_since is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
@@ -24,15 +24,10 @@ from anyamqp.protocol.lifecycle import (
     CHANNEL,
     CONNECTION,
     LINK,
-    E,
     LinkState,
-    Row,
-    S,
     State,
-    channel_lifecycle,
-    connection_lifecycle,
-    link_lifecycle,
 )
+from anyamqp.protocol.lifecycle.table import E, F, S, Table
 
 Side: TypeAlias = Literal["left", "right", "top", "bottom"]
 Align: TypeAlias = Literal["start", "middle", "end"]
@@ -193,11 +188,13 @@ _FRAME_STYLE: Final = 'fill="#64748b" fill-opacity="0.07" stroke="#94a3b8"'
 _LEGEND: Final = {Look.EVERYDAY: "everyday path", Look.ASIDE: "other step", Look.FAILURE: "failure"}
 _FRAME_LEGEND: Final = "from every state in the frame"
 
-_ORIGIN: Final = "Drawn from anyamqp/protocol/lifecycle.py; change the table, then run: make diagrams"
+_ORIGIN: Final = "Drawn from anyamqp/protocol/lifecycle; change the table, then run: make diagrams"
 
 
-def _names(table: Iterable[Row[S, E]]) -> tuple[Arrow, ...]:
-    return tuple(Arrow(row.event.value, tuple(state.name for state in row.sources), row.target.name) for row in table)
+def _names(table: Table[S, E, F]) -> tuple[Arrow, ...]:
+    return tuple(
+        Arrow(row.event.value, tuple(state.name for state in row.sources), row.target.name) for row in table.rows
+    )
 
 
 _PLACES: Final = {
@@ -343,19 +340,19 @@ DIAGRAMS: Final[Mapping[str, Diagram]] = MappingProxyType(
         "connection": Diagram(
             "The life of a connection",
             tuple(State.__members__),
-            connection_lifecycle().state.name,
+            CONNECTION.initial.name,
             _names(CONNECTION),
             _CONNECTION_LAYOUT,
         ),
         "channel": Diagram(
             "The life of a channel",
             tuple(State.__members__),
-            channel_lifecycle().state.name,
+            CHANNEL.initial.name,
             _names(CHANNEL),
             _CHANNEL_LAYOUT,
         ),
         "link": Diagram(
-            "The life of a link", tuple(LinkState.__members__), link_lifecycle().state.name, _names(LINK), _LINK_LAYOUT
+            "The life of a link", tuple(LinkState.__members__), LINK.initial.name, _names(LINK), _LINK_LAYOUT
         ),
     }
 )

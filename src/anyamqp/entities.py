@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
 
-from pamqp import commands
-
 from anyamqp.checks import check_hook, check_kind
 from anyamqp.errors import AnyamqpError, SettingsError
 from anyamqp.message import FieldTable
+from anyamqp.wire import methods
 
-Declaration: TypeAlias = (
-    commands.Exchange.Declare | commands.Queue.Declare | commands.Exchange.Bind | commands.Queue.Bind
-)
+Declaration: TypeAlias = methods.Exchange.Declare | methods.Queue.Declare | methods.Exchange.Bind | methods.Queue.Bind
 """A request that declares an entity."""
 
 
@@ -58,7 +55,7 @@ class Entity:
 def entity_of(request: Declaration) -> Entity:
     """What a request declares."""
     arguments = copy.deepcopy(request.arguments or {})  # hooks of the user's get it
-    if isinstance(request, commands.Exchange.Declare):
+    if isinstance(request, methods.Exchange.Declare):
         return Entity(
             kind="exchange",
             name=request.exchange,
@@ -66,7 +63,7 @@ def entity_of(request: Declaration) -> Entity:
             durable=request.durable,
             auto_delete=request.auto_delete,
         )
-    if isinstance(request, commands.Queue.Declare):
+    if isinstance(request, methods.Queue.Declare):
         return Entity(
             kind="queue",
             name=request.queue,
@@ -75,7 +72,7 @@ def entity_of(request: Declaration) -> Entity:
             exclusive=request.exclusive,
             auto_delete=request.auto_delete,
         )
-    if isinstance(request, commands.Queue.Bind):
+    if isinstance(request, methods.Queue.Bind):
         return Entity(
             kind="queue binding",
             name=request.queue,

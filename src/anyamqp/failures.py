@@ -12,17 +12,15 @@ import heapq
 import inspect
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
-
-import anyio
+from typing import Literal, TypeAlias
 
 from anyamqp.checks import check_seconds, check_whole
+from anyamqp.core.journal import Journal
 from anyamqp.errors import InvalidArgument, InvalidUse, MalformedProperties
-from anyamqp.loops import is_cancelled
 from anyamqp.message import Delivery
-from anyamqp.observe import Journal
+from anyamqp.net.event_loop import failure_of
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 """Seconds before a redelivery that failed goes back to its queue; doubled each time."""
@@ -94,37 +92,6 @@ def checked_policy(on_error: OnError) -> OnError:
     raise InvalidArgument(
         f"on_error: {on_error!r} is not 'requeue', 'reject', Retry(...) or a function of a delivery and its error"
     )
-
-
-def failure_of(raised: BaseException) -> Exception | None:
-    """The failure that an exception stands for; None if it ends the task: a cancellation, KeyboardInterrupt and such.
-
-    In a cancelled task nothing is a failure: the cancellation may have become another error on its way.
-
-    CancelledError also comes out of awaiting somebody else's task or future that was cancelled. Where nobody cancelled
-    the task itself, that is a failure like any other.
-    """
-    if is_cancelled():
-        return None
-    if isinstance(raised, Exception):
-        return raised
-    if not all(isinstance(one, Exception | anyio.get_cancelled_exc_class()) for one in _all(raised)):
-        return None
-    failure = InvalidUse(
-        f"{type(raised).__name__} was raised, but this task was not cancelled: something that it awaited was"
-    )
-    failure.__cause__ = raised
-    return failure
-
-
-def _all(raised: BaseException) -> Iterator[BaseException]:
-    """The exceptions in a group, and in groups within it; or the one that is no group."""
-    if isinstance(raised, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", raised)
-        for one in group.exceptions:
-            yield from _all(one)
-    else:
-        yield raised
 
 
 async def decide(on_error: OnError, delivery: Delivery, error: Exception) -> Decision | None:

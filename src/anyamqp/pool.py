@@ -12,8 +12,8 @@ import anyio
 
 from anyamqp.channel import Channel
 from anyamqp.checks import check_seconds, check_whole
+from anyamqp.core.channel import ChannelHost
 from anyamqp.errors import ChannelLimitReached, InvalidUse, RequestTimeout
-from anyamqp.logical import ChannelHost
 from anyamqp.misuse import Entered
 from anyamqp.protocol.lifecycle import State
 

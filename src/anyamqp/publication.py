@@ -10,13 +10,13 @@ from enum import Enum
 from typing import Any, Final
 
 import anyio
-from pamqp import commands
 
-from anyamqp.contents import unroutable_of
 from anyamqp.errors import AnyamqpError, InvalidArgument, InvalidUse, Nacked, OutcomeUnknown, PublishTimeout
-from anyamqp.loops import Loop, Waiter
-from anyamqp.protocol.basic import Route
-from anyamqp.timers import Schedule
+from anyamqp.net.event_loop import Loop, Waiter
+from anyamqp.net.timers import Schedule
+from anyamqp.protocol.contents import unroutable_of
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Route
 
 
 class Unset(Enum):
@@ -159,7 +159,7 @@ class Entry:
         """Whether its confirm was lost with a link or channel, so that the broker may have it."""
         self.is_observed: bool = False
         """Whether somebody waits for this very outcome, so that flush need not tell of it."""
-        self.returned: commands.Basic.Return | None = None
+        self.returned: methods.Basic.Return | None = None
         self.outcome: Confirmed | AnyamqpError | None = None
         self.settled: anyio.Event | None = None
         """Made if somebody waits for it with a handle."""

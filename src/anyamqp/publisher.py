@@ -32,11 +32,10 @@ from typing import Any, Final, Never, Self
 
 import anyio
 import anyio.lowlevel
-from pamqp import commands
 
-from anyamqp.attachment import Attachment
 from anyamqp.checks import check_flag, check_kind, check_seconds, check_whole
-from anyamqp.contents import SAME, Returned
+from anyamqp.core.attachment import Attachment
+from anyamqp.core.channel import CLOSES_BEFORE_BLAME, ChannelHost, ChannelOwner, LogicalChannel, Publishing
 from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
@@ -49,13 +48,13 @@ from anyamqp.errors import (
     Side,
     copy_of,
 )
-from anyamqp.logical import CLOSES_BEFORE_BLAME, ChannelHost, ChannelOwner, LogicalChannel
 from anyamqp.message import NO_PROPERTIES, Message, Properties, check_message, random_id
 from anyamqp.misuse import Entered, surplus_error
-from anyamqp.protocol.basic import Received, Routes, Template, encode_properties
+from anyamqp.net.timers import Deadlines, Timer
 from anyamqp.protocol.confirms import Ledger
+from anyamqp.protocol.contents import SAME, Returned
 from anyamqp.protocol.events import Confirm, Content
-from anyamqp.protocol.wire import Method
+from anyamqp.protocol.reconnect import Reopenings
 from anyamqp.publication import (
     MOST_FAILURES,
     UNSET,
@@ -69,8 +68,9 @@ from anyamqp.publication import (
     deadline_after,
     until,
 )
-from anyamqp.reconnect import Reopenings
-from anyamqp.timers import Deadlines, Timer
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Received, Routes, Template, encode_properties
+from anyamqp.wire.frames import Method
 
 DEFAULT_TIMEOUT: Final = 60.0
 DEFAULT_WINDOW: Final = 256
@@ -94,7 +94,7 @@ class Publisher(Entered, ChannelOwner):
         self,
         host: ChannelHost,
         *,
-        registry: set[Publisher],
+        registry: set[Publishing],
         exchange: str = "",
         defaults: Properties = NO_PROPERTIES,
         mandatory: bool = True,
@@ -521,7 +521,7 @@ class Publisher(Entered, ChannelOwner):
         return len(self._ledger) > 0
 
     def setup(self) -> Sequence[Method]:
-        return [commands.Confirm.Select()]
+        return [methods.Confirm.Select()]
 
     def on_opened(self) -> None:
         # What is to be sent again goes out when the whole connection is ready.
@@ -557,7 +557,7 @@ class Publisher(Entered, ChannelOwner):
             settled = self._ledger.settle(tag, multiple=bool(method.multiple))
             if not settled:
                 self._host.journal.unknown_confirm(tag)
-            is_ack = isinstance(method, commands.Basic.Ack)
+            is_ack = isinstance(method, methods.Basic.Ack)
             if is_ack:
                 self._nack_pause = _FIRST_NACK_PAUSE
             elif self._retry_nacked:
@@ -576,10 +576,10 @@ class Publisher(Entered, ChannelOwner):
 
     def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:  # noqa: ARG002
         for method, message in contents:
-            if isinstance(method, commands.Basic.Return):
+            if isinstance(method, methods.Basic.Return):
                 self._on_return(method, message)
 
-    def _on_return(self, method: commands.Basic.Return, message: Received) -> None:
+    def _on_return(self, method: methods.Basic.Return, message: Received) -> None:
         # Each return comes before its confirm, so its publish is in the ledger, be it timed out. The broker may have
         # changed the headers, so it is the closest one.
         returned = Returned(message)
@@ -595,7 +595,7 @@ class Publisher(Entered, ChannelOwner):
             self._last_returned, entry = closest
             entry.returned = method
 
-    def _returnable(self, method: commands.Basic.Return, message_id: str) -> Iterator[tuple[int, Entry]]:
+    def _returnable(self, method: methods.Basic.Return, message_id: str) -> Iterator[tuple[int, Entry]]:
         """What went where the return says, with that id; first what was sent after the last one that was returned.
 
         Returns come in the order of the publishes (RabbitMQ, "Publisher Confirms").

@@ -14,12 +14,11 @@ from types import TracebackType
 from typing import Final, Never, Self
 
 import anyio
-from pamqp import commands
 
-from anyamqp.attachment import Attachment
 from anyamqp.checks import check_flag, check_kind, check_seconds
 from anyamqp.consumer import Consumer, checked_handler
-from anyamqp.contents import delivery_of, unroutable_of
+from anyamqp.core.attachment import Attachment
+from anyamqp.core.channel import ChannelHost, ChannelOwner, LogicalChannel
 from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
@@ -35,17 +34,18 @@ from anyamqp.errors import (
     printable,
 )
 from anyamqp.failures import Decision, OnError, checked_policy, decide
-from anyamqp.logical import ChannelHost, ChannelOwner, LogicalChannel
-from anyamqp.loops import Waiter
 from anyamqp.message import Delivery, Message, check_message, random_id
 from anyamqp.misuse import Entered, surplus_error
-from anyamqp.protocol.basic import Route, Routes, encode_properties
+from anyamqp.net.event_loop import Waiter
+from anyamqp.net.timers import Deadlines
+from anyamqp.protocol.contents import delivery_of, unroutable_of
 from anyamqp.protocol.events import Content
-from anyamqp.protocol.wire import Method, build
+from anyamqp.protocol.reconnect import Reopenings
 from anyamqp.publication import UNSET, Unset, deadline_after, until
 from anyamqp.publisher import Publisher
-from anyamqp.reconnect import Reopenings
-from anyamqp.timers import Deadlines
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Route, Routes, encode_properties
+from anyamqp.wire.frames import Method, build
 
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
 DEFAULT_TIMEOUT: Final = 60.0
@@ -267,7 +267,7 @@ class RpcClient(Entered, ChannelOwner):
         return bool(self._calls)
 
     def setup(self) -> Sequence[Method]:
-        return [build(commands.Basic.Consume, queue=REPLY_TO, no_ack=True)]
+        return [build(methods.Basic.Consume, queue=REPLY_TO, no_ack=True)]
 
     def on_opened(self) -> None:
         # Requests go out when the whole connection is ready.
@@ -285,9 +285,9 @@ class RpcClient(Entered, ChannelOwner):
                 continue  # whoever sent it did not say what it answers
             if call is None or call.outcome is not None:
                 continue  # the caller has gone
-            if isinstance(method, commands.Basic.Deliver):
+            if isinstance(method, methods.Basic.Deliver):
                 call.settle(delivery_of(method, message, None))
-            elif isinstance(method, commands.Basic.Return):
+            elif isinstance(method, methods.Basic.Return):
                 call.settle(unroutable_of(method, message.message_id))
 
     def on_method(self, method: Method) -> None:

@@ -19,8 +19,8 @@ from anyamqp.entities import TopologyRecovery
 from anyamqp.errors import InvalidArgument, SettingsError
 from anyamqp.message import FieldTable
 from anyamqp.misuse import explained_class
-from anyamqp.protocol import fields
 from anyamqp.protocol.sasl import External, Mechanism, Plain
+from anyamqp.wire import fields
 
 if TYPE_CHECKING:
     import ssl

@@ -5,16 +5,15 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Never, Self
 
-from pamqp import commands
-
-from anyamqp.attachment import Attachment
-from anyamqp.contents import unroutable_of
+from anyamqp.core.attachment import Attachment
+from anyamqp.core.channel import LogicalChannel
 from anyamqp.errors import ConnectionLost, InvalidUse, Unroutable
-from anyamqp.logical import LogicalChannel
 from anyamqp.message import Message, check_message, identified
 from anyamqp.misuse import Entered, surplus_error
-from anyamqp.protocol.basic import Route, encode_properties
-from anyamqp.protocol.wire import build
+from anyamqp.protocol.contents import unroutable_of
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Route, encode_properties
+from anyamqp.wire.frames import build
 
 
 class Transaction(Entered):
@@ -52,7 +51,7 @@ class Transaction(Entered):
             await self._channel.wait_open()
             self._attachment = self._channel.attachment
         else:
-            request = await self._channel.request(build(commands.Tx.Select))
+            request = await self._channel.request(build(methods.Tx.Select))
             self.is_selected = True
             self._attachment = request.attachment
         return self
@@ -63,12 +62,12 @@ class Transaction(Entered):
         attachment = self._require_open()
         self._has_ended = True
         if exc_type is None:
-            await self._channel.request(build(commands.Tx.Commit), repeat=False, pinned=attachment)
+            await self._channel.request(build(methods.Tx.Commit), repeat=False, pinned=attachment)
             if self._returned:
                 raise ExceptionGroup(f"{len(self._returned)} messages reached no queue", self._returned)
         elif not attachment.is_stale:
             # The broker rolls back what it cannot commit, so an answer that does not come changes nothing.
-            await self._channel.last_request(build(commands.Tx.Rollback))
+            await self._channel.last_request(build(methods.Tx.Rollback))
 
     @property
     def is_open(self) -> bool:
@@ -106,7 +105,7 @@ class Transaction(Entered):
         self._published += 1
         self._channel.flush()
 
-    def on_return(self, method: commands.Basic.Return, message: Message) -> None:
+    def on_return(self, method: methods.Basic.Return, message: Message) -> None:
         """A mandatory message reached no queue."""
         if len(self._returned) < self._published:  # or a broken broker could fill the memory
             self._returned.append(unroutable_of(method, message.message_id))

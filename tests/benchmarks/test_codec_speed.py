@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pamqp import commands
-
 from anyamqp.message import Message, Properties
-from anyamqp.protocol.basic import Delivered, Received, Route, Template, content_parts, encode_ack, encode_properties
-from anyamqp.protocol.wire import Decoder, Frame, build, encode_method
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Delivered, Received, Route, Template, content_parts, encode_ack, encode_properties
+from anyamqp.wire.frames import Decoder, Frame, build, encode_method
 from support.amqp import FRAME_MAX, content
 from support.benchmark import Benchmark
 
@@ -14,7 +13,7 @@ BODY = bytes(1024)
 LARGE = bytes(1 << 20)
 MESSAGES = 100
 ROUTE = Route("", "features.live", mandatory=True)
-DELIVER = build(commands.Basic.Deliver, "anyamqp-0", 1, exchange="", routing_key="features.live")
+DELIVER = build(methods.Basic.Deliver, "anyamqp-0", 1, exchange="", routing_key="features.live")
 
 
 def decode(data: bytes) -> list[Frame]:
@@ -56,7 +55,7 @@ def test_encode_all_properties(benchmark: Benchmark) -> None:
 
 def test_encode_an_ack(benchmark: Benchmark) -> None:
     frame = benchmark(encode_ack, 1, 7, multiple=False)
-    assert frame == encode_method(1, build(commands.Basic.Ack, 7))
+    assert frame == encode_method(1, build(methods.Basic.Ack, 7))
 
 
 def test_decode_a_hundred_deliveries(benchmark: Benchmark) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pamqp import commands
-
 from anyamqp.message import Properties
-from anyamqp.protocol.basic import Route, encode_properties
 from anyamqp.protocol.events import ConfirmsReceived, ContentsReceived, Event
-from anyamqp.protocol.wire import build, encode_method
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Route, encode_properties
+from anyamqp.wire.frames import build, encode_method
 from support.amqp import content, opened
 from support.benchmark import Benchmark
 
@@ -34,7 +33,7 @@ def test_receive_a_hundred_deliveries(benchmark: Benchmark) -> None:
     dialogue = opened()
     number = dialogue.open_channel()
     session = dialogue.session
-    deliver = build(commands.Basic.Deliver, "anyamqp-0", 1, exchange="", routing_key="features.live")
+    deliver = build(methods.Basic.Deliver, "anyamqp-0", 1, exchange="", routing_key="features.live")
     data = content(number, deliver, BODY, message_id="0" * 32) * MESSAGES
     session.events()
 
@@ -50,7 +49,7 @@ def test_receive_a_hundred_confirms(benchmark: Benchmark) -> None:
     dialogue = opened()
     number = dialogue.open_channel()
     session = dialogue.session
-    data = b"".join(encode_method(number, build(commands.Basic.Ack, tag)) for tag in range(1, MESSAGES + 1))
+    data = b"".join(encode_method(number, build(methods.Basic.Ack, tag)) for tag in range(1, MESSAGES + 1))
     session.events()
 
     def receive() -> list[Event]:

@@ -12,13 +12,13 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
-from pamqp import commands
 
 import anyamqp
 from anyamqp import RequestTimeout, Settings
 from anyamqp.cli import check, main, watch
 from anyamqp.testing import Broker
 from anyamqp.testing.server import SERVER_PROPERTIES
+from anyamqp.wire import methods
 from support.handbroker import HandBroker
 from support.waiting import eventually
 
@@ -131,7 +131,7 @@ def test_wrong_timeout_exits_with_2(timeout: str, capsys: pytest.CaptureFixture[
 async def test_check_does_not_wait_longer_than_its_timeout_for_the_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     async with anyio.create_task_group() as tasks:
         broker = HandBroker(tasks)
-        broker.habits.silent_to.add(commands.Channel.Open)
+        broker.habits.silent_to.add(methods.Channel.Open)
         monkeypatch.setattr("anyamqp.cli.connect", partial(anyamqp.connect, dial=broker.dial))
         with anyio.fail_after(20), pytest.raises(RequestTimeout, match=r"connected, but no channel opened within 0\.5"):
             await check(Settings(close_timeout=0.1), 0.5)

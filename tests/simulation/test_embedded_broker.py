@@ -12,7 +12,6 @@ from typing import Any
 import anyio
 import anyio.abc
 import pytest
-from pamqp import commands
 
 import anyamqp
 from anyamqp import (
@@ -36,9 +35,10 @@ from anyamqp import (
     TransportError,
     Unroutable,
 )
-from anyamqp.protocol.wire import Method
-from anyamqp.sockets import dial_tcp
+from anyamqp.net.tcp import dial_tcp
 from anyamqp.testing import Broker
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method
 from support.amqp import any_method, decode, expect
 from support.waiting import eventually
 
@@ -404,10 +404,10 @@ async def test_ack_of_an_unknown_tag_closes_the_channel_with_406(transport: str)
         stream = await served.raw()
         async with stream:
             await say_hello(stream)
-            await stream.send(any_method(1, commands.Channel.Open()))
-            expect(await heard(stream), commands.Channel.OpenOk)
-            await stream.send(any_method(1, commands.Basic.Ack(7)))
-            close = expect(await heard(stream), commands.Channel.Close)
+            await stream.send(any_method(1, methods.Channel.Open()))
+            expect(await heard(stream), methods.Channel.OpenOk)
+            await stream.send(any_method(1, methods.Basic.Ack(7)))
+            close = expect(await heard(stream), methods.Channel.Close)
             assert (close.reply_code, close.reply_text) == (406, "PRECONDITION_FAILED - unknown delivery tag 7")
             assert (close.class_id, close.method_id) == (60, 80)
 
@@ -424,13 +424,13 @@ async def heard(stream: anyio.abc.ByteStream) -> Method:
 
 async def say_hello(stream: anyio.abc.ByteStream, name: str = "raw") -> None:
     await stream.send(b"AMQP\x00\x00\x09\x01")
-    expect(await heard(stream), commands.Connection.Start)
+    expect(await heard(stream), methods.Connection.Start)
     properties: dict[str, Any] = {"connection_name": name}
-    await stream.send(any_method(0, commands.Connection.StartOk(properties, "PLAIN", "\0guest\0guest", "en_US")))
-    tune = expect(await heard(stream), commands.Connection.Tune)
-    await stream.send(any_method(0, commands.Connection.TuneOk(tune.channel_max, tune.frame_max, 0)))
-    await stream.send(any_method(0, commands.Connection.Open("/")))
-    expect(await heard(stream), commands.Connection.OpenOk)
+    await stream.send(any_method(0, methods.Connection.StartOk(properties, "PLAIN", "\0guest\0guest", "en_US")))
+    tune = expect(await heard(stream), methods.Connection.Tune)
+    await stream.send(any_method(0, methods.Connection.TuneOk(tune.channel_max, tune.frame_max, 0)))
+    await stream.send(any_method(0, methods.Connection.Open("/")))
+    expect(await heard(stream), methods.Connection.OpenOk)
 
 
 async def test_client_that_drops_the_transport_is_an_unexpected_close(transport: str) -> None:
@@ -457,8 +457,8 @@ async def test_client_that_says_goodbye_is_no_unexpected_close(transport: str) -
         stream = await served.raw()
         async with stream:
             await say_hello(stream)
-            await stream.send(any_method(0, commands.Connection.Close(200, "bye", 0, 0)))
-            expect(await heard(stream), commands.Connection.CloseOk)
+            await stream.send(any_method(0, methods.Connection.Close(200, "bye", 0, 0)))
+            expect(await heard(stream), methods.Connection.CloseOk)
         await eventually(lambda: served.broker.connection_count == 0)
         assert served.broker.unexpected_closes == []
 
@@ -477,9 +477,9 @@ async def test_deliveries_of_a_client_that_dropped_go_back(transport: str) -> No
         await fill(connection, "q", 1)
         stream = await served.raw()
         await say_hello(stream)
-        await stream.send(any_method(1, commands.Channel.Open()))
-        expect(await heard(stream), commands.Channel.OpenOk)
-        await stream.send(any_method(1, commands.Basic.Get(queue="q")))
+        await stream.send(any_method(1, methods.Channel.Open()))
+        expect(await heard(stream), methods.Channel.OpenOk)
+        await stream.send(any_method(1, methods.Basic.Get(queue="q")))
         await eventually(lambda: served.broker.queues["q"].unacked == 1)
         await stream.aclose()
         await eventually(lambda: served.broker.queues["q"].unacked == 0)

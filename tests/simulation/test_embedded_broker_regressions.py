@@ -7,14 +7,14 @@ from collections.abc import Callable
 import anyio
 import pytest
 import trio.testing
-from pamqp import commands
 
 import anyamqp
 from anyamqp import CommandInvalid, Message, PreconditionFailed, ReconnectPolicy, State
-from anyamqp.protocol.wire import Method
 from anyamqp.testing import Broker
 from anyamqp.testing.model import Exchange, Model, Queue
 from anyamqp.testing.server import Peer
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method
 from support.waiting import eventually
 
 URL = "amqp://guest:guest@memory/"
@@ -51,7 +51,7 @@ async def test_recovery_goes_on_when_the_broker_closes_its_channel_between_two_s
 
             def write_and_close(number: int, method: Method) -> None:
                 write(number, method)
-                if isinstance(method, commands.Queue.DeclareOk):
+                if isinstance(method, methods.Queue.DeclareOk):
                     vars(peer).pop("write")
                     peer.close_channel(peer.channels[number], 406, "PRECONDITION_FAILED - simulated")
 
@@ -73,7 +73,7 @@ async def test_recovery_goes_on_when_the_broker_closes_its_channel_for_what_was_
         def close(peer: Peer) -> None:
             (channel,) = peer.channels.values()
             text = "PRECONDITION_FAILED - simulated"
-            peer.close_channel(channel, 406, text, commands.Basic.Ack())
+            peer.close_channel(channel, 406, text, methods.Basic.Ack())
             raise PreconditionFailed(text)
 
         when_declared(broker, close)

@@ -8,13 +8,13 @@ from typing import cast
 import anyio
 import pytest
 import trio.testing
-from pamqp import commands
 
 import anyamqp
 from anyamqp import Connection, ConsumerCancelled, Message, NotFound
-from anyamqp.protocol.wire import Method
 from anyamqp.testing import Broker, server_channel
 from anyamqp.testing.server_channel import Channel
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method
 
 pytestmark = pytest.mark.anyio
 
@@ -36,13 +36,13 @@ async def declare_and_publish(connection: Connection, body: bytes) -> None:
 def cancel_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the broker delete a queue as it is consumed from, so that basic.cancel comes right behind consume-ok."""
     handlers = cast("dict[type[Method], Callable[[Channel, Method], None]]", vars(server_channel)["_HANDLERS"])
-    consume = handlers[commands.Basic.Consume]
+    consume = handlers[methods.Basic.Consume]
 
     def consume_and_delete(channel: Channel, method: Method) -> None:
         consume(channel, method)
         channel.peer.model.delete_queue(channel.peer.model.queues["q"])
 
-    monkeypatch.setitem(handlers, commands.Basic.Consume, consume_and_delete)
+    monkeypatch.setitem(handlers, methods.Basic.Consume, consume_and_delete)
 
 
 async def test_a_queue_that_is_not_there_is_waited_for_when_told_so() -> None:

@@ -18,7 +18,6 @@ import anyio.lowlevel
 import pytest
 import trio
 import trio.testing
-from pamqp import commands
 
 import anyamqp
 from anyamqp import (
@@ -34,10 +33,11 @@ from anyamqp import (
     Retry,
     Settings,
 )
+from anyamqp.core.journal import Journal
 from anyamqp.failures import Failures
-from anyamqp.observe import Journal
-from anyamqp.protocol.basic import Received
 from anyamqp.testing import Broker
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Received
 from support.amqp import decode
 from support.waiting import eventually
 
@@ -102,7 +102,7 @@ class Bench:
 
     def settled(self) -> list[str]:
         """The methods that settled deliveries or ended consumers, on all links of the consuming connection."""
-        kinds = (commands.Basic.Ack, commands.Basic.Nack, commands.Basic.Reject, commands.Basic.Cancel)
+        kinds = (methods.Basic.Ack, methods.Basic.Nack, methods.Basic.Reject, methods.Basic.Cancel)
         payloads = [frame.payload for tap in self.taps for frame in decode(tap.sent, as_server=True)]
         return [payload.name for payload in payloads if isinstance(payload, kinds)]
 

@@ -16,11 +16,12 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 import trio.testing
-from pamqp import commands
 
 import anyamqp
 from anyamqp import Blame, Channel, Connection, Consumer, Delivery, Message, PreconditionFailed, Settings, State
-from anyamqp.protocol.wire import (
+from anyamqp.testing.memory import CAPACITY, MemoryStream, stream_pair
+from anyamqp.wire import methods
+from anyamqp.wire.frames import (
     HEARTBEAT_FRAME,
     Decoder,
     Heartbeat,
@@ -29,7 +30,6 @@ from anyamqp.protocol.wire import (
     build,
     encode_method,
 )
-from anyamqp.testing.memory import CAPACITY, MemoryStream, stream_pair
 from support.amqp import content
 from support.waiting import eventually
 
@@ -40,20 +40,20 @@ MIB: Final = 1024 * 1024
 MOST_READ: Final = 2 * MIB
 """Bytes of a flood that a client reads at most while nothing of its answers is taken."""
 
-START: Final = commands.Connection.Start(0, 9, {"product": "hostile"}, "PLAIN", "en_US")
+START: Final = methods.Connection.Start(0, 9, {"product": "hostile"}, "PLAIN", "en_US")
 ANSWERS: Final[dict[type[object], Method]] = {
     ProtocolHeader: START,
-    commands.Connection.Open: commands.Connection.OpenOk(),
-    commands.Connection.Close: commands.Connection.CloseOk(),
-    commands.Channel.Open: commands.Channel.OpenOk(),
-    commands.Channel.Close: commands.Channel.CloseOk(),
-    commands.Basic.Qos: commands.Basic.QosOk(),
-    commands.Basic.Consume: commands.Basic.ConsumeOk("c"),
-    commands.Basic.Cancel: commands.Basic.CancelOk("c"),
-    commands.Confirm.Select: commands.Confirm.SelectOk(),
-    commands.Queue.Declare: commands.Queue.DeclareOk("q", 0, 0),
-    commands.Tx.Select: commands.Tx.SelectOk(),
-    commands.Tx.Commit: commands.Tx.CommitOk(),
+    methods.Connection.Open: methods.Connection.OpenOk(),
+    methods.Connection.Close: methods.Connection.CloseOk(),
+    methods.Channel.Open: methods.Channel.OpenOk(),
+    methods.Channel.Close: methods.Channel.CloseOk(),
+    methods.Basic.Qos: methods.Basic.QosOk(),
+    methods.Basic.Consume: methods.Basic.ConsumeOk("c"),
+    methods.Basic.Cancel: methods.Basic.CancelOk("c"),
+    methods.Confirm.Select: methods.Confirm.SelectOk(),
+    methods.Queue.Declare: methods.Queue.DeclareOk("q", 0, 0),
+    methods.Tx.Select: methods.Tx.SelectOk(),
+    methods.Tx.Commit: methods.Tx.CommitOk(),
 }
 
 
@@ -120,8 +120,8 @@ class Peer:
             self._allowance -= len(data)
             decoder.feed(data)
             for channel, payload in decoder.frames():
-                if isinstance(payload, commands.Connection.StartOk):
-                    await self.tell(encode_method(0, commands.Connection.Tune(2047, FRAME_MAX, self._heartbeat)))
+                if isinstance(payload, methods.Connection.StartOk):
+                    await self.tell(encode_method(0, methods.Connection.Tune(2047, FRAME_MAX, self._heartbeat)))
                 elif isinstance(payload, Heartbeat):
                     self.heartbeats += 1
                 elif isinstance(payload, Method | ProtocolHeader):
@@ -187,12 +187,12 @@ async def still() -> None:
 
 def delivery(channel: int, body: bytes = b"", **properties: Any) -> bytes:
     """A delivery, always with the same tag."""
-    return content(channel, build(commands.Basic.Deliver, "c", 1, exchange="", routing_key="q"), body, **properties)
+    return content(channel, build(methods.Basic.Deliver, "c", 1, exchange="", routing_key="q"), body, **properties)
 
 
 # --- output that we owe -----------------------------------------------------------------------------------------------
 
-FLOW: Final = encode_method(1, commands.Channel.Flow(active=True))
+FLOW: Final = encode_method(1, methods.Channel.Flow(active=True))
 
 
 async def test_reading_stops_while_answers_to_a_flood_are_not_taken() -> None:
@@ -211,7 +211,7 @@ async def test_reading_goes_on_when_the_answers_are_taken() -> None:
         peers.latest.take(math.inf)
         with anyio.fail_after(10):
             assert (await channel.declare_queue("q")).name == "q"
-        await eventually(lambda: len(FLOW) * peers.latest.count(commands.Channel.FlowOk) == peers.latest.flooded)
+        await eventually(lambda: len(FLOW) * peers.latest.count(methods.Channel.FlowOk) == peers.latest.flooded)
 
 
 async def test_close_is_answered_although_reading_had_stopped() -> None:
@@ -247,7 +247,7 @@ async def test_reading_stops_while_answers_to_challenges_are_not_taken() -> None
     async def dial(_: object) -> anyio.abc.ByteStream:
         ours, theirs = stream_pair()
         peers.append(Peer(ours, 0))
-        secure = encode_method(0, commands.Connection.Secure(8192 * "?"))
+        secure = encode_method(0, methods.Connection.Secure(8192 * "?"))
         tasks.start_soon(peers[-1].flood_after, encode_method(0, START), secure * 8)
         return theirs
 
@@ -335,7 +335,7 @@ async def test_a_flood_of_unknown_confirms_is_counted_and_not_logged_one_by_one(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with connected() as (peers, connection), connection.publisher():
-        await peers.latest.tell(encode_method(1, commands.Basic.Ack(77)) * 5000)
+        await peers.latest.tell(encode_method(1, methods.Basic.Ack(77)) * 5000)
         await eventually(lambda: connection.stats.unknown_confirms == 5000)
         assert caplog.text.count("which nothing waits for") == 20
     assert "... and 4980 more like it" in caplog.text
@@ -347,7 +347,7 @@ async def test_a_flood_of_unknown_confirms_is_counted_and_not_logged_one_by_one(
 def deliveries(channel: int, first: int, count: int, body: bytes = b"", **properties: Any) -> bytes:
     """So many deliveries, with tags that count on from ``first``."""
     return b"".join(
-        content(channel, build(commands.Basic.Deliver, "c", tag, exchange="", routing_key="q"), body, **properties)
+        content(channel, build(methods.Basic.Deliver, "c", tag, exchange="", routing_key="q"), body, **properties)
         for tag in range(first, first + count)
     )
 
@@ -376,8 +376,8 @@ async def test_deliveries_far_beyond_the_prefetch_close_the_channel() -> None:
         with pytest.raises(PreconditionFailed, match=r"delivered 1000 messages .* whose prefetch is 10 ") as caught:
             await anext(consumer)
         assert caught.value.blame is Blame.BROKER
-        await eventually(lambda: peers.latest.count(commands.Channel.Close) == 1)
-        (close,) = [method for method in peers.latest.heard if isinstance(method, commands.Channel.Close)]
+        await eventually(lambda: peers.latest.count(methods.Channel.Close) == 1)
+        (close,) = [method for method in peers.latest.heard if isinstance(method, methods.Channel.Close)]
         assert (close.reply_code, connection.stats.link_number) == (406, 1)
         assert (await other.declare_queue("q")).name == "q"
 
@@ -449,7 +449,7 @@ async def test_others_get_their_turn_while_a_flood_is_worked_off() -> None:
         for _ in range(50):
             await stack.enter_async_context(connection.publisher())
         channel = await stack.enter_async_context(connection.channel())
-        flap = encode_method(0, commands.Connection.Blocked("low")) + encode_method(0, commands.Connection.Unblocked())
+        flap = encode_method(0, methods.Connection.Blocked("low")) + encode_method(0, methods.Connection.Unblocked())
         await peers.latest.tell(flap * 2000)
         tasks.start_soon(take_turns)
         assert (await channel.declare_queue("q")).name == "q"
@@ -459,7 +459,7 @@ async def test_others_get_their_turn_while_a_flood_is_worked_off() -> None:
 
 async def test_no_more_messages_are_returned_to_a_transaction_than_it_published() -> None:
     """Invariant 11."""
-    returned = content(1, build(commands.Basic.Return, 312, "NO_ROUTE", "", "q"), b"x")
+    returned = content(1, build(methods.Basic.Return, 312, "NO_ROUTE", "", "q"), b"x")
 
     async def publish(peer: Peer, channel: Channel) -> None:
         async with channel.transaction() as transaction:

@@ -18,8 +18,8 @@ import pytest
 
 import anyamqp
 import anyamqp.testing
-from anyamqp.protocol.basic import Route
 from anyamqp.testing import Broker
+from anyamqp.wire.basic import Route
 from benchmarks import footprint
 from benchmarks.footprint import BODY_SIZE, Connect, Scale
 from support.amqp import opened

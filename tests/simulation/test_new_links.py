@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 import anyio
 import pytest
-from pamqp import commands
 
 from anyamqp import Connection, ConnectionLost, Delivery, Message, State
-from anyamqp.protocol.wire import method_name
+from anyamqp.wire import methods
+from anyamqp.wire.frames import method_name
 from support.handbroker import EAGER, HandBroker, connected, settled
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
-SETTLING = (commands.Basic.Ack, commands.Basic.Nack, commands.Basic.Reject)
+SETTLING = (methods.Basic.Ack, methods.Basic.Nack, methods.Basic.Reject)
 
 
 async def lose(broker: HandBroker, connection: Connection) -> None:
@@ -54,7 +54,7 @@ async def test_an_acknowledgement_does_not_cross_to_the_next_link(settle: Callab
         assert connection.stats.stale_acks == 1
         (await anext(consumer)).ack()
         await settled()
-        assert [method.delivery_tag for method in broker.link.sent(commands.Basic.Ack)] == [1]
+        assert [method.delivery_tag for method in broker.link.sent(methods.Basic.Ack)] == [1]
 
 
 # --- prefetch -------------------------------------------------------------------------------------------------------
@@ -72,8 +72,8 @@ async def test_a_consumer_has_its_prefetch_and_its_tag_on_every_link() -> None:
     ):
         for _ in range(3):
             assert requests(broker) == ["channel.open", "basic.qos", "basic.consume"]
-            assert [qos.prefetch_count for qos in broker.link.sent(commands.Basic.Qos)] == [7]
-            assert [one.consumer_tag for one in broker.link.sent(commands.Basic.Consume)] == ["mine"]
+            assert [qos.prefetch_count for qos in broker.link.sent(methods.Basic.Qos)] == [7]
+            assert [one.consumer_tag for one in broker.link.sent(methods.Basic.Consume)] == ["mine"]
             await lose(broker, connection)
 
 
@@ -84,7 +84,7 @@ async def test_a_channel_has_its_prefetch_on_every_link() -> None:
         for _ in range(2):
             await lose(broker, connection)
             assert requests(broker) == ["channel.open", "basic.qos"]
-            assert [qos.prefetch_count for qos in broker.link.sent(commands.Basic.Qos)] == [7]
+            assert [qos.prefetch_count for qos in broker.link.sent(methods.Basic.Qos)] == [7]
 
 
 # --- consumers ------------------------------------------------------------------------------------------------------
@@ -99,21 +99,21 @@ async def test_a_stream_is_read_on_behind_what_was_handed_out() -> None:
         await broker.link.deliver(Message(b"waits", headers={"x-stream-offset": 42}), tag=2)
         assert (await anext(consumer)).body == b"handed out"
         await lose(broker, connection)
-        assert [one.arguments for one in broker.link.sent(commands.Basic.Consume)] == [{"x-stream-offset": 42}]
+        assert [one.arguments for one in broker.link.sent(methods.Basic.Consume)] == [{"x-stream-offset": 42}]
 
 
 async def test_an_exclusive_consumer_outlasts_the_lock_of_its_own_lost_link() -> None:
     """Only we know that the old link is dead: the broker refuses until it has noticed."""
-    in_use = commands.Channel.Close(403, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use", 60, 20)
+    in_use = methods.Channel.Close(403, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use", 60, 20)
     async with connected(reconnect=EAGER) as (broker, connection), connection.consumer("q", exclusive=True) as consumer:
-        broker.habits.silent_to.add(commands.Basic.Consume)
+        broker.habits.silent_to.add(methods.Basic.Consume)
         await broker.link.reset()
-        await eventually(lambda: len(broker.links) == 2 and bool(broker.link.sent(commands.Basic.Consume)))
+        await eventually(lambda: len(broker.links) == 2 and bool(broker.link.sent(methods.Basic.Consume)))
         broker.habits.silent_to.clear()
         await broker.link.close_channel(in_use)
         await connection.wait_ready(10)
         await eventually(lambda: consumer.is_consuming)
-        assert [one.exclusive for one in broker.link.sent(commands.Basic.Consume)] == [True, True]
+        assert [one.exclusive for one in broker.link.sent(methods.Basic.Consume)] == [True, True]
 
 
 # --- single messages ------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ async def test_an_exclusive_consumer_outlasts_the_lock_of_its_own_lost_link() ->
 async def test_a_get_without_ack_is_not_repeated(*, no_ack: bool, asked_again: int) -> None:
     """The broker may have sent a message, and has forgotten it."""
     async with connected(reconnect=EAGER) as (broker, connection), connection.channel() as channel:
-        broker.habits.silent_to.add(commands.Basic.Get)
+        broker.habits.silent_to.add(methods.Basic.Get)
         errors: list[ConnectionLost] = []
 
         async def get() -> None:
@@ -137,7 +137,7 @@ async def test_a_get_without_ack_is_not_repeated(*, no_ack: bool, asked_again: i
             await settled()
             broker.habits.silent_to.clear()
             await lose(broker, connection)
-        assert len(broker.link.sent(commands.Basic.Get)) == asked_again
+        assert len(broker.link.sent(methods.Basic.Get)) == asked_again
         assert len(errors) == 1 - asked_again
 
 
@@ -152,8 +152,8 @@ async def test_what_was_declared_passively_is_not_declared_again() -> None:
         await channel.declare_exchange("their exchange", passive=True)
         await channel.declare_queue("theirs", passive=True)
         await lose(broker, connection)
-        assert [one.exchange for one in broker.link.sent(commands.Exchange.Declare)] == ["our exchange"]
-        assert [one.queue for one in broker.link.sent(commands.Queue.Declare)] == ["ours"]
+        assert [one.exchange for one in broker.link.sent(methods.Exchange.Declare)] == ["our exchange"]
+        assert [one.queue for one in broker.link.sent(methods.Queue.Declare)] == ["ours"]
 
 
 # --- publishes ------------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ async def test_nothing_is_published_before_the_connection_is_open_again() -> Non
         await publisher.submit(Message(b"again"), routing_key="q")
         broker.habits.silent_on.add(2)
         await broker.link.reset()
-        await eventually(lambda: len(broker.links) == 2 and bool(broker.link.sent(commands.Confirm.Select)))
+        await eventually(lambda: len(broker.links) == 2 and bool(broker.link.sent(methods.Confirm.Select)))
         await settled()
         assert connection.state is State.OPEN or broker.link.bodies() == []
         broker.habits.silent_on.clear()
@@ -197,7 +197,7 @@ async def test_a_publisher_confirms_on_every_link() -> None:
 async def test_the_brokers_close_is_answered_before_the_next_link() -> None:
     async with connected(reconnect=EAGER) as (broker, connection):
         first = broker.link
-        await first.tell(0, commands.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0))
+        await first.tell(0, methods.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0))
         await eventually(lambda: len(broker.links) == 2)
-        assert len(first.sent(commands.Connection.CloseOk)) == 1
+        assert len(first.sent(methods.Connection.CloseOk)) == 1
         await connection.wait_ready(10)

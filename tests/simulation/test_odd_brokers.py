@@ -5,12 +5,12 @@ from __future__ import annotations
 import anyio
 import anyio.abc
 import pytest
-from pamqp import commands
 
 import anyamqp
 from anyamqp import Message
-from anyamqp.protocol.wire import encode_method
 from anyamqp.testing import Broker
+from anyamqp.wire import methods
+from anyamqp.wire.frames import encode_method
 from support.amqp import body, header
 
 pytestmark = pytest.mark.anyio
@@ -40,11 +40,11 @@ class Lying(anyio.abc.ByteStream):
 
 @pytest.mark.parametrize(
     "lie",
-    [commands.Basic.Ack(77), commands.Basic.Nack(77), commands.Basic.Ack(77, multiple=True), commands.Basic.Ack(1)],
+    [methods.Basic.Ack(77), methods.Basic.Nack(77), methods.Basic.Ack(77, multiple=True), methods.Basic.Ack(1)],
     ids=["ack", "nack", "multiple", "once more"],
 )
 async def test_a_confirm_that_nothing_waits_for_is_logged_and_ignored(
-    lie: commands.Basic.Ack | commands.Basic.Nack, caplog: pytest.LogCaptureFixture
+    lie: methods.Basic.Ack | methods.Basic.Nack, caplog: pytest.LogCaptureFixture
 ) -> None:
     """amqp-client.rb 94, where that kills the reader."""
     links: list[Lying] = []
@@ -85,7 +85,7 @@ async def test_a_delivery_whose_properties_cannot_be_read_is_delivered_and_costs
         await channel.declare_queue("q")
         async with connection.consumer("q", no_ack=True, consumer_tag="c") as consumer:
             number = 3  # the publisher's channel is the first, the other one the second
-            deliver = commands.Basic.Deliver("c", 1, redelivered=False, exchange="", routing_key="q")
+            deliver = methods.Basic.Deliver("c", 1, redelivered=False, exchange="", routing_key="q")
             links[0].lies = (
                 encode_method(number, deliver) + header(number, 3, properties=b"\x80\x00\xffabc") + body(number, b"abc")
             )

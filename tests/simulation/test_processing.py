@@ -14,7 +14,6 @@ import anyio
 import anyio.lowlevel
 import pytest
 import trio.testing
-from pamqp import commands
 
 import anyamqp
 from anyamqp import (
@@ -34,6 +33,7 @@ from anyamqp import (
 )
 from anyamqp.testing import Broker
 from anyamqp.testing.transport import Served
+from anyamqp.wire import methods
 from support.stepping import cancel_at
 from support.waiting import eventually, running_tasks
 
@@ -106,7 +106,7 @@ class Bench:
                 tags: list[str] = list(vars(channel.deliveries)["_consumers"])
                 for tag in tags:
                     channel.deliveries.remove(tag)
-                    connection.peer.write(channel.number, commands.Basic.Cancel(tag, nowait=True))
+                    connection.peer.write(channel.number, methods.Basic.Cancel(tag, nowait=True))
                 channel.deliveries.settle(0, multiple=True, requeue=True)
 
 

@@ -17,7 +17,6 @@ import anyio
 import anyio.abc
 import pytest
 import trio.testing
-from pamqp import commands
 
 from anyamqp import (
     AnyamqpError,
@@ -45,6 +44,7 @@ from anyamqp import (
     TransportError,
     Unroutable,
 )
+from anyamqp.wire import methods
 from support.handbroker import HandBroker, Sent, ServedLink, connected, settled
 
 pytestmark = pytest.mark.anyio
@@ -208,7 +208,7 @@ async def test_without_resend_a_lone_publish_that_the_channel_error_does_not_nam
 async def test_without_resend_the_cause_is_what_the_broker_said_when_it_closed_the_connection() -> None:
     async with connected() as (broker, connection), connection.publisher(resend=False) as publisher:
         (sent,) = await submit(publisher, b"sent")
-        await broker.link.tell(0, commands.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0))
+        await broker.link.tell(0, methods.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0))
         error = await outcome(sent)
         assert isinstance(error, OutcomeUnknown)
         assert isinstance(error.__cause__, ConnectionForced)
@@ -602,7 +602,7 @@ async def test_a_block_that_is_over_at_once_fails_what_it_fails_for_the_block_an
         await submit(publisher, b"sent")
         waiting = Waiting(publisher, b"waiting").start(tasks)
         await settled()
-        await broker.link.tell(0, commands.Connection.Blocked("a moment"), commands.Connection.Unblocked())
+        await broker.link.tell(0, methods.Connection.Blocked("a moment"), methods.Connection.Unblocked())
         await settled()
         assert isinstance(waiting.error, ConnectionBlocked)
         assert waiting.error.reason == "a moment"
@@ -774,7 +774,7 @@ async def test_what_was_sent_before_its_channel_closed_waits_on_when_patience_en
         caught = Waiting(publisher, b"caught").start(tasks)
         await settled()
         await broker.link.block()
-        await broker.link.close_channel(commands.Channel.Close(406, "PRECONDITION_FAILED - somebody's doing", 0, 0))
+        await broker.link.close_channel(methods.Channel.Close(406, "PRECONDITION_FAILED - somebody's doing", 0, 0))
         await anyio.sleep(10)
         assert caught.error is None
         await broker.link.unblock()
@@ -1091,9 +1091,9 @@ async def test_a_message_that_is_too_large_with_the_defaults_fails_alone() -> No
 
 # --- who is to blame for a closed channel ---------------------------------------------------------------------------
 
-NO_EXCHANGE = commands.Channel.Close(404, "NOT_FOUND - no exchange 'x' in vhost '/'", 60, 40)
+NO_EXCHANGE = methods.Channel.Close(404, "NOT_FOUND - no exchange 'x' in vhost '/'", 60, 40)
 """Names basic.publish."""
-NO_METHOD = commands.Channel.Close(406, "PRECONDITION_FAILED - who knows", 0, 0)
+NO_METHOD = methods.Channel.Close(406, "PRECONDITION_FAILED - who knows", 0, 0)
 PAUSE = 0.5
 """Seconds in which a publisher whose channel was closed for the second or third time in a row has opened another."""
 

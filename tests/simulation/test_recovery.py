@@ -13,7 +13,6 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 import trio.testing
-from pamqp import commands
 
 import anyamqp
 from anyamqp import (
@@ -28,17 +27,18 @@ from anyamqp import (
     State,
     TopologyRecovery,
 )
-from anyamqp.link import Link
-from anyamqp.logical import LogicalChannel
+from anyamqp.core.channel import LogicalChannel
+from anyamqp.core.recovery import Recovery
+from anyamqp.core.supervisor import Supervisor
+from anyamqp.net.link import Link
 from anyamqp.protocol.session import Session
-from anyamqp.protocol.wire import Method
+from anyamqp.protocol.topology import Topology
 from anyamqp.publisher import Publisher
-from anyamqp.recovery import Recovery
-from anyamqp.supervisor import Supervisor
 from anyamqp.testing import Broker
 from anyamqp.testing.model import Exchange as ModelExchange
 from anyamqp.testing.model import Queue as ModelQueue
-from anyamqp.topology import Topology
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -231,7 +231,7 @@ async def test_any_exception_over_one_entity_costs_that_entity(monkeypatch: pyte
     as_sent = Topology.as_sent
 
     def fails(self: Topology, request: Method) -> Method:
-        if isinstance(request, commands.Queue.Declare) and request.queue == "odd":
+        if isinstance(request, methods.Queue.Declare) and request.queue == "odd":
             raise ZeroDivisionError("a fault of ours")
         return as_sent(self, request)
 

@@ -10,7 +10,6 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import pytest
-from pamqp import commands
 from trio.testing import MockClock
 
 import anyamqp
@@ -31,6 +30,7 @@ from anyamqp import (
     State,
     Unroutable,
 )
+from anyamqp.wire import methods
 from support.handbroker import EAGER, HandBroker, Sent, connected, settled
 from support.waiting import eventually
 
@@ -100,7 +100,7 @@ async def is_answered(broker: HandBroker, rpc: RpcClient, tasks: anyio.abc.TaskG
 
 async def test_a_request_names_the_pseudo_queue_and_gets_its_reply() -> None:
     async with calling() as (broker, _, rpc, tasks):
-        (consume,) = broker.link.sent(commands.Basic.Consume)
+        (consume,) = broker.link.sent(methods.Basic.Consume)
         assert (consume.queue, consume.no_ack) == (REPLY_TO, True)
         call = await Call(rpc, b"ping").start(tasks)
         (request,) = broker.published
@@ -110,7 +110,7 @@ async def test_a_request_names_the_pseudo_queue_and_gets_its_reply() -> None:
         assert call.reply is not None
         assert (call.reply.body, call.reply.correlation_id) == (b"pong", request.message.correlation_id)
         assert call.reply.is_settled
-        assert broker.link.sent(commands.Basic.Ack) == []
+        assert broker.link.sent(methods.Basic.Ack) == []
 
 
 async def test_replies_in_any_order_find_their_calls() -> None:
@@ -264,7 +264,7 @@ async def test_a_call_that_was_never_sent_says_so() -> None:
 
 # --- the broker closes the channel ----------------------------------------------------------------------------------
 
-MISSING = commands.Channel.Close(404, "NOT_FOUND - no exchange 'missing' in vhost '/'", 60, 40)
+MISSING = methods.Channel.Close(404, "NOT_FOUND - no exchange 'missing' in vhost '/'", 60, 40)
 
 
 async def test_a_missing_exchange_fails_its_own_call_only() -> None:
@@ -297,18 +297,18 @@ async def test_a_missing_exchange_takes_the_replies_of_others() -> None:
 async def test_a_lone_call_that_the_close_names_is_guilty() -> None:
     async with calling(resend=True) as (broker, _, rpc, tasks):
         call = await Call(rpc, b"forged").start(tasks)
-        await broker.link.close_channel(commands.Channel.Close(406, "PRECONDITION_FAILED - user_id", 60, 40))
+        await broker.link.close_channel(methods.Channel.Close(406, "PRECONDITION_FAILED - user_id", 60, 40))
         assert isinstance(call.error, anyamqp.PreconditionFailed)
         assert broker.bodies() == [b"forged"]
 
 
 async def test_a_refused_reply_consumer_fails_the_entering() -> None:
     async with connected() as (broker, connection), anyio.create_task_group() as tasks:
-        broker.habits.silent_to.add(commands.Basic.Consume)
+        broker.habits.silent_to.add(methods.Basic.Consume)
 
         async def refuse() -> None:
             await settled()
-            await broker.link.close_channel(commands.Channel.Close(403, "ACCESS_REFUSED - no", 60, 20))
+            await broker.link.close_channel(methods.Channel.Close(403, "ACCESS_REFUSED - no", 60, 20))
 
         tasks.start_soon(refuse)
         with pytest.raises(anyamqp.AccessRefused):
@@ -418,17 +418,17 @@ async def test_an_answer_goes_to_reply_to_with_the_requests_id() -> None:
 async def test_a_request_is_acked_once_its_answer_is_confirmed() -> None:
     async with serving() as broker:
         await broker.link.deliver(Message(b"ping", reply_to="somewhere", correlation_id="7"))
-        assert broker.link.sent(commands.Basic.Ack) == []
+        assert broker.link.sent(methods.Basic.Ack) == []
         await broker.link.ack(1, channel=2)
         await settled()
-        assert [ack.delivery_tag for ack in broker.link.sent(commands.Basic.Ack, 1)] == [1]
+        assert [ack.delivery_tag for ack in broker.link.sent(methods.Basic.Ack, 1)] == [1]
 
 
 async def test_a_request_without_reply_to_is_acked_and_not_answered() -> None:
     async with serving() as broker:
         await broker.link.deliver(Message(b"ping"))
         assert broker.published == []
-        assert [ack.delivery_tag for ack in broker.link.sent(commands.Basic.Ack, 1)] == [1]
+        assert [ack.delivery_tag for ack in broker.link.sent(methods.Basic.Ack, 1)] == [1]
 
 
 async def fail(_: Delivery) -> Message:
@@ -466,10 +466,10 @@ async def test_a_failing_handler_is_answered_and_the_serving_goes_on(handler: Ha
             reply = broker.published[-1].message
             assert (reply.headers, reply.body.decode()) == ({"x-anyamqp-error": kind}, text)
             assert (reply.correlation_id, reply.content_type) == (str(n), "text/plain; charset=utf-8")
-            assert len(broker.link.sent(commands.Basic.Ack, 1)) == n - 1
+            assert len(broker.link.sent(methods.Basic.Ack, 1)) == n - 1
             await broker.link.ack(n, channel=2)
             await settled()
-            assert len(broker.link.sent(commands.Basic.Ack, 1)) == n
+            assert len(broker.link.sent(methods.Basic.Ack, 1)) == n
 
 
 async def test_a_failing_request_that_nobody_waits_for_is_requeued() -> None:
@@ -477,4 +477,4 @@ async def test_a_failing_request_that_nobody_waits_for_is_requeued() -> None:
         await broker.link.deliver(Message(b"ping"))
         await settled()
         assert broker.published == []
-        assert [reject.requeue for reject in broker.link.sent(commands.Basic.Reject, 1)] == [True]
+        assert [reject.requeue for reject in broker.link.sent(methods.Basic.Reject, 1)] == [True]

@@ -8,13 +8,13 @@ from typing import cast
 import anyio
 import pytest
 import trio.testing
-from pamqp import commands
 
 import anyamqp
 from anyamqp import Connection, ReconnectPolicy
-from anyamqp.protocol.wire import Method
 from anyamqp.testing import Broker, server_channel
 from anyamqp.testing.server_channel import Channel
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method
 from support.distance import Distance
 from support.waiting import eventually
 
@@ -35,14 +35,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The stream offsets that the embedded broker, which has no streams, was asked for."""
     offsets: list[object] = []
     handlers = cast("dict[type[Method], Callable[[Channel, Method], None]]", vars(server_channel)["_HANDLERS"])
-    consume = handlers[commands.Basic.Consume]
+    consume = handlers[methods.Basic.Consume]
 
     def note(channel: Channel, method: Method) -> None:
-        assert isinstance(method, commands.Basic.Consume)
+        assert isinstance(method, methods.Basic.Consume)
         offsets.append((method.arguments or {}).get("x-stream-offset"))
         consume(channel, method)
 
-    monkeypatch.setitem(handlers, commands.Basic.Consume, note)
+    monkeypatch.setitem(handlers, methods.Basic.Consume, note)
     return offsets
 
 

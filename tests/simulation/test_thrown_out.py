@@ -13,16 +13,16 @@ from typing import cast
 import anyio
 import pytest
 import trio.testing
-from pamqp import commands
 
 import anyamqp
 from anyamqp import ConnectionClosed, Message, NotFound, PreconditionFailed, ReconnectPolicy
-from anyamqp.protocol.wire import Method
 from anyamqp.rpc import REPLY_TO
 from anyamqp.testing import Broker, server_channel
 from anyamqp.testing.model import Queue
 from anyamqp.testing.server import Peer
 from anyamqp.testing.server_channel import Channel
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method
 
 pytestmark = pytest.mark.anyio
 
@@ -76,13 +76,13 @@ class Bouncer:
             cast("Peer", channel.peer).close_channel(channel, 406, TEXT)
 
 
-@pytest.mark.parametrize("setup", [commands.Confirm.Select, commands.Basic.Consume], ids=["publisher", "rpc"])
+@pytest.mark.parametrize("setup", [methods.Confirm.Select, methods.Basic.Consume], ids=["publisher", "rpc"])
 async def test_who_is_thrown_out_again_and_again_pauses_longer_each_time_and_gives_up(
     setup: type[Method], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with WithReplyTo() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:
         bouncer = Bouncer(setup, monkeypatch)
-        async with connection.publisher() if setup is commands.Confirm.Select else connection.rpc_client():
+        async with connection.publisher() if setup is methods.Confirm.Select else connection.rpc_client():
             bouncer.begin(broker)
             await anyio.sleep(60)
             pauses = [round(later - earlier, 3) for earlier, later in pairwise(bouncer.opened)]
@@ -95,7 +95,7 @@ async def test_publishes_of_a_publisher_that_gave_up_end_with_the_brokers_error(
 ) -> None:
     """Invariant 3: those that wait as well as those to come."""
     async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:
-        bouncer = Bouncer(commands.Confirm.Select, monkeypatch)
+        bouncer = Bouncer(methods.Confirm.Select, monkeypatch)
         async with connection.publisher() as publisher:
             bouncer.begin(broker)
             waiting = [await publisher.submit(Message(b"waits"), routing_key="q", timeout=None) for _ in range(3)]
@@ -110,7 +110,7 @@ async def test_publishes_of_a_publisher_that_gave_up_end_with_the_brokers_error(
 
 async def test_calls_of_an_rpc_client_that_gave_up_end_with_the_brokers_error(monkeypatch: pytest.MonkeyPatch) -> None:
     async with WithReplyTo() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:
-        bouncer = Bouncer(commands.Basic.Consume, monkeypatch)
+        bouncer = Bouncer(methods.Basic.Consume, monkeypatch)
         async with connection.rpc_client() as rpc:
             bouncer.begin(broker)
             await anyio.sleep(60)
@@ -122,7 +122,7 @@ async def test_a_publisher_goes_on_when_the_broker_lets_it(monkeypatch: pytest.M
     async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:
         async with connection.channel() as channel:
             await channel.declare_queue("q")
-        bouncer = Bouncer(commands.Confirm.Select, monkeypatch)
+        bouncer = Bouncer(methods.Confirm.Select, monkeypatch)
         async with connection.publisher() as publisher:
             bouncer.begin(broker)
             await anyio.sleep(1)
@@ -138,7 +138,7 @@ async def test_a_pause_ends_with_the_link(monkeypatch: pytest.MonkeyPatch) -> No
     ):
         async with connection.channel() as channel:
             await channel.declare_queue("q")
-        bouncer = Bouncer(commands.Confirm.Select, monkeypatch)
+        bouncer = Bouncer(methods.Confirm.Select, monkeypatch)
         async with connection.publisher() as publisher:
             bouncer.begin(broker)
             await anyio.sleep(3.5)  # in the last pause, of 2 s
@@ -168,7 +168,7 @@ async def test_publishes_that_the_broker_refuses_one_after_the_other_cost_no_pau
 
 async def test_a_paused_publisher_is_closed_with_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:
-        bouncer = Bouncer(commands.Confirm.Select, monkeypatch)
+        bouncer = Bouncer(methods.Confirm.Select, monkeypatch)
         async with connection.publisher() as publisher:
             bouncer.begin(broker)
             await anyio.sleep(1)

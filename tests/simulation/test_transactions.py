@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
-from pamqp import commands
 
 from anyamqp import Channel, Connection, ConnectionLost, InvalidArgument, InvalidUse, Message, State, Unroutable
-from anyamqp.protocol.wire import method_name
+from anyamqp.wire import methods
+from anyamqp.wire.frames import method_name
 from support.handbroker import EAGER, HandBroker, ServedLink, connected, settled
 
 pytestmark = pytest.mark.anyio
@@ -103,9 +103,9 @@ async def test_a_loss_before_the_commit_commits_nothing_elsewhere() -> None:
 async def test_a_loss_that_catches_the_commit_is_told_and_not_repeated() -> None:
     """The broker may have committed: sent again, the commit would be another transaction's."""
     async with a_channel() as (broker, connection, channel):
-        broker.habits.silent_to.add(commands.Tx.Commit)
+        broker.habits.silent_to.add(methods.Tx.Commit)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lose_once_sent, broker, commands.Tx.Commit)
+            tasks.start_soon(lose_once_sent, broker, methods.Tx.Commit)
             with pytest.raises(ConnectionLost, match=r"tx\.commit"):
                 async with channel.transaction() as transaction:
                     await transaction.publish(Message(b"lost"), routing_key="q")
@@ -113,7 +113,7 @@ async def test_a_loss_that_catches_the_commit_is_told_and_not_repeated() -> None
         assert on_channel(broker.link) == [OPEN, SELECT]
 
 
-async def lose_once_sent(broker: HandBroker, kind: type[commands.Tx.Commit]) -> None:
+async def lose_once_sent(broker: HandBroker, kind: type[methods.Tx.Commit]) -> None:
     await settled()
     assert len(broker.link.sent(kind)) == 1
     await broker.link.reset()

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
-from pamqp import commands
 
 from anyamqp.protocol.acks import Acks
-from anyamqp.protocol.wire import Method
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method
 from support.amqp import Dialogue, content, expect, opened
 
 DELIVERED = 25
@@ -123,17 +123,17 @@ def test_all_acknowledged_in_any_order_leaves_nothing_to_remember(tags: list[int
 
 
 def deliver(dialogue: Dialogue, number: int, tag: int) -> None:
-    method = commands.Basic.Deliver("c", tag, redelivered=False, exchange="", routing_key="q")
+    method = methods.Basic.Deliver("c", tag, redelivered=False, exchange="", routing_key="q")
     dialogue.say(content(number, method, b"x"))
 
 
 def settles(method: Method) -> tuple[str, int, bool]:
     """Which way a frame settles, its tag, and whether it is ``multiple``."""
-    if isinstance(method, commands.Basic.Ack):
+    if isinstance(method, methods.Basic.Ack):
         return "ack", method.delivery_tag or 0, bool(method.multiple)
-    if isinstance(method, commands.Basic.Nack):
+    if isinstance(method, methods.Basic.Nack):
         return "nack", method.delivery_tag or 0, bool(method.multiple)
-    return "nack", expect(method, commands.Basic.Reject).delivery_tag or 0, False
+    return "nack", expect(method, methods.Basic.Reject).delivery_tag or 0, False
 
 
 @given(acts)
@@ -168,10 +168,10 @@ def test_through_a_session_each_delivery_is_settled_as_its_user_said_and_nacks_k
             continue
         nacks_given.append(tag)
         if act.verb is Verb.REJECT:
-            dialogue.session.nack(number, commands.Basic.Reject(tag, requeue=False))
+            dialogue.session.nack(number, methods.Basic.Reject(tag, requeue=False))
         else:
             multiple = act.verb is Verb.NACK_UP_TO
-            dialogue.session.nack(number, commands.Basic.Nack(tag, multiple, requeue=True))
+            dialogue.session.nack(number, methods.Basic.Nack(tag, multiple, requeue=True))
     write()
     assert (settled["ack"], settled["nack"]) == (user.acked, user.nacked)
     assert broker.open == set(user.open)

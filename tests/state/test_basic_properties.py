@@ -12,7 +12,7 @@ from pamqp import body as pamqp_body
 from pamqp import commands, frame, header
 
 from anyamqp.message import Message, Properties
-from anyamqp.protocol.basic import (
+from anyamqp.wire.basic import (
     Received,
     Route,
     Routes,

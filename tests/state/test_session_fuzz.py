@@ -8,21 +8,21 @@ from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
-from pamqp import commands
 
 from anyamqp.errors import AnyamqpError, ReplyError, Side, TransportError
 from anyamqp.protocol.events import Ended
 from anyamqp.protocol.lifecycle import LINK, LinkState
+from anyamqp.wire import methods
 from support.amqp import PROPOSAL, Dialogue, any_method, body, content, header
-from support.streams import damaged, methods, split, streams
+from support.streams import any_methods, damaged, split, streams
 
-DELIVER = commands.Basic.Deliver("c", 1, exchange="", routing_key="q")
+DELIVER = methods.Basic.Deliver("c", 1, exchange="", routing_key="q")
 
 
 def _channel_is_asked(dialogue: Dialogue) -> None:
     dialogue.open_channel()
-    dialogue.session.request(1, commands.Queue.Declare(queue="q"))
-    dialogue.session.request(1, commands.Basic.Get(queue="q"))
+    dialogue.session.request(1, methods.Queue.Declare(queue="q"))
+    dialogue.session.request(1, methods.Basic.Get(queue="q"))
 
 
 def _channel_is_inside_content(dialogue: Dialogue) -> None:
@@ -40,7 +40,7 @@ def _session_is_closing(dialogue: Dialogue) -> None:
 STEPS: tuple[Callable[[Dialogue], object], ...] = (
     Dialogue.start,
     Dialogue.tune,
-    lambda dialogue: dialogue.tell(commands.Connection.OpenOk()),
+    lambda dialogue: dialogue.tell(methods.Connection.OpenOk()),
     _channel_is_asked,
     _channel_is_inside_content,
     _channel_is_closing,
@@ -48,7 +48,7 @@ STEPS: tuple[Callable[[Dialogue], object], ...] = (
 )
 """A sound dialogue, step by step."""
 
-EDGES = {(source, row.event, row.target) for row in LINK for source in row.sources}
+EDGES = {(source, row.event, row.target) for row in LINK.rows for source in row.sources}
 """Every transition that the table of the link has."""
 
 
@@ -77,8 +77,8 @@ def check(dialogue: Dialogue) -> None:
     if isinstance(error, ReplyError) and error.found_by is Side.CLIENT:
         assert error.code in {403, 501, 502, 503, 504, 505}
     dialogue.output()
-    dialogue.tell(commands.Connection.Close(320, "bye", 0, 0))
-    dialogue.tell(commands.Channel.Flow(active=False), 1)
+    dialogue.tell(methods.Connection.Close(320, "bye", 0, 0))
+    dialogue.tell(methods.Channel.Flow(active=False), 1)
     dialogue.session.transport_ended(TransportError("late"), dialogue.now)
     assert dialogue.session.poll(dialogue.now + 1e9) == math.inf
     assert dialogue.news() == []
@@ -113,23 +113,23 @@ def test_any_damaged_frames_are_taken_or_end_the_session_once(count: int, stream
 
 
 _PLAUSIBLE = (
-    commands.Connection.Start,
-    commands.Connection.Secure,
-    commands.Connection.Tune,
-    commands.Connection.OpenOk,
-    commands.Connection.Close,
-    commands.Connection.CloseOk,
-    commands.Connection.Blocked,
-    commands.Connection.Unblocked,
-    commands.Channel.OpenOk,
-    commands.Channel.Close,
-    commands.Channel.CloseOk,
-    commands.Channel.Flow,
-    commands.Queue.DeclareOk,
-    commands.Basic.Deliver,
-    commands.Basic.GetOk,
-    commands.Basic.GetEmpty,
-    commands.Basic.Ack,
+    methods.Connection.Start,
+    methods.Connection.Secure,
+    methods.Connection.Tune,
+    methods.Connection.OpenOk,
+    methods.Connection.Close,
+    methods.Connection.CloseOk,
+    methods.Connection.Blocked,
+    methods.Connection.Unblocked,
+    methods.Channel.OpenOk,
+    methods.Channel.Close,
+    methods.Channel.CloseOk,
+    methods.Channel.Flow,
+    methods.Queue.DeclareOk,
+    methods.Basic.Deliver,
+    methods.Basic.GetOk,
+    methods.Basic.GetEmpty,
+    methods.Basic.Ack,
 )
 _channels = st.integers(0, 3)
 
@@ -139,7 +139,7 @@ def _plausible(draw: st.DrawFn) -> bytes:
     channel = draw(_channels)
     kind = draw(st.sampled_from(["method", "content", "header", "body"]))
     if kind == "method":
-        return any_method(channel, draw(methods(_PLAUSIBLE)))
+        return any_method(channel, draw(any_methods(_PLAUSIBLE)))
     if kind == "content":
         return content(channel, DELIVER, draw(st.binary(max_size=10)))
     if kind == "header":

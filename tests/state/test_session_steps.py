@@ -8,11 +8,11 @@ from typing import TypeAlias
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pamqp import commands
 
 from anyamqp.protocol.events import ChannelClosed, ChannelReleased, ConfirmsReceived, ContentsReceived, Event
 from anyamqp.protocol.lifecycle import LinkState
-from anyamqp.protocol.wire import build
+from anyamqp.wire import methods
+from anyamqp.wire.frames import build
 from support.amqp import Dialogue, any_method, content, opened
 
 CHANNELS = (1, 2)
@@ -22,7 +22,7 @@ LIMIT = 100
 Told: TypeAlias = tuple[object, ...]
 """One thing that was told, and the session as it was then."""
 
-deliver = build(commands.Basic.Deliver, consumer_tag="c", delivery_tag=1, exchange="", routing_key="features.live")
+deliver = build(methods.Basic.Deliver, consumer_tag="c", delivery_tag=1, exchange="", routing_key="features.live")
 
 said: st.SearchStrategy[bytes] = st.one_of(
     st.builds(content, st.sampled_from(CHANNELS), st.just(deliver), st.sampled_from([b"", b"x", bytes(LIMIT + 1)])),
@@ -31,11 +31,11 @@ said: st.SearchStrategy[bytes] = st.one_of(
         st.sampled_from(CHANNELS),
         st.sampled_from(
             [
-                build(commands.Basic.Ack, 1),
-                build(commands.Basic.Cancel, consumer_tag="c"),
-                commands.Channel.Flow(active=False),
-                commands.Channel.Close(406, "PRECONDITION_FAILED - an operator's doing", 0, 0),
-                commands.Channel.CloseOk(),
+                build(methods.Basic.Ack, 1),
+                build(methods.Basic.Cancel, consumer_tag="c"),
+                methods.Channel.Flow(active=False),
+                methods.Channel.Close(406, "PRECONDITION_FAILED - an operator's doing", 0, 0),
+                methods.Channel.CloseOk(),
             ]
         ),
     ),
@@ -44,9 +44,9 @@ said: st.SearchStrategy[bytes] = st.one_of(
         st.just(0),
         st.sampled_from(
             [
-                commands.Connection.Blocked("low on memory"),
-                commands.Connection.Unblocked(),
-                commands.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0),
+                methods.Connection.Blocked("low on memory"),
+                methods.Connection.Unblocked(),
+                methods.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0),
             ]
         ),
     ),
@@ -100,7 +100,7 @@ def test_what_came_before_a_message_that_is_too_large_may_still_be_settled(*, mu
     contents, closed = session.events()
     assert isinstance(contents, ContentsReceived)
     session.ack(1, 1, multiple=multiple)
-    session.nack(1, commands.Basic.Nack(1, multiple, requeue=True))
+    session.nack(1, methods.Basic.Nack(1, multiple, requeue=True))
     assert isinstance(closed, ChannelClosed)
     assert [method.name for method in dialogue.sent_methods()] == ["Channel.Close"]
     assert session.state is LinkState.OPEN

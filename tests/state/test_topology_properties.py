@@ -7,12 +7,12 @@ from typing import NamedTuple, TypeAlias
 
 from hypothesis import given
 from hypothesis import strategies as st
-from pamqp import commands
 
+from anyamqp.core.channel import LogicalChannel
 from anyamqp.entities import RecoveryMode
-from anyamqp.logical import LogicalChannel
-from anyamqp.protocol.wire import build
-from anyamqp.topology import Binding, Topology
+from anyamqp.protocol.topology import Binding, Topology
+from anyamqp.wire import methods
+from anyamqp.wire.frames import build
 
 QUEUES = ("q0", "q1", "q2")
 EXCHANGES = ("x0", "x1", "x2")
@@ -114,32 +114,32 @@ class Model:
 def record(topology: Topology, step: Step) -> None:
     channel = Declarer()
     if isinstance(step, DeclareQueue):
-        request = build(commands.Queue.Declare, queue=step.name)
-        topology.record(channel, request, commands.Queue.DeclareOk(step.name, 0, 0))
+        request = build(methods.Queue.Declare, queue=step.name)
+        topology.record(channel, request, methods.Queue.DeclareOk(step.name, 0, 0))
     elif isinstance(step, DeclareExchange):
-        declare = build(commands.Exchange.Declare, exchange=step.name, auto_delete=step.auto_delete)
-        topology.record(channel, declare, commands.Exchange.DeclareOk())
+        declare = build(methods.Exchange.Declare, exchange=step.name, auto_delete=step.auto_delete)
+        topology.record(channel, declare, methods.Exchange.DeclareOk())
     elif isinstance(step, DeleteQueue):
-        topology.record(channel, build(commands.Queue.Delete, queue=step.name), commands.Queue.DeleteOk(0))
+        topology.record(channel, build(methods.Queue.Delete, queue=step.name), methods.Queue.DeleteOk(0))
     elif isinstance(step, DeleteExchange):
-        topology.record(channel, build(commands.Exchange.Delete, exchange=step.name), commands.Exchange.DeleteOk())
+        topology.record(channel, build(methods.Exchange.Delete, exchange=step.name), methods.Exchange.DeleteOk())
     else:
-        topology.record(channel, binding(step), commands.Queue.BindOk())
+        topology.record(channel, binding(step), methods.Queue.BindOk())
 
 
 def binding(step: Bind | Unbind) -> Binding:
     _, destination, source, key = step
     if step.kind == "queue":
-        bind = commands.Queue.Bind if isinstance(step, Bind) else commands.Queue.Unbind
+        bind = methods.Queue.Bind if isinstance(step, Bind) else methods.Queue.Unbind
         return bind(queue=destination, exchange=source, routing_key=key)
-    between = commands.Exchange.Bind if isinstance(step, Bind) else commands.Exchange.Unbind
+    between = methods.Exchange.Bind if isinstance(step, Bind) else methods.Exchange.Unbind
     return between(destination=destination, source=source, routing_key=key)
 
 
 def bound(request: object) -> Bind:
-    if isinstance(request, commands.Queue.Bind):
+    if isinstance(request, methods.Queue.Bind):
         return Bind("queue", request.queue, request.exchange, request.routing_key)
-    assert isinstance(request, commands.Exchange.Bind)
+    assert isinstance(request, methods.Exchange.Bind)
     return Bind("exchange", request.destination, request.source, request.routing_key)
 
 

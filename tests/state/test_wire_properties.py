@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pamqp import commands
 
 from anyamqp.errors import FrameError, ReplyError, Side
 from anyamqp.message import Message
-from anyamqp.protocol.basic import Header, Received
 from anyamqp.protocol.events import Ended
-from anyamqp.protocol.wire import PROTOCOL_HEADER, Decoder, Frame, Method, encode_content
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Header, Received
+from anyamqp.wire.frames import PROTOCOL_HEADER, Decoder, Frame, Method, encode_content
 from support.amqp import (
     BODY,
     FRAME_MAX,
@@ -34,10 +34,10 @@ from support.amqp import (
     octets,
     opened,
 )
-from support.streams import METHODS, channels, damaged, frames, methods, split, streams, tables
+from support.streams import METHODS, any_methods, channels, damaged, frames, split, streams, tables
 
 FRAME_MAX_FLOOR = 8192
-DELIVER = commands.Basic.Deliver("c", 1, redelivered=False, exchange="x", routing_key="r")
+DELIVER = methods.Basic.Deliver("c", 1, redelivered=False, exchange="x", routing_key="r")
 
 FAULTS = {501, 502, 503, 505}
 
@@ -96,7 +96,7 @@ def _take(decoder: Decoder, seen: list[Frame]) -> ReplyError | None:
 # --- whole streams --------------------------------------------------------------------------------------------------
 
 
-@given(channels, methods())
+@given(channels, any_methods())
 def test_a_method_comes_back_as_it_was(channel: int, method: Method) -> None:
     assert comparable(decode(any_method(channel, method))) == comparable([Frame(channel, method)])
 
@@ -159,7 +159,7 @@ def test_content_comes_back_as_it_was(
     data: bytes, frame_max: int, table: dict[str, Any], texts: dict[str, Any]
 ) -> None:
     message = Message(data, headers=table, persistent=True, **texts)
-    parts = encode_content(1, commands.Basic.Publish(routing_key="q"), message, frame_max)
+    parts = encode_content(1, methods.Basic.Publish(routing_key="q"), message, frame_max)
     assert all(len(part) <= frame_max for part in parts)
     _, head, *pieces = decode(b"".join(parts), max_frame_size=frame_max)
     encoded = expect(head.payload, Header).encoded

@@ -9,12 +9,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 from pamqp import commands, encode
 
 from anyamqp.message import FieldTable, Message
-from anyamqp.protocol.basic import Received
 from anyamqp.protocol.events import ContentsReceived, Ended, Event, Tuning
 from anyamqp.protocol.lifecycle import LinkState, Transition
 from anyamqp.protocol.sasl import Mechanism, Plain
 from anyamqp.protocol.session import Session
-from anyamqp.protocol.wire import Decoder, Frame, Method, Payload, encode_content
+from anyamqp.wire.basic import Received
+from anyamqp.wire.frames import Decoder, Frame, Method, Payload, encode_content
 
 METHOD: Final = 1
 HEADER: Final = 2

@@ -9,13 +9,13 @@ from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.abc
-from pamqp import commands
 
 import anyamqp
 from anyamqp import Connection, Message, ReconnectPolicy
-from anyamqp.protocol.basic import Header, Received
-from anyamqp.protocol.wire import Decoder, Frame, Method, ProtocolHeader, encode_content, encode_method
 from anyamqp.testing.memory import MemoryStream, stream_pair
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Header, Received
+from anyamqp.wire.frames import Decoder, Frame, Method, ProtocolHeader, encode_content, encode_method
 
 URL: Final = "amqp://guest:guest@memory/?heartbeat=0"
 FRAME_MAX: Final = 131072
@@ -40,7 +40,7 @@ class Sent:
     at: float
     channel: int
     tag: int
-    method: commands.Basic.Publish
+    method: methods.Basic.Publish
     message: Message
 
 
@@ -75,7 +75,7 @@ class ServedLink:
         self._habits = habits
         self._unanswered: list[tuple[int, Method]] = []
         self._tags: dict[int, int] = {}
-        self._incoming: dict[int, tuple[commands.Basic.Publish, list[Header], list[bytes]]] = {}
+        self._incoming: dict[int, tuple[methods.Basic.Publish, list[Header], list[bytes]]] = {}
 
     # What a test has it say.
 
@@ -85,21 +85,21 @@ class ServedLink:
 
     async def ack(self, tag: int, *, multiple: bool = False, channel: int | None = None) -> None:
         """Confirm, on the channel of the last publish unless another one is given."""
-        await self.tell(channel or self._publishing, commands.Basic.Ack(tag, multiple))
+        await self.tell(channel or self._publishing, methods.Basic.Ack(tag, multiple))
 
     async def nack(self, tag: int, *, multiple: bool = False, channel: int | None = None) -> None:
         """Refuse, on the channel of the last publish unless another one is given."""
-        await self.tell(channel or self._publishing, commands.Basic.Nack(tag, multiple, requeue=False))
+        await self.tell(channel or self._publishing, methods.Basic.Nack(tag, multiple, requeue=False))
 
     async def give_back(self, *publishes: Sent) -> None:
         """Return them as unroutable, in this order."""
         for sent in publishes:
-            method = commands.Basic.Return(312, "NO_ROUTE", sent.method.exchange, sent.method.routing_key)
+            method = methods.Basic.Return(312, "NO_ROUTE", sent.method.exchange, sent.method.routing_key)
             await self.tell_content(sent.channel, method, sent.message)
 
     async def deliver(self, message: Message, *, tag: int = 1, channel: int = 1) -> None:
         """Deliver a message to the channel's consumer."""
-        method = commands.Basic.Deliver("by hand", tag, redelivered=False, exchange="", routing_key="q")
+        method = methods.Basic.Deliver("by hand", tag, redelivered=False, exchange="", routing_key="q")
         await self.tell_content(channel, method, message)
         await settled()
 
@@ -115,20 +115,20 @@ class ServedLink:
         await settled()
 
     async def block(self, reason: str = "low on memory") -> None:
-        await self.tell(0, commands.Connection.Blocked(reason))
+        await self.tell(0, methods.Connection.Blocked(reason))
         await settled()
 
     async def unblock(self) -> None:
-        await self.tell(0, commands.Connection.Unblocked())
+        await self.tell(0, methods.Connection.Unblocked())
         await settled()
 
-    async def close_channel(self, close: commands.Channel.Close, channel: int | None = None) -> None:
+    async def close_channel(self, close: methods.Channel.Close, channel: int | None = None) -> None:
         """Close a channel, that of the last publish unless another one is given."""
         await self.tell(channel or self._publishing, close)
         await settled()
 
     async def flow(self, channel: int, *, active: bool) -> None:
-        await self.tell(channel, commands.Channel.Flow(active))
+        await self.tell(channel, methods.Channel.Flow(active))
         await settled()
 
     async def reset(self) -> None:
@@ -171,17 +171,17 @@ class ServedLink:
             self._incoming[number][2].append(payload)
             self._note_if_whole(number)
         elif isinstance(payload, ProtocolHeader):
-            await self.tell(0, commands.Connection.Start(0, 9, {"product": "by hand"}, "PLAIN", "en_US"))
+            await self.tell(0, methods.Connection.Start(0, 9, {"product": "by hand"}, "PLAIN", "en_US"))
         elif isinstance(payload, Method):
             self.methods.append((number, payload))
             await self._take_method(number, payload)
 
     async def _take_method(self, number: int, method: Method) -> None:
-        if isinstance(method, commands.Basic.Publish):
+        if isinstance(method, methods.Basic.Publish):
             self._incoming[number] = method, [], []
-        elif isinstance(method, commands.Channel.FlowOk):
+        elif isinstance(method, methods.Channel.FlowOk):
             self.flow_oks.append(bool(method.active))
-        elif isinstance(method, commands.Channel.Open):
+        elif isinstance(method, methods.Channel.Open):
             self._tags[number] = 0
         answer = _answer(method)
         if answer is not None:
@@ -202,29 +202,29 @@ class ServedLink:
 
 def _answer(method: Method) -> Method | None:
     """What a broker answers when all is well."""
-    if isinstance(method, commands.Basic.Consume):
-        return commands.Basic.ConsumeOk(method.consumer_tag)
-    if isinstance(method, commands.Basic.Cancel):
-        return commands.Basic.CancelOk(method.consumer_tag)
-    if isinstance(method, commands.Queue.Declare):
-        return commands.Queue.DeclareOk(method.queue, 0, 0)
+    if isinstance(method, methods.Basic.Consume):
+        return methods.Basic.ConsumeOk(method.consumer_tag)
+    if isinstance(method, methods.Basic.Cancel):
+        return methods.Basic.CancelOk(method.consumer_tag)
+    if isinstance(method, methods.Queue.Declare):
+        return methods.Queue.DeclareOk(method.queue, 0, 0)
     return _ANSWERS.get(type(method))
 
 
 _ANSWERS: dict[type[Method], Method] = {
-    commands.Connection.StartOk: commands.Connection.Tune(2047, FRAME_MAX, 0),
-    commands.Connection.Open: commands.Connection.OpenOk(),
-    commands.Connection.Close: commands.Connection.CloseOk(),
-    commands.Channel.Open: commands.Channel.OpenOk(),
-    commands.Channel.Close: commands.Channel.CloseOk(),
-    commands.Confirm.Select: commands.Confirm.SelectOk(),
-    commands.Exchange.Declare: commands.Exchange.DeclareOk(),
-    commands.Queue.Bind: commands.Queue.BindOk(),
-    commands.Basic.Get: commands.Basic.GetEmpty(),
-    commands.Basic.Qos: commands.Basic.QosOk(),
-    commands.Tx.Select: commands.Tx.SelectOk(),
-    commands.Tx.Commit: commands.Tx.CommitOk(),
-    commands.Tx.Rollback: commands.Tx.RollbackOk(),
+    methods.Connection.StartOk: methods.Connection.Tune(2047, FRAME_MAX, 0),
+    methods.Connection.Open: methods.Connection.OpenOk(),
+    methods.Connection.Close: methods.Connection.CloseOk(),
+    methods.Channel.Open: methods.Channel.OpenOk(),
+    methods.Channel.Close: methods.Channel.CloseOk(),
+    methods.Confirm.Select: methods.Confirm.SelectOk(),
+    methods.Exchange.Declare: methods.Exchange.DeclareOk(),
+    methods.Queue.Bind: methods.Queue.BindOk(),
+    methods.Basic.Get: methods.Basic.GetEmpty(),
+    methods.Basic.Qos: methods.Basic.QosOk(),
+    methods.Tx.Select: methods.Tx.SelectOk(),
+    methods.Tx.Commit: methods.Tx.CommitOk(),
+    methods.Tx.Rollback: methods.Tx.RollbackOk(),
 }
 
 

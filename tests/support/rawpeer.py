@@ -8,12 +8,13 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 import anyio.abc
-from pamqp import commands
 
 from anyamqp.message import FieldValue, Message
-from anyamqp.protocol.basic import Header, Received
 from anyamqp.protocol.events import Tuning
-from anyamqp.protocol.wire import (
+from anyamqp.testing import Broker
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Header, Received
+from anyamqp.wire.frames import (
     PROTOCOL_HEADER,
     Decoder,
     Frame,
@@ -25,7 +26,6 @@ from anyamqp.protocol.wire import (
     field_table,
     method_name,
 )
-from anyamqp.testing import Broker
 from support.amqp import octets
 
 CAPABILITIES: Final[Mapping[str, FieldValue]] = {
@@ -40,8 +40,8 @@ CAPABILITIES: Final[Mapping[str, FieldValue]] = {
 PATIENCE: Final = 5.0
 """Seconds that a frame may take to come."""
 
-QUEUE: Final = build(commands.Queue.Declare, queue="q", durable=True)
-CONSUME: Final = build(commands.Basic.Consume, queue="q")
+QUEUE: Final = build(methods.Queue.Declare, queue="q", durable=True)
+CONSUME: Final = build(methods.Basic.Consume, queue="q")
 
 M = TypeVar("M", bound=Method)
 
@@ -87,7 +87,7 @@ class RawPeer:
         self, channel: int, *bodies: bytes, routing_key: str, exchange: str = "", mandatory: bool = False
     ) -> None:
         """Publish messages, in one piece."""
-        method = build(commands.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+        method = build(methods.Basic.Publish, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
         for_all = [encode_content(channel, method, Message(body), self.tuning.frame_max) for body in bodies]
         await self.say(*(frame for frames in for_all for frame in frames))
 
@@ -133,14 +133,14 @@ class RawPeer:
             body += octets((await self.frame()).payload)
         return Received(body, header.encoded)
 
-    async def delivery(self, channel: int) -> tuple[commands.Basic.Deliver, bytes]:
+    async def delivery(self, channel: int) -> tuple[methods.Basic.Deliver, bytes]:
         """The next frames, which must be a delivery: its method and its body."""
-        method = await self.expect(channel, commands.Basic.Deliver)
+        method = await self.expect(channel, methods.Basic.Deliver)
         return method, (await self.content(channel)).body
 
-    async def closed(self, *, within: float = PATIENCE) -> commands.Connection.Close:
+    async def closed(self, *, within: float = PATIENCE) -> methods.Connection.Close:
         """The broker's connection.close, which must be the next frame."""
-        return await self.expect(0, commands.Connection.Close, within=within)
+        return await self.expect(0, methods.Connection.Close, within=within)
 
     async def ended(self, *, within: float = PATIENCE) -> None:
         """Wait for the end of the transport; nothing but heartbeats may come before."""
@@ -162,23 +162,23 @@ class RawPeer:
     ) -> None:
         """The handshake up to start-ok; the broker's answer is not taken."""
         await self.say(PROTOCOL_HEADER)
-        await self.expect(0, commands.Connection.Start)
+        await self.expect(0, methods.Connection.Start)
         properties = field_table({"connection_name": name, "capabilities": capabilities})
         start_ok: dict[str, Any] = {"client_properties": properties, "mechanism": mechanism, "response": response}
-        await self.send(0, build(commands.Connection.StartOk, **start_ok, locale="en_US"))
+        await self.send(0, build(methods.Connection.StartOk, **start_ok, locale="en_US"))
 
     async def tune(self, **changes: int) -> None:
         """Take tune, and agree to it but for the ``changes``."""
-        tune = await self.expect(0, commands.Connection.Tune)
+        tune = await self.expect(0, methods.Connection.Tune)
         proposed = Tuning(tune.channel_max or 0, tune.frame_max or 0, tune.heartbeat or 0)
         self.tuning = proposed._replace(**changes)
-        await self.send(0, build(commands.Connection.TuneOk, *self.tuning))
+        await self.send(0, build(methods.Connection.TuneOk, *self.tuning))
 
     async def open(self, *channels: int, virtual_host: str = "/") -> None:
         """Open the connection, and channels of these numbers."""
-        await self.call(0, build(commands.Connection.Open, virtual_host=virtual_host), commands.Connection.OpenOk)
+        await self.call(0, build(methods.Connection.Open, virtual_host=virtual_host), methods.Connection.OpenOk)
         for number in channels:
-            await self.call(number, build(commands.Channel.Open), commands.Channel.OpenOk)
+            await self.call(number, build(methods.Channel.Open), methods.Channel.OpenOk)
 
 
 @asynccontextmanager
@@ -223,8 +223,8 @@ async def serving(
 
 async def fill(peer: RawPeer, count: int, size: int) -> None:
     """Declare :data:`QUEUE` and publish so many messages of that size on channel 1; all are there afterwards."""
-    await peer.call(1, QUEUE, commands.Queue.DeclareOk)
-    await peer.call(1, build(commands.Confirm.Select), commands.Confirm.SelectOk)
+    await peer.call(1, QUEUE, methods.Queue.DeclareOk)
+    await peer.call(1, build(methods.Confirm.Select), methods.Confirm.SelectOk)
     for number in range(count):
         await peer.publish(1, bytes(size), routing_key="q")
-        assert (await peer.expect(1, commands.Basic.Ack)).delivery_tag == number + 1
+        assert (await peer.expect(1, methods.Basic.Ack)).delivery_tag == number + 1

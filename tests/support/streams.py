@@ -6,14 +6,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from hypothesis import strategies as st
-from pamqp import commands
 
-from anyamqp.protocol.wire import Method
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method
 from support.amqp import HEARTBEAT, any_method, body, frame, header
 
-METHODS: Final = tuple(
-    method for method in commands.INDEX_MAPPING.values() if method is not commands.Basic.RecoverAsync
-)
+METHODS: Final = tuple(method for method in methods.INDEX_MAPPING.values() if method is not methods.Basic.RecoverAsync)
 """Every method that pamqp knows, without the one that it warns about."""
 
 short_texts: st.SearchStrategy[str] = st.text(st.characters(codec="utf-8"), max_size=60)
@@ -57,7 +55,7 @@ channels: st.SearchStrategy[int] = st.integers(0, 2**16 - 1)
 
 
 @st.composite
-def methods(draw: st.DrawFn, kinds: tuple[type[Method], ...] = METHODS) -> Method:
+def any_methods(draw: st.DrawFn, kinds: tuple[type[Method], ...] = METHODS) -> Method:
     """A method with any arguments that AMQP can carry."""
     method: Method = draw(st.sampled_from(kinds))()
     for name in method.attributes():
@@ -68,7 +66,7 @@ def methods(draw: st.DrawFn, kinds: tuple[type[Method], ...] = METHODS) -> Metho
 @st.composite
 def properties(draw: st.DrawFn) -> bytes:
     """Flags and values of a content header."""
-    blank = commands.Basic.Properties()
+    blank = methods.Basic.Properties()
     chosen = draw(st.lists(st.sampled_from(list(blank.flags)), unique=True, max_size=4))
     flags = 0
     parts: list[bytes] = []
@@ -79,7 +77,7 @@ def properties(draw: st.DrawFn) -> bytes:
     return flags.to_bytes(2, "big") + b"".join(parts)
 
 
-_method_frames = st.builds(any_method, channels, methods())
+_method_frames = st.builds(any_method, channels, any_methods())
 
 
 @st.composite

@@ -7,10 +7,10 @@ import tracemalloc
 from collections.abc import Callable
 
 import pytest
-from pamqp import commands
 
 from anyamqp.protocol.acks import Acks
-from anyamqp.protocol.wire import Method, method_name
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method, method_name
 from support.amqp import Dialogue, content, expect, opened
 
 Told = tuple[str, int, bool]
@@ -35,14 +35,14 @@ class Bench:
     def deliver(self, count: int) -> None:
         for _ in range(count):
             self.delivered += 1
-            method = commands.Basic.Deliver("c", self.delivered, redelivered=False, exchange="", routing_key="q")
+            method = methods.Basic.Deliver("c", self.delivered, redelivered=False, exchange="", routing_key="q")
             self.dialogue.say(content(self.number, method, b"x"))
 
     def get(self, *, no_ack: bool) -> None:
         """Fetch one."""
-        self.session.request(self.number, commands.Basic.Get(queue="q", no_ack=no_ack))
+        self.session.request(self.number, methods.Basic.Get(queue="q", no_ack=no_ack))
         self.delivered += 1
-        reply = commands.Basic.GetOk(self.delivered, redelivered=False, exchange="", routing_key="q", message_count=0)
+        reply = methods.Basic.GetOk(self.delivered, redelivered=False, exchange="", routing_key="q", message_count=0)
         self.dialogue.say(content(self.number, reply, b"x"))
         self.sent()
 
@@ -54,10 +54,10 @@ class Bench:
         self.session.ack(self.number, tag, multiple=True)
 
     def nack(self, tag: int, *, multiple: bool = False) -> None:
-        self.session.nack(self.number, commands.Basic.Nack(tag, multiple, requeue=True))
+        self.session.nack(self.number, methods.Basic.Nack(tag, multiple, requeue=True))
 
     def reject(self, tag: int) -> None:
-        self.session.nack(self.number, commands.Basic.Reject(tag, requeue=False))
+        self.session.nack(self.number, methods.Basic.Reject(tag, requeue=False))
 
     def sent(self) -> list[Told]:
         return [told(method) for method in self.dialogue.sent_methods()]
@@ -170,7 +170,7 @@ def test_a_channel_that_takes_an_old_number_begins_anew() -> None:
     bench = Bench(3)
     bench.ack(1, 2, 3)
     bench.session.close_channel(bench.number)
-    bench.dialogue.tell(commands.Channel.CloseOk(), bench.number)
+    bench.dialogue.tell(methods.Channel.CloseOk(), bench.number)
     assert bench.dialogue.open_channel() == bench.number
     bench.delivered = 0
     bench.deliver(4)
@@ -185,8 +185,8 @@ def test_a_channel_that_takes_an_old_number_begins_anew() -> None:
 def test_after_a_recover_the_old_deliveries_do_not_stand_in_the_way() -> None:
     """Invariant 11: what basic.recover has settled leaves no gap that is remembered for ever."""
     bench = Bench(5)
-    bench.session.request(bench.number, commands.Basic.Recover(requeue=True))
-    bench.dialogue.tell(commands.Basic.RecoverOk(), bench.number)
+    bench.session.request(bench.number, methods.Basic.Recover(requeue=True))
+    bench.dialogue.tell(methods.Basic.RecoverOk(), bench.number)
     bench.deliver(3)
     bench.sent()
     bench.ack(6, 7, 8)
@@ -215,11 +215,11 @@ def test_what_was_fetched_and_is_open_stands_in_the_way() -> None:
 def test_acks_after_a_rollback_leave_alone_what_it_opened_again() -> None:
     """RabbitMQ, "Semantics of tx": after tx.rollback what was acknowledged in the transaction is open again."""
     bench = Bench(5)
-    bench.session.request(bench.number, commands.Tx.Select())
-    bench.dialogue.tell(commands.Tx.SelectOk(), bench.number)
+    bench.session.request(bench.number, methods.Tx.Select())
+    bench.dialogue.tell(methods.Tx.SelectOk(), bench.number)
     bench.ack(1, 2)
-    bench.session.request(bench.number, commands.Tx.Rollback())
-    bench.dialogue.tell(commands.Tx.RollbackOk(), bench.number)
+    bench.session.request(bench.number, methods.Tx.Rollback())
+    bench.dialogue.tell(methods.Tx.RollbackOk(), bench.number)
     bench.sent()
     bench.ack(3, 4, 5)
     assert bench.sent() == [ack(3), ack(4), ack(5)]
@@ -231,12 +231,12 @@ def test_acks_after_a_rollback_leave_alone_what_it_opened_again() -> None:
 LATER: dict[str, Callable[[Bench], None]] = {
     "basic.nack": lambda bench: bench.nack(5),
     "basic.reject": lambda bench: bench.reject(5),
-    "basic.cancel": lambda bench: bench.session.request(bench.number, commands.Basic.Cancel("c")),
-    "tx.commit": lambda bench: bench.session.request(bench.number, commands.Tx.Commit()),
-    "tx.rollback": lambda bench: bench.session.request(bench.number, commands.Tx.Rollback()),
-    "basic.recover": lambda bench: bench.session.request(bench.number, commands.Basic.Recover(requeue=True)),
-    "basic.get": lambda bench: bench.session.request(bench.number, commands.Basic.Get(queue="q")),
-    "queue.delete": lambda bench: bench.session.request(bench.number, commands.Queue.Delete(queue="q")),
+    "basic.cancel": lambda bench: bench.session.request(bench.number, methods.Basic.Cancel("c")),
+    "tx.commit": lambda bench: bench.session.request(bench.number, methods.Tx.Commit()),
+    "tx.rollback": lambda bench: bench.session.request(bench.number, methods.Tx.Rollback()),
+    "basic.recover": lambda bench: bench.session.request(bench.number, methods.Basic.Recover(requeue=True)),
+    "basic.get": lambda bench: bench.session.request(bench.number, methods.Basic.Get(queue="q")),
+    "queue.delete": lambda bench: bench.session.request(bench.number, methods.Queue.Delete(queue="q")),
     "channel.close": lambda bench: bench.session.close_channel(bench.number),
     "connection.close": lambda bench: bench.session.close(bench.dialogue.now),
 }
@@ -287,14 +287,14 @@ def test_nothing_but_close_ok_follows_the_brokers_channel_close() -> None:
     """AMQP 0-9-1, 2.2.5."""
     bench = Bench()
     bench.ack(1, 2)
-    bench.dialogue.tell(commands.Channel.Close(406, "PRECONDITION_FAILED", 0, 0), bench.number)
+    bench.dialogue.tell(methods.Channel.Close(406, "PRECONDITION_FAILED", 0, 0), bench.number)
     assert bench.sent() == [("channel.close-ok", 0, False)]
 
 
 def test_nothing_but_close_ok_follows_the_brokers_connection_close() -> None:
     bench = Bench()
     bench.ack(1, 2)
-    bench.dialogue.tell(commands.Connection.Close(320, "CONNECTION_FORCED", 0, 0))
+    bench.dialogue.tell(methods.Connection.Close(320, "CONNECTION_FORCED", 0, 0))
     assert bench.sent() == [("connection.close-ok", 0, False)]
 
 

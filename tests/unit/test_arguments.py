@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from anyamqp import InvalidArgument
-from anyamqp.arguments import queue_arguments, stream_offset_argument
+from anyamqp.options import queue_arguments, stream_offset_argument
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

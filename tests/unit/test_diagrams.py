@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -17,7 +17,8 @@ import pytest
 
 from anyamqp import diagrams
 from anyamqp.diagrams import DIAGRAMS, Arrow, Box, Diagram, Frame, Leg, Look, Place, Point, Port
-from anyamqp.protocol.lifecycle import CHANNEL, CONNECTION, LINK, E, Row, S
+from anyamqp.protocol.lifecycle import CHANNEL, CONNECTION, LINK
+from anyamqp.protocol.lifecycle.table import E, F, S, Table
 
 FOLDER = Path(__file__).parents[2] / "diagrams"
 NAMES = ("connection", "channel", "link")
@@ -29,8 +30,8 @@ CLEARANCE = 0.62
 """A character's width in parts of the font's size: a little more than that of the fonts that the pictures name."""
 
 
-def rows(table: Iterable[Row[S, E]]) -> list[tuple[str, list[str], str]]:
-    return [(row.event.value, [source.name for source in row.sources], row.target.name) for row in table]
+def rows(table: Table[S, E, F]) -> list[tuple[str, list[str], str]]:
+    return [(row.event.value, [source.name for source in row.sources], row.target.name) for row in table.rows]
 
 
 ROWS = {"connection": rows(CONNECTION), "channel": rows(CHANNEL), "link": rows(LINK)}

@@ -11,17 +11,17 @@ from typing import Any
 
 import anyio
 import pytest
-from pamqp import commands
 
-from anyamqp.protocol.wire import Method, build, encode_method
 from anyamqp.testing import Broker
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method, build, encode_method
 from support.amqp import METHOD, body, frame, header
 from support.rawpeer import CAPABILITIES, RawPeer, raw_peer
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
-CHANNEL_CLOSE = build(commands.Channel.Close, reply_code=200, reply_text="bye", class_id=0, method_id=0)
+CHANNEL_CLOSE = build(methods.Channel.Close, reply_code=200, reply_text="bye", class_id=0, method_id=0)
 
 
 @asynccontextmanager
@@ -35,15 +35,15 @@ async def declare(
     peer: RawPeer, name: str = "q", channel: int = 1, *, durable: bool = False, exclusive: bool = False
 ) -> str:
     """Declare a queue; its name."""
-    method = build(commands.Queue.Declare, queue=name, durable=durable, exclusive=exclusive)
-    reply = await peer.call(channel, method, commands.Queue.DeclareOk)
+    method = build(methods.Queue.Declare, queue=name, durable=durable, exclusive=exclusive)
+    reply = await peer.call(channel, method, methods.Queue.DeclareOk)
     return reply.queue or ""
 
 
 async def consume(peer: RawPeer, queue: str = "q", channel: int = 1, *, tag: str = "", no_ack: bool = False) -> str:
     """Consume; the consumer's tag."""
-    method = build(commands.Basic.Consume, queue=queue, consumer_tag=tag, no_ack=no_ack)
-    reply = await peer.call(channel, method, commands.Basic.ConsumeOk)
+    method = build(methods.Basic.Consume, queue=queue, consumer_tag=tag, no_ack=no_ack)
+    reply = await peer.call(channel, method, methods.Basic.ConsumeOk)
     return reply.consumer_tag or ""
 
 
@@ -54,7 +54,7 @@ async def test_start_tells_the_capabilities() -> None:
     async with Broker() as broker, await broker.dial() as stream:
         peer = RawPeer(stream)
         await peer.say(b"AMQP\x00\x00\x09\x01")
-        start = await peer.expect(0, commands.Connection.Start)
+        start = await peer.expect(0, methods.Connection.Start)
         assert start.mechanisms == "PLAIN"
         assert start.server_properties["capabilities"] == CAPABILITIES
 
@@ -72,8 +72,8 @@ async def test_another_protocol_is_answered_with_the_one_that_is_spoken(greeting
 async def test_nobody_opens_a_connection_without_logging_in() -> None:
     async with Broker() as broker, await broker.dial() as stream:
         peer = RawPeer(stream)
-        await peer.say(b"AMQP\x00\x00\x09\x01", encode_method(0, build(commands.Connection.Open, virtual_host="/")))
-        await peer.expect(0, commands.Connection.Start)
+        await peer.say(b"AMQP\x00\x00\x09\x01", encode_method(0, build(methods.Connection.Open, virtual_host="/")))
+        await peer.expect(0, methods.Connection.Start)
         assert (await peer.closed()).reply_code == 504
 
 
@@ -82,9 +82,9 @@ async def test_nobody_opens_a_connection_after_a_refused_login() -> None:
         peer = RawPeer(stream)
         await peer.log_in(response="\0guest\0wrong")
         assert (await peer.closed()).reply_code == 403
-        await peer.send(0, build(commands.Connection.Open, virtual_host="/"))
-        await peer.send(1, build(commands.Channel.Open))
-        await peer.send(0, build(commands.Connection.CloseOk))
+        await peer.send(0, build(methods.Connection.Open, virtual_host="/"))
+        await peer.send(1, build(methods.Channel.Open))
+        await peer.send(0, build(methods.Connection.CloseOk))
         await peer.ended()
 
 
@@ -109,7 +109,7 @@ async def test_unknown_mechanism_is_refused() -> None:
 async def test_new_secrets_are_answered_and_kept() -> None:
     async with Broker() as broker, peer_of(broker) as peer:
         for secret in ("one", "two"):
-            await peer.call(0, build(commands.Connection.UpdateSecret, secret, ""), commands.Connection.UpdateSecretOk)
+            await peer.call(0, build(methods.Connection.UpdateSecret, secret, ""), methods.Connection.UpdateSecretOk)
         assert broker.secrets == ["one", "two"]
 
 
@@ -117,8 +117,8 @@ async def test_new_secret_before_the_login_is_a_channel_error() -> None:
     async with Broker() as broker, await broker.dial() as stream:
         peer = RawPeer(stream)
         await peer.log_in()
-        await peer.send(0, build(commands.Connection.UpdateSecret, "new", ""))
-        await peer.expect(0, commands.Connection.Tune)
+        await peer.send(0, build(methods.Connection.UpdateSecret, "new", ""))
+        await peer.expect(0, methods.Connection.Tune)
         assert (await peer.closed()).reply_code == 504
         assert broker.secrets == []
 
@@ -142,7 +142,7 @@ async def test_frame_larger_than_agreed_is_a_frame_error() -> None:
 
 async def test_channel_number_beyond_the_limit_is_not_allowed() -> None:
     async with Broker(channel_max=3) as broker, peer_of(broker, 3) as peer:
-        await peer.send(4, build(commands.Channel.Open))
+        await peer.send(4, build(methods.Channel.Open))
         assert (await peer.closed()).reply_code == 530
 
 
@@ -154,22 +154,22 @@ async def test_channel_number_beyond_the_limit_is_not_allowed() -> None:
     [
         pytest.param(frame(METHOD, 1, b"\x00\x0a\x00\x0a", end=b"\xcd"), 501, id="end-byte"),
         pytest.param(frame(METHOD, 1, b"\x00\x63\x00\x01"), 503, id="unknown-method"),
-        pytest.param(encode_method(1, build(commands.Tx.Select)), 540, id="tx"),
-        pytest.param(encode_method(1, build(commands.Channel.Open)), 504, id="second-open"),
-        pytest.param(encode_method(2, build(commands.Basic.Ack)), 504, id="channel-not-open"),
-        pytest.param(encode_method(1, build(commands.Channel.CloseOk)), 503, id="channel-close-ok-unasked"),
-        pytest.param(encode_method(0, build(commands.Connection.CloseOk)), 504, id="connection-close-ok-unasked"),
-        pytest.param(encode_method(0, build(commands.Basic.Ack)), 504, id="method-on-channel-0"),
-        pytest.param(encode_method(0, build(commands.Connection.Open, virtual_host="/")), 504, id="second-opening"),
+        pytest.param(encode_method(1, build(methods.Tx.Select)), 540, id="tx"),
+        pytest.param(encode_method(1, build(methods.Channel.Open)), 504, id="second-open"),
+        pytest.param(encode_method(2, build(methods.Basic.Ack)), 504, id="channel-not-open"),
+        pytest.param(encode_method(1, build(methods.Channel.CloseOk)), 503, id="channel-close-ok-unasked"),
+        pytest.param(encode_method(0, build(methods.Connection.CloseOk)), 504, id="connection-close-ok-unasked"),
+        pytest.param(encode_method(0, build(methods.Basic.Ack)), 504, id="method-on-channel-0"),
+        pytest.param(encode_method(0, build(methods.Connection.Open, virtual_host="/")), 504, id="second-opening"),
         pytest.param(header(1, 4), 505, id="header-without-publish"),
         pytest.param(body(1, b"abcd"), 505, id="body-without-header"),
         pytest.param(body(0, b"abcd"), 505, id="body-on-channel-0"),
-        pytest.param(encode_method(1, build(commands.Basic.Publish)) * 2, 505, id="publish-without-content"),
+        pytest.param(encode_method(1, build(methods.Basic.Publish)) * 2, 505, id="publish-without-content"),
         pytest.param(
-            encode_method(1, build(commands.Basic.Publish)) + header(1, 1) + body(1, b"ab"), 501, id="body-too-long"
+            encode_method(1, build(methods.Basic.Publish)) + header(1, 1) + body(1, b"ab"), 501, id="body-too-long"
         ),
         pytest.param(
-            encode_method(1, build(commands.Basic.Publish, immediate=True)) + header(1, 0), 540, id="immediate"
+            encode_method(1, build(methods.Basic.Publish, immediate=True)) + header(1, 0), 540, id="immediate"
         ),
     ],
 )
@@ -177,12 +177,12 @@ async def test_protocol_error_closes_the_connection(data: bytes, code: int) -> N
     async with Broker() as broker, peer_of(broker, 1) as peer:
         await peer.say(data)
         assert (await peer.closed()).reply_code == code
-        await peer.say(encode_method(0, build(commands.Connection.CloseOk)))
+        await peer.say(encode_method(0, build(methods.Connection.CloseOk)))
 
 
 async def test_close_names_the_method_that_it_is_for() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
-        await peer.send(1, build(commands.Exchange.Declare, exchange="x", exchange_type="odd"))
+        await peer.send(1, build(methods.Exchange.Declare, exchange="x", exchange_type="odd"))
         close = await peer.closed()
         assert (close.reply_code, close.class_id, close.method_id) == (503, 40, 10)
         assert close.reply_text == "COMMAND_INVALID - unknown exchange type 'odd'"
@@ -190,9 +190,9 @@ async def test_close_names_the_method_that_it_is_for() -> None:
 
 async def test_what_comes_after_the_brokers_close_is_discarded() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
-        await peer.send(1, build(commands.Tx.Select), build(commands.Queue.Declare, queue="late"))
+        await peer.send(1, build(methods.Tx.Select), build(methods.Queue.Declare, queue="late"))
         await peer.closed()
-        await peer.send(0, build(commands.Connection.CloseOk))
+        await peer.send(0, build(methods.Connection.CloseOk))
         await peer.ended()
         assert "late" not in broker.queues
         assert broker.unexpected_closes == []
@@ -203,11 +203,11 @@ async def test_what_comes_after_the_brokers_close_is_discarded() -> None:
 
 async def test_closed_channel_discards_until_it_is_agreed_and_can_be_opened_again() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
-        await peer.send(1, build(commands.Basic.Ack, delivery_tag=7))
-        close = await peer.expect(1, commands.Channel.Close)
+        await peer.send(1, build(methods.Basic.Ack, delivery_tag=7))
+        close = await peer.expect(1, methods.Channel.Close)
         assert (close.reply_code, close.class_id, close.method_id) == (406, 60, 80)
-        await peer.send(1, build(commands.Queue.Declare, queue="late"), build(commands.Channel.CloseOk))
-        await peer.call(1, build(commands.Channel.Open), commands.Channel.OpenOk)
+        await peer.send(1, build(methods.Queue.Declare, queue="late"), build(methods.Channel.CloseOk))
+        await peer.call(1, build(methods.Channel.Open), methods.Channel.OpenOk)
         assert "late" not in broker.queues
 
 
@@ -215,16 +215,16 @@ async def test_closes_of_a_channel_that_cross_are_agreed_on() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
         broker.close_channels(406, "PRECONDITION_FAILED - simulated")
         await peer.send(1, CHANNEL_CLOSE)
-        await peer.expect(1, commands.Channel.Close)
-        await peer.expect(1, commands.Channel.CloseOk)
-        await peer.send(1, build(commands.Channel.CloseOk))
-        await peer.call(1, build(commands.Channel.Open), commands.Channel.OpenOk)
+        await peer.expect(1, methods.Channel.Close)
+        await peer.expect(1, methods.Channel.CloseOk)
+        await peer.send(1, build(methods.Channel.CloseOk))
+        await peer.call(1, build(methods.Channel.Open), methods.Channel.OpenOk)
 
 
 async def test_one_channel_can_be_closed_by_its_number() -> None:
     async with Broker() as broker, peer_of(broker, 1, 2) as peer:
         broker.close_channels(406, "PRECONDITION_FAILED - simulated", number=2)
-        await peer.expect(2, commands.Channel.Close)
+        await peer.expect(2, methods.Channel.Close)
         assert await declare(peer) == "q"
 
 
@@ -236,8 +236,8 @@ async def test_channels_are_seen_by_connection() -> None:
 
 async def test_error_text_is_cut_to_what_a_frame_carries() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
-        await peer.send(1, build(commands.Queue.Declare, queue="ä" * 120, passive=True))
-        assert (await peer.expect(1, commands.Channel.Close)).reply_text.startswith("NOT_FOUND - no queue 'ää")
+        await peer.send(1, build(methods.Queue.Declare, queue="ä" * 120, passive=True))
+        assert (await peer.expect(1, methods.Channel.Close)).reply_text.startswith("NOT_FOUND - no queue 'ää")
 
 
 # --- exchanges and queues -------------------------------------------------------------------------------------------
@@ -246,11 +246,11 @@ async def test_error_text_is_cut_to_what_a_frame_carries() -> None:
 @pytest.mark.parametrize(
     "method",
     [
-        build(commands.Exchange.Declare, exchange="", exchange_type="direct"),
-        build(commands.Exchange.Delete, exchange=""),
-        build(commands.Queue.Bind, queue="q", exchange="", routing_key="k"),
-        build(commands.Queue.Unbind, queue="q", exchange="", routing_key="k"),
-        build(commands.Exchange.Bind, source="", destination="amq.fanout"),
+        build(methods.Exchange.Declare, exchange="", exchange_type="direct"),
+        build(methods.Exchange.Delete, exchange=""),
+        build(methods.Queue.Bind, queue="q", exchange="", routing_key="k"),
+        build(methods.Queue.Unbind, queue="q", exchange="", routing_key="k"),
+        build(methods.Exchange.Bind, source="", destination="amq.fanout"),
     ],
     ids=lambda method: method.name,
 )
@@ -258,25 +258,25 @@ async def test_default_exchange_is_not_to_be_touched(method: Method) -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
         await declare(peer)
         await peer.send(1, method)
-        close = await peer.expect(1, commands.Channel.Close)
+        close = await peer.expect(1, methods.Channel.Close)
         assert close.reply_code == 403
         assert close.reply_text == "ACCESS_REFUSED - operation not permitted on the default exchange"
 
 
 async def test_internal_exchange_takes_no_messages_of_clients() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
-        declared = build(commands.Exchange.Declare, exchange="x", exchange_type="fanout", internal=True)
-        await peer.call(1, declared, commands.Exchange.DeclareOk)
+        declared = build(methods.Exchange.Declare, exchange="x", exchange_type="fanout", internal=True)
+        await peer.call(1, declared, methods.Exchange.DeclareOk)
         await peer.publish(1, b"m", exchange="x", routing_key="")
-        close = await peer.expect(1, commands.Channel.Close)
+        close = await peer.expect(1, methods.Channel.Close)
         assert close.reply_text == "ACCESS_REFUSED - cannot publish to internal exchange 'x' in vhost '/'"
 
 
 async def test_inequivalent_argument_is_told_as_rabbitmq_tells_it() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
         await declare(peer, durable=True)
-        await peer.send(1, build(commands.Queue.Declare, queue="q"))
-        assert (await peer.expect(1, commands.Channel.Close)).reply_text == (
+        await peer.send(1, build(methods.Queue.Declare, queue="q"))
+        assert (await peer.expect(1, methods.Channel.Close)).reply_text == (
             "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': "
             "received 'false' but current is 'true'"
         )
@@ -286,32 +286,32 @@ async def test_inequivalent_argument_is_told_as_rabbitmq_tells_it() -> None:
 async def test_queue_is_declared_again_as_exclusive_as_it_was(was_exclusive: bool) -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
         await declare(peer, exclusive=was_exclusive)
-        await peer.send(1, build(commands.Queue.Declare, queue="q", exclusive=not was_exclusive))
-        assert (await peer.expect(1, commands.Channel.Close)).reply_code == 405
+        await peer.send(1, build(methods.Queue.Declare, queue="q", exclusive=not was_exclusive))
+        assert (await peer.expect(1, methods.Channel.Close)).reply_code == 405
 
 
 async def test_queue_without_a_name_is_the_one_declared_last() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
         name = await declare(peer, "")
-        bind = build(commands.Queue.Bind, queue="", exchange="amq.direct", routing_key="")
-        await peer.call(1, bind, commands.Queue.BindOk)
+        bind = build(methods.Queue.Bind, queue="", exchange="amq.direct", routing_key="")
+        await peer.call(1, bind, methods.Queue.BindOk)
         await peer.publish(1, b"m", exchange="amq.direct", routing_key=name)
-        got = await peer.call(1, build(commands.Basic.Get, queue="", no_ack=True), commands.Basic.GetOk)
+        got = await peer.call(1, build(methods.Basic.Get, queue="", no_ack=True), methods.Basic.GetOk)
         assert got.routing_key == name
 
 
 async def test_queue_without_a_name_is_not_found_where_none_was_declared() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
-        await peer.send(1, build(commands.Queue.Purge, queue=""))
-        close = await peer.expect(1, commands.Channel.Close)
+        await peer.send(1, build(methods.Queue.Purge, queue=""))
+        close = await peer.expect(1, methods.Channel.Close)
         assert (close.reply_code, close.reply_text) == (404, "NOT_FOUND - no previously declared queue")
 
 
 async def test_exclusive_queue_of_another_cannot_be_deleted() -> None:
     async with Broker() as broker, peer_of(broker, 1) as owner, peer_of(broker, 1) as other:
         await declare(owner, exclusive=True)
-        await other.send(1, build(commands.Queue.Delete, queue="q"))
-        assert (await other.expect(1, commands.Channel.Close)).reply_code == 405
+        await other.send(1, build(methods.Queue.Delete, queue="q"))
+        assert (await other.expect(1, methods.Channel.Close)).reply_code == 405
 
 
 # --- publish and confirm --------------------------------------------------------------------------------------------
@@ -320,32 +320,32 @@ async def test_exclusive_queue_of_another_cannot_be_deleted() -> None:
 async def test_publish_to_no_exchange_closes_the_channel_and_its_content_is_discarded() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
         await peer.publish(1, b"lost", exchange="gone", routing_key="q")
-        close = await peer.expect(1, commands.Channel.Close)
+        close = await peer.expect(1, methods.Channel.Close)
         assert (close.reply_code, close.reply_text) == (404, "NOT_FOUND - no exchange 'gone' in vhost '/'")
-        await peer.send(1, build(commands.Channel.CloseOk))
-        await peer.call(1, build(commands.Channel.Open), commands.Channel.OpenOk)
+        await peer.send(1, build(methods.Channel.CloseOk))
+        await peer.call(1, build(methods.Channel.Open), methods.Channel.OpenOk)
 
 
 async def test_what_came_together_is_confirmed_together() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
         await declare(peer)
-        await peer.call(1, build(commands.Confirm.Select), commands.Confirm.SelectOk)
+        await peer.call(1, build(methods.Confirm.Select), methods.Confirm.SelectOk)
         await peer.publish(1, b"1", b"2", b"3", routing_key="q")
-        ack = await peer.expect(1, commands.Basic.Ack)
+        ack = await peer.expect(1, methods.Basic.Ack)
         assert (ack.delivery_tag, ack.multiple) == (3, True)
         await peer.publish(1, b"4", routing_key="q")
-        ack = await peer.expect(1, commands.Basic.Ack)
+        ack = await peer.expect(1, methods.Basic.Ack)
         assert (ack.delivery_tag, ack.multiple) == (4, False)
 
 
 async def test_returned_message_comes_before_its_confirm() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
-        await peer.call(1, build(commands.Confirm.Select), commands.Confirm.SelectOk)
+        await peer.call(1, build(methods.Confirm.Select), methods.Confirm.SelectOk)
         await peer.publish(1, b"back", routing_key="nowhere", mandatory=True)
-        returned = await peer.expect(1, commands.Basic.Return)
+        returned = await peer.expect(1, methods.Basic.Return)
         assert (returned.reply_code, returned.reply_text, returned.routing_key) == (312, "NO_ROUTE", "nowhere")
         assert (await peer.content(1)).body == b"back"
-        assert (await peer.expect(1, commands.Basic.Ack)).delivery_tag == 1
+        assert (await peer.expect(1, methods.Basic.Ack)).delivery_tag == 1
 
 
 async def test_empty_body_is_a_message() -> None:
@@ -365,7 +365,7 @@ async def test_deliveries_without_acks_leave_nothing_to_settle() -> None:
         await peer.publish(1, b"m", routing_key="q")
         await peer.delivery(1)
         assert broker.queues["q"].unacked == 0
-        await peer.call(1, CHANNEL_CLOSE, commands.Channel.CloseOk)
+        await peer.call(1, CHANNEL_CLOSE, methods.Channel.CloseOk)
         assert broker.queues["q"].messages == 0
 
 
@@ -374,7 +374,7 @@ async def test_tags_that_the_broker_chooses_are_new_each_time() -> None:
         await declare(peer)
         first = await consume(peer)
         second = await consume(peer)
-        await peer.call(1, build(commands.Basic.Cancel, consumer_tag=first), commands.Basic.CancelOk)
+        await peer.call(1, build(methods.Basic.Cancel, consumer_tag=first), methods.Basic.CancelOk)
         assert await consume(peer) not in {first, second}
 
 
@@ -382,7 +382,7 @@ async def test_consumer_tag_cannot_be_used_twice() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
         await declare(peer)
         await consume(peer, tag="mine")
-        await peer.send(1, build(commands.Basic.Consume, queue="q", consumer_tag="mine"))
+        await peer.send(1, build(methods.Basic.Consume, queue="q", consumer_tag="mine"))
         close = await peer.closed()
         assert (close.reply_code, close.reply_text) == (530, "NOT_ALLOWED - attempt to reuse consumer tag 'mine'")
 
@@ -392,9 +392,9 @@ async def test_consumer_of_a_deleted_queue_is_told_if_its_client_asked_for_it(is
     async with Broker() as broker, peer_of(broker, 1, capabilities={"consumer_cancel_notify": is_told}) as peer:
         await declare(peer)
         await consume(peer, tag="mine")
-        await peer.call(1, build(commands.Queue.Delete, queue="q"), commands.Queue.DeleteOk)
+        await peer.call(1, build(methods.Queue.Delete, queue="q"), methods.Queue.DeleteOk)
         if is_told:
-            assert (await peer.expect(1, commands.Basic.Cancel)).consumer_tag == "mine"
+            assert (await peer.expect(1, methods.Basic.Cancel)).consumer_tag == "mine"
         assert await declare(peer) == "q"
 
 
@@ -402,15 +402,15 @@ async def test_consumer_of_a_deleted_queue_is_told_if_its_client_asked_for_it(is
 async def test_prefetch_is_the_consumers_or_if_global_the_channels(is_global: bool, expected: int) -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
         await declare(peer)
-        qos = build(commands.Basic.Qos, prefetch_count=2, global_=is_global)
-        await peer.call(1, qos, commands.Basic.QosOk)
+        qos = build(methods.Basic.Qos, prefetch_count=2, global_=is_global)
+        await peer.call(1, qos, methods.Basic.QosOk)
         await consume(peer)
         await consume(peer)
         await peer.publish(1, *[b"m"] * 9, routing_key="q")
         for _ in range(expected):
             await peer.delivery(1)
         assert broker.queues["q"].unacked == expected
-        await peer.send(1, build(commands.Basic.Ack, delivery_tag=0, multiple=True))
+        await peer.send(1, build(methods.Basic.Ack, delivery_tag=0, multiple=True))
         for _ in range(expected):
             await peer.delivery(1)
         assert broker.queues["q"].messages == 9 - 2 * expected
@@ -421,11 +421,11 @@ async def test_ack_makes_room_for_any_consumer_that_shares_the_prefetch() -> Non
         for name in ("one", "other"):
             await declare(peer, name)
             await peer.publish(1, name.encode(), routing_key=name)
-        await peer.call(1, build(commands.Basic.Qos, prefetch_count=1, global_=True), commands.Basic.QosOk)
+        await peer.call(1, build(methods.Basic.Qos, prefetch_count=1, global_=True), methods.Basic.QosOk)
         await consume(peer, "one")
         assert (await peer.delivery(1))[1] == b"one"
         await consume(peer, "other")
-        await peer.send(1, build(commands.Basic.Ack, delivery_tag=1))
+        await peer.send(1, build(methods.Basic.Ack, delivery_tag=1))
         assert (await peer.delivery(1))[1] == b"other"
 
 
@@ -434,9 +434,9 @@ async def test_nacked_messages_come_again_in_their_order() -> None:
         await declare(peer)
         await peer.publish(1, b"1", b"2", b"3", routing_key="q")
         for _ in range(3):
-            await peer.call(1, build(commands.Basic.Get, queue="q"), commands.Basic.GetOk)
+            await peer.call(1, build(methods.Basic.Get, queue="q"), methods.Basic.GetOk)
             await peer.content(1)
-        await peer.send(1, build(commands.Basic.Nack, delivery_tag=2, multiple=True, requeue=True))
+        await peer.send(1, build(methods.Basic.Nack, delivery_tag=2, multiple=True, requeue=True))
         await consume(peer)
         deliveries = [await peer.delivery(1) for _ in range(2)]
         assert [(data, method.redelivered) for method, data in deliveries] == [(b"1", True), (b"2", True)]
@@ -446,10 +446,10 @@ async def test_tag_is_settled_once() -> None:
     async with Broker() as broker, peer_of(broker, 1) as peer:
         await declare(peer)
         await peer.publish(1, b"m", routing_key="q")
-        await peer.call(1, build(commands.Basic.Get, queue="q"), commands.Basic.GetOk)
+        await peer.call(1, build(methods.Basic.Get, queue="q"), methods.Basic.GetOk)
         await peer.content(1)
-        await peer.send(1, *[build(commands.Basic.Ack, delivery_tag=1)] * 2)
-        assert (await peer.expect(1, commands.Channel.Close)).reply_text == (
+        await peer.send(1, *[build(methods.Basic.Ack, delivery_tag=1)] * 2)
+        assert (await peer.expect(1, methods.Channel.Close)).reply_text == (
             "PRECONDITION_FAILED - unknown delivery tag 1"
         )
         assert (broker.queues["q"].messages, broker.queues["q"].unacked) == (0, 0)
@@ -465,7 +465,7 @@ async def test_message_whose_headers_do_not_fit_a_consumers_frames_ends_that_con
         await consume(small)
         flags = b"\x20\x00" + (5000).to_bytes(4, "big") + b"\x01aS" + (4993).to_bytes(4, "big") + bytes(4993)
         await publisher.say(
-            encode_method(1, build(commands.Basic.Publish, routing_key="q")), header(1, 0, properties=flags)
+            encode_method(1, build(methods.Basic.Publish, routing_key="q")), header(1, 0, properties=flags)
         )
         assert (await small.closed()).reply_code == 541
         assert await declare(publisher, "still-here") == "still-here"

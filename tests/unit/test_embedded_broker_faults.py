@@ -5,10 +5,10 @@ from __future__ import annotations
 import anyio
 import anyio.abc
 import pytest
-from pamqp import commands
 
-from anyamqp.protocol.wire import build, encode_method
 from anyamqp.testing import Broker
+from anyamqp.wire import methods
+from anyamqp.wire.frames import build, encode_method
 from support.rawpeer import CONSUME, QUEUE, Dial, fill, raw_peer, serving
 from support.waiting import eventually, running_tasks
 
@@ -41,10 +41,10 @@ async def test_reset_breaks_the_clients_transport_and_nothing_more_is_said(dial:
 async def test_what_a_reset_connection_gives_back_goes_to_none_that_is_reset_with_it() -> None:
     async with serving(1) as (broker, peer), raw_peer(await broker.dial(), 1) as other:
         await fill(peer, 1, 10)
-        await peer.call(1, CONSUME, commands.Basic.ConsumeOk)
+        await peer.call(1, CONSUME, methods.Basic.ConsumeOk)
         await peer.delivery(1)
-        no_ack = build(commands.Basic.Consume, queue="q", no_ack=True)
-        await other.call(1, no_ack, commands.Basic.ConsumeOk)
+        no_ack = build(methods.Basic.Consume, queue="q", no_ack=True)
+        await other.call(1, no_ack, methods.Basic.ConsumeOk)
         broker.reset_connections()
         assert (broker.queues["q"].messages, broker.queues["q"].unacked, broker.queues["q"].consumers) == (1, 0, 0)
 
@@ -69,13 +69,13 @@ async def test_nothing_is_left_of_a_broker_that_was_left_in_the_middle() -> None
 async def test_client_that_says_goodbye_without_reading_what_it_was_sent_harms_nobody(dial: Dial) -> None:
     async with serving(1, dial=dial) as (broker, peer), raw_peer(await broker.dial(), 1) as other:
         await fill(peer, 40, 100_000)
-        await peer.call(1, CONSUME, commands.Basic.ConsumeOk)
-        close = build(commands.Connection.Close, reply_code=200, reply_text="bye", class_id=0, method_id=0)
+        await peer.call(1, CONSUME, methods.Basic.ConsumeOk)
+        close = build(methods.Connection.Close, reply_code=200, reply_text="bye", class_id=0, method_id=0)
         await peer.send(0, close)
         await eventually(lambda: broker.connection_count == 1)
         assert broker.unexpected_closes == []
         assert broker.queues["q"].messages == 40
-        await other.call(1, QUEUE, commands.Queue.DeclareOk)
+        await other.call(1, QUEUE, methods.Queue.DeclareOk)
 
 
 # --- slow readers ---------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ async def test_client_that_says_goodbye_without_reading_what_it_was_sent_harms_n
 async def test_client_that_does_not_read_is_sent_no_more_than_a_bounded_amount() -> None:
     async with serving(1) as (broker, peer):
         await fill(peer, 60, 100_000)
-        await peer.call(1, CONSUME, commands.Basic.ConsumeOk)
+        await peer.call(1, CONSUME, methods.Basic.ConsumeOk)
         await anyio.wait_all_tasks_blocked()
         assert 0 < broker.queues["q"].unacked < 30
         for _ in range(60):
@@ -95,25 +95,25 @@ async def test_client_that_does_not_read_is_sent_no_more_than_a_bounded_amount()
 async def test_client_that_leaves_its_deliveries_unread_is_still_heard() -> None:
     async with serving(1) as (broker, peer), raw_peer(await broker.dial(), 1) as other:
         await fill(peer, 40, 100_000)
-        await peer.call(1, CONSUME, commands.Basic.ConsumeOk)
+        await peer.call(1, CONSUME, methods.Basic.ConsumeOk)
         await anyio.wait_all_tasks_blocked()
         # The first lot is on its way and stuck; this one fills the buffer behind it.
         await other.publish(1, b"m", routing_key="q")
         await anyio.wait_all_tasks_blocked()
-        await peer.send(1, build(commands.Queue.Declare, queue="heard"))
+        await peer.send(1, build(methods.Queue.Declare, queue="heard"))
         await eventually(lambda: "heard" in broker.queues)
 
 
 async def test_client_that_does_not_read_its_answers_is_read_no_more() -> None:
     async with serving(1) as (broker, peer):
         await fill(peer, 60, 100_000)
-        get = encode_method(1, build(commands.Basic.Get, queue="q", no_ack=True))
+        get = encode_method(1, build(methods.Basic.Get, queue="q", no_ack=True))
         for _ in range(60):
             await peer.say(get)
             await anyio.wait_all_tasks_blocked()
         assert broker.queues["q"].messages > 20
         for _ in range(60):
-            await peer.expect(1, commands.Basic.GetOk)
+            await peer.expect(1, methods.Basic.GetOk)
             await peer.content(1)
         assert broker.queues["q"].messages == 0
 
@@ -150,4 +150,4 @@ async def test_broker_that_is_started_at_once_finds_its_port_free() -> None:
 async def test_starting_a_broker_that_runs_changes_nothing() -> None:
     async with serving(1, dial=over_tcp) as (broker, peer):
         await broker.start()
-        await peer.call(1, QUEUE, commands.Queue.DeclareOk)
+        await peer.call(1, QUEUE, methods.Queue.DeclareOk)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from pamqp import commands
 
 from anyamqp.protocol.events import Tuning
-from anyamqp.protocol.wire import PROTOCOL_HEADER, Decoder, Method, build, encode_method, method_name
 from anyamqp.testing.model import Model
 from anyamqp.testing.server import Peer
+from anyamqp.wire import methods
+from anyamqp.wire.frames import PROTOCOL_HEADER, Decoder, Method, build, encode_method, method_name
 from support.amqp import any_method, body, header
-from support.streams import METHODS, damaged, methods, split, streams
+from support.streams import METHODS, any_methods, damaged, split, streams
 
 
 class AnyLogin:
@@ -29,38 +29,38 @@ class AnyLogin:
 HANDSHAKE = b"".join(
     (
         PROTOCOL_HEADER,
-        encode_method(0, build(commands.Connection.StartOk, client_properties={}, response="", locale="")),
-        encode_method(0, build(commands.Connection.TuneOk, *AnyLogin.tuning)),
-        encode_method(0, build(commands.Connection.Open)),
-        encode_method(1, build(commands.Channel.Open)),
+        encode_method(0, build(methods.Connection.StartOk, client_properties={}, response="", locale="")),
+        encode_method(0, build(methods.Connection.TuneOk, *AnyLogin.tuning)),
+        encode_method(0, build(methods.Connection.Open)),
+        encode_method(1, build(methods.Channel.Open)),
     )
 )
 
 USUAL = [
-    build(commands.Queue.Declare, queue="q"),
-    build(commands.Queue.Declare),
-    build(commands.Queue.Delete, queue="q"),
-    build(commands.Confirm.Select),
-    build(commands.Basic.Consume, queue="q"),
-    build(commands.Basic.Consume, queue="q", no_ack=True),
-    build(commands.Basic.Get, queue="q"),
-    build(commands.Basic.Qos, prefetch_count=1),
-    build(commands.Basic.Qos, prefetch_count=1, global_=True),
-    build(commands.Basic.Ack, delivery_tag=1),
-    build(commands.Basic.Nack, delivery_tag=2, multiple=True),
-    build(commands.Basic.Recover, requeue=True),
-    build(commands.Channel.Open),
-    build(commands.Channel.CloseOk),
-    build(commands.Channel.Close, reply_code=200, reply_text="", class_id=0, method_id=0),
+    build(methods.Queue.Declare, queue="q"),
+    build(methods.Queue.Declare),
+    build(methods.Queue.Delete, queue="q"),
+    build(methods.Confirm.Select),
+    build(methods.Basic.Consume, queue="q"),
+    build(methods.Basic.Consume, queue="q", no_ack=True),
+    build(methods.Basic.Get, queue="q"),
+    build(methods.Basic.Qos, prefetch_count=1),
+    build(methods.Basic.Qos, prefetch_count=1, global_=True),
+    build(methods.Basic.Ack, delivery_tag=1),
+    build(methods.Basic.Nack, delivery_tag=2, multiple=True),
+    build(methods.Basic.Recover, requeue=True),
+    build(methods.Channel.Open),
+    build(methods.Channel.CloseOk),
+    build(methods.Channel.Close, reply_code=200, reply_text="", class_id=0, method_id=0),
 ]
-PUBLISH = encode_method(1, build(commands.Basic.Publish, routing_key="q")) + header(1, 2) + body(1, b"ab")
+PUBLISH = encode_method(1, build(methods.Basic.Publish, routing_key="q")) + header(1, 2) + body(1, b"ab")
 CONNECTION = tuple(method for method in METHODS if method_name(method).startswith("connection."))
 OTHERS = tuple(method for method in METHODS if method not in CONNECTION)
 
 pieces = st.one_of(
     st.sampled_from([encode_method(1, method) for method in USUAL] + [PUBLISH] * 4),
-    methods(OTHERS).map(lambda method: any_method(1, method)),
-    methods(CONNECTION).map(lambda method: any_method(0, method)),
+    any_methods(OTHERS).map(lambda method: any_method(1, method)),
+    any_methods(CONNECTION).map(lambda method: any_method(0, method)),
 )
 
 
@@ -79,7 +79,7 @@ def heard(peer: Peer, *chunks: bytes) -> list[Method]:
 
 def new_peer(model: Model) -> Peer:
     peer = Peer(model, AnyLogin(), lambda: None, 0.0)
-    assert isinstance(heard(peer, HANDSHAKE)[-1], commands.Channel.OpenOk)
+    assert isinstance(heard(peer, HANDSHAKE)[-1], methods.Channel.OpenOk)
     return peer
 
 

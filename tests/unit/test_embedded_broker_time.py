@@ -5,11 +5,11 @@ from __future__ import annotations
 import anyio
 import pytest
 import trio.testing
-from pamqp import commands
 
 from anyamqp import SettingsError
-from anyamqp.protocol.wire import build
 from anyamqp.testing import Broker
+from anyamqp.wire import methods
+from anyamqp.wire.frames import build
 from support.amqp import HEARTBEAT, METHOD, frame
 from support.rawpeer import CONSUME, QUEUE, fill, raw_peer, serving
 
@@ -41,7 +41,7 @@ async def test_client_that_sends_heartbeats_stays() -> None:
         for _ in range(20):
             await anyio.sleep(9)
             await peer.say(frame(HEARTBEAT, 0, b""))
-        await peer.call(1, QUEUE, commands.Queue.DeclareOk)
+        await peer.call(1, QUEUE, methods.Queue.DeclareOk)
         assert broker.connection_count == 1
 
 
@@ -50,7 +50,7 @@ async def test_blocked_client_is_not_dropped_for_a_silence_that_nobody_listens_t
     async with serving(1, heartbeat=10) as (broker, peer):
         await fill(peer, 1, 10)
         broker.block("low on memory")
-        assert (await peer.expect(0, commands.Connection.Blocked)).reason == "low on memory"
+        assert (await peer.expect(0, methods.Connection.Blocked)).reason == "low on memory"
         for _ in range(20):
             await anyio.sleep(9)
             await peer.say(frame(HEARTBEAT, 0, b""))
@@ -58,9 +58,9 @@ async def test_blocked_client_is_not_dropped_for_a_silence_that_nobody_listens_t
         await anyio.sleep(1)
         assert (broker.connection_count, broker.queues["q"].messages) == (1, 1)
         broker.unblock()
-        await peer.expect(0, commands.Connection.Unblocked)
-        assert (await peer.expect(1, commands.Basic.Ack)).delivery_tag == 2
-        await peer.call(1, QUEUE, commands.Queue.DeclareOk)
+        await peer.expect(0, methods.Connection.Unblocked)
+        assert (await peer.expect(1, methods.Basic.Ack)).delivery_tag == 2
+        await peer.call(1, QUEUE, methods.Queue.DeclareOk)
 
 
 @pytest.mark.anyio
@@ -72,7 +72,7 @@ async def test_frozen_broker_says_nothing_and_loses_nothing() -> None:
             await peer.frame(within=300)
         assert peer.heartbeats == 0
         broker.thaw()
-        await peer.expect(1, commands.Queue.DeclareOk)
+        await peer.expect(1, methods.Queue.DeclareOk)
 
 
 @pytest.mark.parametrize("is_answered", [True, False])
@@ -83,7 +83,7 @@ async def test_closed_connection_is_dropped_at_its_answer_or_after_five_seconds(
         assert (await peer.closed()).reply_text == "CONNECTION_FORCED - simulated"
         began = anyio.current_time()
         if is_answered:
-            await peer.send(0, build(commands.Connection.CloseOk))
+            await peer.send(0, build(methods.Connection.CloseOk))
         await peer.ended(within=10)
         assert anyio.current_time() - began == pytest.approx(0 if is_answered else 5, abs=0.1)
         assert (broker.channel_count, broker.unexpected_closes) == (0, [])
@@ -102,9 +102,9 @@ async def test_client_that_sent_garbage_is_dropped_five_seconds_after_it_was_tol
 @pytest.mark.anyio
 async def test_connection_that_is_being_closed_gets_no_deliveries() -> None:
     async with serving(1) as (broker, peer), raw_peer(await broker.dial(), 1) as other:
-        await peer.call(1, QUEUE, commands.Queue.DeclareOk)
-        await peer.call(1, CONSUME, commands.Basic.ConsumeOk)
-        await peer.send(1, build(commands.Tx.Select))
+        await peer.call(1, QUEUE, methods.Queue.DeclareOk)
+        await peer.call(1, CONSUME, methods.Basic.ConsumeOk)
+        await peer.send(1, build(methods.Tx.Select))
         assert (await peer.closed()).reply_code == 540
         assert broker.channels == [("raw", ()), ("raw", (1,))]
         await other.publish(1, b"m", routing_key="q")

@@ -16,7 +16,7 @@ UNWANTED = (
     "asyncio",
     "ssl",
     "uuid",
-    "anyamqp.tls",
+    "anyamqp.net.tls",
     "trio",
     "uvloop",
     "concurrent.futures",

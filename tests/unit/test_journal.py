@@ -11,10 +11,10 @@ import anyio
 import pytest
 import trio.testing
 
+from anyamqp.core.journal import Journal
 from anyamqp.errors import NotFound, TransportError
-from anyamqp.observe import Journal
+from anyamqp.net.timers import Timers
 from anyamqp.protocol.lifecycle import ChannelEvent, ConnectionEvent, LinkEvent, LinkState, State, Transition
-from anyamqp.timers import Timers
 
 pytestmark = pytest.mark.anyio
 

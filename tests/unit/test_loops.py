@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from anyamqp.loops import running_loop
+from anyamqp.net.event_loop import running_loop
 
 pytestmark = pytest.mark.anyio
 

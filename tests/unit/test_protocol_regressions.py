@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pamqp import commands
 
 from anyamqp.errors import AnyamqpError, FrameError, InvalidArgument, ReplyError, UnexpectedFrame
-from anyamqp.protocol.basic import Route
 from anyamqp.protocol.confirms import Ledger
 from anyamqp.protocol.events import Ended, Tuning
 from anyamqp.protocol.heartbeat import Heartbeat
 from anyamqp.protocol.lifecycle import LinkState
-from anyamqp.protocol.wire import (
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Route
+from anyamqp.wire.frames import (
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     Decoder,
@@ -31,14 +31,14 @@ from support.amqp import (
     opened,
 )
 
-DELIVER = commands.Basic.Deliver("c", 1, exchange="x", routing_key="r")
+DELIVER = methods.Basic.Deliver("c", 1, exchange="x", routing_key="r")
 
 
 def test_a_close_that_names_a_method_pamqp_warns_about_ends_the_session() -> None:
     dialogue = opened()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        dialogue.tell(commands.Connection.Close(540, "NOT_IMPLEMENTED", 60, 100))
+        dialogue.tell(methods.Connection.Close(540, "NOT_IMPLEMENTED", 60, 100))
     assert expect(dialogue.ended().error, ReplyError).method == "basic.recover-async"
 
 
@@ -70,7 +70,7 @@ def test_no_limit_on_both_sides_is_no_limit() -> None:
     without = Tuning(0, 0, 0)
     dialogue = opened(proposal=without, tuning=without)
     number = dialogue.session.open_channel()
-    dialogue.tell(commands.Channel.OpenOk(), number)
+    dialogue.tell(methods.Channel.OpenOk(), number)
     assert dialogue.session.state is LinkState.OPEN
 
 
@@ -78,12 +78,12 @@ def test_a_method_that_is_larger_than_frame_max_is_refused() -> None:
     dialogue = opened(tuning=Tuning(10, 8192, 60))
     number = dialogue.open_channel()
     with pytest.raises(InvalidArgument):
-        dialogue.session.request(number, commands.Queue.Declare(queue="q", arguments={"k": "x" * 10_000}))
+        dialogue.session.request(number, methods.Queue.Declare(queue="q", arguments={"k": "x" * 10_000}))
     assert dialogue.session.output_size == 0
 
 
 def test_building_a_method_does_not_lose_what_has_no_name() -> None:
-    assert build(commands.Basic.Ack, 5).delivery_tag == 5
+    assert build(methods.Basic.Ack, 5).delivery_tag == 5
 
 
 @pytest.mark.parametrize("data", [header(0, 5), body(0, b"abc")], ids=["header", "body"])
@@ -91,7 +91,7 @@ def test_content_on_channel_0_after_our_close_is_discarded(data: bytes) -> None:
     dialogue = opened()
     dialogue.session.close(dialogue.now)
     assert dialogue.say(data) == []
-    assert dialogue.tell(commands.Connection.CloseOk()) == [Ended(None)]
+    assert dialogue.tell(methods.Connection.CloseOk()) == [Ended(None)]
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["never opened", "closing"])
@@ -103,8 +103,8 @@ def test_nothing_is_sent_on_a_channel_that_is_not_open(*, closed: bool) -> None:
         dialogue.sent()
     session = dialogue.session
     calls: list[Callable[[], None]] = [
-        lambda: session.request(number, commands.Basic.Qos()),
-        lambda: session.send(number, commands.Basic.Ack(1)),
+        lambda: session.request(number, methods.Basic.Qos()),
+        lambda: session.send(number, methods.Basic.Ack(1)),
         lambda: session.publish(number, Route("", "q", mandatory=False), b"\x00\x00", b""),
         lambda: session.close_channel(number),
     ]

@@ -10,7 +10,7 @@ import pytest
 
 from anyamqp import Address, ConnectionLost, LoginRefused, NotAllowed, ReconnectPolicy, SettingsError, TransportError
 from anyamqp.errors import AnyamqpError, ConnectionForced, FrameError, Side, UnexpectedFailure
-from anyamqp.reconnect import Attempts, Life, Turns
+from anyamqp.protocol.reconnect import Attempts, Life, Turns
 
 RESET = TransportError("reset")
 REFUSED = LoginRefused("no")

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from pamqp import commands
 
 from anyamqp import errors
-from anyamqp.contents import unroutable_of
 from anyamqp.errors import Blame, CloseFacts, CloseFrame, Cure, ReplyError, Side
+from anyamqp.protocol.contents import unroutable_of
 from anyamqp.protocol.events import Blocked, ChannelClosed, Ended
-from anyamqp.protocol.wire import build
+from anyamqp.wire import methods
+from anyamqp.wire.frames import build
 from support.amqp import Dialogue, content, frame, method_frame, opened
 
 
@@ -66,7 +66,7 @@ def test_each_class_says_who_what_and_whether_a_retry_helps(row: Row) -> None:
 @EVERY
 def test_a_close_of_the_connection_carries_its_facts(row: Row) -> None:
     dialogue = opened()
-    (ended,) = dialogue.tell(commands.Connection.Close(row.code, "SOME_NAME - some text", *DECLARE))
+    (ended,) = dialogue.tell(methods.Connection.Close(row.code, "SOME_NAME - some text", *DECLARE))
     assert isinstance(ended, Ended)
     assert type(ended.error) is row.error
     assert isinstance(ended.error, ReplyError)
@@ -79,8 +79,8 @@ def test_a_close_of_the_connection_carries_its_facts(row: Row) -> None:
 def test_a_close_of_a_channel_carries_its_facts(row: Row) -> None:
     dialogue = opened()
     number = dialogue.session.open_channel()
-    dialogue.tell(commands.Channel.OpenOk(), number)
-    (closed,) = dialogue.tell(commands.Channel.Close(row.code, "SOME_NAME - some text", *DECLARE), number)
+    dialogue.tell(methods.Channel.OpenOk(), number)
+    (closed,) = dialogue.tell(methods.Channel.Close(row.code, "SOME_NAME - some text", *DECLARE), number)
     assert isinstance(closed, ChannelClosed)
     assert type(closed.error) is row.error
     received = CloseFrame(row.code, "SOME_NAME - some text", "queue.declare")
@@ -117,7 +117,7 @@ def test_a_fault_that_we_find_tells_what_we_sent() -> None:
 def test_closes_that_cross_are_both_told_and_ours_was_first() -> None:
     dialogue = opened()
     dialogue.session.close(dialogue.now)
-    dialogue.tell(commands.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0))
+    dialogue.tell(methods.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0))
     facts = dialogue.session.close_facts
     assert facts == CloseFacts(
         CloseFrame(320, "CONNECTION_FORCED - shutdown", None), CloseFrame(200, "bye", None), Side.CLIENT
@@ -128,7 +128,7 @@ def test_closes_that_cross_are_both_told_and_ours_was_first() -> None:
 def test_a_body_that_is_too_large_tells_what_we_closed_its_channel_with() -> None:
     dialogue = opened(max_message_size=10)
     number = dialogue.open_channel()
-    (closed,) = dialogue.say(content(number, commands.Basic.Deliver("tag", 1, False, "", "q"), b"x" * 11))
+    (closed,) = dialogue.say(content(number, methods.Basic.Deliver("tag", 1, False, "", "q"), b"x" * 11))
     assert isinstance(closed, ChannelClosed)
     assert isinstance(closed.error, errors.ContentTooLarge)
     text = "a message of 11 bytes, but max_message_size is 10"
@@ -193,7 +193,7 @@ def test_the_mechanisms_that_a_broker_offers_are_told_escaped_and_cut() -> None:
 
 
 def test_a_return_is_told_with_its_text_escaped() -> None:
-    method = build(commands.Basic.Return, 312, RAW.decode("utf-8", "surrogateescape"), "x\n", "key\x1b")
+    method = build(methods.Basic.Return, 312, RAW.decode("utf-8", "surrogateescape"), "x\n", "key\x1b")
     text = str(unroutable_of(method, "id\n"))
     assert SHOWN in text
     assert text.isprintable()

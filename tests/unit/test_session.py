@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pamqp import commands
 
 from anyamqp.errors import (
     AccessRefused,
@@ -29,12 +28,13 @@ from anyamqp.errors import (
     Side,
     TransportError,
 )
-from anyamqp.protocol.basic import Route
 from anyamqp.protocol.events import Blocked, Ended, Opened, SecretUpdated, Stalled, Tuning, Unblocked
 from anyamqp.protocol.lifecycle import LinkEvent, LinkState
 from anyamqp.protocol.sasl import External, Mechanism, Plain
 from anyamqp.protocol.session import CAPABILITIES
-from anyamqp.protocol.wire import HEARTBEAT_FRAME, PROTOCOL_HEADER, Frame, Heartbeat, Method, ProtocolHeader, build
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Route
+from anyamqp.wire.frames import HEARTBEAT_FRAME, PROTOCOL_HEADER, Frame, Heartbeat, Method, ProtocolHeader, build
 from support.amqp import (
     PASSWORD,
     PROPOSAL,
@@ -52,8 +52,8 @@ from support.amqp import (
     whole,
 )
 
-CLOSE_OK = commands.Connection.CloseOk()
-FORCED = commands.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0)
+CLOSE_OK = methods.Connection.CloseOk()
+FORCED = methods.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0)
 
 
 def at_start() -> Dialogue:
@@ -111,7 +111,7 @@ def test_start_is_answered_with_start_ok() -> None:
     dialogue.sent()
     assert dialogue.start() == []
     (answer,) = dialogue.sent_methods()
-    start_ok = expect(answer, commands.Connection.StartOk)
+    start_ok = expect(answer, methods.Connection.StartOk)
     assert start_ok.mechanism == "PLAIN"
     assert start_ok.response == f"\0{USERNAME}\0{PASSWORD}"
     assert start_ok.locale == "en_US"
@@ -138,7 +138,7 @@ def test_the_broker_is_told_of_each_capability(capability: str) -> None:
     dialogue = at_start()
     dialogue.sent()
     dialogue.start()
-    properties: Any = expect(dialogue.sent_methods()[0], commands.Connection.StartOk).client_properties
+    properties: Any = expect(dialogue.sent_methods()[0], methods.Connection.StartOk).client_properties
     assert properties["capabilities"][capability] is True
 
 
@@ -148,9 +148,9 @@ def test_tune_is_answered_with_tune_ok_and_open() -> None:
     dialogue.sent()
     assert dialogue.tune(Tuning(100, 8192, 30)) == []
     first, second = dialogue.sent_methods()
-    tune_ok = expect(first, commands.Connection.TuneOk)
+    tune_ok = expect(first, methods.Connection.TuneOk)
     assert (tune_ok.channel_max, tune_ok.frame_max, tune_ok.heartbeat) == (100, 8192, 30)
-    assert expect(second, commands.Connection.Open).virtual_host == "prices"
+    assert expect(second, methods.Connection.Open).virtual_host == "prices"
     assert dialogue.session.state is LinkState.AWAITING_OPEN_OK
 
 
@@ -159,7 +159,7 @@ def test_open_ok_opens_the_session() -> None:
     dialogue.start(server_properties={"product": "RabbitMQ", "version": "4.1.0"})
     dialogue.tune(Tuning(100, 8192, 30))
     dialogue.sent()
-    assert dialogue.tell(commands.Connection.OpenOk()) == [
+    assert dialogue.tell(methods.Connection.OpenOk()) == [
         Opened(Tuning(100, 8192, 30), {"product": "RabbitMQ", "version": "4.1.0"})
     ]
     assert dialogue.sent() == []
@@ -171,9 +171,9 @@ def test_the_whole_handshake_works_when_it_comes_byte_by_byte() -> None:
     stream = b"".join(
         any_method(0, method)
         for method in (
-            commands.Connection.Start(mechanisms="PLAIN"),
-            commands.Connection.Tune(*PROPOSAL),
-            commands.Connection.OpenOk(),
+            methods.Connection.Start(mechanisms="PLAIN"),
+            methods.Connection.Tune(*PROPOSAL),
+            methods.Connection.OpenOk(),
         )
     )
     for position in range(len(stream)):
@@ -181,9 +181,9 @@ def test_the_whole_handshake_works_when_it_comes_byte_by_byte() -> None:
     assert dialogue.session.state is LinkState.OPEN
     assert [type(sent.payload) for sent in dialogue.sent()] == [
         ProtocolHeader,
-        commands.Connection.StartOk,
-        commands.Connection.TuneOk,
-        commands.Connection.Open,
+        methods.Connection.StartOk,
+        methods.Connection.TuneOk,
+        methods.Connection.Open,
     ]
 
 
@@ -203,12 +203,12 @@ def test_each_challenge_is_answered_by_the_mechanism() -> None:
     dialogue = Dialogue(mechanisms=[Riddle()])
     dialogue.sent()
     dialogue.start(mechanisms="PLAIN RIDDLE")
-    dialogue.tell(commands.Connection.Secure("abc"))
-    dialogue.tell(commands.Connection.Secure("de"))
+    dialogue.tell(methods.Connection.Secure("abc"))
+    dialogue.tell(methods.Connection.Secure("de"))
     start_ok, first, second = dialogue.sent_methods()
-    assert expect(start_ok, commands.Connection.StartOk).response == "hello"
-    assert expect(first, commands.Connection.SecureOk).response == "cba"
-    assert expect(second, commands.Connection.SecureOk).response == "ed"
+    assert expect(start_ok, methods.Connection.StartOk).response == "hello"
+    assert expect(first, methods.Connection.SecureOk).response == "cba"
+    assert expect(second, methods.Connection.SecureOk).response == "ed"
     assert dialogue.session.state is LinkState.AWAITING_TUNE
 
 
@@ -241,7 +241,7 @@ def test_the_first_mechanism_that_the_broker_offers_is_taken(offered: str, chose
     dialogue = Dialogue(mechanisms=[Riddle(), External(), Plain(USERNAME, PASSWORD)])
     dialogue.sent()
     dialogue.start(mechanisms=offered)
-    start_ok = expect(dialogue.sent_methods()[0], commands.Connection.StartOk)
+    start_ok = expect(dialogue.sent_methods()[0], methods.Connection.StartOk)
     assert start_ok.mechanism == chosen
 
 
@@ -249,7 +249,7 @@ def test_external_leaves_the_response_empty() -> None:
     dialogue = Dialogue(mechanisms=[External()])
     dialogue.sent()
     dialogue.start(mechanisms="EXTERNAL")
-    start_ok = expect(dialogue.sent_methods()[0], commands.Connection.StartOk)
+    start_ok = expect(dialogue.sent_methods()[0], methods.Connection.StartOk)
     assert (start_ok.mechanism, start_ok.response) == ("EXTERNAL", "")
 
 
@@ -318,23 +318,23 @@ def test_all_mechanisms_that_are_not_offered_are_named() -> None:
 @pytest.mark.parametrize("state", [LinkState.AWAITING_START, LinkState.AWAITING_TUNE])
 def test_a_refused_login_is_named(state: LinkState) -> None:
     dialogue = at(state)
-    dialogue.tell(commands.Connection.Close(403, "ACCESS_REFUSED - Login was refused", 0, 0))
+    dialogue.tell(methods.Connection.Close(403, "ACCESS_REFUSED - Login was refused", 0, 0))
     error = expect(dialogue.ended().error, LoginRefused)
     assert error.text == "ACCESS_REFUSED - Login was refused"
     assert error.found_by is Side.BROKER
     assert error.blame is Blame.CALLER
-    assert [type(method) for method in dialogue.sent_methods()] == [commands.Connection.CloseOk]
+    assert [type(method) for method in dialogue.sent_methods()] == [methods.Connection.CloseOk]
 
 
 def test_no_access_to_the_virtual_host_is_not_a_refused_login() -> None:
     dialogue = at(LinkState.AWAITING_OPEN_OK)
-    dialogue.tell(commands.Connection.Close(403, "ACCESS_REFUSED", 10, 40))
+    dialogue.tell(methods.Connection.Close(403, "ACCESS_REFUSED", 10, 40))
     assert type(dialogue.ended().error) is AccessRefused
 
 
 def test_an_unknown_virtual_host_is_named() -> None:
     dialogue = at(LinkState.AWAITING_OPEN_OK)
-    dialogue.tell(commands.Connection.Close(530, "NOT_ALLOWED - vhost nowhere not found", 10, 40))
+    dialogue.tell(methods.Connection.Close(530, "NOT_ALLOWED - vhost nowhere not found", 10, 40))
     error = expect(dialogue.ended().error, NotAllowed)
     assert error.text == "NOT_ALLOWED - vhost nowhere not found"
     assert error.method == "connection.open"
@@ -380,7 +380,7 @@ def test_each_limit_is_agreed_for_itself(ours: Tuning, theirs: Tuning, agreed: T
     dialogue.start()
     dialogue.sent()
     dialogue.tune(theirs)
-    tune_ok = expect(dialogue.sent_methods()[0], commands.Connection.TuneOk)
+    tune_ok = expect(dialogue.sent_methods()[0], methods.Connection.TuneOk)
     assert Tuning(tune_ok.channel_max, tune_ok.frame_max, tune_ok.heartbeat) == agreed
     assert dialogue.session.tuning == agreed
 
@@ -415,19 +415,19 @@ def test_what_is_published_is_split_at_the_agreed_limit() -> None:
 
 # --- out of turn ----------------------------------------------------------------------------------------------------
 
-START = commands.Connection.Start()
-SECURE = commands.Connection.Secure("?")
-TUNE = commands.Connection.Tune(*PROPOSAL)
-OPEN_OK = commands.Connection.OpenOk()
-BLOCKED = commands.Connection.Blocked("memory")
-UNBLOCKED = commands.Connection.Unblocked()
-SECRET_OK = commands.Connection.UpdateSecretOk()
+START = methods.Connection.Start()
+SECURE = methods.Connection.Secure("?")
+TUNE = methods.Connection.Tune(*PROPOSAL)
+OPEN_OK = methods.Connection.OpenOk()
+BLOCKED = methods.Connection.Blocked("memory")
+UNBLOCKED = methods.Connection.Unblocked()
+SECRET_OK = methods.Connection.UpdateSecretOk()
 CLIENTS: tuple[Method, ...] = (
-    commands.Connection.StartOk(),
-    commands.Connection.TuneOk(),
-    commands.Connection.Open(),
-    commands.Channel.Open(),
-    commands.Basic.Ack(1),
+    methods.Connection.StartOk(),
+    methods.Connection.TuneOk(),
+    methods.Connection.Open(),
+    methods.Channel.Open(),
+    methods.Basic.Ack(1),
 )
 
 OUT_OF_TURN: list[tuple[LinkState, Method]] = [
@@ -458,7 +458,7 @@ def test_a_method_out_of_turn_is_an_invalid_command(state: LinkState, method: Me
 @pytest.mark.parametrize("state", HANDSHAKE)
 def test_a_channel_before_open_ok_is_a_channel_error(state: LinkState) -> None:
     dialogue = at(state)
-    dialogue.tell(commands.Channel.OpenOk(), 1)
+    dialogue.tell(methods.Channel.OpenOk(), 1)
     assert expect(dialogue.ended().error, ReplyError).code == 504
 
 
@@ -488,7 +488,7 @@ def test_an_open_session_says_why_it_leaves(data: bytes, code: int) -> None:
     error = expect(dialogue.ended().error, ReplyError)
     assert error.code == code
     (close,) = dialogue.sent_methods()
-    close = expect(close, commands.Connection.Close)
+    close = expect(close, methods.Connection.Close)
     assert close.reply_code == code
     assert close.reply_text == error.text
 
@@ -515,7 +515,7 @@ def test_a_close_of_ours_ends_without_an_error() -> None:
     dialogue = opened()
     dialogue.session.close(dialogue.now, "done")
     (close,) = dialogue.sent_methods()
-    close = expect(close, commands.Connection.Close)
+    close = expect(close, methods.Connection.Close)
     assert (close.reply_code, close.reply_text) == (200, "done")
     assert dialogue.tell(CLOSE_OK) == [Ended(None)]
     assert dialogue.session.state is LinkState.CLOSED
@@ -538,13 +538,13 @@ def test_a_close_of_the_brokers_is_answered(state: LinkState) -> None:
     assert error.text == "CONNECTION_FORCED - shutdown"
     assert error.method is None
     assert error.found_by is Side.BROKER
-    assert [type(method) for method in dialogue.sent_methods()] == [commands.Connection.CloseOk]
+    assert [type(method) for method in dialogue.sent_methods()] == [methods.Connection.CloseOk]
     assert dialogue.session.state is LinkState.CLOSED
 
 
 def test_a_close_of_the_brokers_names_the_method_that_caused_it() -> None:
     dialogue = opened()
-    dialogue.tell(commands.Connection.Close(404, "NOT_FOUND", 60, 40))
+    dialogue.tell(methods.Connection.Close(404, "NOT_FOUND", 60, 40))
     error = expect(dialogue.ended().error, NotFound)
     assert error.method == "basic.publish"
     assert "basic.publish" in str(error)
@@ -552,20 +552,20 @@ def test_a_close_of_the_brokers_names_the_method_that_caused_it() -> None:
 
 def test_a_close_for_a_method_that_nobody_knows_gives_its_numbers() -> None:
     dialogue = opened()
-    dialogue.tell(commands.Connection.Close(540, "NOT_IMPLEMENTED", 99, 7))
+    dialogue.tell(methods.Connection.Close(540, "NOT_IMPLEMENTED", 99, 7))
     assert expect(dialogue.ended().error, ReplyError).method == "method 99.7"
 
 
 def test_a_close_with_an_unknown_code_keeps_the_code() -> None:
     dialogue = opened()
-    dialogue.tell(commands.Connection.Close(999, "odd", 0, 0))
+    dialogue.tell(methods.Connection.Close(999, "odd", 0, 0))
     assert "999" in str(dialogue.ended().error)
 
 
 def test_closes_that_cross_are_a_close_of_ours() -> None:
     dialogue = at(LinkState.CLOSING)
     assert dialogue.tell(FORCED) == [Ended(None)]
-    assert [type(method) for method in dialogue.sent_methods()] == [commands.Connection.CloseOk]
+    assert [type(method) for method in dialogue.sent_methods()] == [methods.Connection.CloseOk]
     assert dialogue.session.state is LinkState.CLOSED
 
 
@@ -577,10 +577,10 @@ def test_closes_that_cross_are_a_close_of_ours() -> None:
         pytest.param(any_method(0, START), id="start"),
         pytest.param(any_method(0, OPEN_OK), id="open-ok"),
         pytest.param(HEARTBEAT_FRAME, id="heartbeat"),
-        pytest.param(any_method(1, commands.Channel.Close(404, "NOT_FOUND", 0, 0)), id="channel.close"),
-        pytest.param(any_method(1, commands.Channel.Flow(active=False)), id="channel.flow"),
-        pytest.param(any_method(9, commands.Channel.OpenOk()), id="unknown channel"),
-        pytest.param(content(1, commands.Basic.Deliver("c", 1, exchange="", routing_key="q"), b"abc"), id="content"),
+        pytest.param(any_method(1, methods.Channel.Close(404, "NOT_FOUND", 0, 0)), id="channel.close"),
+        pytest.param(any_method(1, methods.Channel.Flow(active=False)), id="channel.flow"),
+        pytest.param(any_method(9, methods.Channel.OpenOk()), id="unknown channel"),
+        pytest.param(content(1, methods.Basic.Deliver("c", 1, exchange="", routing_key="q"), b"abc"), id="content"),
         pytest.param(body(1, b"abc"), id="stray body"),
     ],
 )
@@ -629,7 +629,7 @@ def test_after_the_end_nothing_is_heard_or_sent(end: Callable[[], Dialogue]) -> 
     dialogue.sent()
     dialogue.news()
     assert dialogue.tell(FORCED) == []
-    assert dialogue.tell(commands.Channel.Flow(active=False), 1) == []
+    assert dialogue.tell(methods.Channel.Flow(active=False), 1) == []
     assert dialogue.say(b"garbage!!") == []
     dialogue.session.transport_ended(TransportError("again"), dialogue.now)
     assert dialogue.news() == []
@@ -647,8 +647,8 @@ def test_after_a_close_nothing_can_be_asked(end: Callable[[], Dialogue]) -> None
     for call in (
         session.open_channel,
         lambda: session.close_channel(1),
-        lambda: session.request(1, commands.Queue.Declare()),
-        lambda: session.send(1, commands.Basic.Ack(1)),
+        lambda: session.request(1, methods.Queue.Declare()),
+        lambda: session.send(1, methods.Basic.Ack(1)),
         lambda: session.publish(1, Route("", "", mandatory=False), b"\x00\x00", b""),
     ):
         with pytest.raises(InvalidUse, match=session.state.name):
@@ -728,7 +728,7 @@ def test_the_last_transition_comes_before_the_end_is_told() -> None:
 
 def test_a_blocked_connection_is_told_with_its_reason() -> None:
     dialogue = opened()
-    assert dialogue.tell(commands.Connection.Blocked("low on disk")) == [Blocked("low on disk")]
+    assert dialogue.tell(methods.Connection.Blocked("low on disk")) == [Blocked("low on disk")]
     assert dialogue.session.blocked == "low on disk"
     assert dialogue.session.state is LinkState.OPEN
 
@@ -743,15 +743,15 @@ def test_an_unblocked_connection_is_told() -> None:
 # --- secrets that are updated -----------------------------------------------------------------------------------------
 
 
-def secret(text: str, reason: str = "") -> commands.Connection.UpdateSecret:
-    return build(commands.Connection.UpdateSecret, text, reason)
+def secret(text: str, reason: str = "") -> methods.Connection.UpdateSecret:
+    return build(methods.Connection.UpdateSecret, text, reason)
 
 
 def test_a_new_secret_is_sent_and_its_answer_is_told() -> None:
     dialogue = opened()
     dialogue.session.update_secret(secret("t0ken", "rotation"))
     (sent,) = dialogue.sent_methods()
-    sent = expect(sent, commands.Connection.UpdateSecret)
+    sent = expect(sent, methods.Connection.UpdateSecret)
     assert (sent.new_secret, sent.reason) == ("t0ken", "rotation")
     assert dialogue.tell(SECRET_OK) == [SecretUpdated()]
     assert dialogue.session.state is LinkState.OPEN
@@ -770,7 +770,7 @@ def test_each_new_secret_has_one_answer_and_no_more() -> None:
 def test_a_secret_that_is_refused_ends_the_session_and_is_not_shown() -> None:
     dialogue = opened()
     dialogue.session.update_secret(secret(PASSWORD))
-    dialogue.tell(commands.Connection.Close(530, "NOT_ALLOWED - New secret was refused", 10, 70))
+    dialogue.tell(methods.Connection.Close(530, "NOT_ALLOWED - New secret was refused", 10, 70))
     error = expect(dialogue.ended().error, NotAllowed)
     assert error.method == "connection.update-secret"
     assert PASSWORD not in f"{error!r} {error} {dialogue.events!r} {dialogue.session!r}"
@@ -953,7 +953,7 @@ def test_the_password_is_sent_once_and_shown_nowhere() -> None:
     dialogue = Dialogue(mechanisms=[mechanism])
     dialogue.start()
     assert dialogue.output().count(PASSWORD.encode()) == 1
-    dialogue.tell(commands.Connection.Close(403, "ACCESS_REFUSED", 10, 11))
+    dialogue.tell(methods.Connection.Close(403, "ACCESS_REFUSED", 10, 11))
     shown: list[object] = [mechanism, dialogue.session, *dialogue.events, dialogue.ended().error]
     for thing in shown:
         assert PASSWORD not in repr(thing)
@@ -969,7 +969,7 @@ def test_the_password_is_not_shown_when_its_mechanism_is_not_offered() -> None:
 
 # --- what other clients and other brokers may have written ------------------------------------------------------------
 
-DELIVER = commands.Basic.Deliver("c", 1, exchange="x", routing_key="r")
+DELIVER = methods.Basic.Deliver("c", 1, exchange="x", routing_key="r")
 
 
 def told_of(dialogue: Dialogue, properties: bytes) -> Whole:

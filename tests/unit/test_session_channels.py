@@ -5,7 +5,6 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
-from pamqp import commands
 
 from anyamqp.errors import (
     Blame,
@@ -19,18 +18,19 @@ from anyamqp.errors import (
     Side,
 )
 from anyamqp.message import Message, Properties
-from anyamqp.protocol.basic import Header, Route, encode_properties
 from anyamqp.protocol.events import ChannelClosed, ChannelReleased, ConfirmsReceived, Ended, MethodReceived, Tuning
 from anyamqp.protocol.lifecycle import LinkState
-from anyamqp.protocol.wire import HEARTBEAT_FRAME, Method
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Header, Route, encode_properties
+from anyamqp.wire.frames import HEARTBEAT_FRAME, Method
 from support.amqp import Dialogue, any_method, body, content, contents, expect, header, opened, whole
 
-OPEN_OK = commands.Channel.OpenOk()
-CLOSE_OK = commands.Channel.CloseOk()
-NOT_FOUND = commands.Channel.Close(404, "NOT_FOUND - no exchange 'x'", 60, 40)
-DELIVER = commands.Basic.Deliver("c", 1, redelivered=False, exchange="x", routing_key="r")
-RETURN = commands.Basic.Return(312, "NO_ROUTE", "x", "r")
-GET_OK = commands.Basic.GetOk(1, redelivered=False, exchange="x", routing_key="r", message_count=4)
+OPEN_OK = methods.Channel.OpenOk()
+CLOSE_OK = methods.Channel.CloseOk()
+NOT_FOUND = methods.Channel.Close(404, "NOT_FOUND - no exchange 'x'", 60, 40)
+DELIVER = methods.Basic.Deliver("c", 1, redelivered=False, exchange="x", routing_key="r")
+RETURN = methods.Basic.Return(312, "NO_ROUTE", "x", "r")
+GET_OK = methods.Basic.GetOk(1, redelivered=False, exchange="x", routing_key="r", message_count=4)
 
 
 def ended_with(dialogue: Dialogue) -> ReplyError:
@@ -48,7 +48,7 @@ def test_a_channel_is_opened_on_the_lowest_number() -> None:
     assert dialogue.session.open_channel() == 1
     (sent,) = dialogue.sent()
     assert sent.channel == 1
-    expect(sent.payload, commands.Channel.Open)
+    expect(sent.payload, methods.Channel.Open)
     (told,) = dialogue.tell(OPEN_OK, 1)
     assert expect(told, MethodReceived).is_reply
 
@@ -87,7 +87,7 @@ def test_a_number_that_the_broker_closed_is_free_at_once_where_there_is_no_other
     dialogue.sent()
     assert dialogue.session.open_channel() == 1
     (sent,) = dialogue.sent()
-    expect(sent.payload, commands.Channel.Open)
+    expect(sent.payload, methods.Channel.Open)
 
 
 def test_numbers_that_the_broker_closed_are_the_last_to_be_taken_again_the_oldest_first() -> None:
@@ -108,7 +108,7 @@ def test_what_comes_on_a_channel_that_the_broker_closed_is_discarded() -> None:
     number = dialogue.open_channel()
     dialogue.tell(NOT_FOUND, number)
     dialogue.sent()
-    late = [content(number, DELIVER, b"late"), any_method(number, commands.Basic.Ack(1)), header(number, 2)]
+    late = [content(number, DELIVER, b"late"), any_method(number, methods.Basic.Ack(1)), header(number, 2)]
     assert dialogue.say(*late) == []
     assert dialogue.sent() == []
     assert dialogue.session.state is LinkState.OPEN
@@ -137,7 +137,7 @@ def test_what_comes_before_open_ok_on_a_number_taken_again_belongs_to_the_channe
 def test_a_reused_number_knows_nothing_of_its_earlier_channel() -> None:
     dialogue = opened(tuning=Tuning(1, 8192, 60))
     dialogue.open_channel()
-    dialogue.session.request(1, commands.Queue.Declare(queue="q"))
+    dialogue.session.request(1, methods.Queue.Declare(queue="q"))
     dialogue.tell(DELIVER, 1)
     dialogue.say(header(1, 10), body(1, b"half"))
     dialogue.tell(NOT_FOUND, 1)
@@ -175,13 +175,13 @@ def test_without_a_limit_every_number_of_amqp_can_be_used() -> None:
 def test_replies_are_matched_to_requests_in_their_order() -> None:
     dialogue = opened()
     number = dialogue.open_channel()
-    dialogue.session.request(number, commands.Queue.Declare(queue="q"))
-    dialogue.session.request(number, commands.Basic.Consume(queue="q"))
-    dialogue.session.request(number, commands.Queue.Declare(queue="p"))
+    dialogue.session.request(number, methods.Queue.Declare(queue="q"))
+    dialogue.session.request(number, methods.Basic.Consume(queue="q"))
+    dialogue.session.request(number, methods.Queue.Declare(queue="p"))
     replies: list[Method] = [
-        commands.Queue.DeclareOk("q", 0, 0),
-        commands.Basic.ConsumeOk("c"),
-        commands.Queue.DeclareOk("p", 0, 0),
+        methods.Queue.DeclareOk("q", 0, 0),
+        methods.Basic.ConsumeOk("c"),
+        methods.Queue.DeclareOk("p", 0, 0),
     ]
     told = dialogue.say(*(any_method(number, reply) for reply in replies))
     assert [expect(event, MethodReceived).method.name for event in told] == [reply.name for reply in replies]
@@ -191,17 +191,17 @@ def test_replies_are_matched_to_requests_in_their_order() -> None:
 def test_replies_are_matched_channel_by_channel() -> None:
     dialogue = opened()
     first, second = dialogue.open_channel(), dialogue.open_channel()
-    dialogue.session.request(first, commands.Queue.Declare(queue="q"))
-    dialogue.session.request(second, commands.Basic.Qos(prefetch_count=1))
-    dialogue.tell(commands.Basic.QosOk(), second)
-    dialogue.tell(commands.Queue.DeclareOk("q", 0, 0), first)
+    dialogue.session.request(first, methods.Queue.Declare(queue="q"))
+    dialogue.session.request(second, methods.Basic.Qos(prefetch_count=1))
+    dialogue.tell(methods.Basic.QosOk(), second)
+    dialogue.tell(methods.Queue.DeclareOk("q", 0, 0), first)
     assert dialogue.session.state is LinkState.OPEN
 
 
 def test_a_reply_that_nobody_asked_for_is_an_invalid_command() -> None:
     dialogue = opened()
     number = dialogue.open_channel()
-    dialogue.tell(commands.Queue.DeclareOk("q", 0, 0), number)
+    dialogue.tell(methods.Queue.DeclareOk("q", 0, 0), number)
     error = ended_with(dialogue)
     assert error.code == 503
     assert "queue.declare-ok on channel 1" in error.text
@@ -210,9 +210,9 @@ def test_a_reply_that_nobody_asked_for_is_an_invalid_command() -> None:
 def test_a_reply_in_the_wrong_order_is_an_invalid_command() -> None:
     dialogue = opened()
     number = dialogue.open_channel()
-    dialogue.session.request(number, commands.Queue.Declare(queue="q"))
-    dialogue.session.request(number, commands.Basic.Qos())
-    dialogue.tell(commands.Basic.QosOk(), number)
+    dialogue.session.request(number, methods.Queue.Declare(queue="q"))
+    dialogue.session.request(number, methods.Basic.Qos())
+    dialogue.tell(methods.Basic.QosOk(), number)
     assert ended_with(dialogue).code == 503
 
 
@@ -226,18 +226,18 @@ def test_a_second_reply_is_an_invalid_command() -> None:
 def test_a_get_may_be_answered_by_get_empty() -> None:
     dialogue = opened()
     number = dialogue.open_channel()
-    dialogue.session.request(number, commands.Basic.Get(queue="q"))
-    (told,) = dialogue.tell(commands.Basic.GetEmpty(), number)
+    dialogue.session.request(number, methods.Basic.Get(queue="q"))
+    (told,) = dialogue.tell(methods.Basic.GetEmpty(), number)
     assert expect(told, MethodReceived).is_reply
 
 
 def test_a_get_may_be_answered_by_content() -> None:
     dialogue = opened()
     number = dialogue.open_channel()
-    dialogue.session.request(number, commands.Basic.Get(queue="q"))
+    dialogue.session.request(number, methods.Basic.Get(queue="q"))
     (told,) = dialogue.say(content(number, GET_OK, b"abc"))
     assert whole(told).message.body == b"abc"
-    dialogue.tell(commands.Basic.GetEmpty(), number)
+    dialogue.tell(methods.Basic.GetEmpty(), number)
     assert ended_with(dialogue).code == 503
 
 
@@ -250,16 +250,16 @@ def test_a_get_ok_that_nobody_asked_for_is_an_invalid_command() -> None:
 
 @pytest.mark.parametrize(
     "method",
-    [commands.Basic.Ack(1, multiple=True), commands.Basic.Nack(1), commands.Basic.Cancel("c")],
+    [methods.Basic.Ack(1, multiple=True), methods.Basic.Nack(1), methods.Basic.Cancel("c")],
     ids=lambda method: method.name,
 )
 def test_what_comes_unasked_leaves_the_requests_alone(method: Method) -> None:
     dialogue = opened()
     number = dialogue.open_channel()
-    dialogue.session.request(number, commands.Queue.Declare(queue="q"))
+    dialogue.session.request(number, methods.Queue.Declare(queue="q"))
     (told,) = dialogue.tell(method, number)
     assert not (isinstance(told, MethodReceived) and told.is_reply)
-    (told,) = dialogue.tell(commands.Queue.DeclareOk("q", 0, 0), number)
+    (told,) = dialogue.tell(methods.Queue.DeclareOk("q", 0, 0), number)
     assert expect(told, MethodReceived).is_reply
     assert dialogue.sent_methods()[1:] == []
 
@@ -267,7 +267,7 @@ def test_what_comes_unasked_leaves_the_requests_alone(method: Method) -> None:
 def test_a_cancel_of_the_broker_is_told_as_no_reply() -> None:
     dialogue = opened()
     number = dialogue.open_channel()
-    (told,) = dialogue.tell(commands.Basic.Cancel("c"), number)
+    (told,) = dialogue.tell(methods.Basic.Cancel("c"), number)
     cancel = expect(told, MethodReceived)
     assert (cancel.channel, cancel.method.name, cancel.is_reply) == (number, "Basic.Cancel", False)
 
@@ -276,11 +276,11 @@ def test_confirms_are_told_together_until_something_else_comes() -> None:
     dialogue = opened()
     one, other = dialogue.open_channel(), dialogue.open_channel()
     confirms: list[tuple[int, Method]] = [
-        (one, commands.Basic.Ack(1)),
-        (one, commands.Basic.Nack(2)),
-        (other, commands.Basic.Ack(1)),
+        (one, methods.Basic.Ack(1)),
+        (one, methods.Basic.Nack(2)),
+        (other, methods.Basic.Ack(1)),
     ]
-    confirms.append((one, commands.Basic.Ack(5, multiple=True)))
+    confirms.append((one, methods.Basic.Ack(5, multiple=True)))
     told = dialogue.say(b"".join(any_method(number, method) for number, method in confirms))
     together = [expect(event, ConfirmsReceived) for event in told]
     assert [(event.channel, [confirm.delivery_tag for confirm in event.confirms]) for event in together] == [
@@ -294,17 +294,17 @@ def test_confirms_are_told_together_until_something_else_comes() -> None:
 def test_flow_is_answered_with_flow_ok(*, active: bool) -> None:
     dialogue = opened()
     number = dialogue.open_channel()
-    (told,) = dialogue.tell(commands.Channel.Flow(active), number)
-    assert expect(expect(told, MethodReceived).method, commands.Channel.Flow).active is active
+    (told,) = dialogue.tell(methods.Channel.Flow(active), number)
+    assert expect(expect(told, MethodReceived).method, methods.Channel.Flow).active is active
     (sent,) = dialogue.sent()
     assert sent.channel == number
-    assert expect(sent.payload, commands.Channel.FlowOk).active is active
+    assert expect(sent.payload, methods.Channel.FlowOk).active is active
 
 
 def test_a_method_of_the_connection_on_a_channel_is_an_invalid_command() -> None:
     dialogue = opened()
     number = dialogue.open_channel()
-    dialogue.tell(commands.Connection.Blocked("memory"), number)
+    dialogue.tell(methods.Connection.Blocked("memory"), number)
     assert ended_with(dialogue).code == 503
 
 
@@ -312,9 +312,9 @@ def test_a_request_that_amqp_cannot_carry_sends_nothing_and_expects_nothing() ->
     dialogue = opened()
     number = dialogue.open_channel()
     with pytest.raises(InvalidArgument):
-        dialogue.session.request(number, commands.Basic.Qos(prefetch_count=2**16))
+        dialogue.session.request(number, methods.Basic.Qos(prefetch_count=2**16))
     assert dialogue.session.output_size == 0
-    dialogue.tell(commands.Basic.QosOk(), number)
+    dialogue.tell(methods.Basic.QosOk(), number)
     assert ended_with(dialogue).code == 503
 
 
@@ -334,7 +334,7 @@ def test_a_publish_is_a_method_a_header_and_a_body() -> None:
     dialogue.session.publish(number, route, encode_properties(Properties(message_id="m")), b"abc")
     first, second, third = dialogue.sent()
     assert {first.channel, second.channel, third.channel} == {number}
-    assert expect(first.payload, commands.Basic.Publish).mandatory is True
+    assert expect(first.payload, methods.Basic.Publish).mandatory is True
     assert expect(second.payload, Header).properties.message_id == "m"
     assert third.payload == b"abc"
 
@@ -342,10 +342,10 @@ def test_a_publish_is_a_method_a_header_and_a_body() -> None:
 def test_a_method_without_answer_is_sent() -> None:
     dialogue = opened()
     number = dialogue.open_channel()
-    dialogue.session.send(number, commands.Basic.Ack(3, multiple=True))
+    dialogue.session.send(number, methods.Basic.Ack(3, multiple=True))
     (sent,) = dialogue.sent()
     assert sent.channel == number
-    assert expect(sent.payload, commands.Basic.Ack).delivery_tag == 3
+    assert expect(sent.payload, methods.Basic.Ack).delivery_tag == 3
 
 
 # --- closing --------------------------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ def test_a_close_of_ours_is_complete_with_close_ok() -> None:
     dialogue.session.close_channel(number, "done")
     (sent,) = dialogue.sent()
     assert sent.channel == number
-    close = expect(sent.payload, commands.Channel.Close)
+    close = expect(sent.payload, methods.Channel.Close)
     assert (close.reply_code, close.reply_text) == (200, "done")
     assert dialogue.session.channel_count == 1
     assert dialogue.tell(CLOSE_OK, number) == [ChannelReleased(number)]
@@ -375,16 +375,16 @@ def test_a_close_of_the_brokers_is_answered_and_named() -> None:
     assert error.found_by is Side.BROKER
     (sent,) = dialogue.sent()
     assert sent.channel == number
-    expect(sent.payload, commands.Channel.CloseOk)
+    expect(sent.payload, methods.Channel.CloseOk)
     assert dialogue.session.state is LinkState.OPEN
 
 
 def test_a_refused_open_closes_that_channel_alone() -> None:
     dialogue = opened()
     first, second = dialogue.open_channel(), dialogue.session.open_channel()
-    dialogue.tell(commands.Channel.Close(406, "PRECONDITION_FAILED", 20, 10), second)
-    dialogue.session.request(first, commands.Basic.Qos())
-    (told,) = dialogue.tell(commands.Basic.QosOk(), first)
+    dialogue.tell(methods.Channel.Close(406, "PRECONDITION_FAILED", 20, 10), second)
+    dialogue.session.request(first, methods.Basic.Qos())
+    (told,) = dialogue.tell(methods.Basic.QosOk(), first)
     assert expect(told, MethodReceived).channel == first
 
 
@@ -396,7 +396,7 @@ def test_closes_that_cross_are_a_close_of_ours_that_is_complete() -> None:
     dialogue.sent()
     assert dialogue.tell(NOT_FOUND, number) == [ChannelReleased(number)]
     (answer,) = dialogue.sent_methods()
-    expect(answer, commands.Channel.CloseOk)
+    expect(answer, methods.Channel.CloseOk)
     assert dialogue.session.channel_count == 0
 
 
@@ -414,13 +414,13 @@ def test_close_ok_after_closes_that_crossed_makes_the_number_as_good_as_any() ->
 def test_late_frames_on_a_closing_channel_are_discarded() -> None:
     dialogue = opened()
     number = dialogue.open_channel()
-    dialogue.session.request(number, commands.Queue.Declare(queue="q"))
+    dialogue.session.request(number, methods.Queue.Declare(queue="q"))
     dialogue.session.close_channel(number)
     dialogue.sent()
     late = [
-        any_method(number, commands.Queue.DeclareOk("q", 0, 0)),
-        any_method(number, commands.Basic.Ack(1)),
-        any_method(number, commands.Channel.Flow(active=False)),
+        any_method(number, methods.Queue.DeclareOk("q", 0, 0)),
+        any_method(number, methods.Basic.Ack(1)),
+        any_method(number, methods.Channel.Flow(active=False)),
         content(number, DELIVER, b"late"),
         body(number, b"later"),
         header(number, 5),
@@ -445,7 +445,7 @@ def test_the_broker_may_close_a_channel_inside_content() -> None:
     number = dialogue.open_channel()
     dialogue.tell(DELIVER, number)
     dialogue.say(header(number, 6), body(number, b"abc"))
-    (told,) = dialogue.tell(commands.Channel.Close(406, "PRECONDITION_FAILED", 0, 0), number)
+    (told,) = dialogue.tell(methods.Channel.Close(406, "PRECONDITION_FAILED", 0, 0), number)
     error = expect(expect(told, ChannelClosed).error, PreconditionFailed)
     assert error.method is None
 
@@ -475,7 +475,7 @@ def test_a_frame_on_a_released_channel_is_a_channel_error() -> None:
     number = dialogue.open_channel()
     dialogue.session.close_channel(number)
     dialogue.tell(CLOSE_OK, number)
-    dialogue.tell(commands.Basic.Ack(1), number)
+    dialogue.tell(methods.Basic.Ack(1), number)
     assert ended_with(dialogue).code == 504
 
 
@@ -507,7 +507,7 @@ def test_content_brings_its_method_and_properties() -> None:
     message = Message(b"abc", message_id="m", headers={"k": 1}, persistent=True)
     (told,) = dialogue.say(content(number, DELIVER, b"abc", message_id="m", headers={"k": 1}))
     got = whole(told)
-    deliver = expect(got.method, commands.Basic.Deliver)
+    deliver = expect(got.method, methods.Basic.Deliver)
     assert (deliver.consumer_tag, deliver.delivery_tag, deliver.routing_key) == ("c", 1, "r")
     assert got.message == message
 
@@ -523,7 +523,7 @@ def test_contents_on_two_channels_may_interleave() -> None:
         body(first, b"ab"),
         HEARTBEAT_FRAME,
         body(second, b"xy"),
-        any_method(0, commands.Connection.Unblocked()),
+        any_method(0, methods.Connection.Unblocked()),
         body(first, b"cd"),
     )
     assert [(got.channel, got.message.body) for got in contents(told)] == [(second, b"xy"), (first, b"abcd")]
@@ -603,7 +603,7 @@ def test_a_method_inside_content_is_unexpected(after: list[bytes]) -> None:
     number = dialogue.open_channel()
     dialogue.tell(DELIVER, number)
     dialogue.say(*after)
-    dialogue.tell(commands.Basic.Ack(1), number)
+    dialogue.tell(methods.Basic.Ack(1), number)
     error = ended_with(dialogue)
     assert error.code == 505
     assert "inside the content of basic.deliver" in error.text
@@ -637,7 +637,7 @@ def test_a_message_that_is_too_large_closes_its_channel() -> None:
     assert "1000" in error.text
     (sent,) = dialogue.sent()
     assert sent.channel == number
-    close = expect(sent.payload, commands.Channel.Close)
+    close = expect(sent.payload, methods.Channel.Close)
     assert (close.reply_code, close.reply_text) == (311, error.text)
     assert dialogue.session.state is LinkState.OPEN
 
@@ -666,7 +666,7 @@ def test_no_channel_outlives_the_session() -> None:
     number = dialogue.open_channel()
     dialogue.tell(DELIVER, number)
     told = dialogue.say(
-        header(number, 5), any_method(0, commands.Connection.Close(320, "bye", 0, 0)), body(number, b"x")
+        header(number, 5), any_method(0, methods.Connection.Close(320, "bye", 0, 0)), body(number, b"x")
     )
     assert len(told) == 1
     assert isinstance(told[0], Ended)
@@ -680,13 +680,13 @@ def test_a_close_that_is_said_again_and_again_is_answered_once() -> None:
     number = dialogue.open_channel()
     dialogue.say(any_method(number, NOT_FOUND) * 1000)
     (answer,) = dialogue.sent_methods()
-    expect(answer, commands.Channel.CloseOk)
+    expect(answer, methods.Channel.CloseOk)
 
 
 def test_answers_that_are_not_taken_are_counted_until_they_leave() -> None:
     """Invariant 11: above a mark nothing more is to be read."""
     dialogue = opened()
-    asked = any_method(dialogue.open_channel(), commands.Channel.Flow(active=True))
+    asked = any_method(dialogue.open_channel(), methods.Channel.Flow(active=True))
     rounds = 0
     while not dialogue.session.owes_too_much:
         dialogue.say(asked * 1000)
@@ -717,7 +717,7 @@ def test_what_we_send_of_our_own_accord_is_no_answer() -> None:
     number = dialogue.open_channel()
     for _ in range(10_000):
         dialogue.session.publish(number, Route("", "q", mandatory=True), b"\0\0", bytes(100))
-        dialogue.session.request(number, commands.Queue.Declare(queue="q"))
+        dialogue.session.request(number, methods.Queue.Declare(queue="q"))
     assert not dialogue.session.owes_too_much
 
 
@@ -725,7 +725,7 @@ def test_while_we_close_everything_is_read() -> None:
     """What the broker still asks for is not answered, and its close-ok is awaited."""
     dialogue = opened()
     number = dialogue.open_channel()
-    dialogue.say(any_method(number, commands.Channel.Flow(active=True)) * 50_000)
+    dialogue.say(any_method(number, methods.Channel.Flow(active=True)) * 50_000)
     assert dialogue.session.owes_too_much
     dialogue.session.close(dialogue.now)
     assert not dialogue.session.owes_too_much

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
+from anyamqp.net.tcp import Piece, SocketStream, dial_tcp
 from anyamqp.settings import Address
-from anyamqp.sockets import Piece, SocketStream, dial_tcp
 
 pytestmark = pytest.mark.anyio
 
@@ -246,7 +246,7 @@ async def test_nothing_is_left_of_what_was_sent_at_once(listener: socket.socket)
 async def test_pieces_arrive_in_order_and_whole(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch, *, gathers: bool
 ) -> None:
-    monkeypatch.setattr("anyamqp.sockets._CAN_GATHER", gathers)
+    monkeypatch.setattr("anyamqp.net.tcp._CAN_GATHER", gathers)
     large = bytes(range(256)) * 64 * 1024
     pieces: list[Piece] = [b"first", large, b"between", memoryview(large)[1:], b"last"]
     whole = b"".join(pieces)

@@ -10,7 +10,7 @@ import anyio
 import pytest
 import trio.testing
 
-from anyamqp.timers import Deadlines, Timer, Timers
+from anyamqp.net.timers import Deadlines, Timer, Timers
 
 pytestmark = pytest.mark.anyio
 

@@ -18,9 +18,9 @@ import trustme
 
 import anyamqp
 from anyamqp import TLS, Address, ConnectTimeout, ReconnectPolicy, Settings, SettingsError, TLSError, TransportError
+from anyamqp.net.dialer import Dialer, Route
+from anyamqp.net.tls import client_context
 from anyamqp.testing import Broker
-from anyamqp.tls import client_context
-from anyamqp.transport import Dialer, Route
 from support.waiting import eventually
 
 A, B, C = Address("a", 1), Address("b", 2), Address("c", 3)

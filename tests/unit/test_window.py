@@ -8,7 +8,7 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from anyamqp.loops import running_loop
+from anyamqp.net.event_loop import running_loop
 from anyamqp.publication import Window, Wish
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from pamqp import base as pamqp_base
 from pamqp import body as pamqp_body
-from pamqp import commands
 from pamqp import frame as pamqp_frame
 from pamqp import header as pamqp_header
 
@@ -27,8 +26,9 @@ from anyamqp.errors import (
     Side,
 )
 from anyamqp.message import Message, Properties
-from anyamqp.protocol.basic import Header, Received, decode_properties, encode_properties
-from anyamqp.protocol.wire import (
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Header, Received, decode_properties, encode_properties
+from anyamqp.wire.frames import (
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     Decoder,
@@ -57,13 +57,13 @@ from support.amqp import (
     octets,
 )
 
-ACK = commands.Basic.Ack(delivery_tag=7, multiple=True)
+ACK = methods.Basic.Ack(delivery_tag=7, multiple=True)
 ACK_BYTES = bytes.fromhex("01 0003 0000000d 003c 0050 0000000000000007 01 ce")
 
-CLOSE = commands.Connection.Close(200, "bye", 0, 0)
+CLOSE = methods.Connection.Close(200, "bye", 0, 0)
 CLOSE_BYTES = bytes.fromhex("01 0000 0000000e 000a 0032 00c8 03 627965 0000 0000 ce")
 
-DECLARE = commands.Queue.Declare(queue="q", durable=True, nowait=True, arguments={"x-max-length": 300})
+DECLARE = methods.Queue.Declare(queue="q", durable=True, nowait=True, arguments={"x-max-length": 300})
 DECLARE_BYTES = bytes.fromhex(
     "01 0001 0000001f 0032 000a 0000 01 71 12 00000012 0c 782d6d61782d6c656e677468 49 0000012c ce"
 )
@@ -134,15 +134,15 @@ def test_a_server_is_shown_a_protocol_header_of_another_version() -> None:
 # --- pamqp as the oracle --------------------------------------------------------------------------------------------
 
 EXAMPLES: list[Any] = [
-    commands.Connection.Start(0, 9, {"product": "RabbitMQ", "capabilities": {"basic.nack": True}}, "PLAIN", "en_US"),
-    commands.Connection.Tune(2047, 131072, 60),
-    commands.Exchange.Declare(exchange="x", exchange_type="topic", durable=True, internal=True, arguments={"a": [1]}),
-    commands.Queue.DeclareOk("amq.gen-1", 3, 2),
-    commands.Queue.Delete(queue="q", if_unused=True, if_empty=False, nowait=True),
-    commands.Basic.Consume(queue="q", consumer_tag="c", no_local=True, exclusive=True, arguments=None),
-    commands.Basic.Deliver("c", 2**62, redelivered=True, exchange="x", routing_key="r"),
-    commands.Basic.Nack(1, multiple=False, requeue=True),
-    commands.Confirm.SelectOk(),
+    methods.Connection.Start(0, 9, {"product": "RabbitMQ", "capabilities": {"basic.nack": True}}, "PLAIN", "en_US"),
+    methods.Connection.Tune(2047, 131072, 60),
+    methods.Exchange.Declare(exchange="x", exchange_type="topic", durable=True, internal=True, arguments={"a": [1]}),
+    methods.Queue.DeclareOk("amq.gen-1", 3, 2),
+    methods.Queue.Delete(queue="q", if_unused=True, if_empty=False, nowait=True),
+    methods.Basic.Consume(queue="q", consumer_tag="c", no_local=True, exclusive=True, arguments=None),
+    methods.Basic.Deliver("c", 2**62, redelivered=True, exchange="x", routing_key="r"),
+    methods.Basic.Nack(1, multiple=False, requeue=True),
+    methods.Confirm.SelectOk(),
 ]
 
 
@@ -163,7 +163,7 @@ def test_methods_are_written_so_that_pamqp_reads_them(method: Method) -> None:
 
 def test_content_is_written_so_that_pamqp_reads_it() -> None:
     message = Message(b"abc", content_type="text/plain", headers={"n": 1, "raw": b"\xff"}, message_id="m", priority=3)
-    _, head, piece = encode_content(2, commands.Basic.Publish(exchange="x", routing_key="r"), message, 4096)
+    _, head, piece = encode_content(2, methods.Basic.Publish(exchange="x", routing_key="r"), message, 4096)
     theirs = expect(pamqp_frame.unmarshal(head)[2], pamqp_header.ContentHeader)
     assert theirs.body_size == 3
     assert theirs.properties.content_type == "text/plain"
@@ -333,7 +333,7 @@ def test_a_decoder_stays_dead_after_a_fault() -> None:
 # --- content --------------------------------------------------------------------------------------------------------
 
 FRAME_MAX = 4096
-PUBLISH = commands.Basic.Publish(routing_key="q")
+PUBLISH = methods.Basic.Publish(routing_key="q")
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_a_body_is_split_where_frame_max_says(size: int, pieces: list[int]) -> N
     method, head, *rest = decode(b"".join(encoded), max_frame_size=FRAME_MAX)
     assert len(encoded) == 2 + len(rest)
     assert {method.channel, head.channel, *(piece.channel for piece in rest)} == {7}
-    assert expect(method.payload, commands.Basic.Publish).routing_key == "q"
+    assert expect(method.payload, methods.Basic.Publish).routing_key == "q"
     assert expect(head.payload, Header).body_size == size
     bodies = [octets(piece.payload) for piece in rest]
     assert [len(piece) for piece in bodies] == pieces
@@ -499,7 +499,7 @@ def test_no_table_is_an_empty_table() -> None:
 
 def test_bytes_become_the_type_that_is_encoded_as_bytes() -> None:
     table = field_table({"k": b"\x00\xff", "l": [b"a"], "t": {"u": b"b"}})
-    assert encode_method(1, commands.Queue.Bind(queue="q", exchange="e", arguments=table)).count(b"x\x00\x00\x00") == 3
+    assert encode_method(1, methods.Queue.Bind(queue="q", exchange="e", arguments=table)).count(b"x\x00\x00\x00") == 3
 
 
 @pytest.mark.parametrize(
@@ -519,12 +519,12 @@ def test_a_table_value_that_amqp_cannot_carry_is_named_by_its_key(table: Any, pa
 @pytest.mark.parametrize(
     ("method", "name"),
     [
-        (commands.Queue.DeclareOk("q", 0, 0), "queue.declare-ok"),
-        (commands.Basic.Ack(), "basic.ack"),
-        (commands.Basic.GetEmpty(), "basic.get-empty"),
-        (commands.Connection.StartOk(), "connection.start-ok"),
-        (commands.Connection.UpdateSecret("s", "r"), "connection.update-secret"),
-        (commands.Tx.CommitOk(), "tx.commit-ok"),
+        (methods.Queue.DeclareOk("q", 0, 0), "queue.declare-ok"),
+        (methods.Basic.Ack(), "basic.ack"),
+        (methods.Basic.GetEmpty(), "basic.get-empty"),
+        (methods.Connection.StartOk(), "connection.start-ok"),
+        (methods.Connection.UpdateSecret("s", "r"), "connection.update-secret"),
+        (methods.Tx.CommitOk(), "tx.commit-ok"),
     ],
 )
 def test_methods_have_the_names_of_the_specification(method: Method, name: str) -> None:
@@ -534,10 +534,10 @@ def test_methods_have_the_names_of_the_specification(method: Method, name: str) 
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(lambda: commands.Basic.Deliver(delivery_tag=ANYTHING), id="wrong type"),
-        pytest.param(lambda: commands.Basic.Qos(prefetch_count=2**16), id="out of range"),
-        pytest.param(lambda: commands.Basic.Consume(arguments={"k": 2**63}), id="in a table"),
-        pytest.param(lambda: commands.Basic.CancelOk("x" * 256), id="string too long"),
+        pytest.param(lambda: methods.Basic.Deliver(delivery_tag=ANYTHING), id="wrong type"),
+        pytest.param(lambda: methods.Basic.Qos(prefetch_count=2**16), id="out of range"),
+        pytest.param(lambda: methods.Basic.Consume(arguments={"k": 2**63}), id="in a table"),
+        pytest.param(lambda: methods.Basic.CancelOk("x" * 256), id="string too long"),
     ],
 )
 def test_a_method_that_amqp_cannot_carry_is_refused_by_name(make: Callable[[], Method]) -> None:
@@ -547,12 +547,12 @@ def test_a_method_that_amqp_cannot_carry_is_refused_by_name(make: Callable[[], M
 
 
 def test_building_a_method_passes_its_arguments_on() -> None:
-    assert build(commands.Basic.Qos, prefetch_count=5).prefetch_count == 5
+    assert build(methods.Basic.Qos, prefetch_count=5).prefetch_count == 5
 
 
 def test_building_a_method_with_a_wrong_argument_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="exchange"):
-        encode_method(1, build(commands.Exchange.Declare, exchange="x" * 300))
+        encode_method(1, build(methods.Exchange.Declare, exchange="x" * 300))
 
 
 # --- where pamqp loses, cuts or refuses what AMQP and RabbitMQ allow -------------------------------------------------
@@ -618,26 +618,26 @@ def test_a_timestamp_beyond_2106_in_a_table_comes_back() -> None:
 
 @pytest.mark.parametrize("queue", ["kurse.\u00fc", "a*b!c"])
 def test_a_queue_name_that_rabbitmq_takes_is_sent(queue: str) -> None:
-    (got,) = decode(encode_method(1, build(commands.Queue.Declare, queue=queue)))
-    assert expect(got.payload, commands.Queue.Declare).queue == queue
+    (got,) = decode(encode_method(1, build(methods.Queue.Declare, queue=queue)))
+    assert expect(got.payload, methods.Queue.Declare).queue == queue
 
 
 def test_an_exchange_name_that_rabbitmq_takes_is_sent() -> None:
-    method = build(commands.Basic.Publish, exchange="x" * 100 + "\u00fc" * 20 + "!" * 100, routing_key="r")
+    method = build(methods.Basic.Publish, exchange="x" * 100 + "\u00fc" * 20 + "!" * 100, routing_key="r")
     (got,) = decode(encode_method(1, method))
-    assert expect(got.payload, commands.Basic.Publish).exchange.endswith("!")
+    assert expect(got.payload, methods.Basic.Publish).exchange.endswith("!")
 
 
 @pytest.mark.parametrize("channel", [-1, 65536])
 def test_a_channel_number_that_amqp_cannot_carry_is_refused(channel: int) -> None:
     with pytest.raises(InvalidArgument):
-        encode_method(channel, commands.Basic.Ack(1))
+        encode_method(channel, methods.Basic.Ack(1))
 
 
 def test_a_table_key_that_is_no_text_is_refused() -> None:
     wrong: Any = {1: "one"}
     with pytest.raises(InvalidArgument):
-        encode_method(1, commands.Queue.Bind(queue="q", exchange="e", arguments=field_table(wrong)))
+        encode_method(1, methods.Queue.Bind(queue="q", exchange="e", arguments=field_table(wrong)))
 
 
 @pytest.mark.parametrize(("name", "value"), [("expiration", "5000"), ("headers", ["no", "table"])])

@@ -12,18 +12,18 @@ from itertools import islice
 from typing import Final
 
 import pytest
-from pamqp import commands
 
+from anyamqp.core.channel import LogicalChannel
 from anyamqp.entities import RecoveryMode
-from anyamqp.logical import LogicalChannel
 from anyamqp.message import Properties
 from anyamqp.protocol.acks import Acks
-from anyamqp.protocol.basic import Route, encode_properties
 from anyamqp.protocol.confirms import Ledger
 from anyamqp.protocol.events import ConfirmsReceived, ContentsReceived
-from anyamqp.protocol.wire import build, encode_method
+from anyamqp.protocol.topology import Recorded, Topology
 from anyamqp.publication import Window, Wish
-from anyamqp.topology import Recorded, Topology
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Route, encode_properties
+from anyamqp.wire.frames import build, encode_method
 from support.amqp import Dialogue, content, opened
 from support.work import Work
 
@@ -88,7 +88,7 @@ def test_publishing_takes_no_more_work_with_a_thousand_channels(*, in_turn: bool
 def work_of_receiving(channels: int) -> int:
     dialogue, numbers = with_channels(channels)
     session = dialogue.session
-    deliver = build(commands.Basic.Deliver, "anyamqp-0", 1, exchange="", routing_key="features.live")
+    deliver = build(methods.Basic.Deliver, "anyamqp-0", 1, exchange="", routing_key="features.live")
     data = content(numbers[-1], deliver, BODY) * MESSAGES
 
     def receive() -> None:
@@ -109,7 +109,7 @@ def work_of_confirms(channels: int, *, in_turn: bool) -> int:
     dialogue, numbers = with_channels(channels)
     session = dialogue.session
     order = used(numbers, in_turn=in_turn)
-    data = b"".join(encode_method(number, build(commands.Basic.Ack, 1)) for number in order)
+    data = b"".join(encode_method(number, build(methods.Basic.Ack, 1)) for number in order)
 
     def receive() -> None:
         session.receive(data, dialogue.now)
@@ -212,10 +212,10 @@ def with_queues(count: int) -> tuple[Topology, list[Recorded]]:
     topology, channel = Topology(RecoveryMode.EVERYTHING), Declarer()
     for number in range(count):
         name = f"queue-{number}"
-        reply = commands.Queue.DeclareOk(name, 0, 0)
-        topology.record(channel, build(commands.Queue.Declare, queue=name), reply)
-        bind = build(commands.Queue.Bind, queue=name, exchange="market", routing_key=name)
-        topology.record(channel, bind, commands.Queue.BindOk())
+        reply = methods.Queue.DeclareOk(name, 0, 0)
+        topology.record(channel, build(methods.Queue.Declare, queue=name), reply)
+        bind = build(methods.Queue.Bind, queue=name, exchange="market", routing_key=name)
+        topology.record(channel, bind, methods.Queue.BindOk())
     return topology, topology.queues()
 
 
@@ -226,7 +226,7 @@ def work_of_declaring_again(queues: int) -> int:
     def declare() -> None:
         for one in last:
             topology.as_sent(one.request)
-            topology.declared_again(one, commands.Queue.DeclareOk(one.entity.name, 0, 0))
+            topology.declared_again(one, methods.Queue.DeclareOk(one.entity.name, 0, 0))
 
     return steps(declare)
 
@@ -250,7 +250,7 @@ def work_of_ending(queues: int, end: Callable[[Topology, Recorded], None]) -> in
 
 
 def delete(topology: Topology, recorded: Recorded) -> None:
-    topology.record(Declarer(), commands.Queue.Delete(queue=recorded.entity.name), commands.Queue.DeleteOk(0))
+    topology.record(Declarer(), methods.Queue.Delete(queue=recorded.entity.name), methods.Queue.DeleteOk(0))
 
 
 @pytest.mark.parametrize("end", [delete, Topology.forget])

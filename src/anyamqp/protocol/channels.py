@@ -15,8 +15,6 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 
-from pamqp import commands
-
 from anyamqp.errors import (
     ChannelError,
     ChannelLimitReached,
@@ -34,7 +32,6 @@ from anyamqp.errors import (
     reply_error,
 )
 from anyamqp.protocol.acks import Acks
-from anyamqp.protocol.basic import Delivered, Header, Received, encode_ack
 from anyamqp.protocol.events import (
     ChannelClosed,
     ChannelReleased,
@@ -45,16 +42,18 @@ from anyamqp.protocol.events import (
     Event,
     MethodReceived,
 )
-from anyamqp.protocol.wire import Method, Payload, method_name
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Delivered, Header, Received, encode_ack
+from anyamqp.wire.frames import Method, Payload, method_name
 
 HIGHEST_CHANNEL = 65535
 REPLY_SUCCESS = 200
-_CONTENT_METHODS = (commands.Basic.Deliver, commands.Basic.Return, commands.Basic.GetOk)
-_CONFIRMS = (commands.Basic.Ack, commands.Basic.Nack)
+_CONTENT_METHODS = (methods.Basic.Deliver, methods.Basic.Return, methods.Basic.GetOk)
+_CONFIRMS = (methods.Basic.Ack, methods.Basic.Nack)
 _SMALL = 1024
 """Bytes below which a piece of a body is not kept by itself."""
-_UNASKED = (commands.Basic.Cancel, commands.Channel.Flow)
-_FIRST_WORDS = (commands.Channel.OpenOk, commands.Channel.Close)
+_UNASKED = (methods.Basic.Cancel, methods.Channel.Flow)
+_FIRST_WORDS = (methods.Channel.OpenOk, methods.Channel.Close)
 """What a new channel can hear first."""
 
 
@@ -143,12 +142,12 @@ class Channels:
         else:
             raise ChannelLimitReached(f"all {self._highest} channels that the connection may have are open")
         self._channels[number] = channel
-        self.request(number, commands.Channel.Open())
+        self.request(number, methods.Channel.Open())
         return number
 
     def close(self, number: int, text: str, code: int = REPLY_SUCCESS) -> None:
         """Send channel.close; the number is free again after close-ok."""
-        self.send(number, commands.Channel.Close(code, text, 0, 0))
+        self.send(number, methods.Channel.Close(code, text, 0, 0))
         self._channels[number].closing = True
 
     def request(self, number: int, method: Method) -> None:
@@ -156,7 +155,7 @@ class Channels:
         self.send(number, method)
         channel = self._channels[number]
         channel.expected.append(method)
-        if isinstance(method, commands.Tx.Select):
+        if isinstance(method, methods.Tx.Select):
             channel.acks.keep_apart()
 
     def send(self, number: int, method: Method) -> None:
@@ -177,20 +176,20 @@ class Channels:
         if channel.closing:
             return  # its end gives back whatever is open
         if multiple:
-            self._respond(number, commands.Basic.Ack(tag, multiple=True))
+            self._respond(number, methods.Basic.Ack(tag, multiple=True))
             channel.acks.settle_up_to(tag)
         else:
             channel.acks.ack(tag)
             self._acking.add(number)
 
-    def nack(self, number: int, method: commands.Basic.Nack | commands.Basic.Reject) -> None:
+    def nack(self, number: int, method: methods.Basic.Nack | methods.Basic.Reject) -> None:
         """Send basic.nack or basic.reject."""
         channel = self._channels.get(number)
         if channel is not None and channel.closing:
             return
         self._respond(number, method)
         acks, tag = self._channels[number].acks, method.delivery_tag or 0
-        if isinstance(method, commands.Basic.Nack) and method.multiple:
+        if isinstance(method, methods.Basic.Nack) and method.multiple:
             acks.settle_up_to(tag)
         else:
             acks.settle(tag)
@@ -258,26 +257,26 @@ class Channels:
     def _late(self, number: int, payload: Payload) -> None:
         if number not in self._closed_by_broker:
             raise unexpected(ChannelError, f"a frame on channel {number}, which is not open")
-        if isinstance(payload, commands.Channel.CloseOk):  # the last word that there can be
+        if isinstance(payload, methods.Channel.CloseOk):  # the last word that there can be
             del self._closed_by_broker[number]
             heapq.heappush(self._free, number)
 
     def _method(self, number: int, channel: _Channel, method: Method) -> None:
         if isinstance(method, _CONFIRMS) and channel.method is None and not channel.closing:
             self._confirmed(number, method)
-        elif isinstance(method, commands.Basic.Deliver) and channel.method is None and not channel.closing:
+        elif isinstance(method, methods.Basic.Deliver) and channel.method is None and not channel.closing:
             channel.last_tag = method.delivery_tag or 0
             channel.method = method
-        elif isinstance(method, commands.Channel.Close):
+        elif isinstance(method, methods.Channel.Close):
             self._acking.discard(number)  # nothing but close-ok may follow
-            self._answer(number, commands.Channel.CloseOk())
+            self._answer(number, methods.Channel.CloseOk())
             del self._channels[number]
             self._closed_by_broker[number] = None
             if channel.closing:  # the two crossed
                 self._events.append(ChannelReleased(number))
             else:
                 self._events.append(ChannelClosed(number, error_of(frame_of(method))))
-        elif isinstance(method, commands.Channel.CloseOk):
+        elif isinstance(method, methods.Channel.CloseOk):
             if not channel.closing:
                 raise unexpected(CommandInvalid, f"channel.close-ok on channel {number}, which nobody closed")
             self._acking.discard(number)
@@ -292,19 +291,19 @@ class Channels:
                 f"{method_name(method)} on channel {number} inside the content of {method_name(channel.method)}",
             )
         elif isinstance(method, _CONTENT_METHODS):
-            if isinstance(method, commands.Basic.GetOk):
+            if isinstance(method, methods.Basic.GetOk):
                 channel.last_tag = method.delivery_tag or 0
                 request = self._answered(number, channel, method)
-                if isinstance(request, commands.Basic.Get) and request.no_ack:
+                if isinstance(request, methods.Basic.Get) and request.no_ack:
                     channel.acks.settle(channel.last_tag)
             channel.method = method
         elif isinstance(method, _UNASKED):
-            if isinstance(method, commands.Channel.Flow):
-                self._answer(number, commands.Channel.FlowOk(method.active))
+            if isinstance(method, methods.Channel.Flow):
+                self._answer(number, methods.Channel.FlowOk(method.active))
             self._events.append(MethodReceived(number, method, is_reply=False))
         else:
             self._answered(number, channel, method)
-            if isinstance(method, commands.Basic.RecoverOk):  # the broker has taken back all that was open
+            if isinstance(method, methods.Basic.RecoverOk):  # the broker has taken back all that was open
                 channel.acks.settle_up_to(channel.last_tag)
             self._events.append(MethodReceived(number, method, is_reply=True))
 
@@ -331,7 +330,7 @@ class Channels:
             raise unexpected(UnexpectedFrame, f"a content header on channel {number} that belongs to no method")
         if header.body_size > self._max_message_size:
             text = f"a message of {header.body_size} bytes, but max_message_size is {self._max_message_size}"
-            self._respond(number, commands.Channel.Close(ContentTooLarge.code, text, 0, 0))
+            self._respond(number, methods.Channel.Close(ContentTooLarge.code, text, 0, 0))
             channel.closing = True
             error = ContentTooLarge(
                 text,
@@ -369,7 +368,7 @@ class Channels:
         method, channel.method, channel.header, channel.received = channel.method, None, None, 0
         if method is None:
             return
-        if not isinstance(method, commands.Basic.Deliver):
+        if not isinstance(method, methods.Basic.Deliver):
             _check_properties(number, message)
         self._tell(number, (method, message))
 
@@ -406,11 +405,11 @@ def unexpected(error: type[ReplyError], text: str) -> ReplyError:
     return error(text, found_by=Side.CLIENT)
 
 
-def frame_of(close: commands.Connection.Close | commands.Channel.Close) -> CloseFrame:
+def frame_of(close: methods.Connection.Close | methods.Channel.Close) -> CloseFrame:
     """What a close of the broker's says."""
     culprit = None
     if close.class_id:
-        known = commands.INDEX_MAPPING.get(close.class_id << 16 | (close.method_id or 0))
+        known = methods.INDEX_MAPPING.get(close.class_id << 16 | (close.method_id or 0))
         culprit = method_name(known) if known else f"method {close.class_id}.{close.method_id}"
     return CloseFrame(close.reply_code or 0, printable(close.reply_text), culprit)
 

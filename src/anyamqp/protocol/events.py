@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from pamqp import commands
-
 from anyamqp.errors import AnyamqpError, ReplyError
 from anyamqp.message import FieldTable
-from anyamqp.protocol.basic import Received
 from anyamqp.protocol.lifecycle import Transition
-from anyamqp.protocol.wire import Method
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Received
+from anyamqp.wire.frames import Method
 
 
 class Tuning(NamedTuple):
@@ -59,7 +58,7 @@ class ContentsReceived(NamedTuple):
     contents: list[Content]
 
 
-Confirm: TypeAlias = commands.Basic.Ack | commands.Basic.Nack
+Confirm: TypeAlias = methods.Basic.Ack | methods.Basic.Nack
 
 
 class ConfirmsReceived(NamedTuple):

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, chain
 from typing import Final
 
-from pamqp import commands
-
 from anyamqp.errors import (
     AnyamqpError,
     ChannelError,
@@ -36,13 +34,14 @@ from anyamqp.errors import (
     reason_of,
 )
 from anyamqp.message import FieldTable
-from anyamqp.protocol.basic import Delivered, Header, Route, content_parts
 from anyamqp.protocol.channels import REPLY_SUCCESS, Channels, error_of, frame_of, unexpected
 from anyamqp.protocol.events import Blocked, Ended, Event, Opened, SecretUpdated, Stalled, Tuning, Unblocked
 from anyamqp.protocol.heartbeat import Heartbeat
-from anyamqp.protocol.lifecycle import LinkEvent, LinkState, Transition, link_lifecycle
+from anyamqp.protocol.lifecycle import LINK, LinkEvent, LinkState, Transition
 from anyamqp.protocol.sasl import Mechanism
-from anyamqp.protocol.wire import (
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Delivered, Header, Route, content_parts
+from anyamqp.wire.frames import (
     FRAME_MIN_SIZE,
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
@@ -66,7 +65,7 @@ CAPABILITIES: FieldTable = {
 }
 """What this client can take; brokers keep to it (RabbitMQ, "Extensions", capabilities)."""
 
-_TOLD_TOGETHER = (commands.Basic.Deliver, commands.Basic.Return, commands.Basic.Ack, commands.Basic.Nack)
+_TOLD_TOGETHER = (methods.Basic.Deliver, methods.Basic.Return, methods.Basic.Ack, methods.Basic.Nack)
 """Methods that close nothing and change no state."""
 
 _CHUNK: Final = 256 * 1024
@@ -127,7 +126,7 @@ class Session:
         self._virtual_host = virtual_host
         self._client_properties: FieldTable = {**client_properties, "capabilities": CAPABILITIES}
         self._server_properties: FieldTable = {}
-        self._lifecycle = link_lifecycle()
+        self._lifecycle = LINK.begin()
         self._decoder = Decoder(proposal.frame_max, joins_deliveries=True)
         self._heartbeat = Heartbeat(0, now)
         self._events: list[Event] = []
@@ -311,10 +310,10 @@ class Session:
         """Begin the close handshake. Only in state OPEN: RabbitMQ does not take a close before open-ok."""
         self._channels.flush_acks()
         self._fire(LinkEvent.CLOSE, now)
-        self._send(0, commands.Connection.Close(REPLY_SUCCESS, text, 0, 0))
+        self._send(0, methods.Connection.Close(REPLY_SUCCESS, text, 0, 0))
         self.close_facts = CloseFacts(None, CloseFrame(REPLY_SUCCESS, text, None), Side.CLIENT)
 
-    def update_secret(self, method: commands.Connection.UpdateSecret) -> None:
+    def update_secret(self, method: methods.Connection.UpdateSecret) -> None:
         """Send a new secret (RabbitMQ); :class:`SecretUpdated` tells of each answer, in order.
 
         Raises:
@@ -366,7 +365,7 @@ class Session:
         """How many deliveries of a channel are settled by frames that have left; infinity where that is not known."""
         return self._channels.settled_count(number)
 
-    def nack(self, number: int, method: commands.Basic.Nack | commands.Basic.Reject) -> None:
+    def nack(self, number: int, method: methods.Basic.Nack | methods.Basic.Reject) -> None:
         """Give a delivery back: basic.nack or basic.reject."""
         self._require_open(method_name(method))
         self._channels.nack(number, method)
@@ -399,38 +398,38 @@ class Session:
             raise unexpected(ChannelError, "content on channel 0")
 
     def _handle_connection(self, method: Method, now: float) -> None:
-        if isinstance(method, commands.Connection.Close):
+        if isinstance(method, methods.Connection.Close):
             self._closed_by_broker(method, now)
-        elif isinstance(method, commands.Connection.CloseOk):
+        elif isinstance(method, methods.Connection.CloseOk):
             self._advance(LinkEvent.CLOSED, method, now, only_from=LinkState.CLOSING)
             self._emit(Ended(None))
         elif self.state is LinkState.CLOSING:
             return
-        elif isinstance(method, commands.Connection.Start):
+        elif isinstance(method, methods.Connection.Start):
             self._start(method, now)
-        elif isinstance(method, commands.Connection.Secure):
+        elif isinstance(method, methods.Connection.Secure):
             self._advance(LinkEvent.SECURED, method, now)
             challenge = (method.challenge or "").encode("utf-8", "surrogateescape")
             response = _response(self._mechanism, lambda: self._mechanism.answer(challenge))
-            self._answer(0, commands.Connection.SecureOk(response))
-        elif isinstance(method, commands.Connection.Tune):
+            self._answer(0, methods.Connection.SecureOk(response))
+        elif isinstance(method, methods.Connection.Tune):
             self._tune(method, now)
-        elif isinstance(method, commands.Connection.OpenOk):
+        elif isinstance(method, methods.Connection.OpenOk):
             self._advance(LinkEvent.OPENED, method, now)
             self._emit(Opened(self.tuning, self._server_properties))
-        elif isinstance(method, commands.Connection.Blocked) and self.state is LinkState.OPEN:
+        elif isinstance(method, methods.Connection.Blocked) and self.state is LinkState.OPEN:
             self.blocked = printable(method.reason)
             self._emit(Blocked(self.blocked))
-        elif isinstance(method, commands.Connection.Unblocked) and self.state is LinkState.OPEN:
+        elif isinstance(method, methods.Connection.Unblocked) and self.state is LinkState.OPEN:
             self.blocked = None
             self._emit(Unblocked())
-        elif isinstance(method, commands.Connection.UpdateSecretOk) and self._unanswered_secrets:
+        elif isinstance(method, methods.Connection.UpdateSecretOk) and self._unanswered_secrets:
             self._unanswered_secrets -= 1
             self._emit(SecretUpdated())
         else:
             raise unexpected(CommandInvalid, f"{method_name(method)} in state {self.state.name}")
 
-    def _start(self, method: commands.Connection.Start, now: float) -> None:
+    def _start(self, method: methods.Connection.Start, now: float) -> None:
         self._advance(LinkEvent.STARTED, method, now)
         offered = method.mechanisms.split()
         mechanism = next((candidate for candidate in self._mechanisms if candidate.name in offered), None)
@@ -445,7 +444,7 @@ class Session:
         self._server_properties = method.server_properties
         self._send(
             0,
-            commands.Connection.StartOk(
+            methods.Connection.StartOk(
                 client_properties=field_table(self._client_properties),
                 mechanism=mechanism.name,
                 response=_response(mechanism, mechanism.start),
@@ -453,7 +452,7 @@ class Session:
             ),
         )
 
-    def _tune(self, method: commands.Connection.Tune, now: float) -> None:
+    def _tune(self, method: methods.Connection.Tune, now: float) -> None:
         self._advance(LinkEvent.TUNED, method, now)
         if 0 < method.frame_max < FRAME_MIN_SIZE:
             text = f"connection.tune with frame_max {method.frame_max}, where AMQP allows no less than {FRAME_MIN_SIZE}"
@@ -462,10 +461,10 @@ class Session:
         self._decoder.max_frame_size = self.tuning.frame_max
         # Timers start here and not before: until tune nobody has agreed to any (AMQP 0-9-1, 4.2.7).
         self._heartbeat = Heartbeat(self.tuning.heartbeat, now)
-        self._send(0, commands.Connection.TuneOk(*self.tuning))
-        self._send(0, build(commands.Connection.Open, self._virtual_host))
+        self._send(0, methods.Connection.TuneOk(*self.tuning))
+        self._send(0, build(methods.Connection.Open, self._virtual_host))
 
-    def _closed_by_broker(self, method: commands.Connection.Close, now: float) -> None:
+    def _closed_by_broker(self, method: methods.Connection.Close, now: float) -> None:
         logging_in = self.state in (LinkState.AWAITING_TUNE, LinkState.AWAITING_START)
         ours = self.state is LinkState.CLOSING
         received = frame_of(method)
@@ -476,7 +475,7 @@ class Session:
         error = error_of(received)
         if logging_in and error.code == LoginRefused.code:
             error = LoginRefused(received.text, close=self.close_facts)
-        self._send(0, commands.Connection.CloseOk())
+        self._send(0, methods.Connection.CloseOk())
         self._fire(LinkEvent.CLOSED, now, reason=None if ours else reason_of(error))
         # Two closes that cross are a close of ours that the broker agreed to.
         self._emit(Ended(None if ours else error))
@@ -487,7 +486,7 @@ class Session:
         # The stream cannot be read any more, so there is no close-ok to wait for: say why, then leave.
         if self.state is LinkState.OPEN:
             text = error.text[:_MOST_SHOWN]
-            self._send(0, commands.Connection.Close(error.code, text, 0, 0))
+            self._send(0, methods.Connection.Close(error.code, text, 0, 0))
             error.close = self.close_facts = CloseFacts(None, CloseFrame(error.code, text, None), Side.CLIENT)
         self._die(error, now)
 
@@ -504,8 +503,8 @@ class Session:
             raise unexpected(CommandInvalid, f"{method_name(method)} in state {self.state.name}") from refused
 
     def _fire(self, event: LinkEvent, now: float, *, reason: str | None = None) -> None:
-        source = self._lifecycle.fire(event)
-        self._emit(Transition(self._name, source, event, self._lifecycle.state, now, reason, self._number))
+        step = self._lifecycle.fire(event)
+        self._emit(Transition(self._name, step.source, event, step.target, now, reason, self._number))
 
     def _emit(self, event: Event) -> None:
         self._events.append(event)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pamqp import commands
-
 from anyamqp.errors import AccessRefused, NotAllowed, PreconditionFailed
-from anyamqp.protocol.wire import Method, build
 from anyamqp.testing.model import Entry, Model, Queue
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method, build
 
 
 class Owner(Protocol):
@@ -61,7 +60,7 @@ class Consumer:
     def take(self, queue: Queue, entry: Entry) -> None:
         """Deliver."""
         tag = self._deliveries.hand_out(queue, entry, None if self._no_ack else self, no_ack=self._no_ack)
-        method = build(commands.Basic.Deliver, self.tag, tag, entry.redelivered, entry.exchange, entry.routing_key)
+        method = build(methods.Basic.Deliver, self.tag, tag, entry.redelivered, entry.exchange, entry.routing_key)
         self._deliveries.peer.write_content(self._deliveries.number, method, entry)
 
     def cancel(self) -> None:
@@ -123,7 +122,7 @@ class Deliveries:
         """A consumer's queue is gone; tell the client, if it wants to know."""
         self._consumers.pop(consumer.tag, None)
         if self.peer.takes_cancel:
-            self.peer.write(self.number, commands.Basic.Cancel(consumer.tag, nowait=True))
+            self.peer.write(self.number, methods.Basic.Cancel(consumer.tag, nowait=True))
 
     def pump(self) -> None:
         """Deliver what waits for the consumers."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from pamqp import commands
-
 from anyamqp.errors import (
     ChannelError,
     CommandInvalid,
@@ -24,7 +22,10 @@ from anyamqp.errors import (
 from anyamqp.message import FieldTable
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.heartbeat import Heartbeat
-from anyamqp.protocol.wire import (
+from anyamqp.testing.model import Entry, Model
+from anyamqp.testing.server_channel import Channel
+from anyamqp.wire import methods
+from anyamqp.wire.frames import (
     FRAME_MIN_SIZE,
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
@@ -39,9 +40,7 @@ from anyamqp.protocol.wire import (
     field_table,
     method_name,
 )
-from anyamqp.protocol.wire import Heartbeat as HeartbeatFrame
-from anyamqp.testing.model import Entry, Model
-from anyamqp.testing.server_channel import Channel
+from anyamqp.wire.frames import Heartbeat as HeartbeatFrame
 
 OUTPUT_BOUND = 1024 * 1024
 """Bytes of output above which a connection takes no deliveries, and of answers above which it takes no requests."""
@@ -191,7 +190,7 @@ class Peer:
         """Send connection.close; the channels are gone at once. However the client takes it, its end is expected."""
         if not self.is_closing and not self.is_over:
             self.is_closing = self.is_graceful = True
-            self.write(0, commands.Connection.Close(code, _cut(text), *_numbers(method)))
+            self.write(0, methods.Connection.Close(code, _cut(text), *_numbers(method)))
             self._leave_channels()
 
     def close_channel(self, channel: Channel, code: int, text: str, method: Method | None = None) -> None:
@@ -201,16 +200,16 @@ class Peer:
         channel.send_confirms()
         channel.is_closing = True
         channel.deliveries.leave()
-        self.write(channel.number, commands.Channel.Close(code, _cut(text), *_numbers(method)))
+        self.write(channel.number, methods.Channel.Close(code, _cut(text), *_numbers(method)))
 
     def set_blocked(self, reason: str | None) -> None:
         """Tell a publishing client that the broker takes no more, or does again."""
         if reason is None and self.is_notified_of_block:
             self.is_notified_of_block = False
-            self.write(0, commands.Connection.Unblocked())
+            self.write(0, methods.Connection.Unblocked())
         elif reason is not None and self.has_published and not self.is_notified_of_block and self._takes_blocked:
             self.is_notified_of_block = True
-            self.write(0, commands.Connection.Blocked(_cut(reason)))
+            self.write(0, methods.Connection.Blocked(_cut(reason)))
 
     def write(self, number: int, method: Method) -> None:
         """Append a method to the output."""
@@ -225,7 +224,7 @@ class Peer:
             self.close(InternalError.code, f"INTERNAL_ERROR - {error}")
             return
         data = b"".join(frames)
-        if isinstance(method, commands.Basic.Deliver):
+        if isinstance(method, methods.Basic.Deliver):
             self._delivered_size += len(data)
         self._append(data)
 
@@ -251,9 +250,9 @@ class Peer:
             if payload.data != PROTOCOL_HEADER:
                 self._refuse_protocol()
                 return
-            self._awaited = commands.Connection.StartOk
+            self._awaited = methods.Connection.StartOk
             start = build(
-                commands.Connection.Start,
+                methods.Connection.Start,
                 version_major=0,
                 version_minor=9,
                 server_properties=field_table(SERVER_PROPERTIES),
@@ -274,28 +273,28 @@ class Peer:
             self._handle_channel(number, payload)
 
     def _handle_connection(self, method: Method, now: float) -> None:
-        if isinstance(method, commands.Connection.Close):
-            self.write(0, commands.Connection.CloseOk())
+        if isinstance(method, methods.Connection.Close):
+            self.write(0, methods.Connection.CloseOk())
             self.is_over = self.is_graceful = True
         elif self.is_closing:
-            self.is_over = isinstance(method, commands.Connection.CloseOk)
-        elif self.is_open and isinstance(method, commands.Connection.UpdateSecret):
+            self.is_over = isinstance(method, methods.Connection.CloseOk)
+        elif self.is_open and isinstance(method, methods.Connection.UpdateSecret):
             self._login.update_secret(method.new_secret or "")
-            self.write(0, commands.Connection.UpdateSecretOk())
+            self.write(0, methods.Connection.UpdateSecretOk())
         elif self._awaited is None or not isinstance(method, self._awaited):
             raise ChannelError(f"CHANNEL_ERROR - unexpected method {method_name(method)} on channel 0")
-        elif isinstance(method, commands.Connection.StartOk):
+        elif isinstance(method, methods.Connection.StartOk):
             self._log_in(method)
-        elif isinstance(method, commands.Connection.TuneOk):
+        elif isinstance(method, methods.Connection.TuneOk):
             self._tune(method, now)
-        elif isinstance(method, commands.Connection.Open):
+        elif isinstance(method, methods.Connection.Open):
             if method.virtual_host != "/":
                 raise NotAllowed(f"NOT_ALLOWED - vhost {method.virtual_host} not found")
             self._awaited = None
             self.is_open = True
-            self.write(0, commands.Connection.OpenOk())
+            self.write(0, methods.Connection.OpenOk())
 
-    def _log_in(self, method: commands.Connection.StartOk) -> None:
+    def _log_in(self, method: methods.Connection.StartOk) -> None:
         properties = method.client_properties
         capabilities = properties.get("capabilities")
         if isinstance(capabilities, dict):
@@ -306,8 +305,8 @@ class Peer:
         if method.mechanism != "PLAIN":
             raise CommandInvalid(f"COMMAND_INVALID - unknown authentication mechanism '{method.mechanism}'")
         if self._login.check_credentials(method.response):
-            self._awaited = commands.Connection.TuneOk
-            self.write(0, commands.Connection.Tune(*self._tuning))
+            self._awaited = methods.Connection.TuneOk
+            self.write(0, methods.Connection.Tune(*self._tuning))
             return
         if self._takes_refusal:
             text = (
@@ -318,7 +317,7 @@ class Peer:
         else:
             self.is_over = self.is_graceful = True
 
-    def _tune(self, method: commands.Connection.TuneOk, now: float) -> None:
+    def _tune(self, method: methods.Connection.TuneOk, now: float) -> None:
         for name in ("channel_max", "frame_max"):
             ours, theirs = getattr(self._tuning, name), getattr(method, name)
             if ours and (theirs == 0 or theirs > ours):
@@ -327,14 +326,14 @@ class Peer:
                 )
         if 0 < method.frame_max < FRAME_MIN_SIZE:
             raise NotAllowed(f"NOT_ALLOWED - negotiated frame_max = {method.frame_max} is lower than {FRAME_MIN_SIZE}")
-        self._awaited = commands.Connection.Open
+        self._awaited = methods.Connection.Open
         self._tuning = Tuning(method.channel_max, method.frame_max, method.heartbeat)
         self._decoder.max_frame_size = method.frame_max or 2**31
         self._heartbeat = Heartbeat(method.heartbeat, now)
 
     def _handle_channel(self, number: int, payload: Payload) -> None:
         channel = self.channels.get(number)
-        if isinstance(payload, commands.Channel.Open):
+        if isinstance(payload, methods.Channel.Open):
             if channel is not None:
                 raise ChannelError("CHANNEL_ERROR - second 'channel.open' seen")
             if self._tuning.channel_max and number > self._tuning.channel_max:
@@ -342,16 +341,16 @@ class Peer:
                     f"NOT_ALLOWED - number of channels opened ({number}) has reached the negotiated maximum"
                 )
             self.channels[number] = Channel(self, number)
-            self.write(number, commands.Channel.OpenOk())
+            self.write(number, methods.Channel.OpenOk())
         elif channel is None:
             raise ChannelError(f"CHANNEL_ERROR - expected 'channel.open' on channel {number}")
-        elif isinstance(payload, commands.Channel.Close):
+        elif isinstance(payload, methods.Channel.Close):
             channel.send_confirms()
             channel.deliveries.leave()
             if not channel.is_closing:  # else the two closes cross, and the client's close-ok is still to come
                 del self.channels[number]
-            self.write(number, commands.Channel.CloseOk())
-        elif isinstance(payload, commands.Channel.CloseOk):
+            self.write(number, methods.Channel.CloseOk())
+        elif isinstance(payload, methods.Channel.CloseOk):
             if not channel.is_closing:
                 raise CommandInvalid("COMMAND_INVALID - unimplemented method")
             del self.channels[number]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pamqp import commands
-
 from anyamqp.errors import (
     AccessRefused,
     FrameError,
@@ -17,10 +15,11 @@ from anyamqp.errors import (
     NotImplementedByBroker,
     UnexpectedFrame,
 )
-from anyamqp.protocol.basic import Header, Received
-from anyamqp.protocol.wire import Method, Payload, build
 from anyamqp.testing.deliveries import Deliveries, Owner
 from anyamqp.testing.model import Entry, Exchange, Queue
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Header, Received
+from anyamqp.wire.frames import Method, Payload, build
 
 
 class Channel:
@@ -59,7 +58,7 @@ class Channel:
         if isinstance(payload, Method):
             if self._method is not None:
                 raise UnexpectedFrame("UNEXPECTED_FRAME - expected content header or body")
-            if isinstance(payload, commands.Basic.Publish):
+            if isinstance(payload, methods.Basic.Publish):
                 self._check_publish(payload)
                 self._method = payload
             else:
@@ -80,9 +79,9 @@ class Channel:
         if self._confirmed < self._published:
             multiple = self._published - self._confirmed > 1
             self._confirmed = self._published
-            self._reply(commands.Basic.Ack(self._published, multiple))
+            self._reply(methods.Basic.Ack(self._published, multiple))
 
-    def _check_publish(self, method: commands.Basic.Publish) -> None:
+    def _check_publish(self, method: methods.Basic.Publish) -> None:
         if method.immediate:
             raise NotImplementedByBroker("NOT_IMPLEMENTED - immediate=true")
         if method.exchange and self.peer.model.exchange(method.exchange).internal:
@@ -92,7 +91,7 @@ class Channel:
 
     def _publish_if_complete(self) -> None:
         method, header = self._method, self._header
-        if header is None or not isinstance(method, commands.Basic.Publish):
+        if header is None or not isinstance(method, methods.Basic.Publish):
             return
         size = sum(map(len, self._body))
         if size > header.body_size:
@@ -109,7 +108,7 @@ class Channel:
             queue.pump()
         if not queues and method.mandatory:
             entry = Entry(message, method.exchange, method.routing_key, 0)
-            returned = build(commands.Basic.Return, 312, "NO_ROUTE", method.exchange, method.routing_key)
+            returned = build(methods.Basic.Return, 312, "NO_ROUTE", method.exchange, method.routing_key)
             self.peer.write_content(self.number, returned, entry)
         if self._confirms:
             self._published += 1
@@ -135,7 +134,7 @@ class Channel:
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
-    def on_exchange_declare(self, method: commands.Exchange.Declare) -> None:
+    def on_exchange_declare(self, method: methods.Exchange.Declare) -> None:
         model = self.peer.model
         if method.passive:
             model.exchange(method.exchange)
@@ -150,22 +149,22 @@ class Channel:
                     arguments=method.arguments or {},
                 )
             )
-        self._reply(commands.Exchange.DeclareOk(), nowait=method.nowait)
+        self._reply(methods.Exchange.DeclareOk(), nowait=method.nowait)
 
-    def on_exchange_delete(self, method: commands.Exchange.Delete) -> None:
+    def on_exchange_delete(self, method: methods.Exchange.Delete) -> None:
         self.peer.model.delete_exchange(method.exchange, if_unused=method.if_unused)
-        self._reply(commands.Exchange.DeleteOk(), nowait=method.nowait)
+        self._reply(methods.Exchange.DeleteOk(), nowait=method.nowait)
 
-    def on_exchange_bind(self, method: commands.Exchange.Bind) -> None:
+    def on_exchange_bind(self, method: methods.Exchange.Bind) -> None:
         self.peer.model.exchange(method.destination)
         self.peer.model.bind(method.source, "exchange", method.destination, method.routing_key)
-        self._reply(commands.Exchange.BindOk(), nowait=method.nowait)
+        self._reply(methods.Exchange.BindOk(), nowait=method.nowait)
 
-    def on_exchange_unbind(self, method: commands.Exchange.Unbind) -> None:
+    def on_exchange_unbind(self, method: methods.Exchange.Unbind) -> None:
         self.peer.model.unbind(method.source, "exchange", method.destination, method.routing_key)
-        self._reply(commands.Exchange.UnbindOk(), nowait=method.nowait)
+        self._reply(methods.Exchange.UnbindOk(), nowait=method.nowait)
 
-    def on_queue_declare(self, method: commands.Queue.Declare) -> None:
+    def on_queue_declare(self, method: methods.Queue.Declare) -> None:
         model = self.peer.model
         if method.passive:
             queue = self._queue(method.queue)
@@ -175,118 +174,118 @@ class Channel:
             queue = model.declare_queue(wanted, self.peer)
         self._last_queue = queue.name
         reply = build(
-            commands.Queue.DeclareOk,
+            methods.Queue.DeclareOk,
             queue=queue.name,
             message_count=len(queue.ready),
             consumer_count=len(queue.consumers),
         )
         self._reply(reply, nowait=method.nowait)
 
-    def on_queue_bind(self, method: commands.Queue.Bind) -> None:
+    def on_queue_bind(self, method: methods.Queue.Bind) -> None:
         name = self._queue(method.queue).name
         routing_key = method.routing_key if method.queue else method.routing_key or name
         self.peer.model.bind(method.exchange, "queue", name, routing_key)
-        self._reply(commands.Queue.BindOk(), nowait=method.nowait)
+        self._reply(methods.Queue.BindOk(), nowait=method.nowait)
 
-    def on_queue_unbind(self, method: commands.Queue.Unbind) -> None:
+    def on_queue_unbind(self, method: methods.Queue.Unbind) -> None:
         name = self._named(method.queue)
         routing_key = method.routing_key if method.queue else method.routing_key or name
         self.peer.model.unbind(method.exchange, "queue", name, routing_key)
-        self._reply(commands.Queue.UnbindOk())
+        self._reply(methods.Queue.UnbindOk())
 
-    def on_queue_purge(self, method: commands.Queue.Purge) -> None:
+    def on_queue_purge(self, method: methods.Queue.Purge) -> None:
         queue = self._queue(method.queue)
         count = len(queue.ready)
         queue.ready.clear()
-        self._reply(commands.Queue.PurgeOk(count), nowait=method.nowait)
+        self._reply(methods.Queue.PurgeOk(count), nowait=method.nowait)
 
-    def on_queue_delete(self, method: commands.Queue.Delete) -> None:
+    def on_queue_delete(self, method: methods.Queue.Delete) -> None:
         name = self._named(method.queue)
         if name not in self.peer.model.queues:
-            self._reply(commands.Queue.DeleteOk(0), nowait=method.nowait)
+            self._reply(methods.Queue.DeleteOk(0), nowait=method.nowait)
             return
         queue = self._queue(name)
         self.peer.model.check_deletable(queue, if_unused=method.if_unused, if_empty=method.if_empty)
         # Answered first: RabbitMQ, too, tells the queue's consumers of its end only afterwards.
-        self._reply(commands.Queue.DeleteOk(len(queue.ready)), nowait=method.nowait)
+        self._reply(methods.Queue.DeleteOk(len(queue.ready)), nowait=method.nowait)
         self.peer.model.delete_queue(queue)
 
-    def on_qos(self, method: commands.Basic.Qos) -> None:
+    def on_qos(self, method: methods.Basic.Qos) -> None:
         if method.prefetch_size:
             raise NotImplementedByBroker(f"NOT_IMPLEMENTED - prefetch_size!=0 ({method.prefetch_size})")
         if method.global_:
             self.deliveries.shared_prefetch = method.prefetch_count
         else:
             self.deliveries.prefetch = method.prefetch_count
-        self._reply(commands.Basic.QosOk())
+        self._reply(methods.Basic.QosOk())
         self.deliveries.pump()
 
-    def on_consume(self, method: commands.Basic.Consume) -> None:
+    def on_consume(self, method: methods.Basic.Consume) -> None:
         queue = self._queue(method.queue)
         tag = method.consumer_tag or self.peer.model.new_name("amq.ctag")
         self.deliveries.add(queue, tag, no_ack=method.no_ack, exclusive=method.exclusive)
-        self._reply(commands.Basic.ConsumeOk(tag), nowait=method.nowait)
+        self._reply(methods.Basic.ConsumeOk(tag), nowait=method.nowait)
         queue.pump()
 
-    def on_cancel(self, method: commands.Basic.Cancel) -> None:
+    def on_cancel(self, method: methods.Basic.Cancel) -> None:
         self.deliveries.remove(method.consumer_tag or "")
-        self._reply(commands.Basic.CancelOk(method.consumer_tag), nowait=method.nowait)
+        self._reply(methods.Basic.CancelOk(method.consumer_tag), nowait=method.nowait)
 
-    def on_get(self, method: commands.Basic.Get) -> None:
+    def on_get(self, method: methods.Basic.Get) -> None:
         queue = self._queue(method.queue)
         if not queue.ready:
-            self._reply(commands.Basic.GetEmpty())
+            self._reply(methods.Basic.GetEmpty())
             return
         entry = queue.ready.popleft()
         tag = self.deliveries.hand_out(queue, entry, None, no_ack=method.no_ack)
-        reply = build(commands.Basic.GetOk, tag, entry.redelivered, entry.exchange, entry.routing_key, len(queue.ready))
+        reply = build(methods.Basic.GetOk, tag, entry.redelivered, entry.exchange, entry.routing_key, len(queue.ready))
         self.peer.write_content(self.number, reply, entry)
 
-    def on_ack(self, method: commands.Basic.Ack) -> None:
+    def on_ack(self, method: methods.Basic.Ack) -> None:
         self.deliveries.settle(method.delivery_tag or 0, multiple=method.multiple, requeue=False)
 
-    def on_nack(self, method: commands.Basic.Nack) -> None:
+    def on_nack(self, method: methods.Basic.Nack) -> None:
         self.deliveries.settle(method.delivery_tag or 0, multiple=method.multiple, requeue=method.requeue)
 
-    def on_reject(self, method: commands.Basic.Reject) -> None:
+    def on_reject(self, method: methods.Basic.Reject) -> None:
         self.deliveries.settle(method.delivery_tag or 0, multiple=False, requeue=method.requeue)
 
-    def on_recover(self, _: commands.Basic.Recover) -> None:
+    def on_recover(self, _: methods.Basic.Recover) -> None:
         self.deliveries.settle(0, multiple=True, requeue=True)
-        self._reply(commands.Basic.RecoverOk())
+        self._reply(methods.Basic.RecoverOk())
 
-    def on_select(self, method: commands.Confirm.Select) -> None:
+    def on_select(self, method: methods.Confirm.Select) -> None:
         self._confirms = True
-        self._reply(commands.Confirm.SelectOk(), nowait=method.nowait)
+        self._reply(methods.Confirm.SelectOk(), nowait=method.nowait)
 
-    def on_flow(self, method: commands.Channel.Flow) -> None:
+    def on_flow(self, method: methods.Channel.Flow) -> None:
         if not method.active:
             raise NotImplementedByBroker("NOT_IMPLEMENTED - active=false")
-        self._reply(commands.Channel.FlowOk(active=True))
+        self._reply(methods.Channel.FlowOk(active=True))
 
-    def on_flow_ok(self, _: commands.Channel.FlowOk) -> None:
+    def on_flow_ok(self, _: methods.Channel.FlowOk) -> None:
         """Nothing follows from it."""
 
 
 _HANDLERS: dict[type[Method], Callable[..., None]] = {
-    commands.Exchange.Declare: Channel.on_exchange_declare,
-    commands.Exchange.Delete: Channel.on_exchange_delete,
-    commands.Exchange.Bind: Channel.on_exchange_bind,
-    commands.Exchange.Unbind: Channel.on_exchange_unbind,
-    commands.Queue.Declare: Channel.on_queue_declare,
-    commands.Queue.Bind: Channel.on_queue_bind,
-    commands.Queue.Unbind: Channel.on_queue_unbind,
-    commands.Queue.Purge: Channel.on_queue_purge,
-    commands.Queue.Delete: Channel.on_queue_delete,
-    commands.Basic.Qos: Channel.on_qos,
-    commands.Basic.Consume: Channel.on_consume,
-    commands.Basic.Cancel: Channel.on_cancel,
-    commands.Basic.Get: Channel.on_get,
-    commands.Basic.Ack: Channel.on_ack,
-    commands.Basic.Nack: Channel.on_nack,
-    commands.Basic.Reject: Channel.on_reject,
-    commands.Basic.Recover: Channel.on_recover,
-    commands.Confirm.Select: Channel.on_select,
-    commands.Channel.Flow: Channel.on_flow,
-    commands.Channel.FlowOk: Channel.on_flow_ok,
+    methods.Exchange.Declare: Channel.on_exchange_declare,
+    methods.Exchange.Delete: Channel.on_exchange_delete,
+    methods.Exchange.Bind: Channel.on_exchange_bind,
+    methods.Exchange.Unbind: Channel.on_exchange_unbind,
+    methods.Queue.Declare: Channel.on_queue_declare,
+    methods.Queue.Bind: Channel.on_queue_bind,
+    methods.Queue.Unbind: Channel.on_queue_unbind,
+    methods.Queue.Purge: Channel.on_queue_purge,
+    methods.Queue.Delete: Channel.on_queue_delete,
+    methods.Basic.Qos: Channel.on_qos,
+    methods.Basic.Consume: Channel.on_consume,
+    methods.Basic.Cancel: Channel.on_cancel,
+    methods.Basic.Get: Channel.on_get,
+    methods.Basic.Ack: Channel.on_ack,
+    methods.Basic.Nack: Channel.on_nack,
+    methods.Basic.Reject: Channel.on_reject,
+    methods.Basic.Recover: Channel.on_recover,
+    methods.Confirm.Select: Channel.on_select,
+    methods.Channel.Flow: Channel.on_flow,
+    methods.Channel.FlowOk: Channel.on_flow_ok,
 }

@@ -18,12 +18,12 @@ from typing import Any, Final, Protocol
 import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream
-from pamqp import commands
 
 from anyamqp.errors import AnyamqpError, ConnectionLost, ReplyError, TransportError
-from anyamqp.loops import Waiter, running_loop
 from anyamqp.message import FieldTable
-from anyamqp.observe import Journal
+from anyamqp.net.dialer import transport_error
+from anyamqp.net.event_loop import Waiter, running_loop
+from anyamqp.net.tcp import Piece, SocketStream
 from anyamqp.protocol.events import (
     Blocked,
     ChannelClosed,
@@ -43,9 +43,8 @@ from anyamqp.protocol.events import (
 )
 from anyamqp.protocol.lifecycle import LinkState, Transition
 from anyamqp.protocol.session import Session
-from anyamqp.protocol.wire import Method, method_name
-from anyamqp.sockets import Piece, SocketStream
-from anyamqp.transport import transport_error
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method, method_name
 
 HIGH_WATER: Final = 1024 * 1024
 """Bytes of outgoing buffer above which publishers wait."""
@@ -117,6 +116,16 @@ class LinkOwner(Protocol):
         ...
 
 
+class Witness(Protocol):
+    """Takes note of what happens on a link."""
+
+    def record(self, transition: Transition) -> None: ...
+
+    def stalled(self, seconds: float) -> None:
+        """The event loop was late."""
+        ...
+
+
 class Link:
     """A transport with an AMQP session on it.
 
@@ -134,7 +143,7 @@ class Link:
         error: why it ended; None if we closed it.
     """
 
-    def __init__(self, number: int, stream: ByteStream, session: Session, owner: LinkOwner, journal: Journal) -> None:
+    def __init__(self, number: int, stream: ByteStream, session: Session, owner: LinkOwner, journal: Witness) -> None:
         self.number = number
         self.session = session
         self.is_ready = False
@@ -146,7 +155,7 @@ class Link:
         self._owner = owner
         self._journal = journal
         self._handlers: dict[int, ChannelHandler] = {}
-        self._secrets: deque[tuple[commands.Connection.UpdateSecret, anyio.Event]] = deque()
+        self._secrets: deque[tuple[methods.Connection.UpdateSecret, anyio.Event]] = deque()
         """What is not answered yet, oldest first."""
         self._opened = anyio.Event()
         self._over = anyio.Event()
@@ -206,7 +215,7 @@ class Link:
         self.session.transport_ended(error, anyio.current_time())
         self._dispatch()
 
-    async def update_secret(self, update: commands.Connection.UpdateSecret) -> None:
+    async def update_secret(self, update: methods.Connection.UpdateSecret) -> None:
         """Send a new secret and wait for the answer. Only while the link is open.
 
         Raises:

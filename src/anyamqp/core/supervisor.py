@@ -5,7 +5,7 @@ recover, ``opened``, run the link until it ends. Everybody else waits for a stat
 no race between reconnects and no lock against one. The old transport is closed before the next dial begins, because
 the task group that moves its bytes must end first.
 
-Recovery declares the topology and reopens the channels (:mod:`anyamqp.recovery`); then the connection is OPEN and
+Recovery declares the topology and reopens the channels (:mod:`anyamqp.core.recovery`); then the connection is OPEN and
 publishers send again what is unconfirmed, oldest first, before anything new. Between the last reply and ``opened``
 there is no await, so there is no moment in which OPEN is shown and a channel is unusable.
 
@@ -25,10 +25,11 @@ from typing import cast
 import anyio
 import anyio.abc
 from anyio.lowlevel import RunVar
-from pamqp import commands
 
-from anyamqp.consumer import Consumer
-from anyamqp.credentials import CredentialsKeeper
+from anyamqp.core.channel import Block, ChannelHost, Consuming, LogicalChannel, Publishing
+from anyamqp.core.credentials import CredentialsKeeper
+from anyamqp.core.journal import Journal, Stats
+from anyamqp.core.recovery import Recovery
 from anyamqp.entities import Entity
 from anyamqp.errors import (
     AnyamqpError,
@@ -46,24 +47,20 @@ from anyamqp.errors import (
     copy_of,
     reason_of,
 )
-from anyamqp.failures import failure_of
-from anyamqp.link import Link, LinkOwner
-from anyamqp.logical import Block, ChannelHost, LogicalChannel
-from anyamqp.loops import Loop, running_loop
 from anyamqp.message import FieldTable
-from anyamqp.observe import Journal, Stats
+from anyamqp.net.dialer import Dial, Dialer
+from anyamqp.net.event_loop import Loop, failure_of, running_loop
+from anyamqp.net.link import Link, LinkOwner
+from anyamqp.net.timers import Timer, Timers
 from anyamqp.protocol.channels import HIGHEST_CHANNEL
 from anyamqp.protocol.events import Tuning
-from anyamqp.protocol.lifecycle import ConnectionEvent, LinkState, State, Transition, connection_lifecycle
+from anyamqp.protocol.lifecycle import CONNECTION, ConnectionEvent, LinkState, State, Transition
+from anyamqp.protocol.reconnect import Attempts, Life, Turns
 from anyamqp.protocol.sasl import Mechanism
 from anyamqp.protocol.session import Session
-from anyamqp.publisher import Publisher
-from anyamqp.reconnect import Attempts, Life, Turns
-from anyamqp.recovery import Recovery
+from anyamqp.protocol.topology import Recorded, Topology
 from anyamqp.settings import VERSION, Settings
-from anyamqp.timers import Timer, Timers
-from anyamqp.topology import Recorded, Topology
-from anyamqp.transport import Dial, Dialer
+from anyamqp.wire import methods
 
 _GRACE = 0.6
 """Seconds in which an attempt to connect may end in order when the user leaves."""
@@ -100,7 +97,7 @@ class Supervisor(ChannelHost, LinkOwner):
         self._fail_fast = fail_fast
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
         self._dialer = Dialer(settings, dial, self._random)
-        self._lifecycle = connection_lifecycle()
+        self._lifecycle = CONNECTION.begin()
         self._timers = Timers()
         self._journal = Journal(settings.name, self._timers.later)
         self._credentials = CredentialsKeeper(settings, self._journal, self._random)
@@ -108,8 +105,8 @@ class Supervisor(ChannelHost, LinkOwner):
         # Dicts, because a set has no order and recovery goes in the order of creation.
         self._channels: dict[LogicalChannel, None] = {}
         self._recovery = Recovery(self, self._topology, self._is_wanted, self._channels, self._entity_failed)
-        self.publishers: set[Publisher] = set()
-        self.consumers: set[Consumer] = set()
+        self.publishers: set[Publishing] = set()
+        self.consumers: set[Consuming] = set()
         self.tuning: Tuning | None = None
         """The limits agreed with the broker at the last handshake; None before the first."""
         self.server_properties: FieldTable = {}
@@ -196,7 +193,7 @@ class Supervisor(ChannelHost, LinkOwner):
                     self._scope.cancel()
             await self._finished.wait()
 
-    async def update_secret(self, update: commands.Connection.UpdateSecret) -> None:
+    async def update_secret(self, update: methods.Connection.UpdateSecret) -> None:
         """Send a new secret when the connection is there, and wait for the broker's answer.
 
         While the connection is away, the secret is the password of the next login: the old one may have expired.
@@ -642,10 +639,9 @@ class Supervisor(ChannelHost, LinkOwner):
             raise self._closed_error()
 
     def _fire(self, event: ConnectionEvent, reason: str | None = None) -> None:
-        source = self._lifecycle.fire(event)
-        self._journal.record(
-            Transition("connection", source, event, self.state, anyio.current_time(), reason, self._link_number)
-        )
+        step = self._lifecycle.fire(event)
+        now = anyio.current_time()
+        self._journal.record(Transition("connection", step.source, event, step.target, now, reason, self._link_number))
         self._changed.set()
         self._changed = anyio.Event()
 

@@ -15,27 +15,34 @@ import copy
 import weakref
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TypeAlias
-
-from pamqp import commands
+from typing import Protocol, TypeAlias
 
 from anyamqp.entities import Declaration, Entity, RecoveryMode, entity_of
-from anyamqp.logical import LogicalChannel
-from anyamqp.protocol.wire import Method
+from anyamqp.errors import AnyamqpError
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method
 
-Binding: TypeAlias = commands.Queue.Bind | commands.Exchange.Bind | commands.Queue.Unbind | commands.Exchange.Unbind
+Binding: TypeAlias = methods.Queue.Bind | methods.Exchange.Bind | methods.Queue.Unbind | methods.Exchange.Unbind
 _Key: TypeAlias = tuple[str, str, str, str, str]
 """Of a binding: the kind of its destination, destination, source, routing key, arguments."""
 
 _SOURCE = "source"
 _NAMES_A_QUEUE = (
-    commands.Queue.Bind,
-    commands.Queue.Unbind,
-    commands.Queue.Purge,
-    commands.Queue.Delete,
-    commands.Basic.Get,
-    commands.Basic.Consume,
+    methods.Queue.Bind,
+    methods.Queue.Unbind,
+    methods.Queue.Purge,
+    methods.Queue.Delete,
+    methods.Basic.Get,
+    methods.Basic.Consume,
 )
+
+
+class Declarer(Protocol):
+    """A channel that declares."""
+
+    def shut(self, error: AnyamqpError) -> None:
+        """Something that the channel cannot do without is gone."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +57,7 @@ class Recorded:
 
     request: Declaration
     entity: Entity
-    owner: weakref.ReferenceType[LogicalChannel]
+    owner: weakref.ReferenceType[Declarer]
 
 
 class Topology:
@@ -74,25 +81,25 @@ class Topology:
 
     # --- recording --------------------------------------------------------------------------------------------------
 
-    def record(self, channel: LogicalChannel, request: Method, reply: Method) -> None:
+    def record(self, channel: Declarer, request: Method, reply: Method) -> None:
         """A request succeeded: keep what it declares, forget what it deletes."""
         owner = weakref.ref(channel)
-        if isinstance(request, commands.Exchange.Declare):
+        if isinstance(request, methods.Exchange.Declare):
             if not request.passive:
                 self._exchanges[request.exchange] = Recorded(request, entity_of(request), owner)
-        elif isinstance(request, commands.Exchange.Delete):
+        elif isinstance(request, methods.Exchange.Delete):
             self._forget_exchange(request.exchange)
-        elif isinstance(request, commands.Queue.Declare) and isinstance(reply, commands.Queue.DeclareOk):
+        elif isinstance(request, methods.Queue.Declare) and isinstance(reply, methods.Queue.DeclareOk):
             if not request.passive:
                 name = self.first_name(reply.queue or "")
                 self._queues[name] = Recorded(request, replace(entity_of(request), name=name), owner)
-        elif isinstance(request, commands.Queue.Delete):
+        elif isinstance(request, methods.Queue.Delete):
             self._forget_queue(self.first_name(request.queue))
-        elif isinstance(request, commands.Queue.Bind | commands.Exchange.Bind):
-            if isinstance(request, commands.Queue.Bind):
+        elif isinstance(request, methods.Queue.Bind | methods.Exchange.Bind):
+            if isinstance(request, methods.Queue.Bind):
                 request.queue = self.first_name(request.queue)
             self._keep_binding(self._key(request), Recorded(request, entity_of(request), owner))
-        elif isinstance(request, commands.Queue.Unbind | commands.Exchange.Unbind):
+        elif isinstance(request, methods.Queue.Unbind | methods.Exchange.Unbind):
             self._forget_binding(self._key(request))
 
     def consumer_started(self, queue: str) -> None:
@@ -112,10 +119,10 @@ class Topology:
     def forget(self, recorded: Recorded) -> None:
         """Do not declare it again, unless it was declared anew meanwhile."""
         request = recorded.request
-        if isinstance(request, commands.Exchange.Declare):
+        if isinstance(request, methods.Exchange.Declare):
             if self._exchanges.get(request.exchange) is recorded:
                 del self._exchanges[request.exchange]
-        elif isinstance(request, commands.Queue.Declare):
+        elif isinstance(request, methods.Queue.Declare):
             if self._queues.get(recorded.entity.name) is recorded:
                 del self._queues[recorded.entity.name]
         elif self._bindings.get(key := self._key(request)) is recorded:
@@ -169,20 +176,20 @@ class Topology:
     def ends(self, recorded: Recorded) -> list[Recorded]:
         """What a binding binds, as far as it was declared on this connection; nothing for anything but a binding."""
         request = recorded.request
-        if isinstance(request, commands.Exchange.Declare | commands.Queue.Declare):
+        if isinstance(request, methods.Exchange.Declare | methods.Queue.Declare):
             return []
         return self._ends_of(self._key(request))
 
     def declared_again(self, recorded: Recorded, reply: Method) -> bool:
         """Take note of the name that the broker gave a queue this time. Returns whether it gave one."""
-        if isinstance(reply, commands.Queue.DeclareOk):
+        if isinstance(reply, methods.Queue.DeclareOk):
             name = reply.queue or ""
             first = recorded.entity.name
             if first != name and self._queues.get(first) is recorded:  # else it was deleted or declared anew meanwhile
                 self._first.pop(self._present.get(first, ""), None)
                 self._present[first] = name
                 self._first[name] = first
-        return isinstance(recorded.request, commands.Queue.Declare) and not recorded.request.queue
+        return isinstance(recorded.request, methods.Queue.Declare) and not recorded.request.queue
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -199,7 +206,7 @@ class Topology:
 
     def _key(self, request: Binding) -> _Key:
         arguments = repr(sorted((request.arguments or {}).items()))
-        if isinstance(request, commands.Queue.Bind | commands.Queue.Unbind):
+        if isinstance(request, methods.Queue.Bind | methods.Queue.Unbind):
             return ("queue", self.first_name(request.queue), request.exchange, request.routing_key, arguments)
         return ("exchange", request.destination, request.source, request.routing_key, arguments)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import anyio
 
@@ -180,6 +180,37 @@ def is_cancelled() -> bool:
 
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def failure_of(raised: BaseException) -> Exception | None:
+    """The failure that an exception stands for; None if it ends the task: a cancellation, KeyboardInterrupt and such.
+
+    In a cancelled task nothing is a failure: the cancellation may have become another error on its way.
+
+    CancelledError also comes out of awaiting somebody else's task or future that was cancelled. Where nobody cancelled
+    the task itself, that is a failure like any other.
+    """
+    if is_cancelled():
+        return None
+    if isinstance(raised, Exception):
+        return raised
+    if not all(isinstance(one, Exception | anyio.get_cancelled_exc_class()) for one in _all(raised)):
+        return None
+    failure = InvalidUse(
+        f"{type(raised).__name__} was raised, but this task was not cancelled: something that it awaited was"
+    )
+    failure.__cause__ = raised
+    return failure
+
+
+def _all(raised: BaseException) -> Iterator[BaseException]:
+    """The exceptions in a group, and in groups within it; or the one that is no group."""
+    if isinstance(raised, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", raised)
+        for one in group.exceptions:
+            yield from _all(one)
+    else:
+        yield raised
 
 
 @contextmanager

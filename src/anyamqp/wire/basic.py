@@ -13,13 +13,11 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Unpack
 
-from pamqp import commands
-
 from anyamqp.checks import check_flag
 from anyamqp.errors import InvalidArgument, MalformedProperties
 from anyamqp.message import NO_PROPERTIES, Message, Properties, PropertyValues
-from anyamqp.protocol import fields
-from anyamqp.protocol.fields import Malformed, Reader
+from anyamqp.wire import fields, methods
+from anyamqp.wire.fields import Malformed, Reader
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 """Types of frames."""
@@ -36,7 +34,7 @@ new_record: Final = tuple[object, ...].__new__
 FRAME_OVERHEAD: Final = 8
 """Bytes around a payload: type (1), channel (2), size (4), end (1). frame_max counts them."""
 
-BASIC_CLASS: Final = commands.Basic.frame_id
+BASIC_CLASS: Final = methods.Basic.frame_id
 CONTENT: Final = struct.Struct(">HHQ")
 """What a content header begins with: class, weight, size of the body."""
 
@@ -105,7 +103,7 @@ class Route:
         self.mandatory: bool = mandatory
         self._payload = b"".join(
             (
-                _METHOD_INDEX.pack(commands.Basic.Publish.index),
+                _METHOD_INDEX.pack(methods.Basic.Publish.index),
                 b"\0\0",  # reserved
                 fields.shortstr("basic.publish, exchange", exchange),
                 fields.shortstr("basic.publish, routing_key", routing_key),
@@ -340,7 +338,7 @@ def decode_properties(encoded: bytes) -> Properties:
     return Properties(**values)
 
 
-def decode_deliver(data: bytes) -> commands.Basic.Deliver:
+def decode_deliver(data: bytes) -> methods.Basic.Deliver:
     """basic.deliver, from the payload of its frame.
 
     Raises:
@@ -351,7 +349,7 @@ def decode_deliver(data: bytes) -> commands.Basic.Deliver:
         tag, redelivered = _TAG_AND_BITS.unpack_from(data, at)
     except (IndexError, struct.error):
         raise Malformed("a value runs over the end of the frame") from None
-    method = _new_method(commands.Basic.Deliver)
+    method = _new_method(methods.Basic.Deliver)
     method.consumer_tag, method.exchange, method.routing_key = _names(data[4:at], data[at + 9 :])
     method.delivery_tag = tag
     method.redelivered = redelivered & 1 == 1
@@ -361,12 +359,12 @@ def decode_deliver(data: bytes) -> commands.Basic.Deliver:
 class Delivered(NamedTuple):
     """A whole delivery: what else comes as a method, a header and a body."""
 
-    method: commands.Basic.Deliver
+    method: methods.Basic.Deliver
     encoded: bytes
     body: bytes
 
 
-IS_DELIVER: Final = _METHOD_INDEX.pack(commands.Basic.Deliver.index)
+IS_DELIVER: Final = _METHOD_INDEX.pack(methods.Basic.Deliver.index)
 """What the payload of basic.deliver begins with."""
 
 
@@ -422,34 +420,34 @@ def _names(consumer_tag: bytes, rest: bytes) -> tuple[str, str, str]:
 
 def encode_ack(channel: int, delivery_tag: int, *, multiple: bool) -> bytes:
     """The frame of basic.ack."""
-    return _ACK.pack(METHOD, channel, _ACK_SIZE, commands.Basic.Ack.index, delivery_tag, multiple, END_OCTET)
+    return _ACK.pack(METHOD, channel, _ACK_SIZE, methods.Basic.Ack.index, delivery_tag, multiple, END_OCTET)
 
 
 def encode_nack(channel: int, delivery_tag: int, *, multiple: bool, requeue: bool) -> bytes:
     """The frame of basic.nack."""
     bits = multiple | requeue << 1
-    return _ACK.pack(METHOD, channel, _ACK_SIZE, commands.Basic.Nack.index, delivery_tag, bits, END_OCTET)
+    return _ACK.pack(METHOD, channel, _ACK_SIZE, methods.Basic.Nack.index, delivery_tag, bits, END_OCTET)
 
 
-def decode_ack(data: bytes) -> commands.Basic.Ack:
+def decode_ack(data: bytes) -> methods.Basic.Ack:
     """basic.ack, from the payload of its frame.
 
     Raises:
         Malformed: it is none.
     """
-    method = _new_method(commands.Basic.Ack)
+    method = _new_method(methods.Basic.Ack)
     method.delivery_tag, bits = _tag_and_bits(data)
     method.multiple = bits & 1 == 1
     return method
 
 
-def decode_nack(data: bytes) -> commands.Basic.Nack:
+def decode_nack(data: bytes) -> methods.Basic.Nack:
     """basic.nack, from the payload of its frame.
 
     Raises:
         Malformed: it is none.
     """
-    method = _new_method(commands.Basic.Nack)
+    method = _new_method(methods.Basic.Nack)
     method.delivery_tag, bits = _tag_and_bits(data)
     method.multiple = bits & 1 == 1
     method.requeue = bits & 2 == 2

@@ -7,11 +7,10 @@ from functools import partial
 from threading import get_ident
 from typing import Protocol, TypeAlias
 
-from pamqp import commands
-
-from anyamqp.link import Link
 from anyamqp.message import Delivery
-from anyamqp.timers import Timer
+from anyamqp.net.link import Link
+from anyamqp.net.timers import Timer
+from anyamqp.wire import methods
 
 BlockFailed: TypeAlias = Callable[[Delivery, BaseException], Awaitable[None]]
 """Settles a delivery whose ``async with`` block raised."""
@@ -62,7 +61,7 @@ class Attachment:
         self._channel = channel
         self._on_stale = on_stale
         self._later = later
-        self._held: dict[int, tuple[Timer, commands.Basic.Nack | commands.Basic.Reject]] | None = {}
+        self._held: dict[int, tuple[Timer, methods.Basic.Nack | methods.Basic.Reject]] | None = {}
         """What goes back to its queue later, by delivery tag; None once nothing waits any more."""
         self.on_failed: BlockFailed | None = None
         """What the channel's owner does when the block of a delivery raises; None for giving it back."""
@@ -99,15 +98,15 @@ class Attachment:
     def nack(self, delivery_tag: int, *, multiple: bool, requeue: bool) -> None:
         if multiple:
             self._settle_up_to(delivery_tag)
-        self._give_back(commands.Basic.Nack(delivery_tag, multiple, requeue))
+        self._give_back(methods.Basic.Nack(delivery_tag, multiple, requeue))
 
     def reject(self, delivery_tag: int, *, requeue: bool) -> None:
-        self._give_back(commands.Basic.Reject(delivery_tag, requeue))
+        self._give_back(methods.Basic.Reject(delivery_tag, requeue))
 
     def requeue(self, delivery_tag: int, *, failed: bool, after: float) -> None:
         # Never at once, so that a consumer which is left for this failure cancels first: the broker would deliver the
         # message to it again, and count its return once more.
-        method = commands.Basic.Reject(delivery_tag, True) if failed else commands.Basic.Nack(delivery_tag, False, True)
+        method = methods.Basic.Reject(delivery_tag, True) if failed else methods.Basic.Nack(delivery_tag, False, True)
         if self.is_stale or self._held is None:
             self._give_back(method)
         else:
@@ -146,7 +145,7 @@ class Attachment:
             self._release(tag)
         self.settled_up_to = max(self.settled_up_to, delivery_tag)
 
-    def _give_back(self, method: commands.Basic.Nack | commands.Basic.Reject) -> None:
+    def _give_back(self, method: methods.Basic.Nack | methods.Basic.Reject) -> None:
         if self.is_stale:
             self._on_stale()
             return

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Final, cast
 
-from pamqp import commands
-
 from anyamqp.errors import Unroutable, printable
 from anyamqp.message import Delivery, Message, Properties, Settler
-from anyamqp.protocol.basic import Received, decode_properties
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Received, decode_properties
 
 
 def delivery_of(
-    method: commands.Basic.Deliver | commands.Basic.GetOk, message: Message, settler: Settler | None
+    method: methods.Basic.Deliver | methods.Basic.GetOk, message: Message, settler: Settler | None
 ) -> Delivery:
     """The delivery that basic.deliver or basic.get-ok is.
 
@@ -29,13 +28,13 @@ def delivery_of(
         routing_key=method.routing_key or "",
         delivery_tag=method.delivery_tag or 0,
         redelivered=bool(method.redelivered),
-        consumer_tag=method.consumer_tag if isinstance(method, commands.Basic.Deliver) else None,
-        message_count=method.message_count if isinstance(method, commands.Basic.GetOk) else None,
+        consumer_tag=method.consumer_tag if isinstance(method, methods.Basic.Deliver) else None,
+        message_count=method.message_count if isinstance(method, methods.Basic.GetOk) else None,
         settler=settler,
     )
 
 
-def unroutable_of(method: commands.Basic.Return, message_id: str | None) -> Unroutable:
+def unroutable_of(method: methods.Basic.Return, message_id: str | None) -> Unroutable:
     """The error that basic.return is for a message with that id."""
     return Unroutable(
         message_id,

@@ -1,8 +1,8 @@
 """Bytes to frames and back: AMQP 0-9-1, 4.2 "AMQP Wire-Level Format".
 
 Framing is done here, because pamqp reports a partial frame and a broken one alike. The methods inside, with their
-arguments and the types of those, are pamqp's; the values are coded by :mod:`anyamqp.protocol.fields`, and what comes
-with every message by :mod:`anyamqp.protocol.basic`. Whatever the bytes are, decoding ends in a frame, in waiting for
+arguments and the types of those, are pamqp's; the values are coded by :mod:`anyamqp.wire.fields`, and what comes
+with every message by :mod:`anyamqp.wire.basic`. Whatever the bytes are, decoding ends in a frame, in waiting for
 more, or in one of this project's errors:
 
 * 501 frame error: no end byte, larger than frame_max, an unknown type, content that is not well-formed;
@@ -35,8 +35,8 @@ from anyamqp.errors import (
     UnexpectedFrame,
 )
 from anyamqp.message import FieldTable, FieldValue, Message
-from anyamqp.protocol import fields
-from anyamqp.protocol.basic import (
+from anyamqp.wire import fields
+from anyamqp.wire.basic import (
     BODY,
     END,
     END_OCTET,
@@ -57,7 +57,7 @@ from anyamqp.protocol.basic import (
     encode_properties,
     new_record,
 )
-from anyamqp.protocol.fields import Malformed, Reader
+from anyamqp.wire.fields import Malformed, Reader
 
 Method: TypeAlias = base.Frame
 """A method with its arguments."""

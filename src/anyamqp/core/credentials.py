@@ -18,15 +18,15 @@ from random import Random
 from typing import Any, cast
 
 import anyio
-from pamqp import commands
 
+from anyamqp.core.journal import Journal
 from anyamqp.errors import AnyamqpError, CredentialsUnavailable, Cure, RequestTimeout
-from anyamqp.failures import failure_of
-from anyamqp.link import Link
-from anyamqp.observe import Journal
+from anyamqp.net.event_loop import failure_of
+from anyamqp.net.link import Link
 from anyamqp.protocol.sasl import Mechanism, Plain
-from anyamqp.protocol.wire import build
 from anyamqp.settings import Credentials, Login, ReconnectPolicy, Settings
+from anyamqp.wire import methods
+from anyamqp.wire.frames import build
 
 _RENEWED_AFTER = 0.8
 """The part of a life after which credentials are renewed."""
@@ -147,7 +147,7 @@ class CredentialsKeeper:
         if not isinstance(login, Credentials):
             kind = type(login).__name__
             raise CredentialsUnavailable(f"the credentials function gave {kind}, which has no secret to update")
-        await self._update(link, build(commands.Connection.UpdateSecret, login.password, "renewed before it expires"))
+        await self._update(link, build(methods.Connection.UpdateSecret, login.password, "renewed before it expires"))
         return lease
 
     async def _ask_patiently(self) -> tuple[Login, _Lease | None]:
@@ -157,7 +157,7 @@ class CredentialsKeeper:
             return await self._ask()
         raise CredentialsUnavailable(f"the credentials function took longer than {patience} s")
 
-    async def _update(self, link: Link, update: commands.Connection.UpdateSecret) -> None:
+    async def _update(self, link: Link, update: methods.Connection.UpdateSecret) -> None:
         """Send a new secret on an open link and wait for the broker's answer.
 
         Raises:

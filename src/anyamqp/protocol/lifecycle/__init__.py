@@ -28,11 +28,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, NamedTuple, TypeVar
+from typing import Never
 
-from transitions import Machine, MachineError
-
-from anyamqp.errors import InvalidTransition
+from anyamqp.protocol.lifecycle.table import Ignored, Row, Table
 
 
 class State(Enum):
@@ -100,54 +98,55 @@ class LinkEvent(Enum):
     """The byte stream ended, or what came on it was not AMQP."""
 
 
-S = TypeVar("S", bound=Enum)
-E = TypeVar("E", bound=Enum)
-
-
-class Row(NamedTuple, Generic[S, E]):
-    """In each of ``sources``, ``event`` leads to ``target``."""
-
-    event: E
-    sources: tuple[S, ...]
-    target: S
-
-
-LinkRow = Row[LinkState, LinkEvent]
-ConnectionRow = Row[State, ConnectionEvent]
-ChannelRow = Row[State, ChannelEvent]
-
 _UNFINISHED = (State.CONNECTING, State.OPEN, State.BLOCKED, State.RECONNECTING)
 
-CONNECTION: tuple[ConnectionRow, ...] = (
-    ConnectionRow(ConnectionEvent.OPENED, (State.CONNECTING, State.RECONNECTING), State.OPEN),
-    ConnectionRow(ConnectionEvent.LOST, (State.OPEN, State.BLOCKED), State.RECONNECTING),
-    ConnectionRow(ConnectionEvent.BLOCKED, (State.OPEN,), State.BLOCKED),
-    ConnectionRow(ConnectionEvent.UNBLOCKED, (State.BLOCKED,), State.OPEN),
-    ConnectionRow(ConnectionEvent.CLOSE, _UNFINISHED, State.CLOSING),
-    ConnectionRow(ConnectionEvent.CLOSED, (State.CLOSING,), State.CLOSED),
-    ConnectionRow(ConnectionEvent.FAILED, (State.CONNECTING, State.RECONNECTING), State.CLOSED),
+CONNECTION: Table[State, ConnectionEvent, Never] = Table(
+    "connection",
+    State.CONNECTING,
+    Row(ConnectionEvent.OPENED, (State.CONNECTING, State.RECONNECTING), State.OPEN),
+    Row(ConnectionEvent.LOST, (State.OPEN, State.BLOCKED), State.RECONNECTING),
+    Row(ConnectionEvent.BLOCKED, (State.OPEN,), State.BLOCKED),
+    Row(ConnectionEvent.UNBLOCKED, (State.BLOCKED,), State.OPEN),
+    Row(ConnectionEvent.CLOSE, _UNFINISHED, State.CLOSING),
+    Row(ConnectionEvent.CLOSED, (State.CLOSING,), State.CLOSED),
+    Row(ConnectionEvent.FAILED, (State.CONNECTING, State.RECONNECTING), State.CLOSED),
 )
 
-CHANNEL: tuple[ChannelRow, ...] = (
-    ChannelRow(ChannelEvent.OPENED, (State.CONNECTING, State.RECONNECTING), State.OPEN),
-    ChannelRow(ChannelEvent.LOST, (State.CONNECTING, State.OPEN, State.BLOCKED), State.RECONNECTING),
-    ChannelRow(ChannelEvent.BLOCKED, (State.OPEN,), State.BLOCKED),
-    ChannelRow(ChannelEvent.UNBLOCKED, (State.BLOCKED,), State.OPEN),
-    ChannelRow(ChannelEvent.CLOSE, _UNFINISHED, State.CLOSING),
-    ChannelRow(ChannelEvent.CLOSED, (State.CLOSING,), State.CLOSED),
-    ChannelRow(ChannelEvent.FAILED, _UNFINISHED, State.CLOSED),
+CHANNEL: Table[State, ChannelEvent, Never] = Table(
+    "channel",
+    State.CONNECTING,
+    Row(ChannelEvent.OPENED, (State.CONNECTING, State.RECONNECTING), State.OPEN),
+    Row(ChannelEvent.LOST, (State.CONNECTING, State.OPEN, State.BLOCKED), State.RECONNECTING),
+    Ignored(ChannelEvent.LOST, (State.RECONNECTING,), "the channel was not open again on the link that is lost"),
+    Row(ChannelEvent.BLOCKED, (State.OPEN,), State.BLOCKED),
+    Ignored(
+        ChannelEvent.BLOCKED,
+        (State.CONNECTING, State.BLOCKED, State.RECONNECTING, State.CLOSING),
+        "channel.flow may come at any time, and more than once",
+    ),
+    Row(ChannelEvent.UNBLOCKED, (State.BLOCKED,), State.OPEN),
+    Ignored(
+        ChannelEvent.UNBLOCKED,
+        (State.CONNECTING, State.OPEN, State.RECONNECTING, State.CLOSING),
+        "channel.flow may come at any time, and more than once",
+    ),
+    Row(ChannelEvent.CLOSE, _UNFINISHED, State.CLOSING),
+    Row(ChannelEvent.CLOSED, (State.CLOSING,), State.CLOSED),
+    Row(ChannelEvent.FAILED, _UNFINISHED, State.CLOSED),
 )
 
 _HANDSHAKE = (LinkState.AWAITING_START, LinkState.AWAITING_TUNE, LinkState.AWAITING_OPEN_OK)
 
-LINK: tuple[LinkRow, ...] = (
-    LinkRow(LinkEvent.STARTED, (LinkState.AWAITING_START,), LinkState.AWAITING_TUNE),
-    LinkRow(LinkEvent.SECURED, (LinkState.AWAITING_TUNE,), LinkState.AWAITING_TUNE),
-    LinkRow(LinkEvent.TUNED, (LinkState.AWAITING_TUNE,), LinkState.AWAITING_OPEN_OK),
-    LinkRow(LinkEvent.OPENED, (LinkState.AWAITING_OPEN_OK,), LinkState.OPEN),
-    LinkRow(LinkEvent.CLOSE, (LinkState.OPEN,), LinkState.CLOSING),
-    LinkRow(LinkEvent.CLOSED, (*_HANDSHAKE, LinkState.OPEN, LinkState.CLOSING), LinkState.CLOSED),
-    LinkRow(LinkEvent.DIED, (*_HANDSHAKE, LinkState.OPEN, LinkState.CLOSING), LinkState.CLOSED),
+LINK: Table[LinkState, LinkEvent, Never] = Table(
+    "link",
+    LinkState.AWAITING_START,
+    Row(LinkEvent.STARTED, (LinkState.AWAITING_START,), LinkState.AWAITING_TUNE),
+    Row(LinkEvent.SECURED, (LinkState.AWAITING_TUNE,), LinkState.AWAITING_TUNE),
+    Row(LinkEvent.TUNED, (LinkState.AWAITING_TUNE,), LinkState.AWAITING_OPEN_OK),
+    Row(LinkEvent.OPENED, (LinkState.AWAITING_OPEN_OK,), LinkState.OPEN),
+    Row(LinkEvent.CLOSE, (LinkState.OPEN,), LinkState.CLOSING),
+    Row(LinkEvent.CLOSED, (*_HANDSHAKE, LinkState.OPEN, LinkState.CLOSING), LinkState.CLOSED),
+    Row(LinkEvent.DIED, (*_HANDSHAKE, LinkState.OPEN, LinkState.CLOSING), LinkState.CLOSED),
 )
 
 
@@ -176,72 +175,3 @@ class Transition:
     def __str__(self) -> str:
         why = f": {self.reason}" if self.reason else ""
         return f"{self.machine} {self.source.name} -> {self.target.name} ({self.event.value}{why})"
-
-
-MACHINE_NAME = "anyamqp"
-"""By which the log of the engine below can be told from that of other machines in the process."""
-
-
-def _machine(states: type[Enum], rows: tuple[Row[S, E], ...]) -> Machine:
-    return Machine(
-        model=None,
-        name=MACHINE_NAME,
-        states=states,
-        initial=next(iter(states)),
-        transitions=[{"trigger": row.event.value, "source": list(row.sources), "dest": row.target} for row in rows],
-        auto_transitions=False,
-    )
-
-
-_CONNECTION_MACHINE = _machine(State, CONNECTION)
-_CHANNEL_MACHINE = _machine(State, CHANNEL)
-_LINK_MACHINE = _machine(LinkState, LINK)
-
-
-class Lifecycle(Generic[S, E]):
-    """The state of one object, changed by :meth:`fire` alone.
-
-    Make one with :func:`connection_lifecycle`, :func:`channel_lifecycle` or :func:`link_lifecycle`.
-    """
-
-    __slots__ = ("_machine", "kind", "state")
-
-    def __init__(self, kind: str, machine: Machine, initial: S) -> None:
-        self.kind: str = kind
-        self.state: S = initial
-        self._machine = machine
-
-    def fire(self, event: E) -> S:
-        """Go where the table sends ``event`` from the present state.
-
-        Returns:
-            The state that was left.
-
-        Raises:
-            InvalidTransition: the table has no such row; the state is unchanged.
-        """
-        source = self.state
-        try:
-            self._machine.events[event.value].trigger(self)
-        except MachineError:
-            raise InvalidTransition(self.kind, source.name, event.value) from None
-        return source
-
-    def allows(self, event: E) -> bool:
-        """Whether the table has a row for ``event`` in the present state."""
-        return bool(self._machine.events[event.value].transitions.get(self.state.name))
-
-
-def connection_lifecycle() -> Lifecycle[State, ConnectionEvent]:
-    """A connection's life cycle, at its start."""
-    return Lifecycle("connection", _CONNECTION_MACHINE, State.CONNECTING)
-
-
-def channel_lifecycle() -> Lifecycle[State, ChannelEvent]:
-    """A channel's life cycle, at its start."""
-    return Lifecycle("channel", _CHANNEL_MACHINE, State.CONNECTING)
-
-
-def link_lifecycle() -> Lifecycle[LinkState, LinkEvent]:
-    """A link's life cycle, at its start."""
-    return Lifecycle("link", _LINK_MACHINE, LinkState.AWAITING_START)

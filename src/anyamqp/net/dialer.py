@@ -19,8 +19,8 @@ import anyio
 from anyio.abc import ByteStream
 
 from anyamqp.errors import TLSError, TransportError
+from anyamqp.net.tcp import dial_tcp
 from anyamqp.settings import TLS, Address, Settings
-from anyamqp.sockets import dial_tcp
 
 if TYPE_CHECKING:
     import ssl
@@ -137,7 +137,7 @@ class Dialer:
         if self._context is None:
             return stream
         self.doing = f"TLS handshake with {self.route}"
-        from anyamqp.tls import wrap
+        from anyamqp.net.tls import wrap
 
         try:
             return await wrap(stream, self._context, self._expected_name())
@@ -172,7 +172,7 @@ class Dialer:
 def _context(tls: ssl.SSLContext | TLS | None) -> ssl.SSLContext | None:
     if not isinstance(tls, TLS):
         return tls
-    from anyamqp.tls import client_context
+    from anyamqp.net.tls import client_context
 
     return client_context(tls)
 
@@ -236,7 +236,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, anyio.EndOfStream):
         return "the peer closed the TCP connection"
     if _is_of_tls(error):
-        from anyamqp.tls import reason
+        from anyamqp.net.tls import reason
 
         if (said := reason(error)) is not None:
             return said
@@ -247,7 +247,7 @@ def _reason(error: BaseException) -> str:
 def _advice(error: BaseException, *, is_tls_handshake: bool) -> str | None:
     if not _is_of_tls(error):
         return None
-    from anyamqp.tls import advice
+    from anyamqp.net.tls import advice
 
     return advice(error, is_handshake=is_tls_handshake)
 

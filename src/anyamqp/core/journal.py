@@ -18,8 +18,9 @@ from typing import Self
 import anyio
 
 from anyamqp.errors import printable, reason_of
-from anyamqp.loops import Loop, running_loop
-from anyamqp.protocol.lifecycle import MACHINE_NAME, ChannelEvent, ConnectionEvent, LinkEvent, State, Transition
+from anyamqp.net.event_loop import Loop, running_loop
+from anyamqp.protocol.lifecycle import ChannelEvent, ConnectionEvent, LinkEvent, State, Transition
+from anyamqp.protocol.lifecycle.table import MACHINE_NAME
 
 _LOGGERS = {kind: logging.getLogger(f"anyamqp.{kind}") for kind in ("connection", "channel", "link")}
 _CONNECTION = _LOGGERS["connection"]

@@ -19,9 +19,9 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 import anyio
-from pamqp import commands
 
-from anyamqp.attachment import Attachment
+from anyamqp.core.attachment import Attachment
+from anyamqp.core.journal import Journal
 from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
@@ -39,15 +39,15 @@ from anyamqp.errors import (
     is_unexplained_close,
     reason_of,
 )
-from anyamqp.link import Link
-from anyamqp.loops import Loop
 from anyamqp.message import Message
-from anyamqp.observe import Journal
-from anyamqp.protocol.basic import Route
+from anyamqp.net.event_loop import Loop
+from anyamqp.net.link import Link
+from anyamqp.net.timers import Timer
 from anyamqp.protocol.events import Confirm, Content
-from anyamqp.protocol.lifecycle import ChannelEvent, State, Transition, channel_lifecycle
-from anyamqp.protocol.wire import Method, describe, method_name
-from anyamqp.timers import Timer
+from anyamqp.protocol.lifecycle import CHANNEL, ChannelEvent, State, Transition
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Route
+from anyamqp.wire.frames import Method, describe, method_name
 
 T = TypeVar("T")
 
@@ -206,6 +206,48 @@ class ChannelOwner(Protocol):
         ...
 
 
+class Publishing(Protocol):
+    """A publisher, as its connection sees it."""
+
+    @property
+    def unconfirmed(self) -> int:
+        """Publishes that wait for their outcome."""
+        ...
+
+    def on_blocked(self) -> None:
+        """The broker takes no publishes."""
+        ...
+
+    def on_unblocked(self) -> None:
+        """It does again, or the link is gone."""
+        ...
+
+
+class Consuming(Protocol):
+    """A consumer, as its connection sees it."""
+
+    @property
+    def queue(self) -> str:
+        """The present name of the queue."""
+        ...
+
+    def fail(self, error: AnyamqpError) -> None:
+        """The queue could not be recovered."""
+        ...
+
+    def cancel(self) -> None:
+        """The connection is about to be closed: have the broker deliver no more, and wait for nothing."""
+        ...
+
+    def give_back(self) -> None:
+        """Return what was not handed out, which the end of the channel would count as failed. After :meth:`cancel`."""
+        ...
+
+    def on_connection_closed(self, error: AnyamqpError) -> None:
+        """Nothing will come any more; told also while there is no channel."""
+        ...
+
+
 class Request:
     """A method that waits for its reply."""
 
@@ -241,8 +283,8 @@ class Request:
 
     def _give_back(self) -> None:
         if (
-            isinstance(self.reply, commands.Basic.GetOk)
-            and isinstance(self.method, commands.Basic.Get)
+            isinstance(self.reply, methods.Basic.GetOk)
+            and isinstance(self.method, methods.Basic.Get)
             and not self.method.no_ack
         ):
             self.attachment.nack(self.reply.delivery_tag or 0, multiple=False, requeue=True)
@@ -267,7 +309,7 @@ class LogicalChannel:
         self._host = host
         self._owner = owner
         self._id = host.next_channel_id()
-        self._lifecycle = channel_lifecycle()
+        self._lifecycle = CHANNEL.begin()
         self._changed = anyio.Event()
         self._requests: deque[Request] = deque()
         self._is_registered = False
@@ -417,7 +459,7 @@ class LogicalChannel:
         """
         number = link.attach(self)
         self.attachment = Attachment(self, link, number, self._host.journal.stale_ack, self._host.later)
-        self._requests.append(Request(commands.Channel.Open(), self.attachment, None))
+        self._requests.append(Request(methods.Channel.Open(), self.attachment, None))
         try:
             for method in self._owner.setup() if self._owner is not None else ():
                 self._send(method, None)
@@ -619,7 +661,7 @@ class LogicalChannel:
     def on_method(self, method: Method, *, is_reply: bool) -> None:
         if is_reply:
             self._complete(method, None)
-        elif isinstance(method, commands.Channel.Flow):
+        elif isinstance(method, methods.Channel.Flow):
             self._on_flow(active=bool(method.active))
         elif self._owner is not None:
             self._owner.on_method(method)
@@ -632,7 +674,7 @@ class LogicalChannel:
             contents = [content for content in contents if not self._is_reply(content, attachment)]
         if contents and self._owner is not None:
             method, _ = contents[-1]
-            if isinstance(method, commands.Basic.Deliver):
+            if isinstance(method, methods.Basic.Deliver):
                 attachment.last_tag = method.delivery_tag or 0
             self._owner.on_contents(contents, attachment)
 
@@ -650,7 +692,7 @@ class LogicalChannel:
 
     def _is_reply(self, content: Content, attachment: Attachment) -> bool:
         method, message = content
-        if not isinstance(method, commands.Basic.GetOk):
+        if not isinstance(method, methods.Basic.GetOk):
             return False
         attachment.last_tag = method.delivery_tag or 0
         self._complete(method, message)
@@ -680,8 +722,7 @@ class LogicalChannel:
             # The requests that open the channel cost the link, and would cost the next one as well.
             self._end(error, ChannelEvent.FAILED)
             return
-        if self._lifecycle.allows(ChannelEvent.LOST):
-            self._fire(ChannelEvent.LOST)
+        self._fire(ChannelEvent.LOST)
         requests = self._requests
         self._requests = deque()
         for request in requests:
@@ -722,9 +763,7 @@ class LogicalChannel:
         self.resume()
 
     def _on_flow(self, *, active: bool) -> None:
-        event = ChannelEvent.UNBLOCKED if active else ChannelEvent.BLOCKED
-        if self._lifecycle.allows(event):
-            self._fire(event)
+        self._fire(ChannelEvent.UNBLOCKED if active else ChannelEvent.BLOCKED)
         self.resume()
 
     async def _until_writable(self) -> Attachment:
@@ -815,10 +854,11 @@ class LogicalChannel:
         self._host.forget(self)
 
     def _fire(self, event: ChannelEvent, *, reason: str | None = None) -> None:
-        source = self._lifecycle.fire(event)
-        now = anyio.current_time()
-        self._host.journal.record(Transition(str(self), source, event, self.state, now, reason, self._host.link_number))
-        self._wake()
+        step = self._lifecycle.fire(event)
+        if step.source is not step.target:
+            now, number = anyio.current_time(), self._host.link_number
+            self._host.journal.record(Transition(str(self), step.source, event, step.target, now, reason, number))
+            self._wake()
 
     def _wake(self) -> None:
         self._changed.set()

@@ -17,6 +17,7 @@ from itertools import islice
 
 import anyio
 
+from anyamqp.core.channel import ChannelHost, LogicalChannel
 from anyamqp.entities import Entity
 from anyamqp.errors import (
     AnyamqpError,
@@ -29,12 +30,11 @@ from anyamqp.errors import (
     ResourceLocked,
     is_unexplained_close,
 )
-from anyamqp.link import Link
-from anyamqp.logical import ChannelHost, LogicalChannel
+from anyamqp.net.link import Link
 from anyamqp.protocol.lifecycle import State
-from anyamqp.protocol.wire import Method
+from anyamqp.protocol.topology import Recorded, Topology
 from anyamqp.settings import DEFAULT_REQUEST_TIMEOUT
-from anyamqp.topology import Recorded, Topology
+from anyamqp.wire.frames import Method
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between attempts at what our own earlier link still locks, or takes away, until the broker has cleaned up."""

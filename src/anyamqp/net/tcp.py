@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 
-from anyamqp.loops import running_loop
+from anyamqp.net.event_loop import running_loop
 from anyamqp.settings import Address
 
 Piece: TypeAlias = bytes | memoryview
