@@ -467,7 +467,7 @@ class Channel(Entered, ChannelOwner):
     def on_method(self, method: Method) -> None:
         """There is neither a consumer here nor a confirm."""
 
-    def on_lost(self) -> None:
+    def on_lost(self, error: AnyamqpError | None) -> None:
         """Requests are sent again; what was fetched is stale by its attachment."""
 
     def on_failed(self, error: AnyamqpError) -> None:

@@ -439,7 +439,7 @@ class Consumer(Entered, ChannelOwner):
         self._is_cancelled = True
         self._channel.ask(build(methods.Queue.Declare, queue=self.queue, passive=True), self._on_queue_found)
 
-    def on_lost(self) -> None:
+    def on_lost(self, error: AnyamqpError | None) -> None:  # noqa: ARG002
         self._may_be_locked_until = anyio.current_time() + self._host.lock_grace
         self._drop_waiting()
 

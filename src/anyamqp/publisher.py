@@ -613,8 +613,7 @@ class Publisher(Entered, ChannelOwner):
             ):
                 yield tag, entry
 
-    def on_lost(self) -> None:
-        error = self._host.journal.last_error
+    def on_lost(self, error: AnyamqpError | None) -> None:
         if isinstance(error, ReplyError) and self._may_be_ours(error):
             self._suspect(error)
         elif self._resend:

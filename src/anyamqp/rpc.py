@@ -293,8 +293,8 @@ class RpcClient(Entered, ChannelOwner):
     def on_method(self, method: Method) -> None:
         """The pseudo-queue cannot be deleted, so the broker cancels nothing here."""
 
-    def on_lost(self) -> None:
-        self._lose(self._host.journal.last_error or ConnectionLost("the link was lost"))
+    def on_lost(self, error: AnyamqpError | None) -> None:
+        self._lose(error or ConnectionLost("the link was lost"))
 
     def on_failed(self, error: AnyamqpError) -> None:
         if not isinstance(error, ReplyError) or not self._channel.has_been_open or self._closed is not None:

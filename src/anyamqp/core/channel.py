@@ -22,6 +22,7 @@ import anyio
 
 from anyamqp.core.attachment import Attachment
 from anyamqp.core.journal import Journal
+from anyamqp.core.waiting import Signal
 from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
@@ -197,8 +198,8 @@ class ChannelOwner(Protocol):
         """The broker's basic.cancel."""
         ...
 
-    def on_lost(self) -> None:
-        """The link is gone."""
+    def on_lost(self, error: AnyamqpError | None) -> None:
+        """The link is gone, for this reason; None if we closed it."""
         ...
 
     def on_failed(self, error: AnyamqpError) -> None:
@@ -310,7 +311,7 @@ class LogicalChannel:
         self._owner = owner
         self._id = host.next_channel_id()
         self._lifecycle = CHANNEL.begin()
-        self._changed = anyio.Event()
+        self._changed = Signal()
         self._requests: deque[Request] = deque()
         self._is_registered = False
         self._closing_on: Link | None = None
@@ -734,7 +735,7 @@ class LogicalChannel:
             request.done.set()
         self._wake()
         if self._owner is not None:
-            self._owner.on_lost()
+            self._owner.on_lost(error)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -861,8 +862,7 @@ class LogicalChannel:
             self._wake()
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._changed.give()
 
     async def _within_deadline(self, work: Awaitable[T], what: str) -> T:
         timeout = self._host.request_timeout

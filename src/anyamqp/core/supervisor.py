@@ -30,6 +30,7 @@ from anyamqp.core.channel import Block, ChannelHost, Consuming, LogicalChannel, 
 from anyamqp.core.credentials import CredentialsKeeper
 from anyamqp.core.journal import Journal, Stats
 from anyamqp.core.recovery import Recovery
+from anyamqp.core.waiting import Signal
 from anyamqp.entities import Entity
 from anyamqp.errors import (
     AnyamqpError,
@@ -119,8 +120,8 @@ class Supervisor(ChannelHost, LinkOwner):
         self._block: Block | None = None
         self._past_traffic = (0, 0, 0, 0)
         self._close_facts: CloseFacts | None = None
-        self._changed = anyio.Event()
-        self._forgotten = anyio.Event()
+        self._changed = Signal()
+        self._forgotten = Signal()
         self._finished = anyio.Event()
         self._scope: anyio.CancelScope | None = None
         self._loop = Loop()
@@ -325,8 +326,7 @@ class Supervisor(ChannelHost, LinkOwner):
         self.on_number_free()
 
     def on_number_free(self) -> None:
-        self._forgotten.set()
-        self._forgotten = anyio.Event()
+        self._forgotten.give()
 
     def will_declare(self, queue: str) -> bool:
         return self._recovery.will_declare(queue)
@@ -642,8 +642,7 @@ class Supervisor(ChannelHost, LinkOwner):
         step = self._lifecycle.fire(event)
         now = anyio.current_time()
         self._journal.record(Transition("connection", step.source, event, step.target, now, reason, self._link_number))
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._changed.give()
 
 
 def _turns_of_this_loop() -> Turns:

@@ -1,0 +1,31 @@
+"""Pauses that grow, for attempts that may fail again at once."""
+
+from __future__ import annotations
+
+
+class Pauses:
+    """Seconds to wait before each attempt: doubled from ``first`` up to ``longest``.
+
+    Args:
+        first: the first pause, in seconds.
+        longest: the longest pause, in seconds.
+        free: how many attempts come without a pause before the first one.
+    """
+
+    __slots__ = ("_first", "_free", "_longest", "_taken")
+
+    def __init__(self, first: float, longest: float, *, free: int = 0) -> None:
+        self._first = first
+        self._longest = longest
+        self._free = free
+        self._taken = 0
+
+    def next(self) -> float:
+        """The pause before the next attempt."""
+        doubled = self._taken - self._free
+        self._taken += 1
+        return 0.0 if doubled < 0 else min(self._first * 2.0 ** min(doubled, 60), self._longest)
+
+    def reset(self) -> None:
+        """An attempt succeeded: begin again with the first pause."""
+        self._taken = 0
