@@ -26,9 +26,9 @@ from anyio.abc import ByteStream, SocketAttribute
 
 import anyamqp
 from anyamqp import Connection, Consumer, Message, Publisher, ReconnectPolicy
+from anyamqp.endpoint import Address
 from anyamqp.net.dialer import Dial
 from anyamqp.net.tcp import SocketStream, dial_tcp
-from anyamqp.settings import Address
 
 BODY_SIZE: Final = 1024
 _QUEUE: Final = "anyamqp.footprint"

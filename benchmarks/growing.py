@@ -21,8 +21,8 @@ from anyio.abc import SocketAttribute
 
 import anyamqp
 from anyamqp import Connection, Message, Publisher, ReconnectPolicy, State
+from anyamqp.endpoint import Address
 from anyamqp.net.tcp import SocketStream, dial_tcp
-from anyamqp.settings import Address
 from benchmarks.task import Stopwatch
 from benchmarks.wire import Wire
 

@@ -4,6 +4,7 @@ from anyamqp.channel import Channel, Queue
 from anyamqp.connection import Connection, connect
 from anyamqp.consumer import Consumer, Handler, OnCancel
 from anyamqp.core.journal import Stats, TransitionStream
+from anyamqp.endpoint import TLS, Address, Credentials, CredentialsSource, Login
 from anyamqp.entities import Entity, RecoveryMode, TopologyRecovery
 from anyamqp.errors import (
     AccessRefused,
@@ -70,7 +71,7 @@ from anyamqp.protocol.sasl import External, Mechanism
 from anyamqp.publication import Publication, Receipt
 from anyamqp.publisher import Publisher
 from anyamqp.rpc import RpcClient, serve_rpc
-from anyamqp.settings import TLS, VERSION, Address, Credentials, CredentialsSource, Login, ReconnectPolicy, Settings
+from anyamqp.settings import VERSION, ReconnectPolicy, Settings
 from anyamqp.transaction import Transaction
 
 __version__ = VERSION

@@ -15,6 +15,7 @@ from anyamqp.checks import check_flag, check_seconds
 from anyamqp.consumer import DEFAULT_PREFETCH, Consumer, OnCancel
 from anyamqp.core.journal import Stats, TransitionStream
 from anyamqp.core.supervisor import Supervisor
+from anyamqp.endpoint import TLS, CredentialsSource
 from anyamqp.entities import TopologyRecovery
 from anyamqp.errors import (
     AnyamqpError,
@@ -37,7 +38,7 @@ from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.lifecycle import State
 from anyamqp.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, Publisher
 from anyamqp.rpc import RpcClient
-from anyamqp.settings import TLS, CredentialsSource, ReconnectPolicy, Settings
+from anyamqp.settings import ReconnectPolicy, Settings
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
 

@@ -64,15 +64,47 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
 
 
 class Entered:
-    """Works inside ``async with``. Whoever awaits it, as other clients have it, is told so."""
+    """Works inside its ``async with`` block, which is entered once.
 
+    A class that inherits from it begins ``__aenter__`` with :meth:`_begin_block`, and its other methods with
+    :meth:`_check_entered`; a method that runs per message reads ``_is_entered`` and raises :meth:`_outside_error`.
+    """
+
+    _kind: ClassVar[str]
+    """The name that errors use, with its article: "a publisher"."""
     _block: ClassVar[str]
-    """How it is entered."""
+    """How the block begins: "async with connection.publisher() as publisher"."""
+
+    _is_entered: bool = False
 
     if not TYPE_CHECKING:  # for type checkers it stays something that cannot be awaited
 
         def __await__(self) -> None:
             raise InvalidUse(f"{type(self).__name__} is entered and not awaited: {self._block}")
+
+    def _begin_block(self) -> None:
+        """Note that the block begins.
+
+        Raises:
+            InvalidUse: it began before.
+        """
+        if self._is_entered:
+            maker = self._block.split()[2].replace("(...)", "()")
+            raise InvalidUse(f"{self._kind} is entered once; make a new one with {maker}")
+        self._is_entered = True
+
+    def _check_entered(self) -> None:
+        """Refuse a call before the block.
+
+        Raises:
+            InvalidUse: the block was not entered.
+        """
+        if not self._is_entered:
+            raise self._outside_error()
+
+    def _outside_error(self) -> InvalidUse:
+        """The error of a call outside the block."""
+        return InvalidUse(f"{self._kind} works inside its block: {self._block}")
 
 
 def explained(call: F) -> F:

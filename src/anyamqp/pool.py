@@ -29,6 +29,7 @@ class ChannelPool(Entered):
         InvalidArgument: the size is not a whole number from 1 up.
     """
 
+    _kind = "a pool"
     _block = "async with connection.channel_pool(8) as pool"
 
     def __init__(self, host: ChannelHost, size: int) -> None:
@@ -40,7 +41,8 @@ class ChannelPool(Entered):
         self._is_closed = False
 
     async def __aenter__(self) -> Self:
-        self._host.loop.require_here("a pool")
+        self._host.loop.require_here(self._kind)
+        self._begin_block()
         return self
 
     async def __aexit__(
@@ -63,11 +65,12 @@ class ChannelPool(Entered):
 
         Raises:
             RequestTimeout: none was free in time.
-            InvalidUse: the pool is closed.
+            InvalidUse: the pool is closed, or its block was not entered.
             InvalidArgument: that is no timeout.
         """
         check_seconds("timeout", timeout, none="for ever")
-        self._host.loop.require_here("a pool")
+        self._host.loop.require_here(self._kind)
+        self._check_entered()
         if self._is_closed:
             raise InvalidUse("the pool is closed")
         channel: Channel | None = None

@@ -29,7 +29,7 @@ from anyamqp import (
     ReconnectPolicy,
     State,
 )
-from anyamqp.settings import CredentialsSource
+from anyamqp.endpoint import CredentialsSource
 from support.rabbitmq import Node
 from support.waiting import eventually
 

@@ -17,7 +17,7 @@ import trustme
 
 import anyamqp
 from anyamqp import TLS, Connection, External, FrameError, Message, ReconnectPolicy, State, TLSError
-from anyamqp.settings import CredentialsSource
+from anyamqp.endpoint import CredentialsSource
 from anyamqp.testing import FaultProxy
 from support.rabbitmq import Certificates, Node
 from support.waiting import eventually

@@ -30,7 +30,7 @@ from anyamqp import (
     Settings,
     State,
 )
-from anyamqp.settings import CredentialsSource
+from anyamqp.endpoint import CredentialsSource
 from anyamqp.testing import Broker
 from support.stepping import cancel_at
 from support.waiting import running_tasks

@@ -26,6 +26,8 @@ FLOORS = (
     "anyamqp.wire.basic",
     "anyamqp.wire.frames",
     "anyamqp.protocol.sasl",
+    "anyamqp.endpoint",
+    "anyamqp.urls",
     "anyamqp.settings",
     "anyamqp.protocol.lifecycle.table",
     "anyamqp.protocol.lifecycle",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 import anyamqp
 from anyamqp import Connection, InvalidArgument, InvalidUse, Message, SettingsError
-from anyamqp.misuse import explained
+from anyamqp.misuse import Entered, explained
 
 URL = "amqp://guest:guest@memory/"
 connect: Any = anyamqp.connect
@@ -48,6 +48,48 @@ async def test_awaiting_instead_of_entering_says_async_with(make: Callable[[], A
         await made
     assert right in str(caught.value)
     assert str(caught.value).startswith(type(made).__name__)
+
+
+class Valve(Entered):
+    _kind = "a valve"
+    _block = "async with plant.valve(...) as valve"
+
+    async def __aenter__(self) -> Self:
+        self._begin_block()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    def turn(self) -> None:
+        self._check_entered()
+
+
+@pytest.mark.anyio
+async def test_block_is_entered_once() -> None:
+    valve = Valve()
+    async with valve:
+        with pytest.raises(InvalidUse, match=r"^a valve is entered once; make a new one with plant\.valve\(\)$"):
+            await valve.__aenter__()
+    with pytest.raises(InvalidUse, match="entered once"):
+        async with valve:
+            pytest.fail("entered twice")
+
+
+@pytest.mark.anyio
+async def test_method_works_inside_the_block_only_once_it_was_entered() -> None:
+    valve = Valve()
+    with pytest.raises(InvalidUse) as caught:
+        valve.turn()
+    assert str(caught.value) == "a valve works inside its block: async with plant.valve(...) as valve"
+    async with valve:
+        valve.turn()
+
+
+@pytest.mark.anyio
+async def test_entering_one_leaves_others_alone() -> None:
+    async with Valve():
+        with pytest.raises(InvalidUse):
+            Valve().turn()
 
 
 # --- other clients' arguments ---------------------------------------------------------------------------------------

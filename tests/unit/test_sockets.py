@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
+from anyamqp.endpoint import Address
 from anyamqp.net.tcp import Piece, SocketStream, dial_tcp
-from anyamqp.settings import Address
 
 pytestmark = pytest.mark.anyio
 

@@ -20,11 +20,12 @@ from typing import Any, cast
 import anyio
 
 from anyamqp.core.journal import Journal
+from anyamqp.endpoint import Credentials, Login
 from anyamqp.errors import AnyamqpError, CredentialsUnavailable, Cure, RequestTimeout
 from anyamqp.net.event_loop import failure_of
 from anyamqp.net.link import Link
 from anyamqp.protocol.sasl import Mechanism, Plain
-from anyamqp.settings import Credentials, Login, ReconnectPolicy, Settings
+from anyamqp.settings import ReconnectPolicy, Settings
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
 

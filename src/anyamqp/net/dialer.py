@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, TypeAlias, TypeGuard, TypeVar, cast
 import anyio
 from anyio.abc import ByteStream
 
+from anyamqp.endpoint import TLS, Address
 from anyamqp.errors import TLSError, TransportError
 from anyamqp.net.tcp import dial_tcp
-from anyamqp.settings import TLS, Address, Settings
+from anyamqp.settings import Settings
 
 if TYPE_CHECKING:
     import ssl

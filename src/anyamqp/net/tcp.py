@@ -18,8 +18,8 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 
+from anyamqp.endpoint import Address
 from anyamqp.net.event_loop import running_loop
-from anyamqp.settings import Address
 
 Piece: TypeAlias = bytes | memoryview
 """Some of the bytes to send."""

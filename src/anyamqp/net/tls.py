@@ -15,8 +15,8 @@ import anyio
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
+from anyamqp.endpoint import TLS, tls_part
 from anyamqp.errors import SettingsError
-from anyamqp.settings import TLS, tls_part
 
 _GOODBYE: Final = 0.25
 """Seconds that the end of TLS may take. A peer that is dead does not answer, and the next dial waits for this."""

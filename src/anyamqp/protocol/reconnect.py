@@ -10,6 +10,7 @@ import math
 from random import Random
 from typing import Final, NamedTuple
 
+from anyamqp.endpoint import Address
 from anyamqp.errors import (
     AnyamqpError,
     ConnectionForced,
@@ -21,7 +22,7 @@ from anyamqp.errors import (
     ReplyError,
     UnexpectedFailure,
 )
-from anyamqp.settings import Address, ReconnectPolicy
+from anyamqp.settings import ReconnectPolicy
 
 _REFUSALS = (LoginRefused, NotAllowed, InvalidPath)
 """A booting broker says these for a while, although nothing is wrong with what we ask."""
