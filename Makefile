@@ -42,11 +42,11 @@ test-rabbitmq-%: $(DEV)
 check: $(DEV)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy src tests benchmarks
+	$(BIN)/mypy src tests benchmarks tools
 	$(BIN)/pyright
 
 diagrams: $(DEV)
-	$(BIN)/python -m anyamqp.diagrams
+	$(BIN)/python -m tools.diagrams
 
 bench: $(DEV)
 	scripts/ensure-rabbitmq

@@ -13,8 +13,8 @@ import anyio
 
 from anyamqp.checks import check_seconds
 from anyamqp.connection import connect
-from anyamqp.diagrams import DIAGRAMS, mermaid, svg
 from anyamqp.errors import AnyamqpError, RequestTimeout, SettingsError, printable
+from anyamqp.mermaid import DIAGRAMS, mermaid
 from anyamqp.protocol.lifecycle import State
 from anyamqp.settings import VERSION, Settings, with_password_from
 
@@ -67,9 +67,9 @@ async def watch(settings: Settings) -> int:
     return FAILED
 
 
-def diagram(name: str, form: str) -> int:
-    """Print the diagram of a machine, drawn from its table."""
-    print(mermaid(name) if form == "mermaid" else svg(name), end="")
+def diagram(name: str) -> int:
+    """Print the table of a machine as a Mermaid diagram."""
+    print(mermaid(DIAGRAMS[name]), end="")
     return OK
 
 
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(parsed: argparse.Namespace) -> int:
     if parsed.command == "diagram":
-        return diagram(parsed.name, parsed.format)
+        return diagram(parsed.name)
     if parsed.backend == "trio" and find_spec("trio") is None:
         print("anyamqp: --backend trio needs trio: pip install 'anyamqp[trio]'", file=sys.stderr)
         return WRONG_USAGE
@@ -141,9 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "watch", parents=[connecting], help="keep a connection and print its transitions", epilog=_ENVIRONMENT
     )
-    drawing = commands.add_parser("diagram", help="print the diagram of a state machine")
+    drawing = commands.add_parser("diagram", help="print a state machine as a Mermaid diagram")
     drawing.add_argument("name", choices=tuple(DIAGRAMS))
-    drawing.add_argument("--format", choices=("mermaid", "svg"), default="mermaid")
     return parser
 
 

@@ -63,6 +63,7 @@ FLOORS = (
     "anyamqp.publisher",
     "anyamqp.rpc",
     "anyamqp.connection",
+    "anyamqp.mermaid",
     "anyamqp.cli",
     "anyamqp",
 )
@@ -71,7 +72,6 @@ FLOORS = (
 PROTOCOL = tuple(name for name in FLOORS if name.startswith(("anyamqp.protocol.", "anyamqp.wire.")))
 BELOW_LINK = FLOORS[: FLOORS.index("anyamqp.net.link") + 1]
 PACKAGES = ("anyamqp.wire", "anyamqp.protocol", "anyamqp.net", "anyamqp.core")
-DRAWINGS = "anyamqp.diagrams"
 TESTING = "anyamqp.testing"
 
 IMPURE = {
@@ -129,9 +129,7 @@ def allowed(module: str) -> frozenset[str] | None:
     """The project's modules that a module may import; None if it stands on no floor."""
     if module in FLOORS:
         below = frozenset(FLOORS[: FLOORS.index(module)])
-        return {"anyamqp": family("anyamqp"), "anyamqp.cli": below | {DRAWINGS}}.get(module, below)
-    if module == DRAWINGS:
-        return frozenset({"anyamqp.protocol.lifecycle", "anyamqp.protocol.lifecycle.table"})
+        return family("anyamqp") if module == "anyamqp" else below
     if module in PACKAGES:
         return frozenset()
     if in_package(module, "anyamqp.extras"):
@@ -269,12 +267,6 @@ def test_there_are_no_circles() -> None:
             id="public-name-from-below",
         ),
         pytest.param(
-            "anyamqp.errors",
-            "from anyamqp.diagrams import svg",
-            "imports anyamqp.diagrams.svg, which is not below it",
-            id="drawings-from-a-floor",
-        ),
-        pytest.param(
             "anyamqp.connection",
             "from anyamqp.testing.proxy import FaultProxy",
             "imports anyamqp.testing.proxy.FaultProxy, which is not below it",
@@ -285,12 +277,6 @@ def test_there_are_no_circles() -> None:
             "from anyamqp.extras import prometheus",
             "imports anyamqp.extras.prometheus, which is not below it",
             id="extras-from-a-floor",
-        ),
-        pytest.param(
-            "anyamqp.diagrams",
-            "from anyamqp.errors import InvalidUse",
-            "imports anyamqp.errors.InvalidUse, which is not below it",
-            id="drawings-read-more-than-tables",
         ),
         pytest.param(
             "anyamqp.testing.broker",
@@ -413,7 +399,6 @@ def test_fault_is_found(module: str, source: str, fault: str) -> None:
         pytest.param("anyamqp.wire.frames", "from datetime import datetime\ndatetime.fromtimestamp(0)", id="no-clock"),
         pytest.param("anyamqp.protocol.heartbeat", "def poll(now): return now", id="time-as-an-argument"),
         pytest.param("anyamqp.net.link", "import ssl, time, logging, anyio", id="impure-above-protocol"),
-        pytest.param("anyamqp.cli", "from anyamqp.diagrams import svg", id="cli-draws"),
         pytest.param("anyamqp.testing.broker", "from anyamqp.net.link import Link", id="testing-up-to-link"),
         pytest.param("anyamqp.extras.prometheus", "from anyamqp.connection import Connection", id="extras-above"),
         pytest.param("feature_service.feed", "import anyamqp\nanyamqp.connect('amqp://')", id="service-public-name"),

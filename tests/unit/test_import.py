@@ -39,7 +39,7 @@ UNWANTED = (
     "transitions.extensions",
     "graphviz",
     "anyamqp.cli",
-    "anyamqp.diagrams",
+    "anyamqp.mermaid",
     "anyamqp.extras",
     "anyamqp.testing",
     "feature_service",

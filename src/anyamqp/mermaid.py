@@ -1,0 +1,99 @@
+"""The tables of :mod:`anyamqp.protocol.lifecycle` as Mermaid state diagrams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from anyamqp.protocol.lifecycle import CHANNEL, CONNECTION, LINK
+from anyamqp.protocol.lifecycle.table import E, F, S, Table
+
+
+class Arrow(NamedTuple):
+    """A row of a table, by names."""
+
+    event: str
+    sources: tuple[str, ...]
+    target: str
+
+
+class Diagram(NamedTuple):
+    """A table, by names.
+
+    Attributes:
+        title: its heading.
+        initial: the state that a life begins in.
+        states: all states, in the order of their definition.
+        groups: the nested states of each public state that has more than one.
+        arrows: the rows, in the order of the table.
+    """
+
+    title: str
+    initial: str
+    states: tuple[str, ...]
+    groups: Mapping[str, tuple[str, ...]]
+    arrows: tuple[Arrow, ...]
+
+    @property
+    def final(self) -> tuple[str, ...]:
+        """The states that nothing leaves."""
+        left = {source for arrow in self.arrows for source in arrow.sources}
+        return tuple(state for state in self.states if state not in left)
+
+
+def describe(title: str, table: Table[S, E, F]) -> Diagram:
+    """A table by names.
+
+    A state with an attribute ``public``, itself a state, is nested in that one.
+    """
+    states = tuple(type(table.initial))
+    public: dict[str, list[str]] = {}
+    for state in states:
+        outer: object = getattr(state, "public", None)
+        if isinstance(outer, Enum):
+            public.setdefault(outer.name, []).append(state.name)
+    return Diagram(
+        title,
+        table.initial.name,
+        tuple(state.name for state in states),
+        {name: tuple(nested) for name, nested in public.items() if len(nested) > 1},
+        tuple(
+            Arrow(row.event.value, tuple(state.name for state in row.sources), row.target.name) for row in table.rows
+        ),
+    )
+
+
+DIAGRAMS: Final[Mapping[str, Diagram]] = MappingProxyType(
+    {
+        "connection": describe("The life of a connection", CONNECTION),
+        "channel": describe("The life of a channel", CHANNEL),
+        "link": describe("The life of a link", LINK),
+    }
+)
+
+
+def mermaid(diagram: Diagram) -> str:
+    """The text of a Mermaid state diagram; a row becomes one line for each of its sources."""
+    return "\n".join(_lines(diagram)) + "\n"
+
+
+def short_name(state: str, group: str) -> str:
+    """The name of a nested state inside its public one: WAITING for RECONNECTING_WAITING in RECONNECTING."""
+    return state.removeprefix(f"{group}_")
+
+
+def _lines(diagram: Diagram) -> Iterator[str]:
+    yield "%% Drawn from anyamqp/protocol/lifecycle; change the table, then run: make diagrams"
+    yield "stateDiagram-v2"
+    yield "    direction LR"
+    for group, nested in diagram.groups.items():
+        # A composite state may not have the name of a state inside it.
+        yield f'    state "{group}" as {group}_states {{'
+        yield from (f'        state "{short_name(state, group)}" as {state}' for state in nested)
+        yield "    }"
+    yield f"    [*] --> {diagram.initial}"
+    for arrow in diagram.arrows:
+        yield from (f"    {source} --> {arrow.target}: {arrow.event}" for source in arrow.sources)
+    yield from (f"    {state} --> [*]" for state in diagram.final)

@@ -1,0 +1,1 @@
+"""Commands that only the project's developers run."""
