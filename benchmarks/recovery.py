@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pamqp import commands
+
 from anyamqp.testing import FaultProxy
-from anyamqp.wire import methods
 from benchmarks.broker import killable_broker, running_broker
 from benchmarks.machine import machine
 from benchmarks.recovery_process import CLIENTS, LIVED, Client, Process
@@ -139,7 +140,7 @@ def measure(plan: Plan, url: str, say: Callable[[str], None]) -> list[Result]:
                     result = _run(plan, url, case, client, names[: case.queues], number)
                     if not result.error and wire.depth(names[0]) <= case.unconfirmed:
                         raise RuntimeError(f"{client.name}: what was confirmed is not in the queue")
-                    wire.call(1, methods.Queue.Purge(queue=names[0]), methods.Queue.PurgeOk)
+                    wire.call(1, commands.Queue.Purge(queue=names[0]), commands.Queue.PurgeOk)
                     results.append(result)
                     say(f"round {number}  {_told(result)}")
     return results
@@ -149,9 +150,9 @@ def _make(wire: Wire, names: Sequence[str]) -> None:
     """The queues, transient, made beforehand: what is measured is the client, not how fast the broker creates them."""
     for start in range(0, len(names), 500):
         some = names[start : start + 500]
-        wire.send(1, *(methods.Queue.Declare(queue=name, durable=False) for name in some))
+        wire.send(1, *(commands.Queue.Declare(queue=name, durable=False) for name in some))
         for _ in some:
-            wire.expect(methods.Queue.DeclareOk)
+            wire.expect(commands.Queue.DeclareOk)
 
 
 def _told(result: Result) -> str:

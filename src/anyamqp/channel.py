@@ -183,8 +183,8 @@ class Channel(Entered, ChannelOwner):
         if not isinstance(reply, methods.Queue.DeclareOk):
             raise TypeError(f"queue.declare was answered by {method_name(reply)}")
         recorder = self._host.recorder
-        name = recorder.first_name(reply.queue or "")
-        return Queue(name, reply.message_count or 0, reply.consumer_count or 0, recorder)
+        name = recorder.first_name(reply.queue)
+        return Queue(name, reply.message_count, reply.consumer_count, recorder)
 
     @explained
     async def delete_queue(self, queue: Queue | str, *, if_unused: bool = False, if_empty: bool = False) -> int:
@@ -203,7 +203,7 @@ class Channel(Entered, ChannelOwner):
         """
         method = build(methods.Queue.Delete, queue=self._name(queue), if_unused=if_unused, if_empty=if_empty)
         reply = await self._change(method)
-        return reply.message_count or 0 if isinstance(reply, methods.Queue.DeleteOk) else 0
+        return reply.message_count if isinstance(reply, methods.Queue.DeleteOk) else 0
 
     @explained
     async def purge_queue(self, queue: Queue | str) -> int:
@@ -216,7 +216,7 @@ class Channel(Entered, ChannelOwner):
             NotFound: there is no such queue.
         """
         reply = (await self._core.request(build(methods.Queue.Purge, queue=self._name(queue)))).reply
-        return reply.message_count or 0 if isinstance(reply, methods.Queue.PurgeOk) else 0
+        return reply.message_count if isinstance(reply, methods.Queue.PurgeOk) else 0
 
     @explained
     async def bind_queue(

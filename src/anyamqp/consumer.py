@@ -19,7 +19,6 @@ What ends a consumer and what does not:
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 import time
@@ -576,12 +575,11 @@ class Consumer(Entered, ChannelOwner):
         # An interval, because the broker takes it from its own clock. Of ours the monotonic one stops while the machine
         # sleeps, and the other one may be set back.
         away = max(now - then for now, then in zip(self._asked_at, self._next_since, strict=True))
-        consume = copy.copy(self._consume)
-        consume.arguments = {**(consume.arguments or {}), _OFFSET: f"{math.ceil(away + self._margin)}s"}
-        return consume
+        offset = f"{math.ceil(away + self._margin)}s"
+        return self._consume.replace(arguments={**self._consume.arguments, _OFFSET: offset})
 
     def _begins_at_next(self) -> bool:
-        offset = (self._consume.arguments or {}).get(_OFFSET)
+        offset = self._consume.arguments.get(_OFFSET)
         return offset == "next" or (offset is None and self._host.recorder.is_stream(self._queue))
 
     def _follow_stream(self, delivery: Delivery) -> None:
@@ -592,7 +590,7 @@ class Consumer(Entered, ChannelOwner):
             return
         self._is_stream = offset is not None
         if offset is not None:
-            self._consume.arguments = {**(self._consume.arguments or {}), _OFFSET: offset + 1}
+            self._consume = self._consume.replace(arguments={**self._consume.arguments, _OFFSET: offset + 1})
             self._next_since = None
 
     def _wake(self) -> None:

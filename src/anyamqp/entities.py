@@ -54,7 +54,7 @@ class Entity:
 
 def entity_of(request: Declaration) -> Entity:
     """What a request declares."""
-    arguments = copy.deepcopy(request.arguments or {})  # hooks of the user's get it
+    arguments = copy.deepcopy(dict(request.arguments))  # hooks of the user's get it
     if isinstance(request, methods.Exchange.Declare):
         return Entity(
             kind="exchange",

@@ -36,13 +36,14 @@ async def declare_and_publish(connection: Connection, body: bytes) -> None:
 def cancel_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the broker delete a queue as it is consumed from, so that basic.cancel comes right behind consume-ok."""
     handlers = cast("dict[type[Method], Callable[[Channel, Method], None]]", vars(server_channel)["_HANDLERS"])
-    consume = handlers[methods.Basic.Consume]
+    kind: type[Method] = methods.Basic.Consume
+    consume = handlers[kind]
 
     def consume_and_delete(channel: Channel, method: Method) -> None:
         consume(channel, method)
         channel.peer.model.delete_queue(channel.peer.model.queues["q"])
 
-    monkeypatch.setitem(handlers, methods.Basic.Consume, consume_and_delete)
+    monkeypatch.setitem(handlers, kind, consume_and_delete)
 
 
 async def test_a_queue_that_is_not_there_is_waited_for_when_told_so() -> None:

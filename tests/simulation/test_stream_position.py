@@ -35,14 +35,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The stream offsets that the embedded broker, which has no streams, was asked for."""
     offsets: list[object] = []
     handlers = cast("dict[type[Method], Callable[[Channel, Method], None]]", vars(server_channel)["_HANDLERS"])
-    consume = handlers[methods.Basic.Consume]
+    kind: type[Method] = methods.Basic.Consume
+    consume = handlers[kind]
 
     def note(channel: Channel, method: Method) -> None:
         assert isinstance(method, methods.Basic.Consume)
-        offsets.append((method.arguments or {}).get("x-stream-offset"))
+        offsets.append(method.arguments.get("x-stream-offset"))
         consume(channel, method)
 
-    monkeypatch.setitem(handlers, methods.Basic.Consume, note)
+    monkeypatch.setitem(handlers, kind, note)
     return offsets
 
 

@@ -6,13 +6,14 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from pamqp import commands, encode
+from pamqp import base, commands, encode
 
 from anyamqp.message import FieldTable, Message
 from anyamqp.protocol.events import ContentsReceived, Ended, Event, Tuning
 from anyamqp.protocol.lifecycle import LinkState, Transition
 from anyamqp.protocol.sasl import Mechanism, Plain
 from anyamqp.protocol.session import Session
+from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
 from anyamqp.wire.frames import Decoder, Frame, Method, Payload, encode_content
 
@@ -61,11 +62,12 @@ def method_frame(channel: int, class_id: int, method_id: int, arguments: bytes =
 
 
 def arguments(method: Method) -> bytes:
-    """A method's arguments as AMQP writes them, whatever pamqp thinks of the values."""
+    """A method's arguments as pamqp encodes them, with tags of all 64 bits."""
     out = bytearray()
     bits = 0
-    for name in method.attributes():
-        kind = method.amqp_type(name)
+    definition: type[base.Frame] = commands.INDEX_MAPPING[method.index]
+    for name in definition.attributes():
+        kind = definition.amqp_type(name)
         value = getattr(method, name)
         if kind == "bit":
             if bits % 8 == 0:
@@ -79,7 +81,7 @@ def arguments(method: Method) -> bytes:
 
 
 def any_method(channel: int, method: Method) -> bytes:
-    """A method frame, whatever pamqp thinks of the values."""
+    """A method frame as pamqp encodes it, with tags of all 64 bits."""
     return frame(METHOD, channel, method.index.to_bytes(4, "big") + arguments(method))
 
 
@@ -95,15 +97,23 @@ def decode(data: bytes, *, max_frame_size: int = FRAME_MAX, as_server: bool = Fa
     return list(decoder.frames())
 
 
-def comparable(frames: Iterable[Frame]) -> list[tuple[object, ...]]:
-    """Frames as values that can be compared: pamqp's methods only know identity."""
-    return [(frame.channel, *_parts(frame.payload)) for frame in frames]
+def comparable(frames: Iterable[Frame]) -> list[Frame]:
+    """Frames whose pieces of bodies are bytes, so that their repr tells all."""
+    return [
+        Frame(channel, bytes(payload)) if isinstance(payload, memoryview) else Frame(channel, payload)
+        for channel, payload in frames
+    ]
 
 
-def _parts(payload: Payload) -> tuple[object, ...]:
-    if isinstance(payload, Method):
-        return (payload.name, [(name, getattr(payload, name)) for name in payload.attributes()])
-    return ("body", bytes(payload)) if isinstance(payload, bytes | memoryview) else (type(payload).__name__, payload)
+def theirs_of(method: Method) -> base.Frame:
+    """The same method as pamqp has it."""
+    kind: type[base.Frame] = commands.INDEX_MAPPING[method.index]
+    return kind(**{name: getattr(method, name) for name in method.defaults})
+
+
+def ours_of(theirs: base.Frame) -> Method:
+    """A method of pamqp's as we have it."""
+    return methods.INDEX_MAPPING[theirs.index](**dict(theirs))
 
 
 # --- a session under test -------------------------------------------------------------------------------------------
@@ -178,24 +188,24 @@ class Dialogue:
         server_properties: dict[str, Any] | None = None,
     ) -> list[Event]:
         """The broker's connection.start."""
-        return self.tell(commands.Connection.Start(0, 9, server_properties or {"product": "test"}, mechanisms))
+        return self.tell(methods.Connection.Start(0, 9, server_properties or {"product": "test"}, mechanisms))
 
     def tune(self, tuning: Tuning = PROPOSAL) -> list[Event]:
         """The broker's connection.tune."""
-        return self.tell(commands.Connection.Tune(*tuning))
+        return self.tell(methods.Connection.Tune(*tuning))
 
     def open(self, tuning: Tuning = PROPOSAL) -> None:
         """The whole handshake; what was said in it is gone from ``sent`` and ``news``."""
         self.start()
         self.tune(tuning)
-        self.tell(commands.Connection.OpenOk())
+        self.tell(methods.Connection.OpenOk())
         self.sent()
         assert self.session.state is LinkState.OPEN
 
     def open_channel(self) -> int:
         """An open channel; what was said for it is gone from ``sent`` and ``news``."""
         number = self.session.open_channel()
-        self.tell(commands.Channel.OpenOk(), number)
+        self.tell(methods.Channel.OpenOk(), number)
         self.sent()
         return number
 

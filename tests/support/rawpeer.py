@@ -118,8 +118,7 @@ class RawPeer:
         """The next frame, which must be that method on that channel."""
         frame = await self.frame(within=within)
         payload = frame.payload
-        seen = repr(payload) if not isinstance(payload, Method) else f"{method_name(payload)} {dict(payload)}"
-        assert isinstance(payload, kind), f"{method_name(kind)} expected, but {seen} came on channel {frame.channel}"
+        assert isinstance(payload, kind), f"{method_name(kind)} expected, but {frame} came"
         assert frame.channel == channel, f"{method_name(kind)} came on channel {frame.channel} instead of {channel}"
         return payload
 

@@ -72,6 +72,7 @@ FLOORS = (
 PROTOCOL = tuple(name for name in FLOORS if name.startswith(("anyamqp.protocol.", "anyamqp.wire.")))
 BELOW_LINK = FLOORS[: FLOORS.index("anyamqp.net.link") + 1]
 PACKAGES = ("anyamqp.wire", "anyamqp.protocol", "anyamqp.net", "anyamqp.core")
+DOOR_TO_PAMQP = "anyamqp.wire.methods"
 TESTING = "anyamqp.testing"
 
 IMPURE = {
@@ -161,6 +162,8 @@ def faults(module: str, source: str, *, is_package: bool = False) -> list[str]:
         if target.split(".")[0] in ("anyamqp", "feature_service"):
             if target != module and target not in below:
                 found.append(f"imports {name}, which is not below it")
+        elif name.split(".")[0] == "pamqp" and module != DOOR_TO_PAMQP:
+            found.append(f"imports {name}, but {DOOR_TO_PAMQP} is the one door to pamqp")
         elif module in PROTOCOL and target in IMPURE:
             found.append(f"imports {name}, but protocol/ is pure")
     if module in PROTOCOL:
@@ -333,6 +336,18 @@ def test_there_are_no_circles() -> None:
             id="service-reaches-through",
         ),
         pytest.param(
+            "anyamqp.wire.frames",
+            "from pamqp import commands",
+            "imports pamqp.commands, but anyamqp.wire.methods is the one door to pamqp",
+            id="second-door-to-pamqp",
+        ),
+        pytest.param(
+            "anyamqp.testing.server",
+            "import pamqp.base",
+            "imports pamqp.base, but anyamqp.wire.methods is the one door to pamqp",
+            id="second-door-to-pamqp-from-testing",
+        ),
+        pytest.param(
             "anyamqp.protocol.session",
             "import anyio.abc",
             "imports anyio.abc, but protocol/ is pure",
@@ -396,6 +411,7 @@ def test_fault_is_found(module: str, source: str, fault: str) -> None:
     ("module", "source"),
     [
         pytest.param("anyamqp.channel", "from anyamqp.net.link import Link\nfrom .errors import NotFound", id="below"),
+        pytest.param("anyamqp.wire.methods", "from pamqp import base, commands", id="the-door-to-pamqp"),
         pytest.param("anyamqp.wire.frames", "from datetime import datetime\ndatetime.fromtimestamp(0)", id="no-clock"),
         pytest.param("anyamqp.protocol.heartbeat", "def poll(now): return now", id="time-as-an-argument"),
         pytest.param("anyamqp.net.link", "import ssl, time, logging, anyio", id="impure-above-protocol"),

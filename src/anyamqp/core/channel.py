@@ -288,7 +288,7 @@ class Request:
             and isinstance(self.method, methods.Basic.Get)
             and not self.method.no_ack
         ):
-            self.attachment.nack(self.reply.delivery_tag or 0, multiple=False, requeue=True)
+            self.attachment.nack(self.reply.delivery_tag, multiple=False, requeue=True)
 
 
 class LogicalChannel:
@@ -676,7 +676,7 @@ class LogicalChannel:
         if contents and self._owner is not None:
             method, _ = contents[-1]
             if isinstance(method, methods.Basic.Deliver):
-                attachment.last_tag = method.delivery_tag or 0
+                attachment.last_tag = method.delivery_tag
             self._owner.on_contents(contents, attachment)
 
     @property
@@ -695,7 +695,7 @@ class LogicalChannel:
         method, message = content
         if not isinstance(method, methods.Basic.GetOk):
             return False
-        attachment.last_tag = method.delivery_tag or 0
+        attachment.last_tag = method.delivery_tag
         self._complete(method, message)
         return True
 

@@ -205,7 +205,7 @@ class Supervisor(ChannelHost, LinkOwner):
             ReplyError: the broker refused it.
         """
         if self.state not in (State.OPEN, State.BLOCKED):
-            self._credentials.updated(update.new_secret or "")
+            self._credentials.updated(update.new_secret)
             await self.wait_for(State.OPEN, State.BLOCKED)
         link = self._link
         if link is None:

@@ -474,7 +474,7 @@ class Link:
                 handler.on_writable()
         elif isinstance(event, SecretUpdated):
             update, answered = self._secrets.popleft()
-            self._owner.on_secret_updated(update.new_secret or "")
+            self._owner.on_secret_updated(update.new_secret)
             answered.set()
         elif isinstance(event, Stalled):
             self._journal.stalled(event.seconds)

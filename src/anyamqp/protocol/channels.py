@@ -188,7 +188,7 @@ class Channels:
         if channel is not None and channel.closing:
             return
         self._respond(number, method)
-        acks, tag = self._channels[number].acks, method.delivery_tag or 0
+        acks, tag = self._channels[number].acks, method.delivery_tag
         if isinstance(method, methods.Basic.Nack) and method.multiple:
             acks.settle_up_to(tag)
         else:
@@ -265,7 +265,7 @@ class Channels:
         if isinstance(method, _CONFIRMS) and channel.method is None and not channel.closing:
             self._confirmed(number, method)
         elif isinstance(method, methods.Basic.Deliver) and channel.method is None and not channel.closing:
-            channel.last_tag = method.delivery_tag or 0
+            channel.last_tag = method.delivery_tag
             channel.method = method
         elif isinstance(method, methods.Channel.Close):
             self._acking.discard(number)  # nothing but close-ok may follow
@@ -292,7 +292,7 @@ class Channels:
             )
         elif isinstance(method, _CONTENT_METHODS):
             if isinstance(method, methods.Basic.GetOk):
-                channel.last_tag = method.delivery_tag or 0
+                channel.last_tag = method.delivery_tag
                 request = self._answered(number, channel, method)
                 if isinstance(request, methods.Basic.Get) and request.no_ack:
                     channel.acks.settle(channel.last_tag)
@@ -322,7 +322,7 @@ class Channels:
             self._method(number, channel, method)
             self._header(number, channel, Header(len(body), encoded))
             return
-        channel.last_tag = method.delivery_tag or 0
+        channel.last_tag = method.delivery_tag
         self._tell(number, (method, Received(body, encoded)))
 
     def _header(self, number: int, channel: _Channel, header: Header) -> None:
@@ -409,9 +409,9 @@ def frame_of(close: methods.Connection.Close | methods.Channel.Close) -> CloseFr
     """What a close of the broker's says."""
     culprit = None
     if close.class_id:
-        known = methods.INDEX_MAPPING.get(close.class_id << 16 | (close.method_id or 0))
+        known = methods.INDEX_MAPPING.get(close.class_id << 16 | close.method_id)
         culprit = method_name(known) if known else f"method {close.class_id}.{close.method_id}"
-    return CloseFrame(close.reply_code or 0, printable(close.reply_text), culprit)
+    return CloseFrame(close.reply_code, printable(close.reply_text), culprit)
 
 
 def error_of(close: CloseFrame) -> ReplyError:

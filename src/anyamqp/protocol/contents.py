@@ -25,9 +25,9 @@ def delivery_of(
     return Delivery(
         message,
         exchange=method.exchange,
-        routing_key=method.routing_key or "",
-        delivery_tag=method.delivery_tag or 0,
-        redelivered=bool(method.redelivered),
+        routing_key=method.routing_key,
+        delivery_tag=method.delivery_tag,
+        redelivered=method.redelivered,
         consumer_tag=method.consumer_tag if isinstance(method, methods.Basic.Deliver) else None,
         message_count=method.message_count if isinstance(method, methods.Basic.GetOk) else None,
         settler=settler,
@@ -39,8 +39,8 @@ def unroutable_of(method: methods.Basic.Return, message_id: str | None) -> Unrou
     return Unroutable(
         message_id,
         exchange=method.exchange,
-        routing_key=method.routing_key or "",
-        code=method.reply_code or 0,
+        routing_key=method.routing_key,
+        code=method.reply_code,
         text=printable(method.reply_text),
     )
 

@@ -409,7 +409,7 @@ class Session:
             self._start(method, now)
         elif isinstance(method, methods.Connection.Secure):
             self._advance(LinkEvent.SECURED, method, now)
-            challenge = (method.challenge or "").encode("utf-8", "surrogateescape")
+            challenge = method.challenge.encode("utf-8", "surrogateescape")
             response = _response(self._mechanism, lambda: self._mechanism.answer(challenge))
             self._answer(0, methods.Connection.SecureOk(response))
         elif isinstance(method, methods.Connection.Tune):
@@ -557,7 +557,7 @@ def _gathered(parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
 
 
 def _response(mechanism: Mechanism, ask: Callable[[], object]) -> str:
-    """What a mechanism says, as pamqp takes it: its long strings are text, SASL's messages are bytes."""
+    """What a mechanism says, as text: a long string is text here, whatever the bytes are."""
     try:
         response = ask()
     except Exception as error:

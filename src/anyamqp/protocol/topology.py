@@ -11,7 +11,6 @@ declare.
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -91,13 +90,13 @@ class Topology:
             self._forget_exchange(request.exchange)
         elif isinstance(request, methods.Queue.Declare) and isinstance(reply, methods.Queue.DeclareOk):
             if not request.passive:
-                name = self.first_name(reply.queue or "")
+                name = self.first_name(reply.queue)
                 self._queues[name] = Recorded(request, replace(entity_of(request), name=name), owner)
         elif isinstance(request, methods.Queue.Delete):
             self._forget_queue(self.first_name(request.queue))
         elif isinstance(request, methods.Queue.Bind | methods.Exchange.Bind):
             if isinstance(request, methods.Queue.Bind):
-                request.queue = self.first_name(request.queue)
+                request = request.replace(queue=self.first_name(request.queue))
             self._keep_binding(self._key(request), Recorded(request, entity_of(request), owner))
         elif isinstance(request, methods.Queue.Unbind | methods.Exchange.Unbind):
             self._forget_binding(self._key(request))
@@ -145,10 +144,7 @@ class Topology:
         name = self.present_name(request.queue)
         if name == request.queue:
             return request
-        # Copied, because pamqp's constructors refuse names that RabbitMQ takes.
-        renamed = copy.copy(request)
-        renamed.queue = name
-        return renamed
+        return request.replace(queue=name)
 
     def is_stream(self, queue: str) -> bool:
         """Whether a queue was declared as a stream on this connection."""
@@ -183,7 +179,7 @@ class Topology:
     def declared_again(self, recorded: Recorded, reply: Method) -> bool:
         """Take note of the name that the broker gave a queue this time. Returns whether it gave one."""
         if isinstance(reply, methods.Queue.DeclareOk):
-            name = reply.queue or ""
+            name = reply.queue
             first = recorded.entity.name
             if first != name and self._queues.get(first) is recorded:  # else it was deleted or declared anew meanwhile
                 self._first.pop(self._present.get(first, ""), None)
@@ -205,7 +201,7 @@ class Topology:
         return [end for end in ends if end is not None]
 
     def _key(self, request: Binding) -> _Key:
-        arguments = repr(sorted((request.arguments or {}).items()))
+        arguments = repr(sorted(request.arguments.items()))
         if isinstance(request, methods.Queue.Bind | methods.Queue.Unbind):
             return ("queue", self.first_name(request.queue), request.exchange, request.routing_key, arguments)
         return ("exchange", request.destination, request.source, request.routing_key, arguments)

@@ -279,7 +279,7 @@ class Peer:
         elif self.is_closing:
             self.is_over = isinstance(method, methods.Connection.CloseOk)
         elif self.is_open and isinstance(method, methods.Connection.UpdateSecret):
-            self._login.update_secret(method.new_secret or "")
+            self._login.update_secret(method.new_secret)
             self.write(0, methods.Connection.UpdateSecretOk())
         elif self._awaited is None or not isinstance(method, self._awaited):
             raise ChannelError(f"CHANNEL_ERROR - unexpected method {method_name(method)} on channel 0")

@@ -146,7 +146,7 @@ class Channel:
                     durable=method.durable,
                     auto_delete=method.auto_delete,
                     internal=method.internal,
-                    arguments=method.arguments or {},
+                    arguments=method.arguments,
                 )
             )
         self._reply(methods.Exchange.DeclareOk(), nowait=method.nowait)
@@ -170,7 +170,7 @@ class Channel:
             queue = self._queue(method.queue)
         else:
             owner = self.peer if method.exclusive else None
-            wanted = Queue(method.queue, method.durable, owner, method.auto_delete, method.arguments or {})
+            wanted = Queue(method.queue, method.durable, owner, method.auto_delete, method.arguments)
             queue = model.declare_queue(wanted, self.peer)
         self._last_queue = queue.name
         reply = build(
@@ -228,7 +228,7 @@ class Channel:
         queue.pump()
 
     def on_cancel(self, method: methods.Basic.Cancel) -> None:
-        self.deliveries.remove(method.consumer_tag or "")
+        self.deliveries.remove(method.consumer_tag)
         self._reply(methods.Basic.CancelOk(method.consumer_tag), nowait=method.nowait)
 
     def on_get(self, method: methods.Basic.Get) -> None:
@@ -242,13 +242,13 @@ class Channel:
         self.peer.write_content(self.number, reply, entry)
 
     def on_ack(self, method: methods.Basic.Ack) -> None:
-        self.deliveries.settle(method.delivery_tag or 0, multiple=method.multiple, requeue=False)
+        self.deliveries.settle(method.delivery_tag, multiple=method.multiple, requeue=False)
 
     def on_nack(self, method: methods.Basic.Nack) -> None:
-        self.deliveries.settle(method.delivery_tag or 0, multiple=method.multiple, requeue=method.requeue)
+        self.deliveries.settle(method.delivery_tag, multiple=method.multiple, requeue=method.requeue)
 
     def on_reject(self, method: methods.Basic.Reject) -> None:
-        self.deliveries.settle(method.delivery_tag or 0, multiple=False, requeue=method.requeue)
+        self.deliveries.settle(method.delivery_tag, multiple=False, requeue=method.requeue)
 
     def on_recover(self, _: methods.Basic.Recover) -> None:
         self.deliveries.settle(0, multiple=True, requeue=True)

@@ -34,14 +34,20 @@ new_record: Final = tuple[object, ...].__new__
 FRAME_OVERHEAD: Final = 8
 """Bytes around a payload: type (1), channel (2), size (4), end (1). frame_max counts them."""
 
-BASIC_CLASS: Final = methods.Basic.frame_id
+BASIC_CLASS: Final = methods.Basic.Deliver.index >> 16
 CONTENT: Final = struct.Struct(">HHQ")
 """What a content header begins with: class, weight, size of the body."""
 
 _CONTENT_PREFIX = struct.Struct(">BHIHHQ")
+_CONTENT_PREFIX_SIZE: Final = _CONTENT_PREFIX.size
+_LEAST_HEADER: Final = CONTENT.size + 2
+"""Bytes of a content header without properties."""
+_PREFIX_SIZE: Final = PREFIX.size
+_prefix: Final = PREFIX.unpack_from
+_content_prefix: Final = _CONTENT_PREFIX.unpack_from
 _METHOD_INDEX = struct.Struct(">I")
 _ACK, _ACK_SIZE = struct.Struct(">BHIIQBB"), 13
-_TAG_AND_BITS = struct.Struct(">QB")
+_tag_and_bits: Final = struct.Struct(">QB").unpack_from
 
 _PROPERTIES: Final = (
     (1 << 15, "content_type", "shortstr"),
@@ -248,6 +254,23 @@ _PLAIN: Final = _with_flags(*_encoded(NO_PROPERTIES, {}))
 """The properties of a message that was given none."""
 
 
+# --- drafts of methods ------------------------------------------------------------------------------------------------
+
+
+def _draft_of(kind: type[methods.Method]) -> type[Any]:
+    """A class of the same layout whose instances can be written, and then get the frozen class as their own.
+
+    Half as long as ``object.__setattr__`` takes for the same, which counts for what comes with every message.
+    """
+    namespace = {"__slots__": kind.__slots__, "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
+    return type.__new__(type(kind), f"{kind.__name__}Draft", kind.__bases__, namespace)
+
+
+_new: Final = object.__new__
+_Deliver, _Ack, _Nack = methods.Basic.Deliver, methods.Basic.Ack, methods.Basic.Nack
+_DeliverDraft, _AckDraft, _NackDraft = _draft_of(_Deliver), _draft_of(_Ack), _draft_of(_Nack)
+
+
 # --- delivering -------------------------------------------------------------------------------------------------------
 
 
@@ -307,7 +330,7 @@ def decode_header(data: bytes) -> Header:
     Raises:
         Malformed: it is none, or not of class basic.
     """
-    if len(data) < CONTENT.size + 2:
+    if len(data) < _LEAST_HEADER:
         raise Malformed(f"{len(data)} bytes")
     class_id, _weight, body_size = CONTENT.unpack_from(data)
     if class_id != BASIC_CLASS:
@@ -346,13 +369,15 @@ def decode_deliver(data: bytes) -> methods.Basic.Deliver:
     """
     try:
         at = data[4] + 5
-        tag, redelivered = _TAG_AND_BITS.unpack_from(data, at)
+        tag, redelivered = _tag_and_bits(data, at)
     except (IndexError, struct.error):
         raise Malformed("a value runs over the end of the frame") from None
-    method = _new_method(methods.Basic.Deliver)
-    method.consumer_tag, method.exchange, method.routing_key = _names(data[4:at], data[at + 9 :])
-    method.delivery_tag = tag
-    method.redelivered = redelivered & 1 == 1
+    draft = _new(_DeliverDraft)
+    draft.consumer_tag, draft.exchange, draft.routing_key = _names(data[4:at], data[at + 9 :])
+    draft.delivery_tag = tag
+    draft.redelivered = redelivered & 1 == 1
+    draft.__class__ = _Deliver
+    method: methods.Basic.Deliver = draft
     return method
 
 
@@ -385,25 +410,28 @@ def delivered_at(buffer: bytes, channel: int, start: int, end: int, largest: int
         The delivery, and where it ends; None if it must be read frame by frame.
     """
     try:
-        kind, on, size, class_id, _, body_size = _CONTENT_PREFIX.unpack_from(buffer, end + 1)
+        kind, on, size, class_id, _, body_size = _content_prefix(buffer, end + 1)
         head_end = end + FRAME_OVERHEAD + size
         if (
-            (kind, on, class_id) != (HEADER, channel, BASIC_CLASS)
-            or not CONTENT.size + 2 <= size <= largest
+            kind != HEADER
+            or on != channel
+            or class_id != BASIC_CLASS
+            or not _LEAST_HEADER <= size <= largest
             or not buffer[end] == buffer[head_end] == END_OCTET
         ):
             return None
         body, after = b"", head_end + 1
         if body_size:
-            kind, on, size = PREFIX.unpack_from(buffer, after)
-            body_end = after + PREFIX.size + body_size
-            if (kind, on, size) != (BODY, channel, body_size) or size > largest or buffer[body_end] != END_OCTET:
+            kind, on, size = _prefix(buffer, after)
+            start_of_body = after + _PREFIX_SIZE
+            body_end = start_of_body + body_size
+            if kind != BODY or on != channel or size != body_size or size > largest or buffer[body_end] != END_OCTET:
                 return None
-            body, after = buffer[after + PREFIX.size : body_end], body_end + 1
+            body, after = buffer[start_of_body:body_end], body_end + 1
         method = decode_deliver(buffer[start:end])
     except (struct.error, IndexError, Malformed):
         return None
-    return new_record(Delivered, (method, buffer[end + 1 + _CONTENT_PREFIX.size : head_end], body)), after
+    return new_record(Delivered, (method, buffer[end + 1 + _CONTENT_PREFIX_SIZE : head_end], body)), after
 
 
 @lru_cache(maxsize=4096)
@@ -435,9 +463,13 @@ def decode_ack(data: bytes) -> methods.Basic.Ack:
     Raises:
         Malformed: it is none.
     """
-    method = _new_method(methods.Basic.Ack)
-    method.delivery_tag, bits = _tag_and_bits(data)
-    method.multiple = bits & 1 == 1
+    if len(data) != _ACK_SIZE:
+        raise _wrong_size(data)
+    draft = _new(_AckDraft)
+    draft.delivery_tag, bits = _tag_and_bits(data, 4)
+    draft.multiple = bits & 1 == 1
+    draft.__class__ = _Ack
+    method: methods.Basic.Ack = draft
     return method
 
 
@@ -447,26 +479,24 @@ def decode_nack(data: bytes) -> methods.Basic.Nack:
     Raises:
         Malformed: it is none.
     """
-    method = _new_method(methods.Basic.Nack)
-    method.delivery_tag, bits = _tag_and_bits(data)
-    method.multiple = bits & 1 == 1
-    method.requeue = bits & 2 == 2
+    if len(data) != _ACK_SIZE:
+        raise _wrong_size(data)
+    draft = _new(_NackDraft)
+    draft.delivery_tag, bits = _tag_and_bits(data, 4)
+    draft.multiple = bits & 1 == 1
+    draft.requeue = bits & 2 == 2
+    draft.__class__ = _Nack
+    method: methods.Basic.Nack = draft
     return method
 
 
-def _tag_and_bits(data: bytes) -> tuple[int, int]:
+def _wrong_size(data: bytes) -> Malformed:
     if len(data) < _ACK_SIZE:
-        raise Malformed("a value runs over the end of the frame")
-    if len(data) > _ACK_SIZE:
-        raise Malformed(f"{len(data) - _ACK_SIZE} bytes too many")
-    tag, bits = _TAG_AND_BITS.unpack_from(data, 4)
-    return tag, bits
+        return Malformed("a value runs over the end of the frame")
+    return Malformed(f"{len(data) - _ACK_SIZE} bytes too many")
 
 
 # --- small change -----------------------------------------------------------------------------------------------------
-
-
-_new_method = object.__new__  # pamqp's constructors check and warn
 
 
 def _milliseconds(expiration: object) -> str:

@@ -19,10 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from inspect import signature
-from typing import Any, Final, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
-
-from pamqp import base, commands
+from typing import Any, Final, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from anyamqp.checks import check_flag
 from anyamqp.errors import (
@@ -35,7 +32,7 @@ from anyamqp.errors import (
     UnexpectedFrame,
 )
 from anyamqp.message import FieldTable, FieldValue, Message
-from anyamqp.wire import fields
+from anyamqp.wire import fields, methods
 from anyamqp.wire.basic import (
     BODY,
     END,
@@ -58,9 +55,7 @@ from anyamqp.wire.basic import (
     new_record,
 )
 from anyamqp.wire.fields import Malformed, Reader
-
-Method: TypeAlias = base.Frame
-"""A method with its arguments."""
+from anyamqp.wire.methods import Method as Method
 
 FRAME_MIN_SIZE: Final = 4096
 """The least frame_max that AMQP allows (frame-min-size)."""
@@ -97,9 +92,9 @@ _DECODERS: Final[Mapping[str, Callable[[Reader], object]]] = {
     "timestamp": Reader.timestamp,
 }
 _BY_HAND: Final[Mapping[int, Callable[[bytes], Method]]] = {
-    commands.Basic.Deliver.index: decode_deliver,
-    commands.Basic.Ack.index: decode_ack,
-    commands.Basic.Nack.index: decode_nack,
+    methods.Basic.Deliver.index: decode_deliver,
+    methods.Basic.Ack.index: decode_ack,
+    methods.Basic.Nack.index: decode_nack,
 }
 
 
@@ -287,24 +282,18 @@ P = ParamSpec("P")
 M = TypeVar("M", bound=Method)
 
 
-def build(method: Callable[P, M], /, *positional: P.args, **named: P.kwargs) -> M:
-    """A method; what is not given has AMQP's default.
-
-    Around pamqp's constructors, which refuse names that RabbitMQ takes and warn of methods they think deprecated.
+def build(kind: Callable[P, M], /, *given: P.args, **named: P.kwargs) -> M:
+    """A method whose arguments are checked at once, and not when it is sent at last.
 
     Raises:
-        InvalidArgument: AMQP cannot carry one of the arguments; told here, not when the connection is there at last.
+        InvalidArgument: AMQP cannot carry one of the arguments.
     """
-    kind = cast("type[M]", method)
-    built = object.__new__(kind)
-    arguments = dict(zip(kind.attributes(), positional, strict=False)) | named
-    for name, default in _defaults(kind.index).items():
-        setattr(built, name, arguments.get(name, default))
-    for name, domain in _arguments(kind.index):
+    method = kind(*given, **named)
+    for name, domain in method.parameters:
         if domain == "bit":
-            check_flag(f"{method_name(built)}, {name}", getattr(built, name))
-    encode_method(0, built)
-    return built
+            check_flag(f"{method_name(method)}, {name}", getattr(method, name))
+    encode_method(0, method)
+    return method
 
 
 def field_table(table: FieldTable | None) -> dict[str, Any]:
@@ -327,24 +316,6 @@ def _copied(value: FieldValue) -> FieldValue:
     return bytes(value) if isinstance(value, bytearray) else value
 
 
-@cache
-def _defaults(index: int) -> dict[str, object]:
-    kind: type[Method] = commands.INDEX_MAPPING[index]
-    parameters = signature(kind).parameters
-    return {name: parameters[name].default for name in kind.attributes()}
-
-
-@cache
-def _arguments(index: int) -> tuple[tuple[str, str], ...]:
-    """The name and AMQP's type of each argument of a method.
-
-    Asked of pamqp once: it makes up the name that it looks for anew each time, and CPython's cache of attributes keeps
-    thousands of those.
-    """
-    kind: type[Method] = commands.INDEX_MAPPING[index]
-    return tuple((name, kind.amqp_type(name)) for name in kind.attributes())
-
-
 def encode_method(channel: int, method: Method) -> bytes:
     """A method frame.
 
@@ -353,7 +324,7 @@ def encode_method(channel: int, method: Method) -> bytes:
     """
     parts = [_LONG.pack(method.index)]
     bits, count = 0, 0
-    for name, kind in _arguments(method.index):
+    for name, kind in method.parameters:
         value = getattr(method, name)
         if kind == "bit":
             bits |= bool(value) << count
@@ -446,24 +417,24 @@ def _method(data: bytes) -> Method:
         try:
             return decode(data)
         except Malformed as error:
-            raise _fault(CommandSyntaxError, f"{method_name(commands.INDEX_MAPPING[index])}: {error}") from error
-    known = commands.INDEX_MAPPING.get(index)
-    if known is None:
+            raise _fault(CommandSyntaxError, f"{method_name(methods.INDEX_MAPPING[index])}: {error}") from error
+    kind = methods.INDEX_MAPPING.get(index)
+    if kind is None:
         raise _fault(CommandInvalid, f"unknown method {index >> 16}.{index & 0xFFFF}")
-    method: Method = object.__new__(known)
     reader = Reader(data, 4)
+    values: list[object] = []
     bits, count = 0, 8
     try:
-        for name, kind in _arguments(index):
-            if kind == "bit":
+        for _, domain in kind.parameters:
+            if domain == "bit":
                 if count == 8:
                     bits, count = reader.octet(), 0
-                setattr(method, name, bool(bits >> count & 1))
+                values.append(bool(bits >> count & 1))
                 count += 1
             else:
                 count = 8
-                setattr(method, name, _DECODERS[kind](reader))
+                values.append(_DECODERS[domain](reader))
         reader.finish()
     except Malformed as error:
-        raise _fault(CommandSyntaxError, f"{method_name(method)}: {error}") from error
-    return method
+        raise _fault(CommandSyntaxError, f"{method_name(kind)}: {error}") from error
+    return kind(*values)

@@ -1,8 +1,399 @@
-"""The methods of AMQP 0-9-1 and RabbitMQ's extensions: the one door to pamqp, which defines them."""
+"""The methods of AMQP 0-9-1 and of RabbitMQ's extensions as frozen values; the one door to pamqp.
+
+``pamqp.commands`` defines them: each class takes its number, the order and AMQP types of its arguments, and its replies
+from there. Only the Python types and the defaults are declared here, because pamqp's own objects are mutable, compare
+by identity, allow None almost everywhere and refuse names that RabbitMQ accepts. Where pamqp's default is None, it is
+AMQP's zero here. The unit tests compare all declarations with pamqp's.
+"""
 
 from __future__ import annotations
 
-from pamqp.base import Frame as Method
-from pamqp.commands import INDEX_MAPPING, Basic, Channel, Confirm, Connection, Exchange, Queue, Tx
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, NoReturn, Self, dataclass_transform
+
+from pamqp import base, commands
+
+from anyamqp.message import FieldTable
 
 __all__ = ["INDEX_MAPPING", "Basic", "Channel", "Confirm", "Connection", "Exchange", "Method", "Queue", "Tx"]
+
+NO_TABLE: Final[FieldTable] = MappingProxyType({})
+
+_BY_INDEX: Final[Mapping[int, type[base.Frame]]] = commands.INDEX_MAPPING
+_DEFINITIONS: Final = {definition.name: definition for definition in _BY_INDEX.values()}
+_SECRETS: Final = frozenset({"new_secret", "response"})
+"""Arguments that carry credentials; no repr shows them."""
+
+_set: Final = object.__setattr__
+
+
+@dataclass_transform(frozen_default=True)
+class _MethodType(type):
+    """Makes a class of methods: slots for the arguments, and the rest of the definition from pamqp."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _MethodType:
+        if bases:
+            definition = _DEFINITIONS[namespace["__qualname__"]]
+            names = tuple(definition.attributes())
+            namespace |= {
+                "__slots__": names,
+                "__match_args__": names,
+                "index": definition.index,
+                "name": definition.name,
+                "valid_responses": tuple(definition.valid_responses),
+                "parameters": tuple((argument, definition.amqp_type(argument)) for argument in names),
+                "defaults": {argument: namespace.pop(argument) for argument in names},
+            }
+        return super().__new__(cls, name, bases, namespace)
+
+
+class Method(metaclass=_MethodType):
+    """A method with its arguments: a frozen value, given by position or by name."""
+
+    __slots__ = ()
+
+    index: ClassVar[int] = 0
+    """Class id and method id, of 16 bits each."""
+    name: ClassVar[str] = ""
+    """pamqp's name, such as ``Queue.DeclareOk``."""
+    valid_responses: ClassVar[tuple[str, ...]] = ()
+    """The names of the methods that may answer this one."""
+    parameters: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """The name and the AMQP type of each argument, in the order of the wire."""
+    defaults: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        defaults = self.defaults
+        if len(given) > len(defaults) or not named.keys() <= defaults.keys():
+            raise TypeError(
+                f"{self.name} takes {', '.join(defaults) or 'no arguments'}; got {len(given)} and {[*named]}"
+            )
+        for name, value in (defaults | dict(zip(defaults, given, strict=False)) | named).items():
+            _set(self, name, value)
+
+    def replace(self, **changes: Any) -> Self:
+        """The same method with other values for some of its arguments."""
+        return type(self)(**{name: getattr(self, name) for name in self.defaults} | changes)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise FrozenInstanceError(f"{self.name} is frozen: cannot assign {name}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise FrozenInstanceError(f"{self.name} is frozen: cannot delete {name}")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and all(getattr(self, name) == getattr(other, name) for name in self.defaults)
+
+    def __hash__(self) -> int:
+        return hash((self.index, *(getattr(self, name) for name in self.defaults)))
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={'<hidden>' if name in _SECRETS else repr(value)}"
+            for name, default in self.defaults.items()
+            if (value := getattr(self, name)) != default
+        )
+        return f"{self.name}({', '.join(shown)})"
+
+
+class Connection:
+    """Opening, tuning and closing a connection; RabbitMQ's blocked, unblocked and update-secret."""
+
+    class Start(Method):
+        version_major: int = 0
+        version_minor: int = 9
+        server_properties: FieldTable = NO_TABLE
+        mechanisms: str = "PLAIN"
+        locales: str = "en_US"
+
+    class StartOk(Method):
+        client_properties: FieldTable = NO_TABLE
+        mechanism: str = "PLAIN"
+        response: str = ""
+        locale: str = "en_US"
+
+    class Secure(Method):
+        challenge: str = ""
+
+    class SecureOk(Method):
+        response: str = ""
+
+    class Tune(Method):
+        channel_max: int = 0
+        frame_max: int = 0
+        heartbeat: int = 0
+
+    class TuneOk(Method):
+        channel_max: int = 0
+        frame_max: int = 0
+        heartbeat: int = 0
+
+    class Open(Method):
+        virtual_host: str = "/"
+        capabilities: str = ""
+        insist: bool = False
+
+    class OpenOk(Method):
+        known_hosts: str = ""
+
+    class Close(Method):
+        reply_code: int = 0
+        reply_text: str = ""
+        class_id: int = 0
+        method_id: int = 0
+
+    class CloseOk(Method): ...
+
+    class Blocked(Method):
+        reason: str = ""
+
+    class Unblocked(Method): ...
+
+    class UpdateSecret(Method):
+        new_secret: str = ""
+        reason: str = ""
+
+    class UpdateSecretOk(Method): ...
+
+
+class Channel:
+    """Opening, pausing and closing a channel."""
+
+    class Open(Method):
+        out_of_band: str = "0"
+
+    class OpenOk(Method):
+        channel_id: str = "0"
+
+    class Flow(Method):
+        active: bool = False
+
+    class FlowOk(Method):
+        active: bool = False
+
+    class Close(Method):
+        reply_code: int = 0
+        reply_text: str = ""
+        class_id: int = 0
+        method_id: int = 0
+
+    class CloseOk(Method): ...
+
+
+class Exchange:
+    """Exchanges, and RabbitMQ's bindings between them."""
+
+    class Declare(Method):
+        ticket: int = 0
+        exchange: str = ""
+        exchange_type: str = "direct"
+        passive: bool = False
+        durable: bool = False
+        auto_delete: bool = False
+        internal: bool = False
+        nowait: bool = False
+        arguments: FieldTable = NO_TABLE
+
+    class DeclareOk(Method): ...
+
+    class Delete(Method):
+        ticket: int = 0
+        exchange: str = ""
+        if_unused: bool = False
+        nowait: bool = False
+
+    class DeleteOk(Method): ...
+
+    class Bind(Method):
+        ticket: int = 0
+        destination: str = ""
+        source: str = ""
+        routing_key: str = ""
+        nowait: bool = False
+        arguments: FieldTable = NO_TABLE
+
+    class BindOk(Method): ...
+
+    class Unbind(Method):
+        ticket: int = 0
+        destination: str = ""
+        source: str = ""
+        routing_key: str = ""
+        nowait: bool = False
+        arguments: FieldTable = NO_TABLE
+
+    class UnbindOk(Method): ...
+
+
+class Queue:
+    """Queues and their bindings."""
+
+    class Declare(Method):
+        ticket: int = 0
+        queue: str = ""
+        passive: bool = False
+        durable: bool = False
+        exclusive: bool = False
+        auto_delete: bool = False
+        nowait: bool = False
+        arguments: FieldTable = NO_TABLE
+
+    class DeclareOk(Method):
+        queue: str = ""
+        message_count: int = 0
+        consumer_count: int = 0
+
+    class Bind(Method):
+        ticket: int = 0
+        queue: str = ""
+        exchange: str = ""
+        routing_key: str = ""
+        nowait: bool = False
+        arguments: FieldTable = NO_TABLE
+
+    class BindOk(Method): ...
+
+    class Purge(Method):
+        ticket: int = 0
+        queue: str = ""
+        nowait: bool = False
+
+    class PurgeOk(Method):
+        message_count: int = 0
+
+    class Delete(Method):
+        ticket: int = 0
+        queue: str = ""
+        if_unused: bool = False
+        if_empty: bool = False
+        nowait: bool = False
+
+    class DeleteOk(Method):
+        message_count: int = 0
+
+    class Unbind(Method):
+        ticket: int = 0
+        queue: str = ""
+        exchange: str = ""
+        routing_key: str = ""
+        arguments: FieldTable = NO_TABLE
+
+    class UnbindOk(Method): ...
+
+
+class Basic:
+    """Messages: publishing, consuming, settling; RabbitMQ's nack."""
+
+    class Qos(Method):
+        prefetch_size: int = 0
+        prefetch_count: int = 0
+        global_: bool = False
+
+    class QosOk(Method): ...
+
+    class Consume(Method):
+        ticket: int = 0
+        queue: str = ""
+        consumer_tag: str = ""
+        no_local: bool = False
+        no_ack: bool = False
+        exclusive: bool = False
+        nowait: bool = False
+        arguments: FieldTable = NO_TABLE
+
+    class ConsumeOk(Method):
+        consumer_tag: str = ""
+
+    class Cancel(Method):
+        consumer_tag: str = ""
+        nowait: bool = False
+
+    class CancelOk(Method):
+        consumer_tag: str = ""
+
+    class Publish(Method):
+        ticket: int = 0
+        exchange: str = ""
+        routing_key: str = ""
+        mandatory: bool = False
+        immediate: bool = False
+
+    class Return(Method):
+        reply_code: int = 0
+        reply_text: str = ""
+        exchange: str = ""
+        routing_key: str = ""
+
+    class Deliver(Method):
+        consumer_tag: str = ""
+        delivery_tag: int = 0
+        redelivered: bool = False
+        exchange: str = ""
+        routing_key: str = ""
+
+    class Get(Method):
+        ticket: int = 0
+        queue: str = ""
+        no_ack: bool = False
+
+    class GetOk(Method):
+        delivery_tag: int = 0
+        redelivered: bool = False
+        exchange: str = ""
+        routing_key: str = ""
+        message_count: int = 0
+
+    class GetEmpty(Method):
+        cluster_id: str = ""
+
+    class Ack(Method):
+        delivery_tag: int = 0
+        multiple: bool = False
+
+    class Reject(Method):
+        delivery_tag: int = 0
+        requeue: bool = True
+
+    class RecoverAsync(Method):
+        requeue: bool = False
+
+    class Recover(Method):
+        requeue: bool = False
+
+    class RecoverOk(Method): ...
+
+    class Nack(Method):
+        delivery_tag: int = 0
+        multiple: bool = False
+        requeue: bool = True
+
+
+class Confirm:
+    """RabbitMQ's publisher confirms."""
+
+    class Select(Method):
+        nowait: bool = False
+
+    class SelectOk(Method): ...
+
+
+class Tx:
+    """Transactions."""
+
+    class Select(Method): ...
+
+    class SelectOk(Method): ...
+
+    class Commit(Method): ...
+
+    class CommitOk(Method): ...
+
+    class Rollback(Method): ...
+
+    class RollbackOk(Method): ...
+
+
+INDEX_MAPPING: Final[Mapping[int, type[Method]]] = {kind.index: kind for kind in Method.__subclasses__()}
+"""Every method by its index."""
