@@ -14,8 +14,9 @@ from pathlib import Path
 from benchmarks.broker import running_broker
 from benchmarks.cases import BY_NAME, CLIENTS
 from benchmarks.machine import machine
+from benchmarks.pages import ASIDE, DOCS, folder_of
 from benchmarks.report import save, terminal
-from benchmarks.runner import ASIDE, DOCS, FULL, QUICK, Plan, Result, measure
+from benchmarks.runner import FULL, QUICK, Plan, Result, measure
 from benchmarks.summary import Summary
 
 
@@ -25,7 +26,7 @@ def main() -> None:
     if arguments.render:
         kept = json.loads(arguments.render.read_text())
         results = [Result(**one) for one in kept["results"]]
-        page = save(arguments.render.parent, kept["plan"], kept["machine"], results, kept["command"])
+        page = save(folder_of(arguments.render), kept["plan"], kept["machine"], results, kept["command"])
     else:
         plan = _plan(arguments)
         with running_broker(arguments.url) as url:

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.runner import ROOT
+from benchmarks.pages import ROOT
 
 
 class Killable(Protocol):

@@ -19,8 +19,9 @@ from benchmarks.broker import running_broker
 from benchmarks.curves import Panel, draw
 from benchmarks.growing import MIB, Point, encode
 from benchmarks.machine import machine
+from benchmarks.pages import ASIDE, DOCS, folder_of, link_to_raw, write_raw
 from benchmarks.report import table
-from benchmarks.runner import ASIDE, DOCS, output_of
+from benchmarks.runner import output_of
 from benchmarks.summary import Spread
 
 _DEADLINE: Final = 120.0
@@ -146,7 +147,7 @@ def main() -> None:
     if arguments.render:
         kept = json.loads(arguments.render.read_text())
         samples = [Sample(**one) for one in kept["samples"]]
-        page = save(arguments.render.parent, kept["command"], kept["machine"], samples)
+        page = save(folder_of(arguments.render), kept["command"], kept["machine"], samples)
     else:
         with running_broker(arguments.url) as url:
             facts = machine(url)
@@ -209,7 +210,7 @@ def save(folder: Path, command: str, facts: Mapping[str, str], samples: Sequence
     """
     folder.mkdir(parents=True, exist_ok=True)
     raw = {"command": command, "machine": dict(facts), "samples": [asdict(one) for one in samples]}
-    (folder / "growth.json").write_text(json.dumps(raw, indent=1) + "\n")
+    write_raw(folder, "growth", raw)
     panels: list[Panel] = []
     for kind in KINDS:
         lines = {name: line(samples, series, "cpu") for name, series in kind.lines.items()}
@@ -233,7 +234,7 @@ def page(samples: Sequence[Sample], facts: Mapping[str, str], command: str) -> s
     """The whole page."""
     parts = [
         "# Growth",
-        f"Written by `{command}`; the raw figures are in [growth.json](growth.json).",
+        f"Written by `{command}`; the raw figures are in {link_to_raw('growth')}.",
         _INTRODUCTION,
         "![What a message costs as each thing grows](growth.svg)",
         "## At a glance",

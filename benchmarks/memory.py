@@ -17,8 +17,9 @@ from typing import Final
 from benchmarks.broker import running_broker
 from benchmarks.footprint import BODY_SIZE, OWN, SHARED, SOAK, Weighing, encode
 from benchmarks.machine import machine
+from benchmarks.pages import ASIDE, DOCS, folder_of, link_to_raw, write_raw
 from benchmarks.report import table
-from benchmarks.runner import ASIDE, DOCS, output_of
+from benchmarks.runner import output_of
 
 _DEADLINE: Final = 120.0
 _LOOPS: Final = ("asyncio", "trio")
@@ -85,7 +86,7 @@ def main() -> None:
     if arguments.render:
         kept = json.loads(arguments.render.read_text())
         everything = [Weighed(**one) for one in kept["weighed"]]
-        written = save(arguments.render.parent, kept["command"], kept["machine"], everything)
+        written = save(folder_of(arguments.render), kept["command"], kept["machine"], everything)
     else:
         with running_broker(arguments.url) as url:
             facts = machine(url)
@@ -129,7 +130,7 @@ def save(folder: Path, command: str, facts: Mapping[str, str], everything: Seque
     """
     folder.mkdir(parents=True, exist_ok=True)
     raw = {"command": command, "machine": dict(facts), "weighed": [asdict(one) for one in everything]}
-    (folder / "memory.json").write_text(json.dumps(raw, indent=1) + "\n")
+    write_raw(folder, "memory", raw)
     (folder / "memory.md").write_text(page(everything, facts, command))
     return folder / "memory.md"
 
@@ -150,7 +151,7 @@ def page(everything: Sequence[Weighed], facts: Mapping[str, str], command: str) 
     ]
     parts = [
         "# Memory",
-        f"Written by `{command}`; the raw figures are in [memory.json](memory.json).",
+        f"Written by `{command}`; the raw figures are in {link_to_raw('memory')}.",
         _METHOD,
         table(["bytes for one", *(f"{loop}, {scale}" for loop, scale in columns)], weights),
         _MESSAGES.format(object=f"{sys.getsizeof(bytes(BODY_SIZE)):,}"),

@@ -14,9 +14,10 @@ from typing import Any, Final
 from benchmarks.broker import running_broker
 from benchmarks.cases import CASES, CLIENTS
 from benchmarks.machine import machine
+from benchmarks.pages import ASIDE, DOCS, folder_of, link_to_raw, write_raw
 from benchmarks.profile_worker import LOOP, TIMED
 from benchmarks.report import table
-from benchmarks.runner import ASIDE, DOCS, FULL, output_of, task_of
+from benchmarks.runner import FULL, output_of, task_of
 from benchmarks.task import encode
 
 ROUNDS: Final = 3
@@ -54,9 +55,9 @@ def main() -> None:
                 "machine": machine(url),
                 "runs": profiles(url, 1 if arguments.quick else ROUNDS),
             }
-    folder = arguments.render.parent if arguments.render else ASIDE if arguments.quick else DOCS
+    folder = folder_of(arguments.render) if arguments.render else ASIDE if arguments.quick else DOCS
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "profile.json").write_text(json.dumps(kept, indent=1) + "\n")
+    write_raw(folder, "profile", kept)
     (folder / "profile.md").write_text(page(kept))
     print(f"{_figures(kept['runs'])}\n\nWritten: {folder / 'profile.md'}")
 
@@ -76,7 +77,7 @@ def page(kept: Mapping[str, Any]) -> str:
     """The whole page."""
     facts = "\n".join(f"* {name}: {value}" for name, value in kept["machine"].items())
     return (
-        f"# Where the time goes\n\nWritten by `{kept['command']}`; the raw samples are in [profile.json](profile.json)."
+        f"# Where the time goes\n\nWritten by `{kept['command']}`; the raw samples are in {link_to_raw('profile')}."
         f"\n\n{_TEXT}\n\n{_figures(kept['runs'])}\n\n## Machine and versions\n\n{facts}\n"
     )
 

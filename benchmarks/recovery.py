@@ -21,11 +21,11 @@ from pamqp import commands
 from anyamqp.testing import FaultProxy
 from benchmarks.broker import killable_broker, running_broker
 from benchmarks.machine import machine
+from benchmarks.pages import ASIDE, DOCS, folder_of, raw_of
 from benchmarks.recovery_process import CLIENTS, LIVED, Client, Process
 from benchmarks.recovery_report import save
 from benchmarks.recovery_restart import measure_restarts
 from benchmarks.recovery_worker import Recovering
-from benchmarks.runner import ASIDE, DOCS
 from benchmarks.wire import Wire
 
 _NAME: Final = "anyamqp.recovery"
@@ -98,10 +98,10 @@ def main() -> None:
     parser.add_argument("--render", type=Path, metavar="JSON", help="only write the page and the picture anew")
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else FULL
-    folder = arguments.render.parent if arguments.render else DOCS if plan is FULL else ASIDE
+    folder = folder_of(arguments.render) if arguments.render else DOCS if plan is FULL else ASIDE
     kept: dict[str, Any] = {}
     if arguments.render or arguments.only:
-        kept = json.loads((arguments.render or folder / "recovery.json").read_text())
+        kept = json.loads((arguments.render or raw_of(folder, "recovery")).read_text())
     if not arguments.render:
         about = {
             "plan": asdict(plan),

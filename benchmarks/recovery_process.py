@@ -12,8 +12,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Final, Self
 
+from benchmarks.pages import ROOT
 from benchmarks.recovery_worker import Recovering
-from benchmarks.runner import ROOT
 
 LIVED: Final = 5.5
 """Seconds that a connection has lived before it is lost. Both clients come back soon only if it has lived long enough:

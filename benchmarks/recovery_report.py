@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from benchmarks.pages import link_to_raw, write_raw
 from benchmarks.recovery_worker import EXCHANGE, PAUSE
 from benchmarks.report import ends, table
 from benchmarks.summary import Spread, spread
@@ -52,7 +52,7 @@ def save(folder: Path, kept: Mapping[str, Any]) -> Path:
         The page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{_NAME}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    write_raw(folder, _NAME, kept)
     _draw(kept["results"], folder / f"{_NAME}.svg")
     (folder / f"{_NAME}.md").write_text(page(kept))
     return folder / f"{_NAME}.md"
@@ -64,7 +64,7 @@ def page(kept: Mapping[str, Any]) -> str:
     counts = sorted({one["entities"] for one in results if not one["unconfirmed"]})
     parts = [
         "# Recovery time",
-        f"Written by `{kept['command']}`; the raw samples are in [{_NAME}.json]({_NAME}.json).",
+        f"Written by `{kept['command']}`; the raw samples are in {link_to_raw(_NAME)}.",
         "Two losses: a connection that is reset while the broker runs on, and a broker that is killed and restarted.",
         f"![Seconds from the reset to the first new confirm]({_NAME}.svg)",
         "## From the reset to the first new confirm, in seconds",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.cases import CASES, CLIENTS, FAIRNESS, LATENCY, PREFETCH, QUIET_QUEUES, QUIET_RATE, RAW, Case, Client
+from benchmarks.pages import link_to_raw, write_raw
 from benchmarks.picture import draw
 from benchmarks.runner import FULL, Result
 from benchmarks.summary import Spread, Summary, Verdict
@@ -53,7 +53,7 @@ def save(folder: Path, plan: str, facts: Mapping[str, str], results: Sequence[Re
     folder.mkdir(parents=True, exist_ok=True)
     summary = Summary(results)
     raw = {"plan": plan, "command": command, "machine": dict(facts), "results": [asdict(one) for one in results]}
-    (folder / f"{_NAME}.json").write_text(json.dumps(raw, indent=1) + "\n")
+    write_raw(folder, _NAME, raw)
     draw(summary, folder / f"{_NAME}.svg")
     text = page(summary, facts, command, max(result.round for result in results))
     (folder / f"{_NAME}.md").write_text(text)
@@ -68,7 +68,7 @@ def page(summary: Summary, facts: Mapping[str, str], command: str, rounds: int) 
     cases = [case for case in CASES if summary.has(case)]
     parts = [
         "# Benchmarks",
-        f"Written by `{command}`; the raw samples are in [{_NAME}.json]({_NAME}.json).",
+        f"Written by `{command}`; the raw samples are in {link_to_raw(_NAME)}.",
         f"![Throughput and latency of each client]({_NAME}.svg)",
     ]
     if any(case.targets for case in cases):

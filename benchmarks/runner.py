@@ -15,16 +15,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from json import loads
-from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import CASES, CLIENTS, FAIRNESS, LATENCY, QUIET_QUEUES, QUIET_RATE, Case, Client, messages_for
+from benchmarks.pages import ROOT
 from benchmarks.task import Task, encode
 from benchmarks.wire import Wire
-
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-ASIDE = ROOT / "build" / "benchmarks"
 
 _QUEUE = "anyamqp.benchmark"
 _WARM_UP = 0.1

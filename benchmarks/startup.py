@@ -19,7 +19,7 @@ from typing import Any, Final
 from anyamqp.testing import FaultProxy
 from benchmarks.broker import running_broker
 from benchmarks.machine import machine
-from benchmarks.runner import ASIDE, DOCS, ROOT
+from benchmarks.pages import ASIDE, DOCS, ROOT, folder_of
 from benchmarks.startup_report import COLD, COMPILED, DELAY, WARM, save
 
 ROUNDS: Final = 9
@@ -48,7 +48,7 @@ def main() -> None:
                 **imports(rounds, lambda line: print(line, flush=True)),
                 **connects(url, lambda line: print(line, flush=True)),
             }
-    folder = arguments.render.parent if arguments.render else ASIDE if arguments.quick else DOCS
+    folder = folder_of(arguments.render) if arguments.render else ASIDE if arguments.quick else DOCS
     print(f"\nWritten: {save(folder, kept)}")
 
 

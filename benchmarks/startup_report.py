@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.pages import link_to_raw, write_raw
 from benchmarks.report import ends, table
 from benchmarks.summary import spread
 
@@ -50,7 +50,7 @@ def save(folder: Path, kept: Mapping[str, Any]) -> Path:
         The page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{_NAME}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    write_raw(folder, _NAME, kept)
     (folder / f"{_NAME}.md").write_text(page(kept))
     return folder / f"{_NAME}.md"
 
@@ -59,7 +59,7 @@ def page(kept: Mapping[str, Any]) -> str:
     """The whole page."""
     parts = [
         "# Import and start",
-        f"Written by `{kept['command']}`; the raw samples are in [{_NAME}.json]({_NAME}.json).",
+        f"Written by `{kept['command']}`; the raw samples are in {link_to_raw(_NAME)}.",
         "## Import",
         _IMPORTS.format(rounds=kept["rounds"]),
         _imports(kept["imports"]),

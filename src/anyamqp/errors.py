@@ -40,6 +40,8 @@
 Each class answers two questions: :class:`Blame` (whose fault) and :class:`Cure` (whether the same thing may succeed
 when it is tried again). Reply codes: AMQP 0-9-1 specification, section 1.4 "Constants"; what RabbitMQ makes of them:
 "AMQP 0-9-1 Complete Reference Guide" and "Channels", section "Channel Exceptions".
+
+The tree stands in one file, although that is long: a user reads it as one, and a traceback names each class by it.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cases import AIO_PIKA, BY_NAME, CASES, CLIENTS, FAIRNESS, LATENCY, RAW
+from benchmarks.pages import DOCS, ROOT, folder_of, link_to_raw, raw_of, write_raw
 from benchmarks.picture import draw
 from benchmarks.report import page, terminal
 from benchmarks.runner import FULL, QUICK, Result, task_of, turns
@@ -108,3 +109,25 @@ def test_the_same_results_give_the_same_picture(tmp_path: Path) -> None:
     one, two = ((tmp_path / name).read_bytes() for name in ("one.svg", "two.svg"))
     assert one == two
     assert b"py-amqp" in one
+
+
+# --- where the figures are kept -------------------------------------------------------------------------------------
+
+
+def test_raw_figures_of_a_page_in_docs_are_kept_with_the_benchmarks() -> None:
+    raw = raw_of(DOCS, "growth")
+    assert raw == ROOT / "benchmarks" / "results" / "growth.json"
+    assert folder_of(raw) == DOCS
+
+
+def test_raw_figures_of_a_page_elsewhere_stay_with_it(tmp_path: Path) -> None:
+    write_raw(tmp_path, "growth", {"command": "none"})
+    raw = raw_of(tmp_path, "growth")
+    assert raw.read_text() == '{\n "command": "none"\n}\n'
+    assert folder_of(raw) == tmp_path
+
+
+@pytest.mark.parametrize("page_of", ["benchmarks", "growth", "memory", "recovery", "startup"])
+def test_page_in_docs_links_to_its_raw_figures(page_of: str) -> None:
+    assert link_to_raw(page_of) in (DOCS / f"{page_of}.md").read_text(encoding="utf-8")
+    assert raw_of(DOCS, page_of).is_file()
