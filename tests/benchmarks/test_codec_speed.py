@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from anyamqp.message import Message, Properties
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Delivered, Received, Route, Template, content_parts, encode_ack, encode_properties
-from anyamqp.wire.frames import Decoder, Frame, build, encode_method
+from anyamqp.wire.basic import Received, Route, Template, content_parts, encode_ack, encode_properties
+from anyamqp.wire.decoder import Decoder
+from anyamqp.wire.frames import Frame, build, encode_method
+from anyamqp.wire.receiving import Delivered
 from support.amqp import FRAME_MAX, content
 from support.benchmark import Benchmark
 

@@ -21,15 +21,8 @@ import anyamqp
 from anyamqp import Blame, Channel, Connection, Consumer, Delivery, Message, PreconditionFailed, Settings, State
 from anyamqp.testing.memory import CAPACITY, MemoryStream, stream_pair
 from anyamqp.wire import methods
-from anyamqp.wire.frames import (
-    HEARTBEAT_FRAME,
-    Decoder,
-    Heartbeat,
-    Method,
-    ProtocolHeader,
-    build,
-    encode_method,
-)
+from anyamqp.wire.decoder import Decoder
+from anyamqp.wire.frames import HEARTBEAT_FRAME, Heartbeat, Method, ProtocolHeader, build, encode_method
 from support.amqp import content
 from support.waiting import eventually
 

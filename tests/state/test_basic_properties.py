@@ -19,15 +19,12 @@ from anyamqp.wire.basic import (
     Routes,
     Template,
     content_parts,
-    decode_ack,
-    decode_deliver,
-    decode_header,
-    decode_nack,
     decode_properties,
     encode_ack,
     encode_nack,
     encode_properties,
 )
+from anyamqp.wire.receiving import decode_ack, decode_deliver, decode_header, decode_nack
 from support.amqp import decode, ours_of
 
 channels = st.integers(1, 65535)

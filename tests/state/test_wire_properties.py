@@ -15,8 +15,10 @@ from anyamqp.errors import FrameError, ReplyError, Side
 from anyamqp.message import Message
 from anyamqp.protocol.events import Ended
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Header, Received
-from anyamqp.wire.frames import PROTOCOL_HEADER, Decoder, Frame, Method, encode_content
+from anyamqp.wire.basic import Received
+from anyamqp.wire.decoder import Decoder
+from anyamqp.wire.frames import PROTOCOL_HEADER, Frame, Method, encode_content
+from anyamqp.wire.receiving import Header
 from support.amqp import (
     BODY,
     FRAME_MAX,

@@ -15,7 +15,8 @@ from anyamqp.protocol.sasl import Mechanism, Plain
 from anyamqp.protocol.session import Session
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
-from anyamqp.wire.frames import Decoder, Frame, Method, Payload, encode_content
+from anyamqp.wire.decoder import Decoder
+from anyamqp.wire.frames import Frame, Method, Payload, encode_content
 
 METHOD: Final = 1
 HEADER: Final = 2

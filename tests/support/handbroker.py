@@ -14,8 +14,10 @@ import anyamqp
 from anyamqp import Connection, Message, ReconnectPolicy
 from anyamqp.testing.memory import MemoryStream, stream_pair
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Header, Received
-from anyamqp.wire.frames import Decoder, Frame, Method, ProtocolHeader, encode_content, encode_method
+from anyamqp.wire.basic import Received
+from anyamqp.wire.decoder import Decoder
+from anyamqp.wire.frames import Frame, Method, ProtocolHeader, encode_content, encode_method
+from anyamqp.wire.receiving import Header
 
 URL: Final = "amqp://guest:guest@memory/?heartbeat=0"
 FRAME_MAX: Final = 131072

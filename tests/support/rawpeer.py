@@ -13,10 +13,10 @@ from anyamqp.message import FieldValue, Message
 from anyamqp.protocol.events import Tuning
 from anyamqp.testing import Broker
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Header, Received
+from anyamqp.wire.basic import Received
+from anyamqp.wire.decoder import Decoder
 from anyamqp.wire.frames import (
     PROTOCOL_HEADER,
-    Decoder,
     Frame,
     Heartbeat,
     Method,
@@ -26,6 +26,7 @@ from anyamqp.wire.frames import (
     field_table,
     method_name,
 )
+from anyamqp.wire.receiving import Header
 from support.amqp import octets
 
 CAPABILITIES: Final[Mapping[str, FieldValue]] = {

@@ -15,12 +15,8 @@ from anyamqp.protocol.heartbeat import Heartbeat
 from anyamqp.protocol.lifecycle import LinkState
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route
-from anyamqp.wire.frames import (
-    HEARTBEAT_FRAME,
-    PROTOCOL_HEADER,
-    Decoder,
-    build,
-)
+from anyamqp.wire.decoder import Decoder
+from anyamqp.wire.frames import HEARTBEAT_FRAME, PROTOCOL_HEADER, build
 from support.amqp import (
     Dialogue,
     body,

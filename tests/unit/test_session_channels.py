@@ -21,8 +21,9 @@ from anyamqp.message import Message, Properties
 from anyamqp.protocol.events import ChannelClosed, ChannelReleased, ConfirmsReceived, Ended, MethodReceived, Tuning
 from anyamqp.protocol.lifecycle import LinkState
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Header, Route, encode_properties
+from anyamqp.wire.basic import Route, encode_properties
 from anyamqp.wire.frames import HEARTBEAT_FRAME, Method
+from anyamqp.wire.receiving import Header
 from support.amqp import Dialogue, any_method, body, content, contents, expect, header, opened, whole
 
 OPEN_OK = methods.Channel.OpenOk()

@@ -27,11 +27,11 @@ from anyamqp.errors import (
 )
 from anyamqp.message import Message, Properties
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Header, Received, decode_properties, encode_properties
+from anyamqp.wire.basic import Received, decode_properties, encode_properties
+from anyamqp.wire.decoder import Decoder
 from anyamqp.wire.frames import (
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
-    Decoder,
     Frame,
     Heartbeat,
     Method,
@@ -42,6 +42,7 @@ from anyamqp.wire.frames import (
     field_table,
     method_name,
 )
+from anyamqp.wire.receiving import Header
 from support.amqp import (
     BODY,
     HEADER,

@@ -43,8 +43,9 @@ from anyamqp.protocol.events import (
     MethodReceived,
 )
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Delivered, Header, Received, encode_ack
+from anyamqp.wire.basic import Received, encode_ack
 from anyamqp.wire.frames import Method, Payload, method_name
+from anyamqp.wire.receiving import Delivered, Header
 
 HIGHEST_CHANNEL = 65535
 REPLY_SUCCESS = 200

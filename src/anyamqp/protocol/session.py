@@ -40,12 +40,12 @@ from anyamqp.protocol.heartbeat import Heartbeat
 from anyamqp.protocol.lifecycle import LINK, LinkEvent, LinkState, Transition
 from anyamqp.protocol.sasl import Mechanism
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Delivered, Header, Route, content_parts
+from anyamqp.wire.basic import Route, content_parts
+from anyamqp.wire.decoder import Decoder
 from anyamqp.wire.frames import (
     FRAME_MIN_SIZE,
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
-    Decoder,
     Frame,
     Method,
     Payload,
@@ -54,6 +54,7 @@ from anyamqp.wire.frames import (
     field_table,
     method_name,
 )
+from anyamqp.wire.receiving import Delivered, Header
 
 CAPABILITIES: FieldTable = {
     "authentication_failure_close": True,

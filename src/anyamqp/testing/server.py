@@ -25,11 +25,11 @@ from anyamqp.protocol.heartbeat import Heartbeat
 from anyamqp.testing.model import Entry, Model
 from anyamqp.testing.server_channel import Channel
 from anyamqp.wire import methods
+from anyamqp.wire.decoder import Decoder
 from anyamqp.wire.frames import (
     FRAME_MIN_SIZE,
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
-    Decoder,
     Frame,
     Method,
     Payload,

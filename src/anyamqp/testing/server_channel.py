@@ -18,8 +18,9 @@ from anyamqp.errors import (
 from anyamqp.testing.deliveries import Deliveries, Owner
 from anyamqp.testing.model import Entry, Exchange, Queue
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Header, Received
+from anyamqp.wire.basic import Received
 from anyamqp.wire.frames import Method, Payload, build
+from anyamqp.wire.receiving import Header
 
 
 class Channel:

@@ -1,17 +1,17 @@
-"""AMQP's class basic, as far as it comes and goes with every message, coded by hand.
+"""The frames that a client sends with every message, encoded by hand, and the properties of messages.
 
-A message costs a method, a content header and a body, and an acknowledgement or a confirm (AMQP 0-9-1, 4.2.6). pamqp
-codes all methods alike, from tables; what is here does the same for these few in a tenth of the time, byte for byte,
-which property tests hold. What is the same for many messages (where they are published, what a consumer's deliveries
-have in common) is coded once; the properties of what is delivered are decoded when somebody asks for them.
+A message costs a method, a content header and a body, and an acknowledgement or a confirm (AMQP 0-9-1, 4.2.6).
+:mod:`anyamqp.wire.frames` encodes all methods alike, from tables; these few are encoded here in a tenth of the time,
+and the property tests compare their bytes with pamqp's. A route is encoded once for all messages that take it. The
+properties of a delivered message are decoded when somebody asks for them. The frames that a broker sends with every
+message are decoded by :mod:`anyamqp.wire.receiving`.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Any, Final, NamedTuple, Unpack
+from typing import Any, Final, Unpack
 
 from anyamqp.checks import check_flag
 from anyamqp.errors import InvalidArgument, MalformedProperties
@@ -38,16 +38,11 @@ BASIC_CLASS: Final = methods.Basic.Deliver.index >> 16
 CONTENT: Final = struct.Struct(">HHQ")
 """What a content header begins with: class, weight, size of the body."""
 
-_CONTENT_PREFIX = struct.Struct(">BHIHHQ")
-_CONTENT_PREFIX_SIZE: Final = _CONTENT_PREFIX.size
-_LEAST_HEADER: Final = CONTENT.size + 2
-"""Bytes of a content header without properties."""
-_PREFIX_SIZE: Final = PREFIX.size
-_prefix: Final = PREFIX.unpack_from
-_content_prefix: Final = _CONTENT_PREFIX.unpack_from
-_METHOD_INDEX = struct.Struct(">I")
-_ACK, _ACK_SIZE = struct.Struct(">BHIIQBB"), 13
-_tag_and_bits: Final = struct.Struct(">QB").unpack_from
+CONTENT_PREFIX: Final = struct.Struct(">BHIHHQ")
+"""A content header's frame, up to its properties."""
+
+METHOD_INDEX: Final = struct.Struct(">I")
+_ACK, ACK_SIZE = struct.Struct(">BHIIQBB"), 13
 
 _PROPERTIES: Final = (
     (1 << 15, "content_type", "shortstr"),
@@ -109,7 +104,7 @@ class Route:
         self.mandatory: bool = mandatory
         self._payload = b"".join(
             (
-                _METHOD_INDEX.pack(methods.Basic.Publish.index),
+                METHOD_INDEX.pack(methods.Basic.Publish.index),
                 b"\0\0",  # reserved
                 fields.shortstr("basic.publish, exchange", exchange),
                 fields.shortstr("basic.publish, routing_key", routing_key),
@@ -207,7 +202,7 @@ def content_parts(
     head = CONTENT.size + len(properties)
     if frame_max and head + FRAME_OVERHEAD > frame_max:
         raise InvalidArgument(f"properties and headers take {head} bytes, but must fit one frame of {frame_max} bytes")
-    header = _CONTENT_PREFIX.pack(HEADER, channel, head, BASIC_CLASS, 0, size)
+    header = CONTENT_PREFIX.pack(HEADER, channel, head, BASIC_CLASS, 0, size)
     if not size:
         return [b"".join((method, header, properties, END))]
     room = frame_max - FRAME_OVERHEAD if frame_max else size
@@ -254,47 +249,14 @@ _PLAIN: Final = _with_flags(*_encoded(NO_PROPERTIES, {}))
 """The properties of a message that was given none."""
 
 
-# --- drafts of methods ------------------------------------------------------------------------------------------------
-
-
-def _draft_of(kind: type[methods.Method]) -> type[Any]:
-    """A class of the same layout whose instances can be written, and then get the frozen class as their own.
-
-    Half as long as ``object.__setattr__`` takes for the same, which counts for what comes with every message.
-    """
-    namespace = {"__slots__": kind.__slots__, "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
-    return type.__new__(type(kind), f"{kind.__name__}Draft", kind.__bases__, namespace)
-
-
-_new: Final = object.__new__
-_Deliver, _Ack, _Nack = methods.Basic.Deliver, methods.Basic.Ack, methods.Basic.Nack
-_DeliverDraft, _AckDraft, _NackDraft = _draft_of(_Deliver), _draft_of(_Ack), _draft_of(_Nack)
-
-
-# --- delivering -------------------------------------------------------------------------------------------------------
-
-
-class Header(NamedTuple):
-    """A content header: the size of the body that follows, and the properties as they came."""
-
-    body_size: int
-    encoded: bytes
-
-    @property
-    def properties(self) -> Properties:
-        """The properties.
-
-        Raises:
-            MalformedProperties: they cannot be read.
-        """
-        return decode_properties(self.encoded)
+# --- properties of delivered messages ---------------------------------------------------------------------------------
 
 
 class Received(Message):
-    """A message that came, whose properties are decoded when they are asked for.
+    """A received message; its properties are decoded on first use.
 
-    They are what its publisher sent, which the broker passes on unread. Whoever asks for properties that cannot be read
-    gets :class:`MalformedProperties`; body and delivery are sound all the same.
+    The broker passes a publisher's properties on unread. Properties that cannot be decoded raise
+    :class:`MalformedProperties` when they are asked for; the body and the delivery are sound all the same.
     """
 
     __slots__ = ("encoded",)
@@ -324,20 +286,6 @@ class Received(Message):
 _set: Final = object.__setattr__
 
 
-def decode_header(data: bytes) -> Header:
-    """A content header.
-
-    Raises:
-        Malformed: it is none, or not of class basic.
-    """
-    if len(data) < _LEAST_HEADER:
-        raise Malformed(f"{len(data)} bytes")
-    class_id, _weight, body_size = CONTENT.unpack_from(data)
-    if class_id != BASIC_CLASS:
-        raise Malformed(f"of class {class_id}, but only basic ({BASIC_CLASS}) carries content")
-    return new_record(Header, (body_size, data[CONTENT.size :]))
-
-
 def decode_properties(encoded: bytes) -> Properties:
     """The properties in a content header.
 
@@ -361,142 +309,21 @@ def decode_properties(encoded: bytes) -> Properties:
     return Properties(**values)
 
 
-def decode_deliver(data: bytes) -> methods.Basic.Deliver:
-    """basic.deliver, from the payload of its frame.
-
-    Raises:
-        Malformed: it is none.
-    """
-    try:
-        at = data[4] + 5
-        tag, redelivered = _tag_and_bits(data, at)
-    except (IndexError, struct.error):
-        raise Malformed("a value runs over the end of the frame") from None
-    draft = _new(_DeliverDraft)
-    draft.consumer_tag, draft.exchange, draft.routing_key = _names(data[4:at], data[at + 9 :])
-    draft.delivery_tag = tag
-    draft.redelivered = redelivered & 1 == 1
-    draft.__class__ = _Deliver
-    method: methods.Basic.Deliver = draft
-    return method
-
-
-class Delivered(NamedTuple):
-    """A whole delivery: what else comes as a method, a header and a body."""
-
-    method: methods.Basic.Deliver
-    encoded: bytes
-    body: bytes
-
-
-IS_DELIVER: Final = _METHOD_INDEX.pack(methods.Basic.Deliver.index)
-"""What the payload of basic.deliver begins with."""
-
-
-def delivered_at(buffer: bytes, channel: int, start: int, end: int, largest: int) -> tuple[Delivered, int] | None:
-    """A whole delivery from a stream, if it is there, sound, and its body is one frame at most.
-
-    Most are. To read their three frames in one go takes half the time. Whatever is wrong with a frame, or missing, is
-    for those to tell who read one frame at a time.
-
-    Args:
-        buffer: the stream.
-        channel: the channel of the frame whose payload begins like basic.deliver.
-        start: where that payload begins.
-        end: where it ends.
-        largest: the most bytes in a payload.
-
-    Returns:
-        The delivery, and where it ends; None if it must be read frame by frame.
-    """
-    try:
-        kind, on, size, class_id, _, body_size = _content_prefix(buffer, end + 1)
-        head_end = end + FRAME_OVERHEAD + size
-        if (
-            kind != HEADER
-            or on != channel
-            or class_id != BASIC_CLASS
-            or not _LEAST_HEADER <= size <= largest
-            or not buffer[end] == buffer[head_end] == END_OCTET
-        ):
-            return None
-        body, after = b"", head_end + 1
-        if body_size:
-            kind, on, size = _prefix(buffer, after)
-            start_of_body = after + _PREFIX_SIZE
-            body_end = start_of_body + body_size
-            if kind != BODY or on != channel or size != body_size or size > largest or buffer[body_end] != END_OCTET:
-                return None
-            body, after = buffer[start_of_body:body_end], body_end + 1
-        method = decode_deliver(buffer[start:end])
-    except (struct.error, IndexError, Malformed):
-        return None
-    return new_record(Delivered, (method, buffer[end + 1 + _CONTENT_PREFIX_SIZE : head_end], body)), after
-
-
-@lru_cache(maxsize=4096)
-def _names(consumer_tag: bytes, rest: bytes) -> tuple[str, str, str]:
-    # Only the delivery tag and one bit differ between most deliveries of a consumer.
-    first, second = Reader(consumer_tag), Reader(rest)
-    names = first.shortstr(), second.shortstr(), second.shortstr()
-    second.finish()
-    return names
-
-
 # --- settling, and confirming -----------------------------------------------------------------------------------------
 
 
 def encode_ack(channel: int, delivery_tag: int, *, multiple: bool) -> bytes:
     """The frame of basic.ack."""
-    return _ACK.pack(METHOD, channel, _ACK_SIZE, methods.Basic.Ack.index, delivery_tag, multiple, END_OCTET)
+    return _ACK.pack(METHOD, channel, ACK_SIZE, methods.Basic.Ack.index, delivery_tag, multiple, END_OCTET)
 
 
 def encode_nack(channel: int, delivery_tag: int, *, multiple: bool, requeue: bool) -> bytes:
     """The frame of basic.nack."""
     bits = multiple | requeue << 1
-    return _ACK.pack(METHOD, channel, _ACK_SIZE, methods.Basic.Nack.index, delivery_tag, bits, END_OCTET)
+    return _ACK.pack(METHOD, channel, ACK_SIZE, methods.Basic.Nack.index, delivery_tag, bits, END_OCTET)
 
 
-def decode_ack(data: bytes) -> methods.Basic.Ack:
-    """basic.ack, from the payload of its frame.
-
-    Raises:
-        Malformed: it is none.
-    """
-    if len(data) != _ACK_SIZE:
-        raise _wrong_size(data)
-    draft = _new(_AckDraft)
-    draft.delivery_tag, bits = _tag_and_bits(data, 4)
-    draft.multiple = bits & 1 == 1
-    draft.__class__ = _Ack
-    method: methods.Basic.Ack = draft
-    return method
-
-
-def decode_nack(data: bytes) -> methods.Basic.Nack:
-    """basic.nack, from the payload of its frame.
-
-    Raises:
-        Malformed: it is none.
-    """
-    if len(data) != _ACK_SIZE:
-        raise _wrong_size(data)
-    draft = _new(_NackDraft)
-    draft.delivery_tag, bits = _tag_and_bits(data, 4)
-    draft.multiple = bits & 1 == 1
-    draft.requeue = bits & 2 == 2
-    draft.__class__ = _Nack
-    method: methods.Basic.Nack = draft
-    return method
-
-
-def _wrong_size(data: bytes) -> Malformed:
-    if len(data) < _ACK_SIZE:
-        return Malformed("a value runs over the end of the frame")
-    return Malformed(f"{len(data) - _ACK_SIZE} bytes too many")
-
-
-# --- small change -----------------------------------------------------------------------------------------------------
+# --- expiration -------------------------------------------------------------------------------------------------------
 
 
 def _milliseconds(expiration: object) -> str:

@@ -1,61 +1,23 @@
-"""Bytes to frames and back: AMQP 0-9-1, 4.2 "AMQP Wire-Level Format".
+"""Frames, and how methods and contents become them: AMQP 0-9-1, 4.2 "AMQP Wire-Level Format".
 
-Framing is done here, because pamqp reports a partial frame and a broken one alike. The methods inside, with their
-arguments and the types of those, are pamqp's; the values are coded by :mod:`anyamqp.wire.fields`, and what comes
-with every message by :mod:`anyamqp.wire.basic`. Whatever the bytes are, decoding ends in a frame, in waiting for
-more, or in one of this project's errors:
-
-* 501 frame error: no end byte, larger than frame_max, an unknown type, content that is not well-formed;
-* 502 syntax error: a known method whose arguments cannot be read;
-* 503 command invalid: an unknown method, a heartbeat outside channel 0 (4.2.3);
-* 505 unexpected frame: a protocol header in the middle of a stream.
-
-Buffered is at most one frame, whose size is checked before its payload is waited for, and the last chunk that was fed;
-of a large body frame not even that, for its pieces are given as they come.
+:mod:`anyamqp.wire.fields` encodes the values, :mod:`anyamqp.wire.basic` the frames of every message, and
+:mod:`anyamqp.wire.decoder` is the way back.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from anyamqp.checks import check_flag
-from anyamqp.errors import (
-    CommandInvalid,
-    CommandSyntaxError,
-    FrameError,
-    InvalidArgument,
-    ReplyError,
-    Side,
-    UnexpectedFrame,
-)
+from anyamqp.errors import InvalidArgument
 from anyamqp.message import FieldTable, FieldValue, Message
-from anyamqp.wire import fields, methods
-from anyamqp.wire.basic import (
-    BODY,
-    END,
-    END_OCTET,
-    FRAME_OVERHEAD,
-    HEADER,
-    HEARTBEAT,
-    IS_DELIVER,
-    METHOD,
-    PREFIX,
-    Delivered,
-    Header,
-    content_parts,
-    decode_ack,
-    decode_deliver,
-    decode_header,
-    decode_nack,
-    delivered_at,
-    encode_properties,
-    new_record,
-)
-from anyamqp.wire.fields import Malformed, Reader
+from anyamqp.wire import fields
+from anyamqp.wire.basic import END, FRAME_OVERHEAD, METHOD, PREFIX, content_parts, encode_properties
 from anyamqp.wire.methods import Method as Method
+from anyamqp.wire.receiving import Delivered, Header
 
 FRAME_MIN_SIZE: Final = 4096
 """The least frame_max that AMQP allows (frame-min-size)."""
@@ -64,11 +26,6 @@ PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 _LONG = struct.Struct(">I")
-_PIECEWISE: Final = 16 * 1024
-"""A body frame larger than this many bytes is given in pieces as they come, rather than gathered first."""
-
-_NO_LIMIT: Final = 2**63
-
 _TELLING_FLAGS: Final = ("passive", "exclusive", "internal", "if_unused", "if_empty", "no_ack", "multiple")
 
 _ENCODERS: Final[Mapping[str, Callable[[str, object], bytes]]] = {
@@ -79,22 +36,6 @@ _ENCODERS: Final[Mapping[str, Callable[[str, object], bytes]]] = {
     "shortstr": fields.shortstr,
     "longstr": fields.longstr,
     "table": fields.table,
-    "timestamp": fields.timestamp,
-}
-_DECODERS: Final[Mapping[str, Callable[[Reader], object]]] = {
-    "octet": Reader.octet,
-    "short": Reader.short,
-    "long": Reader.long,
-    "longlong": Reader.longlong,
-    "shortstr": Reader.shortstr,
-    "longstr": Reader.longstr,
-    "table": Reader.table,
-    "timestamp": Reader.timestamp,
-}
-_BY_HAND: Final[Mapping[int, Callable[[bytes], Method]]] = {
-    methods.Basic.Deliver.index: decode_deliver,
-    methods.Basic.Ack.index: decode_ack,
-    methods.Basic.Nack.index: decode_nack,
 }
 
 
@@ -118,172 +59,12 @@ class Frame(NamedTuple):
     payload: Payload
 
 
-class Decoder:
-    """Takes a byte stream in any chunks and gives its frames.
-
-    Args:
-        max_frame_size: the largest frame accepted, in bytes, overhead included. May be changed between feeds.
-        as_server: expect a protocol header first, as a server does.
-        joins_deliveries: give a delivery whose frames are all there as one :class:`Delivered`.
-    """
-
-    def __init__(self, max_frame_size: int, *, as_server: bool = False, joins_deliveries: bool = False) -> None:
-        self.max_frame_size = max_frame_size
-        self.frames_decoded: int = 0
-        self._as_server = as_server
-        self._joins_deliveries = joins_deliveries
-        self._at_start = True
-        self._chunks: list[bytes] = []
-        self._buffered = 0
-        self._needed = PREFIX.size
-        self._body_channel = 0
-        self._left_of_body = 0
-        """Bytes still to come of a body frame that is given in pieces."""
-        self._error: ReplyError | None = None
-
-    def feed(self, data: bytes) -> None:
-        """Add bytes; they are decoded by :meth:`frames`."""
-        if self._error is None:
-            self._chunks.append(data)
-            self._buffered += len(data)
-
-    def frames(self) -> Iterator[Frame]:
-        """The frames that are complete.
-
-        Raises:
-            ReplyError: the stream is not AMQP from here on; so does every later call.
-        """
-        if self._error is not None:
-            raise self._error
-        if self._buffered < self._needed:
-            return
-        # Joined only once enough is here for the frame that is waited for, so that a body which trickles in costs its
-        # size and not the square of it.
-        chunks, self._chunks = self._chunks, []
-        buffer: bytes = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        position, length = 0, len(buffer)
-        joins_deliveries = self._joins_deliveries
-        unpack, largest = PREFIX.unpack_from, (self.max_frame_size or _NO_LIMIT) - FRAME_OVERHEAD
-        try:
-            while True:
-                if self._left_of_body:
-                    piece, position = self._piece(buffer, position)
-                    if piece:
-                        yield new_record(Frame, (self._body_channel, piece))
-                    if self._left_of_body:
-                        break
-                    continue
-                if length - position < PREFIX.size:
-                    self._needed = PREFIX.size
-                    break
-                kind, channel, size = unpack(buffer, position)
-                start = position + PREFIX.size
-                end: int = start + size
-                if self._at_start or not METHOD <= kind <= BODY or size > largest:
-                    if self._at_start and buffer[position : position + 4] == PROTOCOL_HEADER[:4]:
-                        if length - position < len(PROTOCOL_HEADER):
-                            self._needed = len(PROTOCOL_HEADER)
-                            break
-                        header = self._protocol_header(buffer[position : position + len(PROTOCOL_HEADER)])
-                        position += len(PROTOCOL_HEADER)
-                        self._at_start = False
-                        self.frames_decoded += 1
-                        yield Frame(0, header)
-                        continue
-                    self._check_prefix(kind, channel, size, buffer[position : position + 8])
-                if end >= length:
-                    if kind == BODY and size > _PIECEWISE:
-                        self._body_channel, self._left_of_body, position = channel, size, start
-                        continue
-                    self._needed = size + FRAME_OVERHEAD
-                    break
-                if kind == METHOD and joins_deliveries and buffer.startswith(IS_DELIVER, start):
-                    joined = delivered_at(buffer, channel, start, end, largest)
-                    if joined is not None:
-                        delivered, position = joined
-                        self.frames_decoded += 3 if delivered.body else 2
-                        yield new_record(Frame, (channel, delivered))
-                        continue
-                if buffer[end] != END_OCTET:
-                    raise _no_end(buffer[end])
-                if kind != BODY:
-                    payload = _payload(kind, channel, buffer[start:end])
-                else:
-                    payload = buffer[start:end] if size <= _PIECEWISE else memoryview(buffer)[start:end]
-                position = end + 1
-                self._at_start = False
-                self.frames_decoded += 1
-                yield new_record(Frame, (channel, payload))
-        except ReplyError as error:
-            self._error = error
-            self._chunks.clear()
-            raise
-        if position < length:
-            self._chunks.insert(0, buffer[position:])
-        self._buffered -= position
-
-    def _piece(self, buffer: bytes, position: int) -> tuple[memoryview, int]:
-        """What is there of a large body frame, as a view of it, and where it ends.
-
-        The last piece completes the content, so it is given when the frame's end byte has been seen.
-        """
-        end = position + self._left_of_body
-        if end < len(buffer):
-            if buffer[end] != END_OCTET:
-                raise _no_end(buffer[end])
-            self._left_of_body = 0
-            self._at_start = False
-            self.frames_decoded += 1
-            return memoryview(buffer)[position:end], end + 1
-        end = min(len(buffer), end - 1)
-        self._left_of_body -= end - position
-        self._needed = len(buffer) - end + 1
-        return memoryview(buffer)[position:end], end
-
-    def _protocol_header(self, data: bytes) -> ProtocolHeader:
-        if self._as_server:
-            return ProtocolHeader(data)
-        raise _fault(
-            FrameError,
-            f"the peer refuses AMQP 0-9-1 and offers protocol {data[4]}-{data[5]}-{data[6]}-{data[7]}",
-        )
-
-    def _check_prefix(self, kind: int, channel: int, size: int, start: bytes) -> None:
-        if self._at_start and self._as_server:
-            raise _fault(FrameError, f"stream opens with {start!r} instead of a protocol header")
-        if start[:4] == PROTOCOL_HEADER[:4]:
-            raise _fault(UnexpectedFrame, "a protocol header in the middle of the stream")
-        if kind not in (METHOD, HEADER, BODY, HEARTBEAT):
-            seen = _not_amqp(start) if self._at_start else ""
-            raise _fault(FrameError, f"unknown frame type {kind}{seen}")
-        if self.max_frame_size and size + FRAME_OVERHEAD > self.max_frame_size:
-            raise _fault(
-                FrameError, f"frame of {size + FRAME_OVERHEAD} bytes, but at most {self.max_frame_size} agreed"
-            )
-        if kind == HEARTBEAT:
-            if channel != 0:
-                raise _fault(CommandInvalid, f"heartbeat on channel {channel}")
-            if size != 0:
-                raise _fault(FrameError, f"heartbeat with a payload of {size} bytes")
-
-
-def _no_end(octet: int) -> ReplyError:
-    return _fault(FrameError, f"frame ends with byte 0x{octet:02x} instead of 0xce")
-
-
-def _not_amqp(start: bytes) -> str:
-    # What a TLS listener thinks of our protocol header: an alert (RFC 8446, 5.1), record type 21, version 3.x.
-    if start[:2] == b"\x15\x03":
-        return " (this is a port for TLS: its URL begins with amqps://)"
-    return " (is this an AMQP port?)"
-
-
 P = ParamSpec("P")
 M = TypeVar("M", bound=Method)
 
 
 def build(kind: Callable[P, M], /, *given: P.args, **named: P.kwargs) -> M:
-    """A method whose arguments are checked at once, and not when it is sent at last.
+    """A method with checked arguments, so that a wrong one is refused now and not when the method is sent.
 
     Raises:
         InvalidArgument: AMQP cannot carry one of the arguments.
@@ -391,50 +172,3 @@ def _frame(kind: int, channel: int, payload: bytes) -> bytes:
     except struct.error:
         raise InvalidArgument(f"channel {channel} with {len(payload)} bytes: AMQP frames cannot carry that") from None
     return b"".join((prefix, payload, END))
-
-
-def _fault(error: type[ReplyError], text: str) -> ReplyError:
-    return error(text, found_by=Side.CLIENT)
-
-
-def _payload(kind: int, channel: int, data: bytes) -> Payload:
-    if kind == METHOD:
-        return _method(data)
-    if kind == HEADER:
-        try:
-            return decode_header(data)
-        except Malformed as error:
-            raise _fault(FrameError, f"content header on channel {channel}: {error}") from error
-    return Heartbeat()
-
-
-def _method(data: bytes) -> Method:
-    if len(data) < 4:
-        raise _fault(FrameError, f"method frame with a payload of {len(data)} bytes")
-    index = int.from_bytes(data[:4], "big")
-    decode = _BY_HAND.get(index)
-    if decode is not None:
-        try:
-            return decode(data)
-        except Malformed as error:
-            raise _fault(CommandSyntaxError, f"{method_name(methods.INDEX_MAPPING[index])}: {error}") from error
-    kind = methods.INDEX_MAPPING.get(index)
-    if kind is None:
-        raise _fault(CommandInvalid, f"unknown method {index >> 16}.{index & 0xFFFF}")
-    reader = Reader(data, 4)
-    values: list[object] = []
-    bits, count = 0, 8
-    try:
-        for _, domain in kind.parameters:
-            if domain == "bit":
-                if count == 8:
-                    bits, count = reader.octet(), 0
-                values.append(bool(bits >> count & 1))
-                count += 1
-            else:
-                count = 8
-                values.append(_DECODERS[domain](reader))
-        reader.finish()
-    except Malformed as error:
-        raise _fault(CommandSyntaxError, f"{method_name(kind)}: {error}") from error
-    return kind(*values)

@@ -20,13 +20,12 @@ from anyamqp.message import FieldTable
 __all__ = ["INDEX_MAPPING", "Basic", "Channel", "Confirm", "Connection", "Exchange", "Method", "Queue", "Tx"]
 
 NO_TABLE: Final[FieldTable] = MappingProxyType({})
+"""The default of tables; shared, hence read-only."""
 
 _BY_INDEX: Final[Mapping[int, type[base.Frame]]] = commands.INDEX_MAPPING
 _DEFINITIONS: Final = {definition.name: definition for definition in _BY_INDEX.values()}
 _SECRETS: Final = frozenset({"new_secret", "response"})
 """Arguments that carry credentials; no repr shows them."""
-
-_set: Final = object.__setattr__
 
 
 @dataclass_transform(frozen_default=True)
@@ -50,7 +49,10 @@ class _MethodType(type):
 
 
 class Method(metaclass=_MethodType):
-    """A method with its arguments: a frozen value, given by position or by name."""
+    """A method with its arguments, which are given by position or by name.
+
+    The arguments are not checked here: :func:`anyamqp.wire.frames.build` checks what users give.
+    """
 
     __slots__ = ()
 
@@ -63,15 +65,14 @@ class Method(metaclass=_MethodType):
     parameters: ClassVar[tuple[tuple[str, str], ...]] = ()
     """The name and the AMQP type of each argument, in the order of the wire."""
     defaults: ClassVar[dict[str, Any]] = {}
+    """The default of each argument, in the same order."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         defaults = self.defaults
         if len(given) > len(defaults) or not named.keys() <= defaults.keys():
-            raise TypeError(
-                f"{self.name} takes {', '.join(defaults) or 'no arguments'}; got {len(given)} and {[*named]}"
-            )
+            raise TypeError(f"{self.name} takes {', '.join(defaults) or 'no arguments'}")
         for name, value in (defaults | dict(zip(defaults, given, strict=False)) | named).items():
-            _set(self, name, value)
+            object.__setattr__(self, name, value)
 
     def replace(self, **changes: Any) -> Self:
         """The same method with other values for some of its arguments."""
