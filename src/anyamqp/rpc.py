@@ -1,13 +1,11 @@
 """Request and reply: RabbitMQ, "Direct Reply-to".
 
 The client consumes from the pseudo-queue ``amq.rabbitmq.reply-to`` and publishes requests on the same channel; replies
-find it without any queue being declared. The address of a reply belongs to a channel of one link, so a reply to a
-request that was sent before a loss cannot arrive any more: the call then fails, or is sent again if it may be.
+find it without any queue being declared. The calls on their way are in :mod:`anyamqp.protocol.calls`.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from types import TracebackType
@@ -23,72 +21,38 @@ from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
     ConnectionClosed,
-    ConnectionLost,
     InvalidArgument,
     InvalidUse,
     MalformedProperties,
     RemoteError,
-    ReplyError,
-    ReplyTimeout,
-    copy_of,
-    printable,
 )
 from anyamqp.failures import Decision, OnError, checked_policy, decide
 from anyamqp.message import Delivery, Message, check_message, random_id
 from anyamqp.misuse import Entered, surplus_error
 from anyamqp.net.event_loop import Waiter
 from anyamqp.net.timers import Deadlines
-from anyamqp.protocol.contents import delivery_of, unroutable_of
+from anyamqp.protocol.calls import Call, Calls
 from anyamqp.protocol.events import Content
-from anyamqp.protocol.reconnect import Reopenings
-from anyamqp.publication import UNSET, Unset, deadline_after, until
+from anyamqp.publication import UNSET, Unset, deadline_after
 from anyamqp.publisher import Publisher
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Route, Routes, encode_properties
+from anyamqp.wire.basic import Routes, encode_properties
 from anyamqp.wire.frames import Method, build
 
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
 DEFAULT_TIMEOUT: Final = 60.0
-_MOST_ATTEMPTS = 3
 _ERROR_HEADER: Final = "x-anyamqp-error"
 """Holds the name of an error's type, in a reply whose body is the error's text."""
 _LONGEST_ERROR_TEXT = 4096
 
 
-class _Call:
-    """A request that waits for its reply."""
-
-    __slots__ = ("attempts", "body", "deadline", "done", "is_sent", "outcome", "properties", "route", "seconds")
-
-    def __init__(
-        self, route: Route, properties: bytes, body: bytes, done: Waiter, seconds: float | None, deadline: float | None
-    ) -> None:
-        self.route = route
-        self.properties = properties
-        self.body = body
-        self.done = done
-        self.seconds = seconds
-        self.deadline = deadline
-        self.attempts = 0
-        self.is_sent = False
-        self.outcome: Delivery | AnyamqpError | None = None
-
-    def settle(self, outcome: Delivery | AnyamqpError) -> None:
-        if self.outcome is None:
-            self.outcome = outcome
-            self.done.set()
-
-    def time_out(self) -> None:
-        sent = "sent" if self.attempts else "never sent"
-        self.settle(ReplyTimeout(f"no reply within {self.seconds} s; the request was {sent}"))
-
-
-class RpcClient(Entered, ChannelOwner):
+class RpcClient(Entered):
     """Calls that are answered: ``async with connection.rpc_client() as rpc: reply = await rpc.call(...)``.
 
     Made by :meth:`Connection.rpc_client`, which tells of the arguments.
     """
 
+    _kind = "an RPC client"
     _block = "async with connection.rpc_client() as rpc"
 
     def __init__(self, host: ChannelHost, *, timeout: float | None = DEFAULT_TIMEOUT, resend: bool = False) -> None:
@@ -96,37 +60,21 @@ class RpcClient(Entered, ChannelOwner):
         check_flag("resend", resend)
         self._host = host
         self._timeout = timeout
-        self._resend = resend
-        self._calls: dict[str, _Call] = {}
-        self._unsent: OrderedDict[str, _Call] = OrderedDict()
-        """Those that wait to be sent."""
         self._id_prefix = f"{random_id()}-"
         self._ids = count(1)
-        self._deadlines = Deadlines(host.later, self._expire)
         self._routes = Routes()
-        self._channel = LogicalChannel(host, self)
-        self._reopenings = Reopenings()
-        self._closed: AnyamqpError | None = None
-        self._has_been_entered = False
+        self._shell = _CallsShell(host, resend=resend)
 
     async def __aenter__(self) -> Self:
         self._host.loop.require_here("an RPC client")
-        if self._has_been_entered:
-            raise InvalidUse("an RPC client is entered once; make a new one with connection.rpc_client()")
-        self._has_been_entered = True
-        try:
-            await self._channel.open()
-        except BaseException:
-            self._channel.begin_close()
-            raise
+        self._begin_block()
+        await self._shell.open()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._close(ChannelClosed("the RPC client is closed"))
-        self._deadlines.cancel()
-        await self._channel.close()
+        await self._shell.close()
 
     async def call(
         self,
@@ -159,14 +107,13 @@ class RpcClient(Entered, ChannelOwner):
         """
         if surplus:
             raise surplus_error(RpcClient.call)
-        if not self._has_been_entered:
-            raise InvalidUse(f"an RPC client works inside its block: {self._block}")
+        self._check_entered()
         self._host.loop.require_here("an RPC client")
         check_message(message, self._host.max_message_size)
         fresh_id = f"{self._id_prefix}{next(self._ids)}"
         properties = message.properties
         correlation_id = properties.correlation_id or fresh_id
-        if correlation_id in self._calls:
+        if correlation_id in self._shell.calls:
             raise InvalidArgument(f"correlation_id: a call with {correlation_id!r} is under way")
         encoded = encode_properties(
             properties,
@@ -178,142 +125,105 @@ class RpcClient(Entered, ChannelOwner):
         loop = self._host.loop
         deadline = deadline_after(loop.now(), seconds)
         route = self._routes.get(exchange, routing_key, mandatory=True)
-        call = _Call(route, encoded, message.body, loop.waiter(), seconds, deadline)
-        if self._closed is not None:
-            raise copy_of(self._closed)
-        self._calls[correlation_id] = call
-        self._unsent[correlation_id] = call
-        self._deadlines.add(deadline)
-        try:
-            attachment = self._channel.attachment
-            if attachment is not None and attachment.link.is_full:
-                with until(deadline) as scope:
-                    await attachment.link.wait_not_full()
-                if scope.cancelled_caught:
-                    call.time_out()
-            self._send_waiting()
-            if call.outcome is None:
-                await call.done.wait()
-        except BaseException:
-            call.time_out()  # cancelled: nobody waits for it any more, so it is not sent either
-            raise
-        finally:
-            del self._calls[correlation_id]
-            self._unsent.pop(correlation_id, None)
+        done = loop.waiter()
+        call = Call(correlation_id, route, encoded, message.body, waker=done, seconds=seconds, deadline=deadline)
+        await self._shell.run(call, done)
         if isinstance(call.outcome, Delivery):
             if (error := _remote_error(call.outcome)) is not None:
                 raise error
             return call.outcome
         raise call.outcome or InvalidUse("the call has no outcome")
 
-    # --- sending and settling; nothing below waits ------------------------------------------------------------------
 
-    def _send_waiting(self) -> None:
-        while self._unsent and self._channel.can_publish:
-            _, call = self._unsent.popitem(last=False)
-            if call.outcome is not None:
-                continue
-            try:
-                self._channel.publish(call.route, call.properties, call.body)
-            except InvalidArgument as error:
-                call.settle(error)
-                continue
-            call.is_sent = True
-            call.attempts += 1
-        self._channel.flush(is_awaited=len(self._calls) == 1)
+class _CallsShell(ChannelOwner):
+    """Runs the calls of one client: it waits, keeps the time, and gives them their channels."""
 
-    def _expire(self, now: float) -> float | None:
-        """End those whose deadline is past; the nearest deadline of the others."""
-        waiting = [call for call in self._calls.values() if call.outcome is None]
-        for call in waiting:
-            if call.deadline is not None and now >= call.deadline:
-                call.time_out()
-        deadlines = (call.deadline for call in waiting if call.outcome is None)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+    def __init__(self, host: ChannelHost, *, resend: bool) -> None:
+        self._host = host
+        self._channel = LogicalChannel(host, self)
+        self.calls: Calls = Calls(self._channel, resend=resend)
+        self._deadlines = Deadlines(host.later, self._due)
 
-    def _lose(self, error: Exception) -> None:
-        """Replies to what was sent cannot come any more."""
-        for call in self._calls.values():
-            if not call.is_sent or call.outcome is not None:
-                continue
-            if self._resend and call.attempts < _MOST_ATTEMPTS:
-                call.is_sent = False
-                continue
-            lost = ConnectionLost("the request was sent, but the link or channel of its reply was lost")
-            lost.__cause__ = error
-            call.settle(lost)
-        self._unsent = OrderedDict((name, call) for name, call in self._calls.items() if not call.is_sent)
+    async def open(self) -> None:
+        """Begin, and wait until the channel is open."""
+        self.calls.enter()
+        try:
+            await self._channel.open()
+        except BaseException:
+            self._channel.begin_close()
+            raise
 
-    def _guilty(self, error: ReplyError) -> list[_Call]:
-        # The broker does not say which publish it was, but its text names the exchange, if that is what is wrong. The
-        # default exchange is always there: who went through it is guilty only if nobody else can be, or at last.
-        sent = [call for call in self._calls.values() if call.is_sent and call.outcome is None]
-        through_exchange = [call for call in sent if call.route.exchange]
-        named = [call for call in through_exchange if f"'{printable(call.route.exchange)}'" in error.text]
-        alone = sent if len(sent) == 1 and error.method == "basic.publish" else []
-        at_last = [call for call in sent if call.attempts >= _MOST_ATTEMPTS]
-        return named or through_exchange or alone or at_last
+    async def close(self) -> None:
+        """Settle what has no outcome, and close the channel."""
+        self.calls.close()
+        self._deadlines.cancel()
+        await self._channel.close()
 
-    def _close(self, error: AnyamqpError) -> None:
-        self._closed = self._closed or error
-        for call in self._calls.values():
+    async def run(self, call: Call, done: Waiter) -> None:
+        """Send a call, and wait for its outcome.
+
+        Raises:
+            AnyamqpError: the client is closed.
+        """
+        calls = self.calls
+        calls.add(call)
+        self._deadlines.add(call.deadline)
+        try:
+            await self._wait_for_buffer(call)
+            calls.send_waiting()
             if call.outcome is None:
-                call.settle(copy_of(error))
+                await done.wait()
+        except BaseException:
+            call.time_out()  # cancelled: nobody waits for it any more, so it is not sent either
+            raise
+        finally:
+            calls.remove(call)
+
+    async def _wait_for_buffer(self, call: Call) -> None:
+        attachment = self._channel.attachment
+        if attachment is not None and attachment.link.is_full:
+            with anyio.CancelScope(deadline=call.deadline) as scope:
+                await attachment.link.wait_not_full()
+            if scope.cancelled_caught:
+                call.time_out()
+
+    def _due(self, now: float) -> float:
+        self.calls.due(now)
+        return self.calls.deadline
 
     # --- what the channel tells -------------------------------------------------------------------------------------
 
     @property
     def awaits_answer(self) -> bool:
-        return bool(self._calls)
+        return len(self.calls) > 0
 
     def setup(self) -> Sequence[Method]:
         return [build(methods.Basic.Consume, queue=REPLY_TO, no_ack=True)]
 
     def on_opened(self) -> None:
-        # Requests go out when the whole connection is ready.
-        self._reopenings.opened(anyio.current_time())
+        self.calls.channel_opened(anyio.current_time())
 
     def on_ready(self) -> None:
-        self._send_waiting()
+        self.calls.channel_ready()
 
     def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:  # noqa: ARG002
-        self._reopenings.in_vain = 0
-        for method, message in contents:
-            try:
-                call = self._calls.get(message.correlation_id or "")
-            except MalformedProperties:
-                continue  # whoever sent it did not say what it answers
-            if call is None or call.outcome is not None:
-                continue  # the caller has gone
-            if isinstance(method, methods.Basic.Deliver):
-                call.settle(delivery_of(method, message, None))
-            elif isinstance(method, methods.Basic.Return):
-                call.settle(unroutable_of(method, message.message_id))
+        for content in contents:
+            self.calls.received(content)
 
     def on_method(self, method: Method) -> None:
         """The pseudo-queue cannot be deleted, so the broker cancels nothing here."""
 
     def on_lost(self, error: AnyamqpError | None) -> None:
-        self._lose(error or ConnectionLost("the link was lost"))
+        self.calls.link_lost(error)
 
     def on_failed(self, error: AnyamqpError) -> None:
-        if not isinstance(error, ReplyError) or not self._channel.has_been_open or self._closed is not None:
-            self._close(self._channel.closed_error())
-            return
-        guilty = self._guilty(error)
-        for call in guilty:
-            call.settle(copy_of(error))
-        is_named = error.method == "basic.publish" and bool(guilty)
-        delay = 0.0 if is_named else self._reopenings.closed(anyio.current_time())
-        if delay is None:
-            self._close(error)
-            return
-        self._lose(error)
-        self._channel = LogicalChannel(self._host, self)
-        try:
-            self._channel.register(delay=delay)
-        except AnyamqpError as refused:
-            self._close(refused)
+        self.calls.channel_failed(error, anyio.current_time())
+        for opening in self.calls.take_effects():
+            self._channel = self.calls.channel = LogicalChannel(self._host, self)
+            try:
+                self._channel.register(delay=opening.delay)
+            except AnyamqpError as refused:
+                self.calls.channel_refused(refused)
 
 
 async def serve_rpc(

@@ -6,8 +6,7 @@ Work is counted, not timed, so that a cost that grows is seen at once and on eve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -20,7 +19,7 @@ from anyamqp.protocol.acks import Acks
 from anyamqp.protocol.confirms import Ledger
 from anyamqp.protocol.events import ConfirmsReceived, ContentsReceived
 from anyamqp.protocol.topology import Recorded, Topology
-from anyamqp.publication import Window, Wish
+from anyamqp.protocol.window import Window, WindowWaiter
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route, encode_properties
 from anyamqp.wire.frames import build, encode_method
@@ -261,8 +260,8 @@ def test_ending_a_queue_takes_no_more_work_among_ten_thousand(end: Callable[[Top
 # --- who waits for room ---------------------------------------------------------------------------------------------
 
 
-class Waiting(Wish):
-    """Somebody waits for room; comparing it with another is work that is counted."""
+class Waiting(WindowWaiter):
+    """A waiter; comparing it with another is work that is counted."""
 
     def __init__(self, deadline: float) -> None:
         super().__init__(1, deadline, Never())
@@ -270,37 +269,26 @@ class Waiting(Wish):
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    __hash__ = Wish.__hash__
+    __hash__ = WindowWaiter.__hash__
 
 
 class Never:
-    """Nothing ever sets it; its task is where the test drives it."""
+    """Wakes nobody."""
 
     def set(self) -> None:
         """Nobody is woken."""
-
-    def wait(self) -> Never:
-        return self
-
-    def __await__(self) -> Generator[None, None, None]:
-        yield
-
-
-class CancelledError(BaseException):
-    """The task is cancelled."""
 
 
 def work_of_giving_up(waiting: int, *, newest_first: bool) -> float:
     """Of each of so many who wait for room and are cancelled, and of a look at the next deadline after each."""
     window = Window(1, 1)
     assert window.try_take(1)
-    takes = [window.take(Waiting(float(number))) for number in range(waiting)]
-    for take in takes:
-        take.send(None)
+    waiters = [Waiting(float(number)) for number in range(waiting)]
+    for waiter in waiters:
+        window.wait(waiter)
     with Work() as work:
-        for take in reversed(takes) if newest_first else takes:
-            with suppress(CancelledError):
-                take.throw(CancelledError())
+        for waiter in reversed(waiters) if newest_first else waiters:
+            window.withdraw(waiter)
             assert window.nearest >= 0
     assert window.nearest == math.inf
     assert not window.try_take(1)
@@ -317,9 +305,9 @@ def work_of_expiring(waiting: int) -> float:
     """Of each of so many who wait for room until deadlines of their own."""
     window = Window(1, 1)
     assert window.try_take(1)
-    takes = [window.take(Waiting(float(number))) for number in range(waiting)]
-    for take in takes:
-        take.send(None)
+    waiters = [Waiting(float(number)) for number in range(waiting)]
+    for waiter in waiters:
+        window.wait(waiter)
     with Work() as work:
         while (deadline := window.nearest) < math.inf:
             window.dismiss(deadline)

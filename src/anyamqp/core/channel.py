@@ -16,7 +16,7 @@ import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import anyio
 
@@ -44,6 +44,7 @@ from anyamqp.message import Message
 from anyamqp.net.event_loop import Loop
 from anyamqp.net.link import Link
 from anyamqp.net.timers import Timer
+from anyamqp.protocol.blame import CLOSES_BEFORE_BLAME
 from anyamqp.protocol.events import Confirm, Content
 from anyamqp.protocol.lifecycle import CHANNEL, ChannelEvent, State, Transition
 from anyamqp.wire import methods
@@ -51,9 +52,6 @@ from anyamqp.wire.basic import Route
 from anyamqp.wire.frames import Method, describe, method_name
 
 T = TypeVar("T")
-
-CLOSES_BEFORE_BLAME: Final = 3
-"""An error that names no request is blamed on the one that was under way each time it came, so many times."""
 
 
 class Recorder(Protocol):

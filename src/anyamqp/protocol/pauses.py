@@ -10,22 +10,25 @@ class Pauses:
         first: the first pause, in seconds.
         longest: the longest pause, in seconds.
         free: how many attempts come without a pause before the first one.
+
+    Attributes:
+        taken: how many pauses were taken since the last success.
     """
 
-    __slots__ = ("_first", "_free", "_longest", "_taken")
+    __slots__ = ("_first", "_free", "_longest", "taken")
 
     def __init__(self, first: float, longest: float, *, free: int = 0) -> None:
         self._first = first
         self._longest = longest
         self._free = free
-        self._taken = 0
+        self.taken: int = 0
 
     def next(self) -> float:
         """The pause before the next attempt."""
-        doubled = self._taken - self._free
-        self._taken += 1
+        doubled = self.taken - self._free
+        self.taken += 1
         return 0.0 if doubled < 0 else min(self._first * 2.0 ** min(doubled, 60), self._longest)
 
     def reset(self) -> None:
         """An attempt succeeded: begin again with the first pause."""
-        self._taken = 0
+        self.taken = 0

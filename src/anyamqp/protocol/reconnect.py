@@ -6,7 +6,6 @@ with. Whether an error is worth another attempt is answered here and nowhere els
 
 from __future__ import annotations
 
-import math
 from random import Random
 from typing import Final, NamedTuple
 
@@ -134,38 +133,3 @@ class Attempts:
             raise ConnectionLost(
                 f"gave up after {self._failed} attempts and {away:.1f} s; last error: {error}"
             ) from error
-
-
-_YOUNG = 1.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-_MOST_IN_VAIN = 8
-
-
-class Reopenings:
-    """When to open the next channel after the broker has closed one for nothing that its owner sent on it.
-
-    The next channel comes at once after one that lived for a second, and after a growing pause otherwise. After several
-    that died young, without anything useful done in between, it does not come at all.
-
-    Attributes:
-        in_vain: how many died young since something useful was done.
-    """
-
-    __slots__ = ("_opened_at", "_pause", "in_vain")
-
-    def __init__(self) -> None:
-        self.in_vain: int = 0
-        self._pause = 0.0
-        self._opened_at = -math.inf
-
-    def opened(self, now: float) -> None:
-        """A channel is open."""
-        self._opened_at = now
-
-    def closed(self, now: float) -> float | None:
-        """The broker has closed it. Returns the seconds until the next is to be opened; None to give up."""
-        if now - self._opened_at >= _YOUNG:
-            self.in_vain, self._pause = 0, 0.0
-        delay, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE) or _FIRST_PAUSE
-        self.in_vain += 1
-        return delay if self.in_vain < _MOST_IN_VAIN else None

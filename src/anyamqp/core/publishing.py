@@ -1,0 +1,210 @@
+"""The shell of an outbox: it waits, keeps the time, and gives the outbox its channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+
+from anyamqp.core.attachment import Attachment
+from anyamqp.core.channel import ChannelHost, ChannelOwner, LogicalChannel, Publishing
+from anyamqp.errors import AnyamqpError
+from anyamqp.net.timers import Deadlines
+from anyamqp.protocol.events import Confirm, Content
+from anyamqp.protocol.outbox import Outbox
+from anyamqp.protocol.pending import MOST_FAILURES, PendingPublish
+from anyamqp.protocol.publishing import OpenChannel, PublishPolicy, RefuseWaiting
+from anyamqp.protocol.window import Window
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method
+
+
+class OutboxShell(ChannelOwner):
+    """Runs the outbox of one publisher.
+
+    Args:
+        host: the connection.
+        registry: where the connection finds its publishers.
+        window: how many messages may be unconfirmed.
+        window_bytes: how many bytes of them.
+        policy: what becomes of publishes in trouble.
+    """
+
+    def __init__(
+        self, host: ChannelHost, registry: set[Publishing], *, window: int, window_bytes: int, policy: PublishPolicy
+    ) -> None:
+        self._host = host
+        self._registry = registry
+        self._channel = LogicalChannel(host, self)
+        self.outbox: Outbox = Outbox(
+            self._channel,
+            window=Window(window, window_bytes),
+            policy=policy,
+            most_failures=max(MOST_FAILURES, window),
+        )
+        self._deadlines = Deadlines(host.later, self._due)
+        self._entering: set[anyio.CancelScope] = set()
+        """Those who wait for room in the outgoing buffer."""
+
+    @property
+    def unconfirmed(self) -> int:
+        return self.outbox.counters.unsettled
+
+    async def open(self) -> None:
+        """Begin, and wait until the channel is open."""
+        self.outbox.enter()
+        self._registry.add(self)
+        self.on_blocked()  # the connection may be already
+        try:
+            await self._channel.open()
+        except BaseException:
+            self.give_up()
+            self.outbox.closed()
+            raise
+
+    def give_up(self) -> None:
+        """Settle what has no outcome, and close the channel without a wait."""
+        self._registry.discard(self)
+        self.outbox.close()
+        self._deadlines.cancel()
+        self._channel.begin_close()
+
+    async def close(self) -> None:
+        """Wait until the channel is closed. After :meth:`give_up`."""
+        await self._channel.close()
+        self.outbox.closed()
+
+    # --- submitting -------------------------------------------------------------------------------------------------
+
+    def try_enter(self, pending: PendingPublish) -> bool:
+        """Take room in the window, if it is there and nobody has to wait for anything."""
+        outbox = self.outbox
+        if outbox.block.is_on:
+            return False
+        attachment = self._channel.attachment
+        return (attachment is None or not attachment.link.is_full) and outbox.window.try_take(pending.size)
+
+    async def enter(self, pending: PendingPublish) -> None:
+        """Wait for room in the outgoing buffer and in the window, and take it.
+
+        Raises:
+            ConnectionBlocked: the broker accepts no publishes, for too long.
+            PublishTimeout: there was no room in time.
+        """
+        outbox = self.outbox
+        if (error := outbox.block.error(anyio.current_time())) is not None:
+            raise error
+        await self._wait_for_buffer(pending)
+        if not outbox.window.try_take(pending.size):
+            await self._wait_for_window(pending)
+        if (error := outbox.block.error(anyio.current_time())) is not None:
+            outbox.leave(pending)
+            raise error
+
+    def accept(self, pending: PendingPublish, now: float, *, is_awaited: bool = False) -> None:
+        """Put a publish, which has room in the window, on its way.
+
+        No await between this and the taking of room: the order in which callers got room is the order of the backlog
+        and of the ledger.
+
+        Raises:
+            AnyamqpError: the publisher is closed.
+        """
+        self.outbox.accept(pending, now, is_awaited=is_awaited)
+        if self.outbox.deadline < self._deadlines.nearest:
+            self._deadlines.add(self.outbox.deadline)
+
+    async def _wait_for_buffer(self, pending: PendingPublish) -> None:
+        attachment = self._channel.attachment
+        if attachment is None or not attachment.link.is_full:
+            return
+        with anyio.CancelScope(deadline=pending.deadline) as scope:
+            self._entering.add(scope)
+            try:
+                await attachment.link.wait_not_full()
+            finally:
+                self._entering.discard(scope)
+        if scope.cancelled_caught:
+            raise self.outbox.refusal_of(pending, anyio.current_time())
+
+    async def _wait_for_window(self, pending: PendingPublish) -> None:
+        room = self._host.loop.waiter()
+        waiter = self.outbox.wait_for_room(pending, room, anyio.current_time())
+        self._deadlines.add(self.outbox.deadline)
+        try:
+            await room.wait()
+        except BaseException:
+            self.outbox.window.withdraw(waiter)
+            raise
+        if not waiter.is_granted:
+            raise self.outbox.refusal_of(pending, anyio.current_time())
+
+    # --- what the outbox asks for -----------------------------------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        for effect in self.outbox.take_effects():
+            if isinstance(effect, OpenChannel):
+                self._open_another(effect.delay)
+            elif isinstance(effect, RefuseWaiting):
+                for scope in self._entering:
+                    scope.cancel()
+            else:
+                self._host.journal.unknown_confirm(effect.delivery_tag)
+        self._deadlines.add(self.outbox.deadline)
+
+    def _open_another(self, delay: float) -> None:
+        self._channel = self.outbox.channel = LogicalChannel(self._host, self)
+        try:
+            self._channel.register(delay=delay)
+        except AnyamqpError as refused:
+            self.outbox.channel_refused(refused)
+
+    def _due(self, now: float) -> float:
+        self.outbox.due(now)
+        self._carry_out()
+        return self.outbox.deadline
+
+    # --- what the channel and the connection tell -------------------------------------------------------------------
+
+    @property
+    def awaits_answer(self) -> bool:
+        return len(self.outbox.ledger) > 0
+
+    def setup(self) -> Sequence[Method]:
+        return [methods.Confirm.Select()]
+
+    def on_opened(self) -> None:
+        self.outbox.channel_opened(anyio.current_time())
+
+    def on_ready(self) -> None:
+        self.outbox.channel_ready(anyio.current_time())
+
+    def on_confirms(self, confirms: Sequence[Confirm]) -> None:
+        outbox = self.outbox
+        outbox.confirmed(confirms, self._host.loop.now())
+        if outbox.effects or outbox.deadline < self._deadlines.nearest:
+            self._carry_out()
+
+    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:  # noqa: ARG002
+        for method, message in contents:
+            if isinstance(method, methods.Basic.Return):
+                self.outbox.returned(method, message)
+
+    def on_method(self, method: Method) -> None:
+        """A publisher's channel has no consumer that the broker could cancel."""
+
+    def on_lost(self, error: AnyamqpError | None) -> None:
+        self.outbox.link_lost(error, anyio.current_time())
+
+    def on_failed(self, error: AnyamqpError) -> None:
+        self.outbox.channel_failed(error, anyio.current_time())
+        self._carry_out()
+
+    def on_blocked(self) -> None:
+        block = self._host.block
+        if block is not None:
+            self.outbox.blocked(block.reason, block.since, anyio.current_time())
+            self._carry_out()
+
+    def on_unblocked(self) -> None:
+        self.outbox.unblocked()

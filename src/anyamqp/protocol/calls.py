@@ -1,0 +1,282 @@
+"""The calls of an RPC client: each ends with its reply or one error.
+
+The address of a reply belongs to a channel of one link (RabbitMQ, "Direct Reply-to"), so a reply to a request that was
+sent before a loss cannot arrive any more: the call then fails, or is sent again if it may be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import Final
+
+from anyamqp.errors import (
+    AnyamqpError,
+    ChannelClosed,
+    ConnectionLost,
+    InvalidArgument,
+    MalformedProperties,
+    ReplyError,
+    ReplyTimeout,
+    copy_of,
+)
+from anyamqp.message import Delivery
+from anyamqp.protocol import blame
+from anyamqp.protocol.contents import delivery_of, unroutable_of
+from anyamqp.protocol.events import Content
+from anyamqp.protocol.lifecycle.caller import CALLER, CallerEffect, CallerEvent
+from anyamqp.protocol.publishing import OpenChannel, PublishChannel
+from anyamqp.protocol.reopening import Reopenings
+from anyamqp.protocol.window import Waker
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Route
+
+_MOST_ATTEMPTS: Final = 3
+
+
+class Call:
+    """A request that waits for its reply.
+
+    Args:
+        correlation_id: the id that the reply repeats.
+        route: where the request is published.
+        properties: its properties, encoded.
+        body: its body.
+        waker: wakes the caller when there is an outcome.
+        seconds: its time-out, as the caller gave it.
+        deadline: when it ends; infinity for never.
+    """
+
+    __slots__ = (
+        "attempts",
+        "body",
+        "correlation_id",
+        "deadline",
+        "is_sent",
+        "outcome",
+        "properties",
+        "route",
+        "seconds",
+        "waker",
+    )
+
+    def __init__(
+        self,
+        correlation_id: str,
+        route: Route,
+        properties: bytes,
+        body: bytes,
+        *,
+        waker: Waker,
+        seconds: float | None,
+        deadline: float,
+    ) -> None:
+        self.correlation_id: str = correlation_id
+        self.route: Route = route
+        self.properties: bytes = properties
+        self.body: bytes = body
+        self.waker: Waker = waker
+        self.seconds: float | None = seconds
+        self.deadline: float = deadline
+        self.attempts: int = 0
+        """How often the request was sent."""
+        self.is_sent: bool = False
+        """Whether it was sent on the present channel."""
+        self.outcome: Delivery | AnyamqpError | None = None
+
+    @property
+    def exchange(self) -> str:
+        """The exchange that the request goes through."""
+        return self.route.exchange
+
+    def settle(self, outcome: Delivery | AnyamqpError) -> None:
+        """Give the outcome; the first one stays."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self.waker.set()
+
+    def time_out(self) -> None:
+        """Settle by the deadline."""
+        sent = "sent" if self.attempts else "never sent"
+        self.settle(ReplyTimeout(f"no reply within {self.seconds} s; the request was {sent}"))
+
+
+class Calls:
+    """The calls of one RPC client. Its state is that of :data:`~anyamqp.protocol.lifecycle.caller.CALLER`.
+
+    Args:
+        channel: the channel to publish on; replaced after :class:`OpenChannel`.
+        resend: whether a request that a loss caught is sent again.
+
+    Attributes:
+        deadline: when to call :meth:`due`; infinity for never.
+    """
+
+    def __init__(self, channel: PublishChannel, *, resend: bool) -> None:
+        self.channel: PublishChannel = channel
+        self.deadline: float = math.inf
+        self._resend = resend
+        self._lifecycle = CALLER.begin()
+        self._reopenings = Reopenings()
+        self._refusal: AnyamqpError | None = None
+        """The error of every call from now on."""
+        self._calls: dict[str, Call] = {}
+        self._unsent: OrderedDict[str, Call] = OrderedDict()
+        """Those that wait to be sent."""
+        self._effects: list[OpenChannel] = []
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __contains__(self, correlation_id: str) -> bool:
+        return correlation_id in self._calls
+
+    def take_effects(self) -> list[OpenChannel]:
+        """Take what the shell is to do, in this order."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    # --- the client's calls -----------------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """The client's block begins."""
+        self._fire(CallerEvent.ENTERED)
+
+    def add(self, call: Call) -> None:
+        """Accept a call; :meth:`send_waiting` sends it.
+
+        Raises:
+            AnyamqpError: the client is closed.
+        """
+        if self._refusal is not None:
+            raise copy_of(self._refusal)
+        self._calls[call.correlation_id] = call
+        self._unsent[call.correlation_id] = call
+        self.deadline = min(self.deadline, call.deadline)
+
+    def remove(self, call: Call) -> None:
+        """The caller has its outcome, or has gone."""
+        del self._calls[call.correlation_id]
+        self._unsent.pop(call.correlation_id, None)
+
+    def send_waiting(self) -> None:
+        """Send the requests that wait, if the channel takes them."""
+        while self._unsent and self.channel.can_publish:
+            _, call = self._unsent.popitem(last=False)
+            if call.outcome is not None:
+                continue
+            try:
+                self.channel.publish(call.route, call.properties, call.body)
+            except InvalidArgument as error:
+                call.settle(error)
+                continue
+            call.is_sent = True
+            call.attempts += 1
+        self.channel.flush(is_awaited=len(self._calls) == 1)
+
+    def close(self) -> None:
+        """The client's block ends: settle what has no outcome."""
+        self._fire(CallerEvent.CLOSE, error=ChannelClosed("the RPC client is closed"))
+        self.deadline = math.inf
+
+    # --- what the channel tells -------------------------------------------------------------------------------------
+
+    def channel_opened(self, now: float) -> None:
+        """The channel is open on a link, and consumes replies. Requests wait until it is ready."""
+        self._reopenings.opened(now)
+        self._fire(CallerEvent.OPENED)
+
+    def channel_ready(self) -> None:
+        """The channel takes requests."""
+        self._fire(CallerEvent.READY)
+
+    def received(self, content: Content) -> None:
+        """A reply came, or a request came back."""
+        self._reopenings.in_vain = 0
+        method, message = content
+        try:
+            call = self._calls.get(message.correlation_id or "")
+        except MalformedProperties:
+            return  # its sender did not say which request it answers
+        if call is None or call.outcome is not None:
+            return  # the caller has gone
+        if isinstance(method, methods.Basic.Deliver):
+            call.settle(delivery_of(method, message, None))
+        elif isinstance(method, methods.Basic.Return):
+            call.settle(unroutable_of(method, message.message_id))
+
+    def link_lost(self, error: AnyamqpError | None) -> None:
+        """The link is gone, for this reason; None if we closed it."""
+        self._fire(CallerEvent.LOST, error=error or ConnectionLost("the link was lost"))
+
+    def channel_failed(self, error: AnyamqpError, now: float) -> None:
+        """The channel is closed for good."""
+        is_reply = isinstance(error, ReplyError)
+        self._fire(CallerEvent.CHANNEL_CLOSED if is_reply else CallerEvent.CHANNEL_GONE, error=error, now=now)
+
+    def channel_refused(self, error: AnyamqpError) -> None:
+        """The channel that was asked for cannot be had."""
+        self._fire(CallerEvent.GAVE_UP, error=error)
+
+    def due(self, now: float) -> None:
+        """The deadline has come; called too early, this does no harm."""
+        waiting = [call for call in self._calls.values() if call.outcome is None]
+        for call in waiting:
+            if now >= call.deadline:
+                call.time_out()
+        self.deadline = min((call.deadline for call in waiting if call.outcome is None), default=math.inf)
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _fire(self, event: CallerEvent, *, error: AnyamqpError | None = None, now: float = 0.0) -> None:
+        """Take an event, and do what its row says."""
+        is_named = False
+        for effect in self._lifecycle.fire(event).effects:
+            if effect is CallerEffect.SEND_WAITING:
+                self.send_waiting()
+            elif effect is CallerEffect.LOSE:
+                self._lose(error)
+            elif effect is CallerEffect.ACCUSE:
+                is_named = self._accuse(error)
+            elif effect is CallerEffect.REOPEN:
+                self._reopen(0.0 if is_named else self._reopenings.closed(now), error)
+            elif effect is CallerEffect.FAIL_WITH_CHANNEL:
+                self._fail_all(self.channel.closed_error())
+            elif error is not None:
+                self._fail_all(error)
+
+    def _accuse(self, error: AnyamqpError | None) -> bool:
+        """Settle the guilty calls. Returns whether the broker named what they did."""
+        if not isinstance(error, ReplyError):
+            return False
+        sent = [call for call in self._calls.values() if call.is_sent and call.outcome is None]
+        guilty = blame.guilty_calls(error, sent, _MOST_ATTEMPTS)
+        for call in guilty:
+            call.settle(copy_of(error))
+        return blame.is_for_a_publish(error) and bool(guilty)
+
+    def _reopen(self, delay: float | None, error: AnyamqpError | None) -> None:
+        if delay is None:
+            self._fire(CallerEvent.GAVE_UP, error=error)
+        else:
+            self._lose(error)
+            self._effects.append(OpenChannel(delay))
+
+    def _lose(self, error: AnyamqpError | None) -> None:
+        """Replies to what was sent cannot come any more."""
+        for call in self._calls.values():
+            if not call.is_sent or call.outcome is not None:
+                continue
+            if self._resend and call.attempts < _MOST_ATTEMPTS:
+                call.is_sent = False
+                continue
+            lost = ConnectionLost("the request was sent, but the link or channel of its reply was lost")
+            lost.__cause__ = error
+            call.settle(lost)
+        self._unsent = OrderedDict((name, call) for name, call in self._calls.items() if not call.is_sent)
+
+    def _fail_all(self, error: AnyamqpError) -> None:
+        self._refusal = error
+        for call in self._calls.values():
+            if call.outcome is None:
+                call.settle(copy_of(error))

@@ -1,0 +1,80 @@
+"""Times that hold publishes up: the block of a connection, and the pause after a nack."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Final
+
+from anyamqp.errors import ConnectionBlocked
+from anyamqp.protocol.pauses import Pauses
+from anyamqp.protocol.pending import PendingPublish
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+"""Seconds before a nacked publish is sent again; doubled until something is confirmed."""
+
+
+class Block:
+    """The broker accepts no publishes (RabbitMQ, "Blocked Connections"), for ``timeout`` seconds at most.
+
+    Attributes:
+        is_on: whether that is so now.
+        reason: the broker's reason, now or the last time.
+        due_at: when the publishes that wait for its end are to fail; infinity if they need not, or did.
+    """
+
+    __slots__ = ("_ends_at", "_timeout", "due_at", "is_on", "reason")
+
+    def __init__(self, timeout: float) -> None:
+        self.is_on: bool = False
+        self.reason: str = ""
+        self.due_at: float = math.inf
+        self._timeout = timeout
+        self._ends_at = math.inf
+
+    def begin(self, reason: str, since: float) -> None:
+        """The broker accepts no publishes since then."""
+        self.is_on, self.reason = True, reason
+        self._ends_at = self.due_at = since + self._timeout
+
+    def end(self) -> None:
+        """The broker accepts publishes again, or the link is gone."""
+        self.is_on = False
+        self.due_at = math.inf
+
+    def error(self, now: float) -> ConnectionBlocked | None:
+        """The error of publishes that begin now; None if the block is not on, or not for too long."""
+        return ConnectionBlocked(self.reason) if self.is_on and now >= self._ends_at else None
+
+
+class NackedPublishes:
+    """Publishes that the broker nacked, set aside for a pause before they are sent again.
+
+    Attributes:
+        publishes: those that are set aside.
+        due_at: when their pause is over; infinity if there are none.
+        pauses: the pauses, to be reset when something is confirmed.
+    """
+
+    __slots__ = ("due_at", "pauses", "publishes")
+
+    def __init__(self) -> None:
+        self.publishes: list[PendingPublish] = []
+        self.due_at: float = math.inf
+        self.pauses: Pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
+
+    def add(self, publishes: Sequence[PendingPublish], now: float) -> None:
+        """Set publishes aside."""
+        if publishes and not self.publishes:
+            self.due_at = now + self.pauses.next()
+        for pending in publishes:
+            pending.returned = None
+        self.publishes += publishes
+
+    def take(self) -> list[PendingPublish]:
+        """Take them all, in the order in which they were accepted: the broker confirms in any order."""
+        taken, self.publishes = self.publishes, []
+        self.due_at = math.inf
+        return sorted(taken, key=attrgetter("number"))
