@@ -28,12 +28,12 @@ from anyamqp import (
     TopologyRecovery,
 )
 from anyamqp.core.channel import LogicalChannel
+from anyamqp.core.publishing import OutboxShell
 from anyamqp.core.recovery import Recovery
 from anyamqp.core.supervisor import Supervisor
 from anyamqp.net.link import Link
 from anyamqp.protocol.session import Session
 from anyamqp.protocol.topology import Topology
-from anyamqp.publisher import Publisher
 from anyamqp.testing import Broker
 from anyamqp.testing.model import Exchange as ModelExchange
 from anyamqp.testing.model import Queue as ModelQueue
@@ -797,7 +797,7 @@ async def test_a_fault_on_the_first_link_costs_no_more(
 async def test_a_fault_in_a_timer_costs_neither_the_connection_nor_other_timers(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fail_once(monkeypatch, Publisher, "_expire")
+    fail_once(monkeypatch, OutboxShell, "_due")
     async with (
         Broker() as broker,
         anyamqp.connect(URL, dial=broker.dial) as connection,
