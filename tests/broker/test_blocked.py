@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import pytest
 import anyamqp
 from anyamqp import Connection, Message, Publication, Publisher, Settings, State
 from anyamqp.testing import FaultProxy
+from support.queues import take_bodies, unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -33,11 +33,8 @@ class Bench:
 
     async def bodies(self) -> list[bytes]:
         """What is in the queue, taken out of it."""
-        taken: list[bytes] = []
         async with self.other.channel() as channel:
-            while (delivery := await channel.get(self.queue, no_ack=True)) is not None:
-                taken.append(delivery.body)
-        return taken
+            return await take_bodies(channel, self.queue)
 
 
 @asynccontextmanager
@@ -52,7 +49,7 @@ async def an_alarm(node: Node) -> AsyncGenerator[None, None]:
 
 @asynccontextmanager
 async def a_bench(node: Node, settings: Settings | None = None) -> AsyncGenerator[Bench, None]:
-    queue = f"queue-{uuid.uuid4().hex}"
+    queue = unique("queue")
     with anyio.fail_after(LIMIT):
         async with (
             anyamqp.connect(node.url) as other,
@@ -154,7 +151,7 @@ async def test_a_connection_made_during_the_alarm_is_blocked_by_its_first_publis
 
 async def test_closing_while_blocked_takes_no_longer_than_the_close_timeout(shared_node: Node) -> None:
     """The broker reads nothing, so it cannot answer connection.close. Invariants 3 and 7."""
-    settings = replace(Settings.from_urls(shared_node.url), close_timeout=1.0, name=f"blocked-{uuid.uuid4().hex}")
+    settings = replace(Settings.from_urls(shared_node.url), close_timeout=1.0, name=unique("blocked"))
     async with a_bench(shared_node, settings) as bench:
         async with an_alarm(shared_node), bench.connection.channel(), bench.connection.consumer(bench.queue):
             await provoke(bench)

@@ -6,7 +6,6 @@ it stays on its first link, and everything else on it goes on.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pytest
 
 import anyamqp
 from anyamqp import Channel, Connection, Message, Publisher
+from support.queues import unique
 from support.rabbitmq import BrokerConnection, Node
 from support.stepping import cancel_at
 from support.waiting import eventually, running_tasks
@@ -42,7 +42,7 @@ Scenario = Callable[[Bench], Awaitable[object]]
 
 @asynccontextmanager
 async def a_bench(node: Node, name: str) -> AsyncGenerator[Bench, None]:
-    queue = f"queue-{uuid.uuid4().hex}"
+    queue = unique("queue")
     with anyio.fail_after(LIMIT):
         async with (
             anyamqp.connect(node.url) as other,
@@ -128,7 +128,7 @@ async def borrow(bench: Bench) -> None:
     ids=lambda one: one.__name__,
 )
 async def test_a_cancelled_operation_leaves_the_connection_as_it_was(shared_node: Node, scenario: Scenario) -> None:
-    name = f"cancelling-{uuid.uuid4().hex}"
+    name = unique("cancelling")
     async with a_bench(shared_node, name) as bench:
         tasks = running_tasks()
         cancelled = 0
@@ -152,7 +152,7 @@ async def test_a_cancelled_operation_leaves_the_connection_as_it_was(shared_node
 
 
 async def test_many_tasks_cancelled_at_once_leave_the_connection_as_it_was(shared_node: Node) -> None:
-    name = f"cancelling-{uuid.uuid4().hex}"
+    name = unique("cancelling")
     async with a_bench(shared_node, name) as bench:
         tasks = running_tasks()
         for n in range(20):
@@ -174,7 +174,7 @@ async def test_many_tasks_cancelled_at_once_leave_the_connection_as_it_was(share
 
 
 async def test_connects_that_are_cancelled_leave_no_connection(shared_node: Node) -> None:
-    name = f"cancelling-{uuid.uuid4().hex}"
+    name = unique("cancelling")
     log_before = len(shared_node.log_text())
 
     async def whole_life() -> None:

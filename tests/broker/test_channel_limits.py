@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -27,6 +26,7 @@ from anyamqp import (
     State,
 )
 from anyamqp.testing import FaultProxy
+from support.queues import unique
 from support.rabbitmq import Node
 from support.stepping import cancel_at
 from support.waiting import eventually
@@ -53,7 +53,7 @@ async def connected(
 async def break_channel(channel: Channel) -> None:
     """Have the broker close it."""
     with pytest.raises(NotFound):
-        await channel.declare_queue(f"missing-{uuid.uuid4().hex}", passive=True)
+        await channel.declare_queue(unique("missing"), passive=True)
     await eventually(lambda: channel.state is State.CLOSED)
 
 
@@ -76,7 +76,7 @@ async def test_one_channel_too_many_is_refused_by_a_clear_text(shared_node: Node
 
 
 async def test_publishers_consumers_and_rpc_clients_count_as_channels(shared_node: Node) -> None:
-    queue = f"queue-{uuid.uuid4().hex}"
+    queue = unique("queue")
     async with connected(shared_node, channel_max=1) as connection:
         async with connection.channel() as channel:
             await channel.declare_queue(queue)
@@ -155,7 +155,7 @@ async def test_waiting_gets_the_number_of_a_channel_that_the_broker_closed(share
 
 
 async def test_waiting_gets_the_number_of_a_channel_that_we_closed_for_what_came_on_it(shared_node: Node) -> None:
-    queue = f"queue-{uuid.uuid4().hex}"
+    queue = unique("queue")
     async with (
         connected(shared_node) as other,
         other.channel() as channel,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -13,16 +12,13 @@ import pytest
 
 import anyamqp
 from anyamqp import Channel, Connection, Message, State
+from support.queues import depth, unique, until_depth
 from support.rabbitmq import BrokerConnection, Node
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
 LIMIT = 30.0
-
-
-def unique(what: str) -> str:
-    return f"{what}-{uuid.uuid4().hex}"
 
 
 @asynccontextmanager
@@ -58,10 +54,6 @@ async def as_the_broker_sees_it(node: Node, name: str) -> BrokerConnection:
     return mine
 
 
-async def depth(channel: Channel, queue: str) -> int:
-    return (await channel.declare_queue(queue, passive=True)).message_count
-
-
 # --- queues -----------------------------------------------------------------------------------------------------------
 
 
@@ -80,7 +72,7 @@ async def test_a_queue_is_declared_purged_and_deleted(shared_node: Node) -> None
             async with connection.consumer(queue, prefetch=1):
                 again = await channel.declare_queue(name)
                 assert again.consumer_count == 1
-            await eventually_depth(channel, name, 3)
+            await until_depth(channel, name, 3)
             assert await channel.purge_queue(queue) == 3
             assert await depth(channel, name) == 0
             await publisher.publish(Message(b"last"), routing_key=name)
@@ -88,13 +80,6 @@ async def test_a_queue_is_declared_purged_and_deleted(shared_node: Node) -> None
             assert await channel.delete_queue(name) == 0
             with pytest.raises(anyamqp.NotFound):
                 await channel.purge_queue(name)
-
-
-async def eventually_depth(channel: Channel, queue: str, expected: int) -> None:
-    """Wait until so many messages are ready: what a channel held comes back only after its close."""
-    with anyio.fail_after(10):
-        while await depth(channel, queue) != expected:  # noqa: ASYNC110 - the broker announces nothing
-            await anyio.sleep(0.01)
 
 
 async def test_the_broker_names_a_queue(shared_node: Node) -> None:
@@ -314,7 +299,7 @@ async def test_a_wrong_password_is_refused_at_once_and_shown_nowhere(
     shared_node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    password = "hunter2-" + uuid.uuid4().hex
+    password = unique("hunter2")
     connection = anyamqp.connect(shared_node.url, credentials=anyamqp.Credentials("guest", password))
     with anyio.fail_after(LIMIT), pytest.raises(anyamqp.LoginRefused) as caught:
         async with connection:

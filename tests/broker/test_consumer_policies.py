@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from anyamqp import (
     State,
 )
 from anyamqp.testing import FaultProxy
+from support.queues import depth, unique, until_depth
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -71,13 +71,11 @@ class Bench:
         await self.channel.delete_queue(self.queue)
 
     async def ready(self) -> int:
-        return (await self.channel.declare_queue(self.queue, passive=True)).message_count
+        return await depth(self.channel, self.queue)
 
     async def until_ready(self, expected: int) -> None:
         """Wait until so many messages wait: the broker takes acks and returns in when it likes."""
-        with anyio.fail_after(20):
-            while await self.ready() != expected:  # noqa: ASYNC110 - the broker announces nothing
-                await anyio.sleep(0.01)
+        await until_depth(self.channel, self.queue, expected)
 
     async def delete_while_away(self) -> None:
         """Have the connection lost, and back when the queue is deleted."""
@@ -104,7 +102,7 @@ class Bench:
 async def a_bench(
     node: Node, credentials: Credentials | None = None, queue_type: QueueType = "classic"
 ) -> AsyncGenerator[Bench, None]:
-    queue = f"queue-{uuid.uuid4().hex}"
+    queue = unique("queue")
     with anyio.fail_after(LIMIT), FaultProxy(node.host, node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/"
         async with (
@@ -418,7 +416,7 @@ async def test_a_handler_that_takes_too_long_is_run_again(impatient_node: Node) 
 
 
 async def test_a_permission_that_is_revoked_ends_the_iteration_after_a_reconnect(shared_node: Node) -> None:
-    user = f"user-{uuid.uuid4().hex}"
+    user = unique("user")
     ctl = partial(anyio.to_thread.run_sync, shared_node.ctl)
     await ctl("add_user", user, "secret")
     try:

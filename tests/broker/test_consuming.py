@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from anyamqp import (
     State,
 )
 from anyamqp.testing import FaultProxy
+from support.queues import depth, take_bodies, unique, until_depth
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -56,25 +56,20 @@ class Bench:
 
     async def ready(self, queue: str | None = None) -> int:
         """How many messages wait in the queue, at nobody's."""
-        return (await self.channel.declare_queue(queue or self.queue, passive=True)).message_count
+        return await depth(self.channel, queue or self.queue)
 
     async def until_ready(self, expected: int, queue: str | None = None) -> None:
         """Wait until so many messages wait: the broker takes acks and returns in when it likes."""
-        with anyio.fail_after(20):
-            while await self.ready(queue) != expected:  # noqa: ASYNC110 - the broker announces nothing
-                await anyio.sleep(0.01)
+        await until_depth(self.channel, queue or self.queue, expected)
 
     async def take_all(self, queue: str | None = None) -> list[bytes]:
         """The bodies that wait in the queue, which is empty then."""
-        bodies: list[bytes] = []
-        while (delivery := await self.channel.get(queue or self.queue, no_ack=True)) is not None:
-            bodies.append(delivery.body)
-        return bodies
+        return await take_bodies(self.channel, queue or self.queue)
 
 
 @asynccontextmanager
 async def a_bench(node: Node, settings: Settings | None = None) -> AsyncGenerator[Bench, None]:
-    queue = f"queue-{uuid.uuid4().hex}"
+    queue = unique("queue")
     dead = f"dead-{queue}"
     with anyio.fail_after(LIMIT):
         async with (
@@ -226,7 +221,7 @@ async def test_a_priority_given_twice_is_refused_before_anything_is_sent(shared_
 
 async def test_its_own_tag_is_on_deliveries_and_at_the_broker(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench:
-        tag = f"billing-{uuid.uuid4().hex}"
+        tag = unique("billing")
         async with bench.connection.consumer(bench.queue, consumer_tag=tag) as consumer:
             await bench.publish(b"x")
             async with await anext(consumer) as delivery:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -27,6 +26,7 @@ from anyamqp import (
     ResourceLocked,
     Side,
 )
+from support.queues import unique
 from support.rabbitmq import Node
 
 pytestmark = pytest.mark.anyio
@@ -107,7 +107,7 @@ async def refused(connection: Connection, request: Request) -> ReplyError:
 
 
 async def test_conditions_that_do_not_hold_say_which(shared_node: Node) -> None:
-    name = f"conditions-{uuid.uuid4().hex}"
+    name = unique("conditions")
     with anyio.fail_after(LIMIT):
         async with anyamqp.connect(shared_node.url) as connection:
             async with connection.channel() as channel, connection.publisher() as publisher:
@@ -127,7 +127,7 @@ async def test_conditions_that_do_not_hold_say_which(shared_node: Node) -> None:
 
 
 async def test_another_connections_queue_says_that_it_is_locked(shared_node: Node) -> None:
-    name = f"mine-{uuid.uuid4().hex}"
+    name = unique("mine")
     with anyio.fail_after(LIMIT):
         async with anyamqp.connect(shared_node.url) as owner, owner.channel() as channel:
             await channel.declare_queue(name, exclusive=True)

@@ -6,8 +6,6 @@ dead: the broker keeps the old connection, and with it the lock, for two to thre
 
 from __future__ import annotations
 
-import uuid
-
 import anyio
 import anyio.abc
 import pytest
@@ -15,6 +13,7 @@ import pytest
 import anyamqp
 from anyamqp import Address, Connection, Consumer, Message, ReconnectPolicy
 from anyamqp.testing import FaultProxy
+from support.queues import unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -77,7 +76,7 @@ async def assert_goes_on(connection: Connection, consumer: Consumer) -> None:
 
 async def test_exclusive_consumer_comes_back_after_a_loss_that_the_broker_has_not_noticed(shared_node: Node) -> None:
     """403 ACCESS_REFUSED at first, queue in exclusive use; the broker lets us in two seconds later."""
-    name, exchange = f"exclusive-{uuid.uuid4().hex}", Exchange()
+    name, exchange = unique("exclusive"), Exchange()
     with FaultProxy(shared_node.host, shared_node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=1"
         async with (
@@ -102,7 +101,7 @@ async def test_exclusive_queue_comes_back_after_a_loss_that_the_broker_has_not_n
             anyamqp.connect(url, dial=exchange, reconnect=EAGER) as connection,
             connection.channel() as channel,
         ):
-            queue = await channel.declare_queue(f"exclusive-{uuid.uuid4().hex}", durable=False, exclusive=True)
+            queue = await channel.declare_queue(unique("exclusive"), durable=False, exclusive=True)
             async with connection.consumer(queue) as consumer:
                 await lose_unnoticed(proxy, exchange, connection)
                 await assert_goes_on(connection, consumer)
@@ -110,7 +109,7 @@ async def test_exclusive_queue_comes_back_after_a_loss_that_the_broker_has_not_n
 
 async def test_auto_delete_exchange_of_an_exclusive_queue_comes_back_after_an_unnoticed_loss(shared_node: Node) -> None:
     """The exchange still exists when it is declared again, and the broker deletes it with the old link's queue."""
-    name, exchange = f"exclusive-{uuid.uuid4().hex}", Exchange()
+    name, exchange = unique("exclusive"), Exchange()
     with FaultProxy(shared_node.host, shared_node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=4"
         async with (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pytest
 
 import anyamqp
 from anyamqp import Channel, Connection, Consumer, Delivery, Message, Publisher, QueueType, Retry
+from support.queues import unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -48,7 +48,7 @@ class Bench:
 
 @asynccontextmanager
 async def a_bench(node: Node, queue_type: QueueType, delivery_limit: int | None = None) -> AsyncGenerator[Bench, None]:
-    name = f"queue-{uuid.uuid4().hex}"
+    name = unique("queue")
     dead = f"dead-{name}"
     with anyio.fail_after(LIMIT):
         async with anyamqp.connect(node.url) as connection, connection.channel() as channel:

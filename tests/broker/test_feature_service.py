@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from feature_service.events import MAX_BODY
 from feature_service.service import FeatureService
 from feature_service.settings import ServiceSettings, for_service
 from support.market import TRADE_MESSAGE
+from support.queues import unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -55,7 +55,7 @@ class Bench:
 
 @asynccontextmanager
 async def a_bench(node: Node) -> AsyncGenerator[Bench, None]:
-    source, dead, target = (f"{kind}-{uuid.uuid4().hex}" for kind in ("source", "dead", "target"))
+    source, dead, target = (unique(kind) for kind in ("source", "dead", "target"))
     settings = ServiceSettings(broker=for_service(Settings.from_urls(node.url)), sources=(source,), queue=target)
     with anyio.fail_after(60):
         async with anyamqp.connect(node.url) as connection, connection.channel() as channel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from anyamqp import (
     Transition,
 )
 from anyamqp.testing import FaultProxy
+from support.queues import take_bodies, unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -79,16 +79,13 @@ class Bench:
 
     async def bodies(self) -> list[bytes]:
         """What is in the queue, taken out of it."""
-        taken: list[bytes] = []
         async with self.other.channel() as channel:
-            while (delivery := await channel.get(self.queue, no_ack=True)) is not None:
-                taken.append(delivery.body)
-        return taken
+            return await take_bodies(channel, self.queue)
 
 
 @asynccontextmanager
 async def a_bench(node: Node, settings: Settings | None = None) -> AsyncGenerator[Bench, None]:
-    queue = f"queue-{uuid.uuid4().hex}"
+    queue = unique("queue")
     alarm = Alarm(node)
     with anyio.fail_after(LIMIT):
         async with anyamqp.connect(node.url) as other, other.channel() as channel:

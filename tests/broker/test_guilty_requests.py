@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import replace
 
 import anyio
@@ -12,15 +11,12 @@ import pytest
 import anyamqp
 from anyamqp import Message
 from broker.conftest import MakeNode
+from support.queues import unique
 from support.rabbitmq import Node
 from support.stepping import cancel_at
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
-
-
-def unique(what: str) -> str:
-    return f"{what}-{uuid.uuid4().hex}"
 
 
 async def test_a_request_that_costs_the_link_raises_the_brokers_error_and_is_not_repeated(shared_node: Node) -> None:

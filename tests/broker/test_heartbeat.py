@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ import pytest
 import anyamqp
 from anyamqp import Connection, Message, Publication, Publisher, ReconnectPolicy, Settings, State
 from anyamqp.testing import FaultProxy
+from support.queues import unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -30,13 +30,13 @@ def settings_for(host: str, port: int, heartbeat: int) -> Settings:
         heartbeat=heartbeat,
         connect_timeout=2.0,
         reconnect=ReconnectPolicy.constant(0.2),
-        name=f"heartbeat-{uuid.uuid4().hex}",
+        name=unique("heartbeat"),
     )
 
 
 @asynccontextmanager
 async def a_queue(node: Node) -> AsyncGenerator[str, None]:
-    name = f"queue-{uuid.uuid4().hex}"
+    name = unique("queue")
     with anyio.fail_after(LIMIT):
         async with anyamqp.connect(node.url) as connection, connection.channel() as channel:
             await channel.declare_queue(name)

@@ -9,7 +9,6 @@ import gc
 import json
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sized
 from functools import partial
 
@@ -20,6 +19,7 @@ import pytest
 import anyamqp
 from anyamqp import ConnectionClosed, ConnectionEvent, Delivery, Message, ReconnectPolicy, State
 from anyamqp.testing import FaultProxy
+from support.queues import unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -29,10 +29,6 @@ LIMIT = 60.0
 EAGER = ReconnectPolicy(maximum=0.2, stable_after=0.0)
 
 Loss = Callable[[Node, FaultProxy], Awaitable[None]]
-
-
-def unique(what: str) -> str:
-    return f"{what}-{uuid.uuid4().hex}"
 
 
 def through(proxy: FaultProxy, query: str = "") -> str:

@@ -8,7 +8,6 @@ import hmac
 import json
 import logging
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -30,6 +29,7 @@ from anyamqp import (
     State,
 )
 from anyamqp.endpoint import CredentialsSource
+from support.queues import unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -89,10 +89,6 @@ async def lose(node: Node, connection: Connection) -> None:
     reconnects = connection.stats.reconnects
     await anyio.to_thread.run_sync(node.close_all_connections)
     await eventually(lambda: connection.stats.reconnects > reconnects and connection.state is State.OPEN, within=LIMIT)
-
-
-def unique(what: str) -> str:
-    return f"{what}-{uuid.uuid4().hex}"
 
 
 # --- mechanisms -----------------------------------------------------------------------------------------------------

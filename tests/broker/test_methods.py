@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -13,16 +12,13 @@ import anyamqp
 from anyamqp import Channel, Connection, FieldTable, Message, NotFound, Publisher, Unroutable
 from anyamqp.testing import FaultProxy
 from broker.conftest import MakeNode
+from support.queues import take_bodies, unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
 LIMIT = 60.0
-
-
-def unique(what: str) -> str:
-    return f"{what}-{uuid.uuid4().hex}"
 
 
 class Bench:
@@ -49,10 +45,7 @@ class Bench:
 
     async def bodies(self, queue: str) -> list[bytes]:
         """What is in the queue, which is empty afterwards."""
-        bodies: list[bytes] = []
-        while (delivery := await self.channel.get(queue, no_ack=True)) is not None:
-            bodies.append(delivery.body)
-        return bodies
+        return await take_bodies(self.channel, queue)
 
     async def clean(self) -> None:
         for exchange in self._exchanges:

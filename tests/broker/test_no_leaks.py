@@ -6,7 +6,6 @@ channel after every error beside the old one. Invariant 6: the broker's channel 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -18,6 +17,7 @@ import pytest
 import anyamqp
 from anyamqp import Connection, Message, Publication, ReconnectPolicy, Settings, State
 from anyamqp.testing import FaultProxy
+from support.queues import unique
 from support.rabbitmq import BrokerConnection, Node
 from support.waiting import eventually, running_tasks
 
@@ -47,8 +47,8 @@ def has_another_link(connection: Connection, number: int) -> bool:
 
 
 async def lose_again_and_again(node: Node, lose: Callable[[FaultProxy], None], *, losses: int, messages: int) -> None:
-    name = f"leaks-{uuid.uuid4().hex}"
-    queue = f"queue-{uuid.uuid4().hex}"
+    name = unique("leaks")
+    queue = unique("queue")
     with FaultProxy(node.host, node.port) as proxy, anyio.fail_after(120):
         settings = replace(
             Settings.from_urls(f"amqp://guest:guest@{proxy.host}:{proxy.port}/"),
@@ -118,7 +118,7 @@ async def test_closes_by_the_brokers_operator_leave_no_channel(shared_node: Node
 
 
 async def test_a_hundred_channel_errors_leave_no_channel(shared_node: Node) -> None:
-    name = f"leaks-{uuid.uuid4().hex}"
+    name = unique("leaks")
     with anyio.fail_after(60):
         async with (
             anyamqp.connect(shared_node.url, name=name) as connection,
@@ -126,7 +126,7 @@ async def test_a_hundred_channel_errors_leave_no_channel(shared_node: Node) -> N
             connection.channel_pool(2) as pool,
         ):
             for n in range(100):
-                missing = f"missing-{n}-{uuid.uuid4().hex}"
+                missing = unique(f"missing-{n}")
                 with pytest.raises(anyamqp.NotFound):
                     await publisher.publish(Message(b"lost"), exchange=missing)
                 async with pool.channel() as lent:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
@@ -27,6 +26,7 @@ from anyamqp import (
     State,
 )
 from anyamqp.testing import FaultProxy
+from support.queues import depth, unique, until_depth
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -52,18 +52,16 @@ class Bench:
             await self.publisher.publish(Message(body), routing_key=self.queue)
 
     async def ready_messages(self) -> int:
-        return (await self.channel.declare_queue(self.queue, passive=True)).message_count
+        return await depth(self.channel, self.queue)
 
     async def until_ready(self, expected: int) -> None:
         """Wait until so many messages are ready: the broker takes acks and returns in when it likes."""
-        with anyio.fail_after(10):
-            while await self.ready_messages() != expected:  # noqa: ASYNC110 - the broker announces nothing
-                await anyio.sleep(0.01)
+        await until_depth(self.channel, self.queue, expected)
 
 
 @asynccontextmanager
 async def a_bench(node: Node, settings: Settings | None = None) -> AsyncGenerator[Bench, None]:
-    queue = f"queue-{uuid.uuid4().hex}"
+    queue = unique("queue")
     with anyio.fail_after(LIMIT):
         async with (
             anyamqp.connect(settings or node.url) as connection,
@@ -94,7 +92,7 @@ async def test_a_confirmed_publish_is_in_the_queue(shared_node: Node) -> None:
 
 async def test_a_mandatory_message_that_no_queue_takes_is_unroutable(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench:
-        nowhere = f"queue-{uuid.uuid4().hex}"
+        nowhere = unique("queue")
         with pytest.raises(anyamqp.Unroutable, match="NO_ROUTE") as caught:
             await bench.publisher.publish(Message(b"lost"), routing_key=nowhere)
         assert (caught.value.exchange, caught.value.routing_key, caught.value.code) == ("", nowhere, 312)
@@ -136,7 +134,7 @@ async def test_a_full_queue_that_rejects_publishes_nacks(shared_node: Node) -> N
 async def test_a_missing_exchange_fails_only_that_publish(shared_node: Node) -> None:
     """Invariants 3 and 5: the guilty one has its outcome, those around it are confirmed and in order."""
     async with a_bench(shared_node) as bench:
-        missing = f"exchange-{uuid.uuid4().hex}"
+        missing = unique("exchange")
 
         async def submit(n: int) -> Publication:
             return await bench.publisher.submit(Message(b"%d" % n), routing_key=bench.queue)
@@ -165,7 +163,7 @@ async def test_several_missing_exchanges_are_all_found(shared_node: Node) -> Non
         for n in range(40):
             good.append(await bench.publisher.submit(Message(b"good"), routing_key=bench.queue))
             if n % 10 == 3:
-                missing = f"exchange-{n}-{uuid.uuid4().hex}"
+                missing = unique(f"exchange-{n}")
                 guilty[missing] = await bench.publisher.submit(Message(b"guilty"), exchange=missing)
         for missing, publication in guilty.items():
             with pytest.raises(anyamqp.NotFound, match=missing):

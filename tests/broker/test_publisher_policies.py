@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, closing
@@ -32,6 +31,7 @@ from anyamqp import (
     Unroutable,
 )
 from anyamqp.testing import FaultProxy
+from support.queues import take_all, unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -61,10 +61,7 @@ class Bench:
 
     async def take(self) -> list[Delivery]:
         """What is in the queue, taken out of it."""
-        taken: list[Delivery] = []
-        while (delivery := await self.channel.get(self.queue, no_ack=True)) is not None:
-            taken.append(delivery)
-        return taken
+        return await take_all(self.channel, self.queue)
 
     async def bodies(self) -> list[bytes]:
         return [delivery.body for delivery in await self.take()]
@@ -78,7 +75,7 @@ async def a_bench(
     node: Node, settings: Settings | None = None, *, max_length: int | None = None
 ) -> AsyncGenerator[Bench, None]:
     """A bench; with ``max_length``, what does not fit into the queue is nacked."""
-    queue = f"queue-{uuid.uuid4().hex}"
+    queue = unique("queue")
     with anyio.fail_after(LIMIT):
         async with anyamqp.connect(node.url) as other, other.channel() as channel:
             if max_length is None:

@@ -7,7 +7,6 @@ that the client counts (6), and afterwards nothing is left (7).
 
 from __future__ import annotations
 
-import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
@@ -21,6 +20,7 @@ import anyamqp
 from anyamqp import Connection, Message, Publication, Publisher, Receipt, ReconnectPolicy
 from anyamqp.testing import FaultProxy
 from support.nodelog import log_mark, log_of_graceful_close
+from support.queues import unique
 from support.rabbitmq import Counts, Node
 from support.waiting import eventually, running_tasks
 
@@ -175,7 +175,7 @@ async def delete_and_close(connection: Connection, queue: str) -> None:
 
 
 async def test_publishes_survive_a_broker_that_is_killed_twice(mortal_node: Node) -> None:
-    node, name = mortal_node, f"kills-{uuid.uuid4().hex}"
+    node, name = mortal_node, unique("kills")
 
     async def faults(traffic: Traffic) -> None:
         # RabbitMQ answers queue.declare before the queue is on disk. One that is killed within that moment comes back
@@ -204,7 +204,7 @@ async def test_publishes_survive_a_broker_that_is_killed_twice(mortal_node: Node
 
 
 async def test_publishes_survive_a_broker_that_closes_all_connections_again_and_again(shared_node: Node) -> None:
-    node, name = shared_node, f"closes-{uuid.uuid4().hex}"
+    node, name = shared_node, unique("closes")
     closes = 4
 
     async def faults(traffic: Traffic) -> None:
@@ -231,7 +231,7 @@ async def test_publishes_survive_a_broker_that_closes_all_connections_again_and_
 
 
 async def test_publishes_survive_resets_and_a_dead_link(shared_node: Node) -> None:
-    node, name = shared_node, f"resets-{uuid.uuid4().hex}"
+    node, name = shared_node, unique("resets")
     resets = 20
 
     async def faults(traffic: Traffic) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,7 @@ from anyamqp import (
     StreamOffset,
 )
 from anyamqp.testing import FaultProxy
+from support.queues import unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -40,8 +40,8 @@ class Bench:
         self.connection = connection
         self.channel = channel
         self.publisher = publisher
-        self.queue = f"arguments-{uuid.uuid4().hex}"
-        self.dead = f"dead-{uuid.uuid4().hex}"
+        self.queue = unique("arguments")
+        self.dead = unique("dead")
 
     async def publish(self, *bodies: bytes, priority: int | None = None) -> None:
         for body in bodies:

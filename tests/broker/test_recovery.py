@@ -7,7 +7,6 @@ nothing is left (7), an ack never crosses links (8).
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from anyamqp import (
 )
 from anyamqp.testing import FaultProxy
 from broker.conftest import MakeNode
+from support.queues import unique
 from support.rabbitmq import Counts, Node
 from support.waiting import eventually, running_tasks
 
@@ -54,10 +54,6 @@ def module_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node that these tests may start and kill, not started: starting one for each would take most of their time."""
     with closing(Node(tmp_path_factory.mktemp("mortal-node"), name="mortal")) as node:
         yield node
-
-
-def unique(what: str) -> str:
-    return f"{what}-{uuid.uuid4().hex}"
 
 
 async def in_thread(work: Callable[[], None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 import anyamqp
 from anyamqp import FieldTable, FieldValue, InvalidArgument, Message
+from support.queues import unique
 from support.rabbitmq import Node
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +48,7 @@ SAME: dict[str, FieldValue] = {
 
 
 async def round_trip(node: Node, message: Message) -> Message:
-    queue = f"round-trip-{uuid.uuid4().hex}"
+    queue = unique("round-trip")
     with anyio.fail_after(LIMIT):
         async with (
             anyamqp.connect(node.url) as connection,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from anyamqp import (
     Unroutable,
 )
 from anyamqp.testing import FaultProxy
+from support.queues import unique
 from support.rabbitmq import Node
 from support.stepping import cancel_at
 from support.waiting import eventually, running_tasks
@@ -98,7 +98,7 @@ class Bench:
 
 @asynccontextmanager
 async def a_bench(node: Node, *, serving: bool = True) -> AsyncGenerator[Bench, None]:
-    queue = f"queue-{uuid.uuid4().hex}"
+    queue = unique("queue")
     with anyio.fail_after(LIMIT), FaultProxy(node.host, node.port) as proxy:
         async with (
             anyamqp.connect(f"amqp://guest:guest@{proxy.host}:{proxy.port}/", reconnect=EAGER) as connection,

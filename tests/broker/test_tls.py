@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import ssl
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,7 @@ import anyamqp
 from anyamqp import TLS, Connection, External, FrameError, Message, ReconnectPolicy, State, TLSError
 from anyamqp.endpoint import CredentialsSource
 from anyamqp.testing import FaultProxy
+from support.queues import unique
 from support.rabbitmq import Certificates, Node
 from support.waiting import eventually
 
@@ -105,10 +105,6 @@ async def refused(connection: Connection) -> TLSError:
             pytest.fail("connected")
     assert connection.stats.dials == 1
     return caught.value
-
-
-def unique(what: str) -> str:
-    return f"{what}-{uuid.uuid4().hex}"
 
 
 async def seen_by(node: Node, name: str) -> tuple[bool, str, str]:

@@ -6,7 +6,6 @@ looks at what is there when the connection is OPEN again.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -27,6 +26,7 @@ from anyamqp import (
     TopologyRecovery,
 )
 from anyamqp.testing import FaultProxy
+from support.queues import unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -34,10 +34,6 @@ pytestmark = pytest.mark.anyio
 
 LIMIT = 60.0
 EAGER = ReconnectPolicy(maximum=0.2, stable_after=0.0)
-
-
-def unique(what: str) -> str:
-    return f"{what}-{uuid.uuid4().hex}"
 
 
 class Losable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import anyamqp
 from anyamqp import Channel, ConnectionLost, InvalidArgument, InvalidUse, Message, Unroutable
 from anyamqp.testing import FaultProxy
+from support.queues import unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -24,7 +24,7 @@ LIMIT = 60.0
 @asynccontextmanager
 async def queue_on(url: str) -> AsyncGenerator[tuple[anyamqp.Connection, Channel, str], None]:
     """A connection, a channel to make transactions on, and a queue of the connection's own."""
-    name = f"tx-{uuid.uuid4().hex}"
+    name = unique("tx")
     with anyio.fail_after(LIMIT):
         async with anyamqp.connect(url) as connection, connection.channel() as channel:
             await channel.declare_queue(name, exclusive=True)
@@ -126,7 +126,7 @@ async def test_one_is_entered_once_and_works_inside_its_block(shared_node: Node)
 
 
 async def test_a_loss_in_the_middle_rolls_back_and_the_next_one_works(shared_node: Node) -> None:
-    name = f"tx-{uuid.uuid4().hex}"
+    name = unique("tx")
     with anyio.fail_after(LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/"
         async with (

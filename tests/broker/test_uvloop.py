@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -12,6 +11,7 @@ import pytest
 import anyamqp
 from anyamqp import Connection, Message
 from anyamqp.testing import FaultProxy
+from support.queues import unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -27,7 +27,7 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
 
 @asynccontextmanager
 async def a_queue(connection: Connection) -> AsyncGenerator[str, None]:
-    queue = f"queue-{uuid.uuid4().hex}"
+    queue = unique("queue")
     async with connection.channel() as channel:
         await channel.declare_queue(queue)
         yield queue

@@ -35,7 +35,7 @@ from anyamqp.testing import Broker
 from anyamqp.testing.transport import Served
 from anyamqp.wire import methods
 from support.stepping import cancel_at
-from support.waiting import eventually, running_tasks
+from support.waiting import Stopwatch, eventually, running_tasks
 
 pytestmark = pytest.mark.anyio
 
@@ -49,17 +49,6 @@ SETTINGS = Settings(
 def anyio_backend() -> tuple[str, dict[str, object]]:
     """Virtual time: only trio has a clock that jumps."""
     return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
-
-
-class Stopwatch:
-    """Virtual seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._start = anyio.current_time()
-
-    @property
-    def seconds(self) -> float:
-        return round(anyio.current_time() - self._start, 6)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from anyamqp import (
     TransportError,
 )
 from anyamqp.testing import Broker
-from support.waiting import eventually, running_tasks
+from support.waiting import Stopwatch, eventually, running_tasks
 
 pytestmark = pytest.mark.anyio
 
@@ -48,17 +48,6 @@ STEADY = ReconnectPolicy(first=0.0, initial=1.0, factor=1.0, maximum=1.0, jitter
 def anyio_backend() -> tuple[str, dict[str, object]]:
     """Virtual time: only trio has a clock that jumps."""
     return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
-
-
-class Stopwatch:
-    """Virtual seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._start = anyio.current_time()
-
-    @property
-    def seconds(self) -> float:
-        return round(anyio.current_time() - self._start, 6)
 
 
 async def at(seconds: float, act: Callable[[], object]) -> None:

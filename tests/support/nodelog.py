@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
-
 import anyamqp
+from support.queues import unique
 from support.rabbitmq import Node
 from support.waiting import eventually
 
@@ -18,7 +17,7 @@ async def log_of_graceful_close(node: Node, name: str, start: int = 0) -> str:
 
 async def log_mark(node: Node) -> int:
     """How long the log is, once it holds everything so far."""
-    name = f"mark-{uuid.uuid4().hex}"
+    name = unique("mark")
     async with anyamqp.connect(node.url, name=name):
         pass
     return len(await log_of_graceful_close(node, name))

@@ -1,4 +1,4 @@
-"""Waiting for a state that nobody announces, and seeing what is left running."""
+"""Waiting for a state that nobody announces, measuring how long it took, and seeing the tasks that still run."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ async def eventually(condition: Callable[[], bool], *, within: float = 10.0, eve
             await anyio.sleep(every)
         return
     raise AssertionError(f"did not become true within {within} s")
+
+
+class Stopwatch:
+    """Seconds since it was made, by the event loop's clock, which is virtual in simulations."""
+
+    def __init__(self) -> None:
+        self._start = anyio.current_time()
+
+    @property
+    def seconds(self) -> float:
+        return round(anyio.current_time() - self._start, 6)
 
 
 def running_tasks() -> set[int]:
