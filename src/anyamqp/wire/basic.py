@@ -36,7 +36,7 @@ FRAME_OVERHEAD: Final = 8
 
 BASIC_CLASS: Final = methods.Basic.Deliver.index >> 16
 CONTENT: Final = struct.Struct(">HHQ")
-"""What a content header begins with: class, weight, size of the body."""
+"""The start of a content header: class, weight, size of the body."""
 
 CONTENT_PREFIX: Final = struct.Struct(">BHIHHQ")
 """A content header's frame, up to its properties."""
@@ -89,7 +89,7 @@ class Route:
     Args:
         exchange: the exchange; empty for the default one.
         routing_key: the routing key.
-        mandatory: whether the broker is to give back what no queue takes.
+        mandatory: whether the broker returns messages that no queue takes.
 
     Raises:
         InvalidArgument: AMQP cannot carry one of them.
@@ -167,7 +167,7 @@ def encode_properties(properties: Properties, **changes: Unpack[PropertyValues])
 
     Args:
         properties: the properties.
-        changes: what is sent instead of some of them.
+        changes: values that replace some of them.
 
     Raises:
         InvalidArgument: AMQP cannot carry one of them; the text names it.
@@ -184,7 +184,7 @@ def encode_properties(properties: Properties, **changes: Unpack[PropertyValues])
 def content_parts(
     method: bytes, channel: int, properties: bytes, body: bytes, frame_max: int
 ) -> list[bytes | memoryview]:
-    """A method with content, in parts: what precedes the body, the body or its pieces with what is between, the end.
+    """A method with content, in parts: the frames before the body, the body or its pieces, the bytes between them.
 
     The body is not copied: large ones come as views of it.
 
@@ -219,7 +219,7 @@ def content_parts(
 
 
 def _encoded(properties: Properties, changes: Mapping[str, object]) -> tuple[int, bytes, bytes]:
-    """The flags and values of all but the message id: what comes before it, and what after."""
+    """The flags of all properties but the message id, and the values before and after it."""
     flags = 0
     parts: list[bytes] = []
     before = b""
@@ -246,7 +246,7 @@ def _with_flags(flags: int, *values: bytes) -> bytes:
 
 
 _PLAIN: Final = _with_flags(*_encoded(NO_PROPERTIES, {}))
-"""The properties of a message that was given none."""
+"""The encoded properties of a message without any."""
 
 
 # --- properties of delivered messages ---------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def decode_properties(encoded: bytes) -> Properties:
                 values[name] = _DECODERS[kind](reader)
         if flags & _CLUSTER_ID:
             reader.shortstr()
-        reader.finish()  # of the lowest flags, which announce more flags, AMQP defines none
+        reader.finish()  # the lowest flag announces more flags, but AMQP defines none
     except Malformed as error:
         raise MalformedProperties(f"the message's properties: {error}") from error
     values["persistent"] = values["persistent"] == _PERSISTENT
@@ -333,7 +333,7 @@ def _milliseconds(expiration: object) -> str:
 
 
 def _seconds(expiration: str | None) -> float | None:
-    # Another client may have put anything there; RabbitMQ refuses what is not a number, other brokers may not.
+    # Another client may have put anything there; RabbitMQ refuses all but numbers, other brokers may not.
     if expiration is None or not (expiration.isascii() and expiration.isdecimal()):
         return None
     return int(expiration) / 1000

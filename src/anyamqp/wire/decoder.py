@@ -1,7 +1,7 @@
 """A stream of bytes to frames: AMQP 0-9-1, 4.2 "AMQP Wire-Level Format".
 
-Framing is done here, because pamqp reports a partial frame and a broken one alike. Whatever the bytes are, decoding
-ends in a frame, in waiting for more, or in one of this project's errors:
+Framing is done here, because pamqp reports a partial frame and a broken one alike. For any bytes, decoding ends in a
+frame, in waiting for more, or in one of this project's errors:
 
 * 501 frame error: no end byte, larger than frame_max, an unknown type, content that is not well-formed;
 * 502 syntax error: a known method whose arguments cannot be read;
@@ -151,7 +151,7 @@ class Decoder:
         self._buffered -= position
 
     def _piece(self, buffer: bytes, position: int) -> tuple[memoryview, int]:
-        """What is there of a large body frame, as a view of it, and where it ends.
+        """The part of a large body frame that has come, as a view of the buffer, and the position behind it.
 
         The last piece completes the content, so it is given when the frame's end byte has been seen.
         """
@@ -200,7 +200,7 @@ def _no_end(octet: int) -> ReplyError:
 
 
 def _not_amqp(start: bytes) -> str:
-    # What a TLS listener thinks of our protocol header: an alert (RFC 8446, 5.1), record type 21, version 3.x.
+    # A TLS listener answers our protocol header with an alert (RFC 8446, 5.1): record type 21, version 3.x.
     if start[:2] == b"\x15\x03":
         return " (this is a port for TLS: its URL begins with amqps://)"
     return " (is this an AMQP port?)"

@@ -1,11 +1,11 @@
 """AMQP's data types, by hand: AMQP 0-9-1, 4.2.5, and RabbitMQ, "AMQP 0-9-1 Errata", section 3.
 
-pamqp would do, but for this: it stores floats with 32 bits, cuts keys at 128 bytes, takes timestamps after 2106 for
-milliseconds, gives up on timestamps that no calendar has, refuses names that RabbitMQ takes, accepts strings that run
-over the end of their frame, and needs quadratic time for a long array. A test holds each of these.
+pamqp's codec is not used, because it stores floats with 32 bits, cuts keys at 128 bytes, takes timestamps after 2106
+for milliseconds, gives up on timestamps that no calendar has, refuses names that RabbitMQ takes, accepts strings that
+run over the end of their frame, and needs quadratic time for a long array. A test holds each of these.
 
-Text from the broker that is not UTF-8 (AMQP asks for UTF-8, RabbitMQ passes on what a publisher sent) is decoded with
-``surrogateescape``, so that it ends no connection and can be sent back as it came.
+Text from the broker that is not UTF-8 (AMQP asks for UTF-8, RabbitMQ passes on all that publishers send) is decoded
+with ``surrogateescape``, so that it ends no connection and can be sent back as it came.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ C = TypeVar("C")
 
 
 class Malformed(Exception):
-    """Bytes that are not what they should be."""
+    """Bytes that cannot be decoded."""
 
 
 class Reader:

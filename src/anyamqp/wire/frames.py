@@ -80,7 +80,7 @@ def build(kind: Callable[P, M], /, *given: P.args, **named: P.kwargs) -> M:
 def field_table(table: FieldTable | None) -> dict[str, Any]:
     """A copy of the caller's table, nested tables and arrays included.
 
-    A request is sent again after a reconnect, and a caller who has changed its arguments meanwhile changes nothing.
+    A request is sent again after a reconnect, and the caller may have changed the table by then.
 
     Raises:
         InvalidArgument: AMQP cannot carry one of the values; the text names its key.
@@ -154,14 +154,14 @@ def method_name(method: Method | type[Method]) -> str:
 
 @cache
 def _dashed(camel: str) -> str:
-    """pamqp's name of a method, such as ``Queue.DeclareOk``, as AMQP has it."""
+    """AMQP's form of pamqp's name, such as ``Queue.DeclareOk``."""
     group, _, name = camel.partition(".")
     dashed = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name)
     return f"{group.lower()}.{dashed.lstrip('-')}"
 
 
 def describe(method: Method) -> str:
-    """A request as its sender would put it: the method, and the flags that make it a special case of its kind."""
+    """A request for logs and errors: the method, and the flags that make it a special case of its kind."""
     flags = [flag.replace("_", "-") for flag in _TELLING_FLAGS if getattr(method, flag, False)]
     return " ".join([method_name(method), *flags])
 

@@ -72,7 +72,7 @@ def decode_header(data: bytes) -> Header:
     """A content header.
 
     Raises:
-        Malformed: it is none, or not of class basic.
+        Malformed: it cannot be decoded, or is not of class basic.
     """
     if len(data) < _LEAST_HEADER:
         raise Malformed(f"{len(data)} bytes")
@@ -86,7 +86,7 @@ def decode_deliver(data: bytes) -> methods.Basic.Deliver:
     """basic.deliver, from the payload of its frame.
 
     Raises:
-        Malformed: it is none.
+        Malformed: it cannot be decoded.
     """
     try:
         at = data[4] + 5
@@ -103,7 +103,7 @@ def decode_deliver(data: bytes) -> methods.Basic.Deliver:
 
 
 class Delivered(NamedTuple):
-    """A whole delivery: what else comes as a method, a header and a body."""
+    """A whole delivery: method, content header and body in one."""
 
     method: methods.Basic.Deliver
     encoded: bytes
@@ -111,14 +111,14 @@ class Delivered(NamedTuple):
 
 
 IS_DELIVER: Final = METHOD_INDEX.pack(methods.Basic.Deliver.index)
-"""What the payload of basic.deliver begins with."""
+"""The first bytes of the payload of basic.deliver."""
 
 
 def delivered_at(buffer: bytes, channel: int, start: int, end: int, largest: int) -> tuple[Delivered, int] | None:
-    """A whole delivery from a stream, if it is there, sound, and its body is one frame at most.
+    """A whole delivery from a stream, if all of it has come, it is sound, and its body is one frame at most.
 
-    Most are. To read their three frames in one go takes half the time. Whatever is wrong with a frame, or missing, is
-    for those to tell who read one frame at a time.
+    Most deliveries are like that, and to read their three frames in one go takes half the time. The decoder reads all
+    others frame by frame, and reports their faults.
 
     Args:
         buffer: the stream.
@@ -168,7 +168,7 @@ def decode_ack(data: bytes) -> methods.Basic.Ack:
     """basic.ack, from the payload of its frame.
 
     Raises:
-        Malformed: it is none.
+        Malformed: it cannot be decoded.
     """
     if len(data) != ACK_SIZE:
         raise _wrong_size(data)
@@ -184,7 +184,7 @@ def decode_nack(data: bytes) -> methods.Basic.Nack:
     """basic.nack, from the payload of its frame.
 
     Raises:
-        Malformed: it is none.
+        Malformed: it cannot be decoded.
     """
     if len(data) != ACK_SIZE:
         raise _wrong_size(data)
