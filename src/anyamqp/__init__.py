@@ -2,7 +2,7 @@
 
 from anyamqp.channel import Channel, Queue
 from anyamqp.connection import Connection, connect
-from anyamqp.consumer import Consumer, Handler, OnCancel
+from anyamqp.consumer import Consumer
 from anyamqp.core.journal import Stats, TransitionStream
 from anyamqp.endpoint import TLS, Address, Credentials, CredentialsSource, Login
 from anyamqp.entities import Entity, RecoveryMode, TopologyRecovery
@@ -60,14 +60,17 @@ from anyamqp.errors import (
     UnexpectedFrame,
     Unroutable,
 )
-from anyamqp.failures import Decision, OnError, Retry
+from anyamqp.failures import OnError
+from anyamqp.handlers import Handler
 from anyamqp.message import Delivery, FieldTable, FieldValue, Message, Properties
 from anyamqp.net.dialer import Dial
 from anyamqp.options import Overflow, QueueOptions, QueueType, StreamOffset
 from anyamqp.pool import ChannelPool
 from anyamqp.protocol.events import Tuning
+from anyamqp.protocol.failures import Decision, Retry
 from anyamqp.protocol.lifecycle import ChannelEvent, ConnectionEvent, LinkEvent, LinkState, State, Transition
 from anyamqp.protocol.sasl import External, Mechanism
+from anyamqp.protocol.subscription import OnCancel
 from anyamqp.publication import Publication, Receipt
 from anyamqp.publisher import Publisher
 from anyamqp.rpc import RpcClient, serve_rpc

@@ -399,7 +399,7 @@ class Channel(Entered, ChannelOwner):
         RabbitMQ does not have the other form, redelivery to the same consumer ("AMQP 0-9-1 Errata", basic.recover).
         """
         request = await self._core.request(build(methods.Basic.Recover, requeue=True))
-        request.attachment.requeued()
+        request.attachment.taken_back()
 
     async def publish(self, message: Message, *surplus: Never, exchange: str = "", routing_key: str = "") -> None:
         """Publish without a confirm: the broker may lose the message, and nobody tells (basic.publish).

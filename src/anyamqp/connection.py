@@ -12,7 +12,7 @@ import anyio.abc
 
 from anyamqp.channel import Channel, Queue
 from anyamqp.checks import check_flag, check_seconds
-from anyamqp.consumer import DEFAULT_PREFETCH, Consumer, OnCancel
+from anyamqp.consumer import DEFAULT_PREFETCH, Consumer
 from anyamqp.core.journal import Stats, TransitionStream
 from anyamqp.core.supervisor import Supervisor
 from anyamqp.endpoint import TLS, CredentialsSource
@@ -36,6 +36,7 @@ from anyamqp.options import StreamOffset
 from anyamqp.pool import ChannelPool
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.lifecycle import State
+from anyamqp.protocol.subscription import OnCancel
 from anyamqp.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, Publisher
 from anyamqp.rpc import RpcClient
 from anyamqp.settings import ReconnectPolicy, Settings

@@ -14,7 +14,7 @@ from typing import Final, Never, Self
 import anyio
 
 from anyamqp.checks import check_flag, check_kind, check_seconds
-from anyamqp.consumer import Consumer, checked_handler
+from anyamqp.consumer import Consumer
 from anyamqp.core.attachment import Attachment
 from anyamqp.core.channel import ChannelHost, ChannelOwner, LogicalChannel
 from anyamqp.errors import (
@@ -26,13 +26,15 @@ from anyamqp.errors import (
     MalformedProperties,
     RemoteError,
 )
-from anyamqp.failures import Decision, OnError, checked_policy, decide
+from anyamqp.failures import OnError, checked_policy, decide
+from anyamqp.handlers import checked_handler
 from anyamqp.message import Delivery, Message, check_message, random_id
 from anyamqp.misuse import Entered, surplus_error
 from anyamqp.net.event_loop import Waiter
 from anyamqp.net.timers import Deadlines
 from anyamqp.protocol.calls import Call, Calls
 from anyamqp.protocol.events import Content
+from anyamqp.protocol.failures import Decision
 from anyamqp.publication import UNSET, Unset, deadline_after
 from anyamqp.publisher import Publisher
 from anyamqp.wire import methods

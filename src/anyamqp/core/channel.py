@@ -457,14 +457,14 @@ class LogicalChannel:
             InvalidArgument: a request that brings it into shape does not fit a frame of the link.
         """
         number = link.attach(self)
-        self.attachment = Attachment(self, link, number, self._host.journal.stale_ack, self._host.later)
+        self.attachment = Attachment(link, number, self._host.journal.stale_ack, self._host.later)
         self._requests.append(Request(methods.Channel.Open(), self.attachment, None))
         try:
             for method in self._owner.setup() if self._owner is not None else ():
                 self._send(method, None)
         except BaseException:
             self._requests.clear()
-            self.attachment = None
+            self._detach()
             link.session.close_channel(number)
             link.flush()
             raise
@@ -740,7 +740,7 @@ class LogicalChannel:
     def _detach(self) -> Attachment | None:
         attachment, self.attachment = self.attachment, None
         if attachment is not None:
-            attachment.release()
+            attachment.leave()
         return attachment
 
     def _guilty_of(self, error: AnyamqpError | None) -> Request | None:

@@ -1,0 +1,231 @@
+"""Carries out the decisions of a consumer's subscription on the channels of a connection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from anyamqp.core.attachment import Attachment, BlockFailed
+from anyamqp.core.channel import ChannelHost, ChannelOwner, Consuming, LogicalChannel
+from anyamqp.errors import AnyamqpError, ChannelClosed, NotFound, ReplyError
+from anyamqp.message import Delivery
+from anyamqp.net.link import Link
+from anyamqp.net.timers import Deadlines
+from anyamqp.protocol.contents import delivery_of
+from anyamqp.protocol.events import Content
+from anyamqp.protocol.lifecycle.consumer import OVER, ConsumerEffect, ConsumerState
+from anyamqp.protocol.subscription import Effects, GiveBack, Reading, Refuse, Subscription, SubscriptionEffect
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method, build
+
+_PAUSED = (ConsumerState.AWAITING_QUEUE, ConsumerState.AWAITING_RETURN)
+
+
+class Receiver(ChannelOwner):
+    """The channels of one consumer, one after the other.
+
+    Args:
+        host: the connection.
+        registry: the connection's consumers.
+        request: the consumer's first basic.consume.
+        subscription: decides.
+        block_failed: settles a delivery whose block raised.
+    """
+
+    def __init__(
+        self,
+        host: ChannelHost,
+        registry: set[Consuming],
+        request: methods.Basic.Consume,
+        subscription: Subscription,
+        block_failed: BlockFailed,
+    ) -> None:
+        self._host = host
+        self._registry = registry
+        self._queue = request.queue
+        self._consumer_tag = request.consumer_tag
+        self._no_ack = request.no_ack
+        self._subscription = subscription
+        self._block_failed = block_failed
+        self._paused: Link | None = None
+        """The link that reads nothing until the consumer has caught up."""
+        self._deadlines = Deadlines(host.later, self._expire)
+        self._channel = LogicalChannel(host, self)
+
+    @property
+    def queue(self) -> str:
+        """The present name of the queue."""
+        return self._host.recorder.present_name(self._queue)
+
+    # --- for the consumer ---------------------------------------------------------------------------------------------
+
+    async def enter(self) -> None:
+        """Begin to consume, and wait until the broker delivers, or until the queue is known to be waited for."""
+        self._registry.add(self)
+        try:
+            self._carry_out(self._subscription.enter(self._now()))
+            await self._wait_consuming()
+        except BaseException:
+            self._registry.discard(self)
+            self._carry_out(self._subscription.entering_failed(self._now()))
+            raise
+
+    async def _wait_consuming(self) -> None:
+        while self._subscription.state not in _PAUSED:
+            try:
+                await self._channel.wait_usable()
+            except (ChannelClosed, ReplyError):
+                if self._subscription.state is ConsumerState.NEVER_CONSUMED:
+                    raise
+                if self._subscription.state in OVER:
+                    return  # the iteration tells how it ended
+            else:
+                return
+
+    async def stop(self) -> None:
+        """Consume no more, and wait until the broker has answered basic.cancel."""
+        effects = self._subscription.stop(self._now())
+        self._carry_out(effects)
+        if ConsumerEffect.CANCEL in effects:
+            try:
+                await self._channel.last_request(build(methods.Basic.Cancel, consumer_tag=self._consumer_tag))
+            finally:
+                self._carry_out(self._subscription.cancel_answered(self._now()))
+
+    async def close(self) -> None:
+        """:meth:`stop`, and close the channel: what was handed out cannot be settled any more."""
+        self._registry.discard(self)
+        try:
+            await self.stop()
+        finally:
+            self._subscription.waiting.clear()
+            await self._channel.close()
+
+    def emptied(self) -> None:
+        """All deliveries that waited were handed out."""
+        self._carry_out(self._subscription.emptied())
+
+    # --- for the connection -------------------------------------------------------------------------------------------
+
+    def fail(self, error: AnyamqpError) -> None:
+        """The queue could not be recovered."""
+        self._channel.shut(error)
+
+    def cancel(self) -> None:
+        """The connection is about to be closed: have the broker deliver no more, and wait for nothing."""
+        self._carry_out(self._subscription.connection_closing(self._now()))
+
+    def give_back(self) -> None:
+        """Return what was not handed out, which the end of the channel would count as failed. After :meth:`cancel`."""
+        self._carry_out(self._subscription.give_back())
+
+    def on_connection_closed(self, error: AnyamqpError) -> None:
+        """Nothing will come any more; told also while there is no channel, because the queue is waited for."""
+        self._carry_out(self._subscription.connection_closed(error, self._now()))
+
+    # --- what the channel tells ---------------------------------------------------------------------------------------
+
+    def setup(self) -> Sequence[Method]:
+        return self._subscription.setup(self._now(), time.time())
+
+    def on_opened(self) -> None:
+        is_stream = self._host.recorder.is_stream(self._queue)
+        self._carry_out(self._subscription.opened(self._now(), is_stream=is_stream))
+
+    def on_ready(self) -> None:
+        """A consumer has nothing to send."""
+
+    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:
+        attachment.on_failed = self._block_failed
+        settler = None if self._no_ack else attachment
+        deliveries = [
+            delivery_of(method, message, settler)
+            for method, message in contents
+            if isinstance(method, methods.Basic.Deliver)
+        ]
+        effects = self._subscription.delivered(deliveries, attachment)
+        if effects:
+            self._carry_out(effects)
+
+    def on_method(self, method: Method) -> None:
+        if isinstance(method, methods.Basic.Cancel):
+            self._carry_out(self._subscription.cancelled(self._now()))
+
+    def on_lost(self, error: AnyamqpError | None) -> None:  # noqa: ARG002
+        self._carry_out(self._subscription.lost(self._now(), self._host.lock_grace))
+
+    def on_failed(self, error: AnyamqpError) -> None:
+        ended = error if isinstance(error, ReplyError) else self._channel.closed_error()
+        declares = isinstance(error, NotFound) and self._host.will_declare(self._queue)
+        self._carry_out(self._subscription.channel_failed(ended, self.queue, self._now(), is_declared_again=declares))
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._host.loop.now()
+
+    def _expire(self, now: float) -> float:
+        self._carry_out(self._subscription.due(now))
+        return self._subscription.deadline
+
+    def _carry_out(self, effects: Effects) -> None:
+        for effect in effects:
+            self._do(effect)
+        self._deadlines.add(self._subscription.deadline)
+
+    def _do(self, effect: SubscriptionEffect) -> None:
+        match effect:
+            case GiveBack(deliveries):
+                self._return(deliveries)
+            case Refuse(error):
+                self._channel.refuse(error)
+            case Reading.PAUSE:
+                self._pause_reading()
+            case Reading.RESUME:
+                self._resume_reading()
+            case ConsumerEffect.OPEN_FIRST_CHANNEL:
+                self._channel.register()
+            case ConsumerEffect.OPEN_CHANNEL:
+                self._open_channel()
+            case ConsumerEffect.CLOSE_CHANNEL:
+                self._channel.begin_close()
+            case ConsumerEffect.ASK_FOR_QUEUE:
+                request = build(methods.Queue.Declare, queue=self.queue, passive=True)
+                self._channel.ask(request, self._on_queue_found)
+            case ConsumerEffect.CANCEL_UNANSWERED:
+                self._channel.tell(build(methods.Basic.Cancel, consumer_tag=self._consumer_tag, nowait=True))
+            case ConsumerEffect.TELL_STARTED:
+                self._host.recorder.consumer_started(self._queue)
+            case ConsumerEffect.TELL_ENDED:
+                self._host.recorder.consumer_ended(self._queue)
+            case ConsumerEffect.LOG_CANCELLED:
+                self._host.journal.consumer_cancelled(self.queue)
+            case _:  # CANCEL, for which stop() waits
+                pass
+
+    def _open_channel(self) -> None:
+        self._channel = LogicalChannel(self._host, self)
+        try:
+            self._channel.register()
+        except AnyamqpError as refused:
+            self._carry_out(self._subscription.channel_refused(refused, self._now()))
+
+    def _on_queue_found(self, _: Method) -> None:
+        self._carry_out(self._subscription.queue_found(self.queue, self._now()))
+
+    def _return(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            if not delivery.is_stale:
+                delivery.nack(requeue=True)
+        if self._channel.attachment is not None:
+            self._channel.attachment.release()
+
+    def _pause_reading(self) -> None:
+        if self._channel.attachment is not None:
+            self._paused = self._channel.attachment.link
+            self._paused.pause_reading(self)
+
+    def _resume_reading(self) -> None:
+        if self._paused is not None:
+            self._paused.resume_reading(self)
+            self._paused = None

@@ -1,0 +1,73 @@
+"""Checks of the handlers that users give."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
+
+from anyamqp.errors import InvalidArgument
+from anyamqp.message import Delivery
+
+T = TypeVar("T")
+
+Handler: TypeAlias = Callable[[Delivery], Awaitable[object]]
+"""An async function that handles a delivery."""
+
+
+class NotAwaitable(Exception):
+    """A handler that was not known to be async returned something that cannot be awaited."""
+
+
+def checked_handler(handler: Callable[[Delivery], Awaitable[T]]) -> Callable[[Delivery], Awaitable[T]]:
+    """Refuse a handler that cannot work, before a message is lost to it.
+
+    Returns:
+        The handler; one that cannot be told to be async, such as a lambda, with a check of its result.
+
+    Raises:
+        InvalidArgument: it is known not to be async, or does not take one argument by position.
+    """
+    function: Any = handler
+    while isinstance(function, partial):
+        function = function.func
+    if not callable(function):
+        raise InvalidArgument(f"handler: {handler!r} is not a function")
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    _check_takes_one(name, handler)
+    called = function if inspect.isroutine(function) else type(function).__call__
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(called)):
+        return handler
+    # A lambda may well return what an async function returns, and so may what is not written in Python.
+    is_plain = inspect.isroutine(function) or inspect.isfunction(called)
+    if is_plain and getattr(function, "__name__", "") != "<lambda>":
+        raise InvalidArgument(_not_async(name))
+
+    async def checked(delivery: Delivery) -> T:
+        result = handler(delivery)
+        if not inspect.isawaitable(result):
+            raise NotAwaitable(f"{_not_async(name)}; it returned {type(result).__name__}")
+        return await result
+
+    return checked
+
+
+def _not_async(name: str) -> str:
+    return (
+        f"handler: {name} is not an async function; define it with 'async def', and run what blocks in a thread with "
+        "anyio.to_thread.run_sync"
+    )
+
+
+def _check_takes_one(name: str, handler: Callable[..., object]) -> None:
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        return  # nothing says what it takes
+    try:
+        signature.bind(object())
+    except TypeError:
+        raise InvalidArgument(
+            f"handler: {name}{signature} does not take one argument by position, the delivery"
+        ) from None

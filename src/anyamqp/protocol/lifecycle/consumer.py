@@ -1,0 +1,248 @@
+"""The life cycle of a consumer, from entering its block until its iteration has ended.
+
+A consumer has one channel at a time. It keeps that channel over losses, and makes another where the broker closed the
+channel, cancelled the consumer, or had no channel to give. The table says which of these leads back to CONSUMING.
+
+Three states are double, because an end before the first consume-ok is an error of entering, and one after it is the end
+of an iteration that the topology has heard of: SUBSCRIBING, AWAITING_QUEUE and NEVER_CONSUMED before it; RESUBSCRIBING,
+AWAITING_RETURN and ENDED after it.
+
+Data choose the event where one thing that the broker does may mean several: ``on_cancel`` says whether basic.cancel is
+CANCELLED or GIVEN_NOTICE, and the error of a closed channel says which of its endings it is.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, TypeAlias
+
+from anyamqp.protocol.lifecycle.table import Ignored, Row, Table
+
+
+class ConsumerState(Enum):
+    """The states of a consumer."""
+
+    NEW = "new"
+    """Its block was not entered."""
+    SUBSCRIBING = "subscribing"
+    """It waits for a link, for its channel, or for its first consume-ok."""
+    AWAITING_QUEUE = "awaiting_queue"
+    """The same, but its queue is not there, or no channel is free: it tries again after a pause."""
+    CONSUMING = "consuming"
+    """The broker delivers to it."""
+    ASKING = "asking"
+    """The broker has cancelled it; it asks whether its queue is still there."""
+    RESUBSCRIBING = "resubscribing"
+    """It has consumed, and waits for a link, for its channel, or for consume-ok."""
+    AWAITING_RETURN = "awaiting_return"
+    """The same, but its queue is gone, or no channel is free: it tries again after a pause."""
+    STOPPING = "stopping"
+    """basic.cancel was sent and is not answered yet."""
+    ENDED = "ended"
+    """Nothing comes any more. Its channel may be open until the block ends, so that deliveries can be settled."""
+    NEVER_CONSUMED = "never_consumed"
+    """It ended before its first consume-ok."""
+
+
+class ConsumerEvent(Enum):
+    """The events of a consumer."""
+
+    ENTERED = "entered"
+    """Its block begins."""
+    ENTERING_FAILED = "entering_failed"
+    """Entering raised an error or was cancelled."""
+    ATTACHED = "attached"
+    """Its channel is being opened on a link."""
+    OPENED = "opened"
+    """consume-ok came."""
+    OPENED_LATE = "opened_late"
+    """consume-ok came, but so late that the stream's position was not the one that was meant."""
+    LOST = "lost"
+    """The link under its channel is gone."""
+
+    CANCELLED = "cancelled"
+    """basic.cancel came, and it matters whether the queue is still there."""
+    GIVEN_NOTICE = "given_notice"
+    """basic.cancel came, and the queue is to be waited for."""
+    QUEUE_FOUND = "queue_found"
+    """The broker cancelled the consumer although its queue is there."""
+    CANCELLED_TOO_OFTEN = "cancelled_too_often"
+    """The same, several times in a row, each time right after consume-ok."""
+
+    CHANNEL_CLOSED = "channel_closed"
+    """The broker closed the channel for nothing that the consumer is made for, such as a late acknowledgement."""
+    LOCKED_BY_US = "locked_by_us"
+    """It closed the channel because of a lock that may be held by an earlier link of our own."""
+    QUEUE_DECLARED_AGAIN = "queue_declared_again"
+    """The queue is not there, and the recovery that is under way declares it once more."""
+    QUEUE_AWAITED = "queue_awaited"
+    """The queue is not there and is to be waited for."""
+    QUEUE_GONE = "queue_gone"
+    """The queue is not there, which ends the iteration without an error."""
+    NOT_FOUND = "not_found"
+    """The queue is not there, which is an error."""
+    REFUSED = "refused"
+    """The channel ended, or was not even opened, for an error that ends the consumer."""
+
+    NO_CHANNEL = "no_channel"
+    """All channels that the connection may have are open."""
+    DUE = "due"
+    """A pause is over."""
+    STOPPED = "stopped"
+    """The user called stop(), or left the block."""
+    CANCEL_ANSWERED = "cancel_answered"
+    """cancel-ok came, or will not come."""
+    CONNECTION_CLOSING = "connection_closing"
+    """The user closes the connection, whose link is open."""
+    CONNECTION_CLOSED = "connection_closed"
+    """The connection is closed for good."""
+
+
+class ConsumerEffect(Enum):
+    """What a consumer does at an event."""
+
+    OPEN_FIRST_CHANNEL = "open_first_channel"
+    """Register the channel; an error goes to the task that enters the block."""
+    OPEN_CHANNEL = "open_channel"
+    """Register a fresh channel in place of the last one; an error is an event."""
+    CLOSE_CHANNEL = "close_channel"
+    SUBSCRIBE = "subscribe"
+    """Send basic.qos and basic.consume."""
+    ASK_FOR_QUEUE = "ask_for_queue"
+    """Send a passive queue.declare."""
+    CANCEL = "cancel"
+    """Send basic.cancel and wait for the answer."""
+    CANCEL_UNANSWERED = "cancel_unanswered"
+    """Send basic.cancel with no-wait."""
+    PAUSE = "pause"
+    """Set the deadline of the next attempt."""
+    DROP = "drop"
+    """Forget the deliveries that wait: the broker has taken them back."""
+    GIVE_BACK = "give_back"
+    """Return the deliveries that wait to the queue."""
+    GIVE_BACK_LATER = "give_back_later"
+    """Keep the deliveries that wait until basic.cancel is answered: the broker would deliver them here again."""
+    GIVE_BACK_KEPT = "give_back_kept"
+    """Return the deliveries that were kept."""
+    TELL_STARTED = "tell_started"
+    """Tell the topology that a consumer of the queue has started."""
+    TELL_ENDED = "tell_ended"
+    """Tell the topology that it has ended."""
+    LOG_CANCELLED = "log_cancelled"
+    """Log that the broker cancelled the consumer although its queue is there."""
+    END = "end"
+    """End the iteration."""
+    FAIL = "fail"
+    """End the iteration with the error of the event."""
+    FAIL_CANCELLED = "fail_cancelled"
+    """End the iteration as ``on_cancel`` says: with ConsumerCancelled, or without an error."""
+
+
+_S, _E, _F = ConsumerState, ConsumerEvent, ConsumerEffect
+_Row: TypeAlias = Row[ConsumerState, ConsumerEvent, ConsumerEffect]
+
+OVER: Final = (_S.STOPPING, _S.ENDED, _S.NEVER_CONSUMED)
+"""The states in which the iteration ends once no delivery waits."""
+
+ENDINGS: Final = (
+    _E.CHANNEL_CLOSED,
+    _E.LOCKED_BY_US,
+    _E.QUEUE_DECLARED_AGAIN,
+    _E.QUEUE_AWAITED,
+    _E.QUEUE_GONE,
+    _E.NOT_FOUND,
+    _E.REFUSED,
+)
+"""The meanings that the end of a channel may have."""
+
+_AGAIN = (_S.CONSUMING, _S.ASKING, _S.RESUBSCRIBING)
+_UNOPENED = (_S.SUBSCRIBING, _S.AWAITING_QUEUE)
+"""Before the first consume-ok."""
+_LEAVE = (_F.GIVE_BACK, _F.CLOSE_CHANNEL)
+"""Given back first: what is left on a channel that closes counts as failed."""
+_REOPEN = (_F.DROP, _F.OPEN_CHANNEL)
+_FAIL = (_F.DROP, _F.FAIL)
+_FAIL_AGAIN = (*_FAIL, _F.TELL_ENDED)
+
+
+def _in_each(event: ConsumerEvent, states: tuple[ConsumerState, ...], *effects: ConsumerEffect) -> list[_Row]:
+    """Rows that leave the state as it is."""
+    return [Row(event, (state,), state, effects) for state in states]
+
+
+CONSUMER: Table[ConsumerState, ConsumerEvent, ConsumerEffect] = Table(
+    "consumer",
+    _S.NEW,
+    Row(_E.ENTERED, (_S.NEW,), _S.SUBSCRIBING, (_F.OPEN_FIRST_CHANNEL,)),
+    Row(_E.ENTERING_FAILED, _UNOPENED, _S.NEVER_CONSUMED, (_F.END, _F.CLOSE_CHANNEL)),
+    Row(_E.ENTERING_FAILED, (*_AGAIN, _S.AWAITING_RETURN), _S.ENDED, (_F.END, _F.TELL_ENDED, _F.CLOSE_CHANNEL)),
+    *_in_each(_E.ENTERING_FAILED, OVER, _F.CLOSE_CHANNEL),
+    # --- subscribing
+    *_in_each(_E.ATTACHED, (_S.SUBSCRIBING, _S.RESUBSCRIBING), _F.SUBSCRIBE),
+    Ignored(_E.ATTACHED, OVER, "until the block ends the channel moves from link to link, but consumes on none"),
+    Row(_E.OPENED, (_S.SUBSCRIBING,), _S.CONSUMING, (_F.TELL_STARTED,)),
+    Row(_E.OPENED, (_S.RESUBSCRIBING,), _S.CONSUMING),
+    Ignored(_E.OPENED, OVER, "until the block ends the channel moves from link to link, but consumes on none"),
+    Row(_E.OPENED_LATE, (_S.RESUBSCRIBING,), _S.RESUBSCRIBING, (*_LEAVE, _F.OPEN_CHANNEL)),
+    Ignored(_E.OPENED_LATE, OVER, "until the block ends the channel moves from link to link, but consumes on none"),
+    # --- the link is lost
+    Row(_E.LOST, _AGAIN, _S.RESUBSCRIBING, (_F.DROP,)),
+    *_in_each(_E.LOST, (_S.SUBSCRIBING, *OVER), _F.DROP),
+    # --- the broker cancels it
+    Row(_E.CANCELLED, (_S.CONSUMING,), _S.ASKING, (_F.ASK_FOR_QUEUE,)),
+    Row(_E.GIVEN_NOTICE, (_S.CONSUMING,), _S.AWAITING_RETURN, (*_LEAVE, _F.PAUSE)),
+    # No broker cancels before consume-ok. Whether the queue is there shows at the next attempt.
+    Row(_E.CANCELLED, (_S.SUBSCRIBING,), _S.AWAITING_QUEUE, (*_LEAVE, _F.PAUSE)),
+    Row(_E.CANCELLED, (_S.RESUBSCRIBING,), _S.AWAITING_RETURN, (*_LEAVE, _F.PAUSE)),
+    Row(_E.GIVEN_NOTICE, (_S.SUBSCRIBING,), _S.AWAITING_QUEUE, (*_LEAVE, _F.PAUSE)),
+    Row(_E.GIVEN_NOTICE, (_S.RESUBSCRIBING,), _S.AWAITING_RETURN, (*_LEAVE, _F.PAUSE)),
+    Ignored(_E.CANCELLED, (_S.ASKING,), "it is cancelled already"),
+    Ignored(_E.CANCELLED, OVER, "our basic.cancel and the broker's crossed"),
+    Ignored(_E.GIVEN_NOTICE, OVER, "our basic.cancel and the broker's crossed"),
+    Row(_E.QUEUE_FOUND, (_S.ASKING,), _S.RESUBSCRIBING, (_F.LOG_CANCELLED, *_LEAVE, _F.OPEN_CHANNEL)),
+    Row(_E.CANCELLED_TOO_OFTEN, (_S.ASKING,), _S.ENDED, (_F.FAIL_CANCELLED, _F.TELL_ENDED)),
+    Ignored(_E.QUEUE_FOUND, OVER, "stop() came before the answer"),
+    Ignored(_E.CANCELLED_TOO_OFTEN, OVER, "stop() came before the answer"),
+    # --- its channel ends
+    Row(_E.CHANNEL_CLOSED, (_S.SUBSCRIBING,), _S.NEVER_CONSUMED, _FAIL),
+    Row(_E.CHANNEL_CLOSED, (_S.CONSUMING, _S.ASKING), _S.RESUBSCRIBING, _REOPEN),
+    Row(_E.CHANNEL_CLOSED, (_S.RESUBSCRIBING,), _S.ENDED, _FAIL_AGAIN),
+    Row(_E.LOCKED_BY_US, (_S.SUBSCRIBING,), _S.SUBSCRIBING, _REOPEN),
+    Row(_E.LOCKED_BY_US, _AGAIN, _S.RESUBSCRIBING, _REOPEN),
+    Row(_E.QUEUE_DECLARED_AGAIN, (_S.SUBSCRIBING,), _S.SUBSCRIBING, _REOPEN),
+    Row(_E.QUEUE_DECLARED_AGAIN, _AGAIN, _S.RESUBSCRIBING, _REOPEN),
+    Row(_E.QUEUE_AWAITED, (_S.SUBSCRIBING,), _S.AWAITING_QUEUE, (_F.DROP, _F.PAUSE)),
+    Row(_E.QUEUE_AWAITED, (_S.CONSUMING, _S.RESUBSCRIBING), _S.AWAITING_RETURN, (_F.DROP, _F.PAUSE)),
+    Row(_E.QUEUE_GONE, (_S.SUBSCRIBING,), _S.NEVER_CONSUMED, _FAIL),
+    Row(_E.QUEUE_GONE, (_S.CONSUMING, _S.RESUBSCRIBING), _S.ENDED, (_F.DROP, _F.END, _F.TELL_ENDED)),
+    Row(_E.NOT_FOUND, (_S.SUBSCRIBING,), _S.NEVER_CONSUMED, _FAIL),
+    Row(_E.NOT_FOUND, (_S.CONSUMING,), _S.RESUBSCRIBING, _REOPEN),
+    Row(_E.NOT_FOUND, (_S.RESUBSCRIBING,), _S.ENDED, _FAIL_AGAIN),
+    # The deliveries that wait are all that is left of the queue, so they are still handed out.
+    Row(_E.QUEUE_GONE, (_S.ASKING,), _S.ENDED, (_F.FAIL_CANCELLED, _F.TELL_ENDED)),
+    Row(_E.NOT_FOUND, (_S.ASKING,), _S.ENDED, (_F.FAIL_CANCELLED, _F.TELL_ENDED)),
+    Row(_E.REFUSED, (_S.SUBSCRIBING,), _S.NEVER_CONSUMED, _FAIL),
+    Row(_E.REFUSED, _AGAIN, _S.ENDED, _FAIL_AGAIN),
+    *(row for ending in ENDINGS for row in _in_each(ending, OVER, _F.DROP)),
+    # --- pauses
+    Row(_E.NO_CHANNEL, (_S.SUBSCRIBING,), _S.AWAITING_QUEUE, (_F.PAUSE,)),
+    Row(_E.NO_CHANNEL, (_S.RESUBSCRIBING,), _S.AWAITING_RETURN, (_F.PAUSE,)),
+    Row(_E.DUE, (_S.AWAITING_QUEUE,), _S.SUBSCRIBING, (_F.OPEN_CHANNEL,)),
+    Row(_E.DUE, (_S.AWAITING_RETURN,), _S.RESUBSCRIBING, (_F.OPEN_CHANNEL,)),
+    # --- leaving
+    Ignored(_E.STOPPED, (_S.NEW,), "nothing has begun"),
+    Row(_E.STOPPED, (_S.CONSUMING, _S.ASKING), _S.STOPPING, (_F.END, _F.TELL_ENDED, _F.GIVE_BACK_LATER, _F.CANCEL)),
+    Row(_E.STOPPED, _UNOPENED, _S.NEVER_CONSUMED, (_F.END, _F.CLOSE_CHANNEL)),
+    Row(_E.STOPPED, (_S.RESUBSCRIBING, _S.AWAITING_RETURN), _S.ENDED, (_F.END, _F.TELL_ENDED, _F.CLOSE_CHANNEL)),
+    Ignored(_E.STOPPED, OVER, "stop() may be called more than once, and the end of the block calls it"),
+    Row(_E.CANCEL_ANSWERED, (_S.STOPPING,), _S.ENDED, (_F.GIVE_BACK_KEPT,)),
+    *_in_each(_E.CONNECTION_CLOSING, (_S.CONSUMING,), _F.CANCEL_UNANSWERED),
+    Ignored(
+        _E.CONNECTION_CLOSING,
+        (*_UNOPENED, _S.ASKING, _S.RESUBSCRIBING, _S.AWAITING_RETURN, *OVER),
+        "the broker delivers nothing to it",
+    ),
+    Row(_E.CONNECTION_CLOSED, _UNOPENED, _S.NEVER_CONSUMED, (_F.FAIL,)),
+    Row(_E.CONNECTION_CLOSED, (*_AGAIN, _S.AWAITING_RETURN), _S.ENDED, (_F.FAIL, _F.TELL_ENDED)),
+    Ignored(_E.CONNECTION_CLOSED, OVER, "the iteration has ended"),
+)

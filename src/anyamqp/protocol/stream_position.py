@@ -1,0 +1,97 @@
+"""The place in a stream from which a consumer goes on after a loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from anyamqp.errors import MalformedProperties
+from anyamqp.message import Delivery, FieldTable, FieldValue
+
+OFFSET: Final = "x-stream-offset"
+"""The argument of basic.consume that names the place (RabbitMQ, "Streams")."""
+
+_MARGIN: Final = 5.0
+"""Seconds before its beginning from which a consumer reads a stream again: the clocks of a cluster's nodes differ a
+little, and basic.consume takes a while to reach the broker."""
+
+
+class StreamPosition:
+    """Where a consumer reads on: behind the delivery that was handed out last.
+
+    Before the first delivery, a consumer that began at the end of the stream reads on from when it began, told as an
+    interval, because the broker counts it back on its own clock.
+
+    Args:
+        arguments: the arguments of the consumer's first basic.consume.
+    """
+
+    __slots__ = ("_arguments", "_asked_at", "_margin", "_next_since", "_offset", "is_stream")
+
+    def __init__(self, arguments: FieldTable) -> None:
+        self.is_stream: bool | None = None
+        """Whether the queue is a stream; None before the first delivery of a channel."""
+        self._arguments: FieldTable = arguments
+        self._offset: FieldValue = self._arguments.get(OFFSET)
+        """The place to ask for; None for the broker's default."""
+        self._asked_at = (0.0, 0.0)
+        """When basic.consume was sent last, on the event loop's clock and on the system's."""
+        self._next_since: tuple[float, float] | None = None
+        """When it was first sent to a stream that is read from its end, until a delivery is handed out."""
+        self._margin = _MARGIN
+
+    def arguments(self, now: float, wall: float) -> FieldTable:
+        """The arguments of the basic.consume that is sent now.
+
+        Args:
+            now: seconds on the event loop's clock.
+            wall: seconds on the system's clock.
+        """
+        self._asked_at = now, wall
+        offset = self._offset
+        if self._next_since is not None:
+            # Of our clocks the event loop's stops while the machine sleeps, and the system's may be set back.
+            away = max(now - self._next_since[0], wall - self._next_since[1])
+            offset = f"{math.ceil(away + self._margin)}s"
+        return self._arguments if offset is None else {**self._arguments, OFFSET: offset}
+
+    def opened(self, now: float, *, is_declared: bool) -> bool:
+        """The broker answered basic.consume.
+
+        Args:
+            now: seconds on the event loop's clock.
+            is_declared: whether the queue was declared as a stream on this connection.
+
+        Returns:
+            Whether it took the request in time. If not, it counted the interval back from too late a time, and the
+            consumer has to ask again.
+        """
+        self.is_stream = None  # the queue may be another one, of the same name
+        if self._next_since is None:
+            if self._offset == "next" or (self._offset is None and is_declared):
+                self._next_since = self._asked_at
+            return True
+        taken = now - self._asked_at[0]
+        if taken <= self._margin:
+            return True
+        self._margin = 2 * taken
+        return False
+
+    def follow(self, delivery: Delivery) -> None:
+        """A delivery is handed out."""
+        try:
+            offset = delivery.stream_offset
+        except MalformedProperties:
+            return
+        self.is_stream = offset is not None
+        if offset is not None:
+            self._offset = offset + 1
+            self._next_since = None
+
+
+def is_of_stream(delivery: Delivery) -> bool:
+    """Whether a delivery comes from a stream."""
+    try:
+        return delivery.stream_offset is not None
+    except MalformedProperties:
+        return False

@@ -1,0 +1,384 @@
+"""The decisions of a consumer: when to subscribe, on which channel, and what ends it.
+
+What ends a consumer and what does not:
+
+* a loss, and an error of its channel that is not its own doing to begin with (an acknowledgement that took longer than
+  the broker allows, a tag that it does not know): it consumes again, and what was delivered before is stale;
+* the broker cancels it although its queue is there (RabbitMQ 4.3 does so when an acknowledgement takes too long): the
+  same. It asks for the queue first, and consumes again on a new channel, because on the old one RabbitMQ refuses the
+  consumer tag (530) and ignores late acknowledgements without a word;
+* the broker cancels it because its queue was deleted or moved: as ``on_cancel`` says;
+* the broker refuses to let it consume (no such queue, no permission), sends a message larger than
+  ``max_message_size``, or far more messages than the prefetch allows: the iteration raises that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
+
+from anyamqp.errors import (
+    AccessRefused,
+    AnyamqpError,
+    ChannelLimitReached,
+    ConsumerCancelled,
+    NotFound,
+    PreconditionFailed,
+    ReplyError,
+    ResourceLocked,
+    Side,
+)
+from anyamqp.message import Delivery
+from anyamqp.protocol.lifecycle.consumer import CONSUMER, OVER, ConsumerEffect, ConsumerEvent, ConsumerState
+from anyamqp.protocol.pauses import Pauses
+from anyamqp.protocol.stream_position import StreamPosition, is_of_stream
+from anyamqp.wire import methods
+from anyamqp.wire.frames import Method
+
+OnCancel: TypeAlias = Literal["raise", "resubscribe", "end"]
+"""What a consumer does when the broker cancels it: raise :class:`ConsumerCancelled`, wait for its queue to come back,
+or end the iteration."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+"""Seconds between attempts to consume from a queue that is not there."""
+
+_YOUNG: Final = 1.0
+_MOST_YOUNG_ENDS: Final = 3
+"""A channel that is closed for an error so many times in a row within so many seconds of its opening is given up."""
+
+_PAUSE_AT: Final = 1000
+"""Deliveries held for a consumer that no prefetch limits before reading pauses."""
+
+_EXCESS: Final = 4
+_MORE_EXCESS: Final = 100
+"""So many times its prefetch and so many more may be delivered to a consumer before the broker is taken to be broken. A
+mirrored queue delivers again, beside what is unsettled, whenever another of its nodes takes over."""
+
+
+class Waker(Protocol):
+    """Of a task that waits for a delivery."""
+
+    def set(self) -> object: ...
+
+
+class Unsettled(Protocol):
+    """The count of deliveries that came on a channel on one link."""
+
+    delivered: int
+
+    @property
+    def unsettled(self) -> float:
+        """How many of them are not settled."""
+        ...
+
+
+class Reading(Enum):
+    """Effects on the reader of the link."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+class GiveBack(NamedTuple):
+    """Return these deliveries, as far as they are not stale, and those that wait for their return after a failure."""
+
+    deliveries: Sequence[Delivery]
+
+
+class Refuse(NamedTuple):
+    """Close the channel because of what the broker sent on it."""
+
+    error: ReplyError
+
+
+SubscriptionEffect: TypeAlias = ConsumerEffect | Reading | GiveBack | Refuse
+Effects: TypeAlias = Sequence[SubscriptionEffect]
+
+
+class Subscription:
+    """One consumer, over all of its channels and links.
+
+    Each method that tells of an event returns the effects, to be carried out at once and in their order. Deliveries are
+    taken from the left of :attr:`waiting`; whoever waits for one stands in :attr:`wakers`.
+
+    Args:
+        request: its first basic.consume.
+        prefetch: how many deliveries the broker may leave unsettled; 0 for any number.
+        on_cancel: what basic.cancel means to it.
+    """
+
+    __slots__ = (
+        "_kept",
+        "_lifecycle",
+        "_locked_until",
+        "_most_unsettled",
+        "_on_cancel",
+        "_opened_at",
+        "_pause_at",
+        "_pauses",
+        "_prefetch",
+        "_request",
+        "_young_ends",
+        "deadline",
+        "error",
+        "is_reading_paused",
+        "position",
+        "waiting",
+        "wakers",
+    )
+
+    def __init__(self, request: methods.Basic.Consume, *, prefetch: int, on_cancel: OnCancel) -> None:
+        enough = _EXCESS * prefetch + _MORE_EXCESS if prefetch and not request.no_ack else math.inf
+        self.waiting: deque[Delivery] = deque()
+        """Deliveries that were not handed out."""
+        self.wakers: set[Waker] = set()
+        """Set at each delivery and at the end."""
+        self.position: StreamPosition = StreamPosition(request.arguments)
+        """Where it reads on if its queue is a stream."""
+        self.deadline: float = math.inf
+        """When to call :meth:`due` next; infinity for never."""
+        self.error: AnyamqpError | None = None
+        """What the iteration raises at its end; None for an end without an error."""
+        self.is_reading_paused: bool = False
+        """Whether the link was asked to read nothing more."""
+        self._lifecycle = CONSUMER.begin()
+        self._request = request
+        self._prefetch = prefetch
+        self._most_unsettled = enough
+        self._pause_at = _PAUSE_AT if enough == math.inf else max(_PAUSE_AT, enough)
+        self._on_cancel: OnCancel = on_cancel
+        self._pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._kept: list[Delivery] = []
+        """Deliveries to give back when basic.cancel is answered."""
+        self._locked_until = 0.0
+        self._opened_at = 0.0
+        self._young_ends = 0
+
+    @property
+    def state(self) -> ConsumerState:
+        """Where its life cycle is."""
+        return self._lifecycle.state
+
+    # --- the user -----------------------------------------------------------------------------------------------------
+
+    def enter(self, now: float) -> Effects:
+        """The block begins."""
+        return self._fire(ConsumerEvent.ENTERED, now)
+
+    def entering_failed(self, now: float) -> Effects:
+        """Entering raised an error or was cancelled; the block does not begin."""
+        return self._fire(ConsumerEvent.ENTERING_FAILED, now)
+
+    def emptied(self) -> Effects:
+        """All deliveries that waited were handed out."""
+        return self._resume_reading()
+
+    def stop(self, now: float) -> Effects:
+        """End the iteration. If :attr:`ConsumerEffect.CANCEL` is among the effects, :meth:`cancel_answered` follows."""
+        return self._fire(ConsumerEvent.STOPPED, now)
+
+    def cancel_answered(self, now: float) -> Effects:
+        """Our basic.cancel is answered, or will not be."""
+        return self._fire(ConsumerEvent.CANCEL_ANSWERED, now)
+
+    def connection_closing(self, now: float) -> Effects:
+        """The connection is about to be closed while its link is open."""
+        return self._fire(ConsumerEvent.CONNECTION_CLOSING, now)
+
+    def give_back(self) -> Effects:
+        """Nothing more is handed out. After :meth:`connection_closing`."""
+        return (self._give_back_kept(), self._give_back())
+
+    def connection_closed(self, error: AnyamqpError, now: float) -> Effects:
+        """The connection is closed for good."""
+        return self._fire(ConsumerEvent.CONNECTION_CLOSED, now, error)
+
+    def due(self, now: float) -> Effects:
+        """:attr:`deadline` may have passed."""
+        if now < self.deadline:
+            return ()
+        self.deadline = math.inf
+        return self._fire(ConsumerEvent.DUE, now)
+
+    # --- its channel --------------------------------------------------------------------------------------------------
+
+    def setup(self, now: float, wall: float) -> list[Method]:
+        """The channel is being opened on a link. Returns the requests to send on it.
+
+        Args:
+            now: seconds on the event loop's clock.
+            wall: seconds on the system's clock.
+        """
+        if ConsumerEffect.SUBSCRIBE not in self._fire(ConsumerEvent.ATTACHED, now):
+            return []
+        consume = self._request.replace(arguments=self.position.arguments(now, wall))
+        return [methods.Basic.Qos(prefetch_count=self._prefetch), consume]
+
+    def opened(self, now: float, *, is_stream: bool) -> Effects:
+        """The broker answered basic.consume.
+
+        Args:
+            now: seconds on the event loop's clock.
+            is_stream: whether the queue was declared as a stream on this connection.
+        """
+        self._opened_at = now
+        if not self.position.opened(now, is_declared=is_stream):
+            return self._fire(ConsumerEvent.OPENED_LATE, now)
+        self._pauses.reset()
+        return self._fire(ConsumerEvent.OPENED, now)
+
+    def delivered(self, deliveries: Sequence[Delivery], channel: Unsettled) -> Effects:
+        """Deliveries came on its channel on the present link."""
+        if not deliveries:
+            return ()
+        if self._lifecycle.state in OVER and not self._request.no_ack:
+            for delivery in deliveries:
+                delivery.nack(requeue=True)
+            return ()
+        waiting = self.waiting
+        waiting.extend(deliveries)
+        for waker in self.wakers:
+            waker.set()
+        channel.delivered += len(deliveries)
+        held = max(len(waiting), channel.unsettled)
+        if held > self._most_unsettled and not is_of_stream(deliveries[-1]):
+            text = f"delivered {held:g} messages without settlement to a consumer whose prefetch is {self._prefetch}"
+            return (Refuse(PreconditionFailed(f"the broker {text}", method="basic.deliver", found_by=Side.CLIENT)),)
+        if len(waiting) >= self._pause_at and not self.is_reading_paused:
+            self.is_reading_paused = True
+            return (Reading.PAUSE,)
+        return ()
+
+    def cancelled(self, now: float) -> Effects:
+        """The broker sent basic.cancel."""
+        waits = self._on_cancel == "resubscribe"
+        return self._fire(ConsumerEvent.GIVEN_NOTICE if waits else ConsumerEvent.CANCELLED, now)
+
+    def queue_found(self, queue: str, now: float) -> Effects:
+        """The queue is there, although the broker has cancelled its consumer."""
+        if self._has_lived(now):
+            return self._fire(ConsumerEvent.QUEUE_FOUND, now)
+        return self._fire(ConsumerEvent.CANCELLED_TOO_OFTEN, now, queue=queue)
+
+    def lost(self, now: float, lock_grace: float) -> Effects:
+        """The link under its channel is gone.
+
+        Args:
+            now: seconds on the event loop's clock.
+            lock_grace: for how many seconds the broker may keep the locks of that link.
+        """
+        self._locked_until = now + lock_grace
+        return self._fire(ConsumerEvent.LOST, now)
+
+    def channel_failed(self, error: AnyamqpError, queue: str, now: float, *, is_declared_again: bool) -> Effects:
+        """Its channel is closed for good.
+
+        Args:
+            error: the broker's error, or :class:`ChannelClosed` or :class:`ConnectionClosed`.
+            queue: the present name of the queue.
+            now: seconds on the event loop's clock.
+            is_declared_again: whether the queue is missing, and the recovery that is under way declares it again.
+        """
+        event = self._ending(error, now, is_declared_again=is_declared_again)
+        return self._fire(event, now, error, queue=queue)
+
+    def channel_refused(self, error: AnyamqpError, now: float) -> Effects:
+        """A fresh channel could not be registered."""
+        if isinstance(error, ChannelLimitReached):
+            return self._fire(ConsumerEvent.NO_CHANNEL, now)
+        return self._fire(ConsumerEvent.REFUSED, now, error)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _ending(self, error: AnyamqpError, now: float, *, is_declared_again: bool) -> ConsumerEvent:
+        """The meaning of an error that closed the channel."""
+        if isinstance(error, NotFound):
+            if is_declared_again:
+                return ConsumerEvent.QUEUE_DECLARED_AGAIN
+            return _NOT_FOUND[self._on_cancel]
+        is_locked = isinstance(error, ResourceLocked) or (self._request.exclusive and isinstance(error, AccessRefused))
+        if is_locked and now < self._locked_until:
+            return ConsumerEvent.LOCKED_BY_US
+        if not isinstance(error, ReplyError) or error.found_by is Side.CLIENT:
+            return ConsumerEvent.REFUSED
+        if error.method in ("basic.consume", "basic.qos") or not self._has_lived(now):
+            return ConsumerEvent.REFUSED
+        return ConsumerEvent.CHANNEL_CLOSED
+
+    def _has_lived(self, now: float) -> bool:
+        """Whether an end of the channel is not one of too many in a row soon after its opening."""
+        self._young_ends = self._young_ends + 1 if now - self._opened_at < _YOUNG else 0
+        return self._young_ends < _MOST_YOUNG_ENDS
+
+    def _cancelled_error(self, queue: str, cause: AnyamqpError | None) -> ConsumerCancelled | None:
+        if self._on_cancel == "end":
+            return None
+        why = "which is there, again and again" if cause is None else "which is gone"
+        error = ConsumerCancelled(f"the broker cancelled the consumer of queue {queue!r}, {why}")
+        error.__cause__ = cause
+        return error
+
+    def _fire(
+        self, event: ConsumerEvent, now: float, error: AnyamqpError | None = None, *, queue: str = ""
+    ) -> list[SubscriptionEffect]:
+        effects: list[SubscriptionEffect] = []
+        for effect in self._lifecycle.fire(event).effects:
+            if effect is ConsumerEffect.DROP:
+                self._take_waiting()
+                self._kept.clear()
+                effects += self._resume_reading()
+            elif effect is ConsumerEffect.GIVE_BACK:
+                effects += (self._give_back(), *self._resume_reading())
+            elif effect is ConsumerEffect.GIVE_BACK_LATER:
+                self._kept = self._take_waiting()
+            elif effect is ConsumerEffect.GIVE_BACK_KEPT:
+                effects.append(self._give_back_kept())
+            elif effect is ConsumerEffect.PAUSE:
+                self.deadline = now + self._pauses.next()
+            elif effect is ConsumerEffect.END:
+                effects += self._end(None)
+            elif effect is ConsumerEffect.FAIL:
+                effects += self._end(error)
+            elif effect is ConsumerEffect.FAIL_CANCELLED:
+                effects += self._end(self._cancelled_error(queue, error))
+            else:
+                effects.append(effect)
+        return effects
+
+    def _end(self, error: AnyamqpError | None) -> Effects:
+        self.deadline = math.inf
+        self.error = error
+        for waker in self.wakers:
+            waker.set()
+        return self._resume_reading()
+
+    def _take_waiting(self) -> list[Delivery]:
+        """With no_ack the broker has forgotten them, so they are handed out all the same."""
+        if self._request.no_ack:
+            return []
+        taken = list(self.waiting)
+        self.waiting.clear()
+        return taken
+
+    def _give_back(self) -> GiveBack:
+        return GiveBack(self._take_waiting())
+
+    def _give_back_kept(self) -> GiveBack:
+        kept, self._kept = self._kept, []
+        return GiveBack(kept)
+
+    def _resume_reading(self) -> Effects:
+        if not self.is_reading_paused:
+            return ()
+        self.is_reading_paused = False
+        return (Reading.RESUME,)
+
+
+_NOT_FOUND: Final = {
+    "raise": ConsumerEvent.NOT_FOUND,
+    "resubscribe": ConsumerEvent.QUEUE_AWAITED,
+    "end": ConsumerEvent.QUEUE_GONE,
+}
