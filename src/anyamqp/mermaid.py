@@ -8,6 +8,9 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from anyamqp.protocol.lifecycle import CHANNEL, CONNECTION, LINK
+from anyamqp.protocol.lifecycle.caller import CALLER
+from anyamqp.protocol.lifecycle.publish import PUBLISH
+from anyamqp.protocol.lifecycle.publisher import PUBLISHER
 from anyamqp.protocol.lifecycle.table import E, F, S, Table
 
 
@@ -70,6 +73,9 @@ DIAGRAMS: Final[Mapping[str, Diagram]] = MappingProxyType(
         "connection": describe("The life of a connection", CONNECTION),
         "channel": describe("The life of a channel", CHANNEL),
         "link": describe("The life of a link", LINK),
+        "publisher": describe("The life of a publisher", PUBLISHER),
+        "publish": describe("The life of one publish", PUBLISH),
+        "rpc_client": describe("The life of an RPC client", CALLER),
     }
 )
 

@@ -26,7 +26,7 @@ SECRET = "s3cr3t"
 DIAGRAMS = Path(__file__).parents[2] / "diagrams"
 
 
-@pytest.mark.parametrize("name", ["connection", "channel", "link"])
+@pytest.mark.parametrize("name", ["connection", "channel", "link", "publisher"])
 def test_diagram_prints_the_mermaid_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagram", name]) == 0
     assert capsys.readouterr().out == (DIAGRAMS / f"{name}.mmd").read_text(encoding="utf-8")

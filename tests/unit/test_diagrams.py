@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 
 from anyamqp.mermaid import DIAGRAMS, Arrow, Diagram, describe, mermaid
 from anyamqp.protocol.lifecycle import CHANNEL, CONNECTION, LINK
+from anyamqp.protocol.lifecycle.caller import CALLER
+from anyamqp.protocol.lifecycle.publish import PUBLISH
+from anyamqp.protocol.lifecycle.publisher import PUBLISHER
 from anyamqp.protocol.lifecycle.table import E, F, Row, S, Table
 from tools import diagrams
 from tools.diagrams import svg
@@ -317,7 +320,17 @@ def test_events_between_the_same_two_states_share_an_arrow() -> None:
 # --- Mermaid --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "table"), [("connection", CONNECTION), ("channel", CHANNEL), ("link", LINK)])
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("connection", CONNECTION),
+        ("channel", CHANNEL),
+        ("link", LINK),
+        ("publisher", PUBLISHER),
+        ("publish", PUBLISH),
+        ("rpc_client", CALLER),
+    ],
+)
 def test_diagram_has_every_row_of_its_table(name: str, table: Table[S, E, F]) -> None:
     assert rows_of(DIAGRAMS[name]) == rows(table)
     assert DIAGRAMS[name].states == tuple(state.name for state in type(table.initial))
