@@ -38,7 +38,7 @@ from anyamqp import (
 from anyamqp.net.tcp import dial_tcp
 from anyamqp.testing import Broker
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method
+from anyamqp.wire.methods import Method
 from support.amqp import any_method, decode, expect
 from support.waiting import eventually
 

@@ -14,7 +14,7 @@ from anyamqp.testing import Broker
 from anyamqp.testing.model import Exchange, Model, Queue
 from anyamqp.testing.server import Peer
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method
+from anyamqp.wire.methods import Method
 from support.waiting import eventually
 
 URL = "amqp://guest:guest@memory/"

@@ -14,7 +14,7 @@ from anyamqp import Connection, ConsumerCancelled, Message, NotFound
 from anyamqp.testing import Broker, server_channel
 from anyamqp.testing.server_channel import Channel
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method
+from anyamqp.wire.methods import Method
 
 pytestmark = pytest.mark.anyio
 

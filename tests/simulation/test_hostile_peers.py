@@ -22,7 +22,8 @@ from anyamqp import Blame, Channel, Connection, Consumer, Delivery, Message, Pre
 from anyamqp.testing.memory import CAPACITY, MemoryStream, stream_pair
 from anyamqp.wire import methods
 from anyamqp.wire.decoder import Decoder
-from anyamqp.wire.frames import HEARTBEAT_FRAME, Heartbeat, Method, ProtocolHeader, build, encode_method
+from anyamqp.wire.frames import HEARTBEAT_FRAME, Heartbeat, ProtocolHeader, build, encode_method
+from anyamqp.wire.methods import Method
 from support.amqp import content
 from support.waiting import eventually
 

@@ -38,7 +38,7 @@ from anyamqp.testing import Broker
 from anyamqp.testing.model import Exchange as ModelExchange
 from anyamqp.testing.model import Queue as ModelQueue
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method
+from anyamqp.wire.methods import Method
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio

@@ -22,7 +22,7 @@ from anyamqp.testing.model import Queue
 from anyamqp.testing.server import Peer
 from anyamqp.testing.server_channel import Channel
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method
+from anyamqp.wire.methods import Method
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from anyamqp.protocol.acks import Acks
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method
+from anyamqp.wire.methods import Method
 from support.amqp import Dialogue, content, expect, opened
 
 DELIVERED = 25

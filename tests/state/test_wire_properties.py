@@ -17,7 +17,8 @@ from anyamqp.protocol.events import Ended
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
 from anyamqp.wire.decoder import Decoder
-from anyamqp.wire.frames import PROTOCOL_HEADER, Frame, Method, encode_content
+from anyamqp.wire.frames import PROTOCOL_HEADER, Frame, encode_content
+from anyamqp.wire.methods import Method
 from anyamqp.wire.receiving import Header
 from support.amqp import (
     BODY,

@@ -16,7 +16,8 @@ from anyamqp.testing.memory import MemoryStream, stream_pair
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
 from anyamqp.wire.decoder import Decoder
-from anyamqp.wire.frames import Frame, Method, ProtocolHeader, encode_content, encode_method
+from anyamqp.wire.frames import Frame, ProtocolHeader, encode_content, encode_method
+from anyamqp.wire.methods import Method
 from anyamqp.wire.receiving import Header
 
 URL: Final = "amqp://guest:guest@memory/?heartbeat=0"

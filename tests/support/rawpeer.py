@@ -19,13 +19,13 @@ from anyamqp.wire.frames import (
     PROTOCOL_HEADER,
     Frame,
     Heartbeat,
-    Method,
     build,
     encode_content,
     encode_method,
     field_table,
     method_name,
 )
+from anyamqp.wire.methods import Method
 from anyamqp.wire.receiving import Header
 from support.amqp import octets
 

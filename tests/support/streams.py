@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pamqp import commands
 
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method
+from anyamqp.wire.methods import Method
 from support.amqp import HEARTBEAT, any_method, body, frame, header
 
 METHODS: Final = tuple(methods.INDEX_MAPPING.values())

@@ -14,7 +14,8 @@ import pytest
 
 from anyamqp.testing import Broker
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method, build, encode_method
+from anyamqp.wire.frames import build, encode_method
+from anyamqp.wire.methods import Method
 from support.amqp import METHOD, body, frame, header
 from support.rawpeer import CAPABILITIES, RawPeer, raw_peer
 from support.waiting import eventually

@@ -10,7 +10,8 @@ from anyamqp.testing.model import Model
 from anyamqp.testing.server import Peer
 from anyamqp.wire import methods
 from anyamqp.wire.decoder import Decoder
-from anyamqp.wire.frames import PROTOCOL_HEADER, Method, build, encode_method, method_name
+from anyamqp.wire.frames import PROTOCOL_HEADER, build, encode_method, method_name
+from anyamqp.wire.methods import Method
 from support.amqp import any_method, body, header
 from support.streams import METHODS, any_methods, damaged, split, streams
 

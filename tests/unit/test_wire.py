@@ -34,7 +34,6 @@ from anyamqp.wire.frames import (
     PROTOCOL_HEADER,
     Frame,
     Heartbeat,
-    Method,
     ProtocolHeader,
     build,
     encode_content,
@@ -42,6 +41,7 @@ from anyamqp.wire.frames import (
     field_table,
     method_name,
 )
+from anyamqp.wire.methods import Method
 from anyamqp.wire.receiving import Header
 from support.amqp import (
     BODY,

@@ -19,7 +19,7 @@ from typing import Protocol, TypeAlias
 from anyamqp.entities import Declaration, Entity, RecoveryMode, entity_of
 from anyamqp.errors import AnyamqpError
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method
+from anyamqp.wire.methods import Method
 
 Binding: TypeAlias = methods.Queue.Bind | methods.Exchange.Bind | methods.Queue.Unbind | methods.Exchange.Unbind
 _Key: TypeAlias = tuple[str, str, str, str, str]

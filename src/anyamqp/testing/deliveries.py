@@ -7,7 +7,8 @@ from typing import Protocol
 from anyamqp.errors import AccessRefused, NotAllowed, PreconditionFailed
 from anyamqp.testing.model import Entry, Model, Queue
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method, build
+from anyamqp.wire.frames import build
+from anyamqp.wire.methods import Method
 
 
 class Owner(Protocol):

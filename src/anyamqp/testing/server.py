@@ -31,7 +31,6 @@ from anyamqp.wire.frames import (
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     Frame,
-    Method,
     Payload,
     ProtocolHeader,
     build,
@@ -41,6 +40,7 @@ from anyamqp.wire.frames import (
     method_name,
 )
 from anyamqp.wire.frames import Heartbeat as HeartbeatFrame
+from anyamqp.wire.methods import Method
 
 OUTPUT_BOUND = 1024 * 1024
 """Bytes of output above which a connection takes no deliveries, and of answers above which it takes no requests."""

@@ -19,7 +19,8 @@ from anyamqp.testing.deliveries import Deliveries, Owner
 from anyamqp.testing.model import Entry, Exchange, Queue
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
-from anyamqp.wire.frames import Method, Payload, build
+from anyamqp.wire.frames import Payload, build
+from anyamqp.wire.methods import Method
 from anyamqp.wire.receiving import Header
 
 
