@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from anyamqp.protocol.lifecycle import CHANNEL, CONNECTION, LINK
 from anyamqp.protocol.lifecycle.caller import CALLER
+from anyamqp.protocol.lifecycle.consumer import CONSUMER
 from anyamqp.protocol.lifecycle.publish import PUBLISH
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
 from anyamqp.protocol.lifecycle.table import E, F, S, Table
@@ -41,8 +42,8 @@ class Diagram(NamedTuple):
 
     @property
     def final(self) -> tuple[str, ...]:
-        """The states that nothing leaves."""
-        left = {source for arrow in self.arrows for source in arrow.sources}
+        """The states that no arrow leads out of."""
+        left = {source for arrow in self.arrows for source in arrow.sources if source != arrow.target}
         return tuple(state for state in self.states if state not in left)
 
 
@@ -73,6 +74,7 @@ DIAGRAMS: Final[Mapping[str, Diagram]] = MappingProxyType(
         "connection": describe("The life of a connection", CONNECTION),
         "channel": describe("The life of a channel", CHANNEL),
         "link": describe("The life of a link", LINK),
+        "consumer": describe("The life of a consumer", CONSUMER),
         "publisher": describe("The life of a publisher", PUBLISHER),
         "publish": describe("The life of one publish", PUBLISH),
         "rpc_client": describe("The life of an RPC client", CALLER),

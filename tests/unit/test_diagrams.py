@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from anyamqp.mermaid import DIAGRAMS, Arrow, Diagram, describe, mermaid
 from anyamqp.protocol.lifecycle import CHANNEL, CONNECTION, LINK
 from anyamqp.protocol.lifecycle.caller import CALLER
+from anyamqp.protocol.lifecycle.consumer import CONSUMER
 from anyamqp.protocol.lifecycle.publish import PUBLISH
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
 from anyamqp.protocol.lifecycle.table import E, F, Row, S, Table
@@ -234,9 +235,14 @@ def texts_are_free(picture: Picture) -> None:
     edges = [(label, frame) for label in picture.labels for frame in picture.frames if overlap(label, frame)]
     assert [pair for pair in edges if not inside(*pair)] == []
     for group in picture.groups:
-        for label in picture.labels_in(group)[:1]:
-            wide = Rectangle(label.left - NEAR, label.top - NEAR, label.right + NEAR, label.bottom + NEAR)
-            assert any(runs_through(line, wide) for line in picture.lines_in(group)), label
+        labels = picture.labels_in(group)
+        near = Rectangle(
+            min(label.left for label in labels) - NEAR,
+            min(label.top for label in labels) - NEAR,
+            max(label.right for label in labels) + NEAR,
+            max(label.bottom for label in labels) + NEAR,
+        )
+        assert any(runs_through(line, near) for line in picture.lines_in(group)), labels
 
 
 def lines_are_free(picture: Picture) -> None:
@@ -326,6 +332,7 @@ def test_events_between_the_same_two_states_share_an_arrow() -> None:
         ("connection", CONNECTION),
         ("channel", CHANNEL),
         ("link", LINK),
+        ("consumer", CONSUMER),
         ("publisher", PUBLISHER),
         ("publish", PUBLISH),
         ("rpc_client", CALLER),
