@@ -20,6 +20,7 @@ from anyamqp.options import QueueOptions, queue_arguments
 from anyamqp.protocol.contents import delivery_of
 from anyamqp.protocol.events import Content
 from anyamqp.protocol.lifecycle import State
+from anyamqp.protocol.requests import Purpose
 from anyamqp.transaction import Transaction
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Routes, encode_properties
@@ -387,19 +388,18 @@ class Channel(Entered, ChannelOwner):
             ConnectionLost: a loss caught a ``get`` with ``no_ack``: a message may be gone.
         """
         method = build(methods.Basic.Get, queue=self._name(queue), no_ack=no_ack)
-        request = await self._core.request(method, repeat=not no_ack)
-        reply, message = request.reply, request.message
-        if message is None or not isinstance(reply, methods.Basic.GetOk):
+        answer = await self._core.request(method, repeat=not no_ack)
+        if answer.content is None or not isinstance(answer.reply, methods.Basic.GetOk):
             return None
-        return delivery_of(reply, message, None if no_ack else request.attachment)
+        return delivery_of(answer.reply, answer.content, None if no_ack else answer.attachment)
 
     async def recover(self) -> None:
         """Give everything that was fetched with :meth:`get` and not settled back to its queue (basic.recover).
 
         RabbitMQ does not have the other form, redelivery to the same consumer ("AMQP 0-9-1 Errata", basic.recover).
         """
-        request = await self._core.request(build(methods.Basic.Recover, requeue=True))
-        request.attachment.taken_back()
+        answer = await self._core.request(build(methods.Basic.Recover, requeue=True))
+        answer.attachment.taken_back()
 
     async def publish(self, message: Message, *surplus: Never, exchange: str = "", routing_key: str = "") -> None:
         """Publish without a confirm: the broker may lose the message, and nobody tells (basic.publish).
@@ -482,8 +482,4 @@ class Channel(Entered, ChannelOwner):
     async def _change(self, method: Method) -> Method:
         # Recorded when the reply comes, not when the caller goes on: a caller that was cancelled meanwhile has
         # changed the broker all the same.
-        recorder = self._host.recorder
-        request = await self._core.request(method, on_reply=lambda reply: recorder.record(self._core, method, reply))
-        if request.reply is None:
-            raise TypeError(f"{method_name(method)} ended without a reply")
-        return request.reply
+        return (await self._core.request(method, purpose=Purpose.DECLARATION)).reply

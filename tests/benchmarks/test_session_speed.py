@@ -7,7 +7,7 @@ from anyamqp.protocol.events import ConfirmsReceived, ContentsReceived, Event
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route, encode_properties
 from anyamqp.wire.frames import build, encode_method
-from support.amqp import content, opened
+from support.amqp import all_events, content, opened
 from support.benchmark import Benchmark
 
 BODY = bytes(1024)
@@ -35,11 +35,11 @@ def test_receive_a_hundred_deliveries(benchmark: Benchmark) -> None:
     session = dialogue.session
     deliver = build(methods.Basic.Deliver, "anyamqp-0", 1, exchange="", routing_key="features.live")
     data = content(number, deliver, BODY, message_id="0" * 32) * MESSAGES
-    session.events()
+    all_events(session)
 
     def receive() -> list[Event]:
         session.receive(data, dialogue.now)
-        return session.events()
+        return all_events(session)
 
     events = benchmark(receive)
     assert sum(len(event.contents) for event in events if isinstance(event, ContentsReceived)) == MESSAGES
@@ -50,11 +50,11 @@ def test_receive_a_hundred_confirms(benchmark: Benchmark) -> None:
     number = dialogue.open_channel()
     session = dialogue.session
     data = b"".join(encode_method(number, build(methods.Basic.Ack, tag)) for tag in range(1, MESSAGES + 1))
-    session.events()
+    all_events(session)
 
     def receive() -> list[Event]:
         session.receive(data, dialogue.now)
-        return session.events()
+        return all_events(session)
 
     events = benchmark(receive)
     assert sum(len(event.confirms) for event in events if isinstance(event, ConfirmsReceived)) == MESSAGES

@@ -401,11 +401,11 @@ async def test_transitions_tell_of_a_loss_in_the_order_in_which_it_happened(shar
 
     assert seen == [
         *handshake(1),
-        ("link 1", LinkEvent.CLOSED),
+        ("link 1", LinkEvent.THEIR_CLOSE),
         ("connection", ConnectionEvent.LOST),
         *handshake(2),
         ("connection", ConnectionEvent.CLOSE),
         ("link 2", LinkEvent.CLOSE),
-        ("link 2", LinkEvent.CLOSED),
+        ("link 2", LinkEvent.THEIR_CLOSE_OK),
         ("connection", ConnectionEvent.CLOSED),
     ]

@@ -13,7 +13,7 @@ from anyamqp.protocol.events import ChannelClosed, ChannelReleased, ConfirmsRece
 from anyamqp.protocol.lifecycle import LinkState
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
-from support.amqp import Dialogue, any_method, content, opened
+from support.amqp import Dialogue, all_events, any_method, content, opened
 
 CHANNELS = (1, 2)
 LIMIT = 100
@@ -56,8 +56,7 @@ said: st.SearchStrategy[bytes] = st.one_of(
 def with_two_channels() -> Dialogue:
     dialogue = opened(max_message_size=LIMIT)
     assert tuple(dialogue.open_channel() for _ in CHANNELS) == CHANNELS
-    while dialogue.session.events():
-        pass
+    all_events(dialogue.session)
     return dialogue
 
 
@@ -66,9 +65,8 @@ def told_by(dialogue: Dialogue, chunks: Iterable[bytes]) -> list[Told]:
     session = dialogue.session
     for chunk in chunks:
         session.receive(chunk, dialogue.now)
-        while events := session.events():
-            for event in events:
-                told += ((*one, session.state, session.blocked, session.channel_count) for one in parts(event))
+        while (event := session.next_event()) is not None:
+            told += ((*one, session.state, session.blocked, session.channel_count) for one in parts(event))
     return told
 
 
@@ -97,7 +95,7 @@ def test_what_came_before_a_message_that_is_too_large_may_still_be_settled(*, mu
     dialogue = with_two_channels()
     session = dialogue.session
     session.receive(content(1, deliver, b"x") + content(1, deliver, bytes(LIMIT + 1)), dialogue.now)
-    contents, closed = session.events()
+    contents, closed = session.next_event(), session.next_event()
     assert isinstance(contents, ContentsReceived)
     session.ack(1, 1, multiple=multiple)
     session.nack(1, methods.Basic.Nack(1, multiple, requeue=True))

@@ -163,9 +163,7 @@ class Dialogue:
 
     def news(self) -> list[Event]:
         """What the session told since the last call, without transitions."""
-        fresh: list[Event] = []
-        while told := self.session.events():
-            fresh += told
+        fresh = all_events(self.session)
         self.events += fresh
         return [event for event in fresh if not isinstance(event, Transition)]
 
@@ -227,6 +225,14 @@ def opened(*, tuning: Tuning = PROPOSAL, proposal: Tuning = PROPOSAL, max_messag
     dialogue = Dialogue(proposal=proposal, max_message_size=max_message_size)
     dialogue.open(tuning)
     return dialogue
+
+
+def all_events(session: Session) -> list[Event]:
+    """All that a session has to tell."""
+    events: list[Event] = []
+    while (event := session.next_event()) is not None:
+        events.append(event)
+    return events
 
 
 def contents(told: Iterable[Event]) -> list[Whole]:

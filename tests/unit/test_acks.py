@@ -228,7 +228,7 @@ def test_acks_after_a_rollback_leave_alone_what_it_opened_again() -> None:
 # --- what acks may not be overtaken by ------------------------------------------------------------------------------
 
 
-LATER: dict[str, Callable[[Bench], None]] = {
+LATER: dict[str, Callable[[Bench], object]] = {
     "basic.nack": lambda bench: bench.nack(5),
     "basic.reject": lambda bench: bench.reject(5),
     "basic.cancel": lambda bench: bench.session.request(bench.number, methods.Basic.Cancel("c")),

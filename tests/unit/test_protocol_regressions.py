@@ -98,7 +98,7 @@ def test_nothing_is_sent_on_a_channel_that_is_not_open(*, closed: bool) -> None:
         dialogue.session.close_channel(number)
         dialogue.sent()
     session = dialogue.session
-    calls: list[Callable[[], None]] = [
+    calls: list[Callable[[], object]] = [
         lambda: session.request(number, methods.Basic.Qos()),
         lambda: session.send(number, methods.Basic.Ack(1)),
         lambda: session.publish(number, Route("", "q", mandatory=False), b"\x00\x00", b""),

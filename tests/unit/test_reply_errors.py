@@ -158,7 +158,7 @@ def test_a_close_of_the_connection_is_told_with_its_text_escaped() -> None:
     assert isinstance(ended.error, errors.ConnectionForced)
     assert str(ended.error) == SHOWN
     assert str(ended.error.close) == f"the broker closed: 320 {SHOWN}"
-    assert str(dialogue.transitions()[-1]).endswith(f"OPEN -> CLOSED (closed: 320 {SHOWN})")
+    assert str(dialogue.transitions()[-1]).endswith(f"OPEN -> CLOSED (their close: 320 {SHOWN})")
 
 
 def test_a_close_of_a_channel_is_told_with_its_text_escaped() -> None:

@@ -28,7 +28,7 @@ from anyamqp.errors import (
     Side,
     TransportError,
 )
-from anyamqp.protocol.events import Blocked, Ended, Opened, SecretUpdated, Stalled, Tuning, Unblocked
+from anyamqp.protocol.events import Blocked, Ended, Opened, Replied, Stalled, Tuning, Unblocked
 from anyamqp.protocol.lifecycle import LinkEvent, LinkState
 from anyamqp.protocol.sasl import External, Mechanism, Plain
 from anyamqp.protocol.session import CAPABILITIES
@@ -698,7 +698,7 @@ def test_every_transition_is_told_once_with_its_facts() -> None:
         (LinkState.AWAITING_TUNE, LinkEvent.TUNED, LinkState.AWAITING_OPEN_OK, 3.0),
         (LinkState.AWAITING_OPEN_OK, LinkEvent.OPENED, LinkState.OPEN, 4.0),
         (LinkState.OPEN, LinkEvent.CLOSE, LinkState.CLOSING, 5.0),
-        (LinkState.CLOSING, LinkEvent.CLOSED, LinkState.CLOSED, 6.0),
+        (LinkState.CLOSING, LinkEvent.THEIR_CLOSE_OK, LinkState.CLOSED, 6.0),
     ]
     assert {(change.machine, change.link_number, change.reason) for change in told} == {("link 7", 7, None)}
 
@@ -706,9 +706,9 @@ def test_every_transition_is_told_once_with_its_facts() -> None:
 @pytest.mark.parametrize(
     ("end", "event", "reason"),
     [
-        (after_our_close, LinkEvent.CLOSED, None),
-        (after_their_close, LinkEvent.CLOSED, "320 shutdown"),
-        (after_a_fault, LinkEvent.DIED, "501 unknown frame type 9"),
+        (after_our_close, LinkEvent.THEIR_CLOSE_OK, None),
+        (after_their_close, LinkEvent.THEIR_CLOSE, "320 shutdown"),
+        (after_a_fault, LinkEvent.BROKEN, "501 unknown frame type 9"),
         (after_the_transport, LinkEvent.DIED, "reset"),
     ],
 )
@@ -749,19 +749,19 @@ def secret(text: str, reason: str = "") -> methods.Connection.UpdateSecret:
 
 def test_a_new_secret_is_sent_and_its_answer_is_told() -> None:
     dialogue = opened()
-    dialogue.session.update_secret(secret("t0ken", "rotation"))
+    request = dialogue.session.update_secret(secret("t0ken", "rotation"))
     (sent,) = dialogue.sent_methods()
     sent = expect(sent, methods.Connection.UpdateSecret)
     assert (sent.new_secret, sent.reason) == ("t0ken", "rotation")
-    assert dialogue.tell(SECRET_OK) == [SecretUpdated()]
+    assert dialogue.tell(SECRET_OK) == [Replied(0, request)]
     assert dialogue.session.state is LinkState.OPEN
 
 
 def test_each_new_secret_has_one_answer_and_no_more() -> None:
     dialogue = opened()
-    for text in ("one", "two"):
-        dialogue.session.update_secret(secret(text))
-    assert dialogue.say(any_method(0, SECRET_OK), any_method(0, SECRET_OK)) == [SecretUpdated(), SecretUpdated()]
+    first, second = (dialogue.session.update_secret(secret(text)) for text in ("one", "two"))
+    told = dialogue.say(any_method(0, SECRET_OK), any_method(0, SECRET_OK))
+    assert told == [Replied(0, first), Replied(0, second)]
     dialogue.tell(SECRET_OK)
     error = expect(dialogue.ended().error, ReplyError)
     assert (error.code, error.found_by) == (503, Side.CLIENT)

@@ -23,7 +23,7 @@ from anyamqp.protocol.window import Window, WindowWaiter
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route, encode_properties
 from anyamqp.wire.frames import build, encode_method
-from support.amqp import Dialogue, content, opened
+from support.amqp import Dialogue, all_events, content, opened
 from support.work import Work
 
 MANY_CHANNELS: Final = 1000
@@ -92,11 +92,11 @@ def work_of_receiving(channels: int) -> int:
 
     def receive() -> None:
         session.receive(data, dialogue.now)
-        (told,) = session.events()
+        (told,) = all_events(session)
         assert isinstance(told, ContentsReceived)
         assert len(told.contents) == MESSAGES
 
-    session.events()
+    all_events(session)
     return steps(receive)
 
 
@@ -112,9 +112,11 @@ def work_of_confirms(channels: int, *, in_turn: bool) -> int:
 
     def receive() -> None:
         session.receive(data, dialogue.now)
-        assert sum(len(event.confirms) for event in session.events() if isinstance(event, ConfirmsReceived)) == MESSAGES
+        assert (
+            sum(len(event.confirms) for event in all_events(session) if isinstance(event, ConfirmsReceived)) == MESSAGES
+        )
 
-    session.events()
+    all_events(session)
     return steps(receive)
 
 

@@ -13,9 +13,7 @@ What a channel is for is its owner's matter: :class:`anyamqp.channel.Channel` fo
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import anyio
@@ -40,15 +38,15 @@ from anyamqp.errors import (
     is_unexplained_close,
     reason_of,
 )
-from anyamqp.message import Message
 from anyamqp.net.event_loop import Loop
 from anyamqp.net.link import Link
 from anyamqp.net.timers import Timer
 from anyamqp.protocol.blame import CLOSES_BEFORE_BLAME
 from anyamqp.protocol.events import Confirm, Content
 from anyamqp.protocol.lifecycle import CHANNEL, ChannelEvent, State, Transition
+from anyamqp.protocol.requests import Purpose, Request, Unanswered
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Route
+from anyamqp.wire.basic import Received, Route
 from anyamqp.wire.frames import Method, describe, method_name
 
 T = TypeVar("T")
@@ -196,6 +194,10 @@ class ChannelOwner(Protocol):
         """The broker's basic.cancel."""
         ...
 
+    def on_reply(self, reply: Method) -> None:  # noqa: ARG002
+        """The reply to a request of the owner's, who makes none unless he says so."""
+        return
+
     def on_lost(self, error: AnyamqpError | None) -> None:
         """The link is gone, for this reason; None if we closed it."""
         ...
@@ -247,46 +249,18 @@ class Consuming(Protocol):
         ...
 
 
-class Request:
-    """A method that waits for its reply."""
+class Answer(NamedTuple):
+    """The answer to a request.
 
-    __slots__ = ("_is_abandoned", "attachment", "done", "error", "message", "method", "on_reply", "reply", "suspicion")
+    Attributes:
+        reply: the reply.
+        content: the content that came with it; only basic.get-ok has one.
+        attachment: where the channel was when the request was sent.
+    """
 
-    def __init__(self, method: Method, attachment: Attachment, on_reply: Callable[[Method], None] | None) -> None:
-        self.method: Method = method
-        self.attachment: Attachment = attachment
-        self.on_reply: Callable[[Method], None] | None = on_reply
-        self.done: anyio.Event = anyio.Event()
-        self.reply: Method | None = None
-        self.message: Message | None = None
-        self.error: AnyamqpError | None = None
-        """Set if no reply will come. None with no reply: the link was lost."""
-        self.suspicion: ReplyError | None = None
-        """The error that cost the link, if the broker did not say which request it means."""
-        self._is_abandoned = False
-
-    def answer(self, reply: Method, message: Message | None) -> None:
-        """The reply came."""
-        self.reply = reply
-        self.message = message
-        if self.on_reply is not None:
-            self.on_reply(reply)
-        self.done.set()
-        if self._is_abandoned:
-            self._give_back()
-
-    def abandon(self) -> None:
-        """The caller was cancelled: nobody takes the reply."""
-        self._is_abandoned = True
-        self._give_back()
-
-    def _give_back(self) -> None:
-        if (
-            isinstance(self.reply, methods.Basic.GetOk)
-            and isinstance(self.method, methods.Basic.Get)
-            and not self.method.no_ack
-        ):
-            self.attachment.nack(self.reply.delivery_tag, multiple=False, requeue=True)
+    reply: Method
+    content: Received | None
+    attachment: Attachment
 
 
 class LogicalChannel:
@@ -310,7 +284,8 @@ class LogicalChannel:
         self._id = host.next_channel_id()
         self._lifecycle = CHANNEL.begin()
         self._changed = Signal()
-        self._requests: deque[Request] = deque()
+        self._abandoned: set[Request] = set()
+        """Requests whose caller was cancelled: nobody takes the reply."""
         self._is_registered = False
         self._closing_on: Link | None = None
         """Where channel.close was sent."""
@@ -446,8 +421,7 @@ class LogicalChannel:
             attachment.link.close_channel(attachment.number)
         else:
             self._finish(ChannelEvent.CLOSED)
-        self._detach()
-        self._fail_requests()
+        self._fail(self._detach())
 
     def attach(self, link: Link) -> None:
         """Open the channel on a link, and bring it into shape there.
@@ -456,19 +430,17 @@ class LogicalChannel:
             ChannelLimitReached: as many are open as was agreed.
             InvalidArgument: a request that brings it into shape does not fit a frame of the link.
         """
-        number = link.attach(self)
+        setup: list[Method] = [] if self._owner is None else list(self._owner.setup())
+        number = link.attach(self, Purpose.SETUP if setup else Purpose.LAST_OF_SETUP)
         self.attachment = Attachment(link, number, self._host.journal.stale_ack, self._host.later)
-        self._requests.append(Request(methods.Channel.Open(), self.attachment, None))
         try:
-            for method in self._owner.setup() if self._owner is not None else ():
-                self._send(method, None)
+            for method in setup:
+                self._send(method, Purpose.LAST_OF_SETUP if method is setup[-1] else Purpose.SETUP)
         except BaseException:
-            self._requests.clear()
             self._detach()
             link.session.close_channel(number)
             link.flush()
             raise
-        self._requests[-1].on_reply = self._on_attached
 
     def shut(self, error: AnyamqpError) -> None:
         """The connection is closed, or something that the channel cannot do without is gone."""
@@ -479,21 +451,21 @@ class LogicalChannel:
             if attachment is not None and attachment.link.is_open:
                 attachment.release()
                 attachment.link.close_channel(attachment.number)
-            self._detach()
+            unanswered = self._detach()
             if isinstance(error, ConnectionClosed) and error.__cause__ is None:
                 # The user is leaving, which is no failure.
                 self._fire(ChannelEvent.CLOSE)
-                self._end(error, ChannelEvent.CLOSED)
+                self._end(error, ChannelEvent.CLOSED, unanswered)
             else:
-                self._end(error, ChannelEvent.FAILED)
+                self._end(error, ChannelEvent.FAILED, unanswered)
 
     def refuse(self, error: ReplyError) -> None:
         """Close the channel for what the broker sent on it."""
-        attachment = self._detach()
+        attachment, unanswered = self.attachment, self._detach()
         if attachment is not None and attachment.link.is_open:
             error.close = CloseFacts(None, CloseFrame(error.code, error.text, None), Side.CLIENT)
             attachment.link.close_channel(attachment.number, error)
-        self._end(error, ChannelEvent.FAILED)
+        self._end(error, ChannelEvent.FAILED, unanswered)
 
     def closed_error(self) -> AnyamqpError:
         """What a call on the closed channel raises."""
@@ -510,15 +482,15 @@ class LogicalChannel:
         self,
         method: Method,
         *,
-        on_reply: Callable[[Method], None] | None = None,
+        purpose: Purpose = Purpose.CALLER,
         repeat: bool = True,
         pinned: Attachment | None = None,
-    ) -> Request:
+    ) -> Answer:
         """Send a method and wait for its reply.
 
         Args:
             method: the method.
-            on_reply: called as soon as the reply is there, also if the caller is cancelled meanwhile.
+            purpose: for whom the reply is besides the caller.
             repeat: whether to send it again after a loss.
             pinned: send it there or nowhere.
 
@@ -528,7 +500,7 @@ class LogicalChannel:
         if not self._is_registered:
             raise InvalidUse("a channel works inside its block: async with connection.channel() as channel")
         self.require_here()
-        answered = self._until_answered(method, on_reply, repeat=repeat, pinned=pinned)
+        answered = self._until_answered(method, purpose, repeat=repeat, pinned=pinned)
         return await self._within_deadline(answered, describe(method))
 
     async def last_request(self, method: Method) -> None:
@@ -545,16 +517,11 @@ class LogicalChannel:
             anyio.CancelScope(deadline=link.close_deadline(self._host.close_timeout)),
             contextlib.suppress(AnyamqpError),
         ):
-            await self._until_answered(method, lambda _: link.close_answered(number), repeat=False, pinned=attachment)
+            await self._until_answered(method, Purpose.FAREWELL, repeat=False, pinned=attachment)
 
-    def ask(self, method: Method, on_reply: Callable[[Method], None]) -> None:
-        """Send a method and wait for nothing, on a channel that is on a link; a loss drops it.
-
-        Args:
-            method: the method.
-            on_reply: called when the reply is there.
-        """
-        self._send(method, on_reply)
+    def ask(self, method: Method) -> None:
+        """Send a method for the owner, on a channel that is on a link; the owner gets the reply. A loss drops it."""
+        self._send(method, Purpose.OWNER)
 
     def tell(self, method: Method) -> None:
         """Send a method that has no answer, on a channel that is open on a link."""
@@ -563,14 +530,12 @@ class LogicalChannel:
             attachment.link.session.send(attachment.number, method)
             attachment.link.flush()
 
-    async def replay(
-        self, methods: Sequence[Method], on_reply: Callable[[Method, Method], None], *, within: float
-    ) -> None:
+    async def replay(self, requests: Sequence[Method], on_reply: Callable[[Method], None], *, within: float) -> None:
         """Send requests one behind the other without waiting in between, for recovery.
 
         Args:
-            methods: the requests.
-            on_reply: called with each of them and its reply.
+            requests: the requests.
+            on_reply: called with each reply, in order.
             within: seconds that the broker has for an answer.
 
         Raises:
@@ -581,19 +546,20 @@ class LogicalChannel:
         """
         sent: list[Request] = []
         unsendable: InvalidArgument | None = None
-        for method in methods:
+        for method in requests:
             try:
-                sent.append(self._send(method, partial(on_reply, method)))
+                sent.append(self._send(method, Purpose.CALLER))
             except Exception as error:  # noqa: BLE001 - it costs this request, not the others
                 unsendable = _unsendable(method, error)
                 break
         for request in sent:
-            if not request.done.is_set():  # most are: many replies come at a time
-                await self._within(within, request.done.wait(), describe(request.method))
+            if not request.is_over:  # most are: many replies come at a time
+                await self._within(within, self._until_over(request), describe(request.method))
             if request.error is not None:
                 raise request.error
             if request.reply is None:
                 raise ConnectionLost("the link died during recovery")
+            on_reply(request.reply)
         if unsendable is not None:
             raise unsendable
 
@@ -657,10 +623,27 @@ class LogicalChannel:
 
     # --- what the link tells ----------------------------------------------------------------------------------------
 
-    def on_method(self, method: Method, *, is_reply: bool) -> None:
-        if is_reply:
-            self._complete(method, None)
-        elif isinstance(method, methods.Channel.Flow):
+    def on_reply(self, request: Request) -> None:
+        reply = request.reply
+        if reply is None:
+            return
+        if isinstance(reply, methods.Basic.GetOk) and self.attachment is not None:
+            self.attachment.last_tag = reply.delivery_tag
+            if request in self._abandoned:
+                self._give_back(reply, self.attachment, request.method)
+        if request.purpose is Purpose.DECLARATION:
+            self._host.recorder.record(self, request.method, reply)
+        elif request.purpose is Purpose.LAST_OF_SETUP:
+            self._on_set_up()
+        elif request.purpose is Purpose.FAREWELL and self.attachment is not None:
+            self.attachment.link.close_answered(self.attachment.number)
+        elif request.purpose is Purpose.OWNER and self._owner is not None:
+            self._owner.on_reply(reply)
+        self._abandoned.discard(request)
+        request.finish()
+
+    def on_method(self, method: Method) -> None:
+        if isinstance(method, methods.Channel.Flow):
             self._on_flow(active=bool(method.active))
         elif self._owner is not None:
             self._owner.on_method(method)
@@ -669,9 +652,7 @@ class LogicalChannel:
         attachment = self.attachment
         if attachment is None:
             return
-        if self._requests:  # a reply to basic.get may be among them
-            contents = [content for content in contents if not self._is_reply(content, attachment)]
-        if contents and self._owner is not None:
+        if self._owner is not None:
             method, _ = contents[-1]
             if isinstance(method, methods.Basic.Deliver):
                 attachment.last_tag = method.delivery_tag
@@ -679,27 +660,15 @@ class LogicalChannel:
 
     @property
     def awaits_answer(self) -> bool:
-        return (
-            bool(self._requests)
-            or self.state is State.CLOSING
-            or (self._owner is not None and self._owner.awaits_answer)
-        )
+        return self.state is State.CLOSING or (self._owner is not None and self._owner.awaits_answer)
 
     def on_confirms(self, confirms: list[Confirm]) -> None:
         if self._owner is not None:
             self._owner.on_confirms(confirms)
 
-    def _is_reply(self, content: Content, attachment: Attachment) -> bool:
-        method, message = content
-        if not isinstance(method, methods.Basic.GetOk):
-            return False
-        attachment.last_tag = method.delivery_tag
-        self._complete(method, message)
-        return True
-
-    def on_closed(self, error: ReplyError) -> None:
+    def on_closed(self, error: ReplyError, unanswered: Unanswered) -> None:
         self._detach()
-        self._end(error, ChannelEvent.FAILED)
+        self._end(error, ChannelEvent.FAILED, unanswered)
 
     def on_released(self) -> None:
         if self.state is State.CLOSING:
@@ -708,7 +677,7 @@ class LogicalChannel:
     def on_writable(self) -> None:
         self.resume()
 
-    def on_lost(self, error: AnyamqpError | None) -> None:
+    def on_lost(self, error: AnyamqpError | None, unanswered: Unanswered) -> None:
         self._detach()
         self.has_been_open = False
         if self.state is State.CLOSED:
@@ -716,34 +685,36 @@ class LogicalChannel:
         if self.state is State.CLOSING:
             self._finish(ChannelEvent.CLOSED)
             return
-        guilty = self._guilty_of(error)
+        guilty = self._guilty_of(error, unanswered)
         if guilty is not None and isinstance(error, ReplyError) and self.state not in (State.OPEN, State.BLOCKED):
             # The requests that open the channel cost the link, and would cost the next one as well.
-            self._end(error, ChannelEvent.FAILED)
+            self._end(error, ChannelEvent.FAILED, unanswered)
             return
         self._fire(ChannelEvent.LOST)
-        requests = self._requests
-        self._requests = deque()
-        for request in requests:
+        for request in unanswered:
             if request is guilty and isinstance(error, ReplyError):
                 error.request = describe(request.method)
                 request.error = error
             elif is_unexplained_close(error):
                 request.suspicion = error
-            request.done.set()
+            request.finish()
+        self._abandoned.clear()
         self._wake()
         if self._owner is not None:
             self._owner.on_lost(error)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _detach(self) -> Attachment | None:
+    def _detach(self) -> Unanswered:
+        """Leave the link. Returns the requests that it will not answer any more."""
         attachment, self.attachment = self.attachment, None
-        if attachment is not None:
-            attachment.leave()
-        return attachment
+        if attachment is None:
+            return ()
+        attachment.leave()
+        return attachment.link.session.unanswered(attachment.number)
 
-    def _guilty_of(self, error: AnyamqpError | None) -> Request | None:
+    @staticmethod
+    def _guilty_of(error: AnyamqpError | None, unanswered: Unanswered) -> Request | None:
         """The request for which the broker closed the whole connection, if it may be one of ours.
 
         A hard error names the method, not the channel (AMQP 0-9-1, connection.close). Where several channels wait for
@@ -752,9 +723,9 @@ class LogicalChannel:
         """
         if not isinstance(error, ReplyError) or error.method is None:
             return None
-        return next((one for one in self._requests if method_name(one.method) == error.method), None)
+        return next((one for one in unanswered if method_name(one.method) == error.method), None)
 
-    def _on_attached(self, _: Method) -> None:
+    def _on_set_up(self) -> None:
         self.has_been_open = True
         self._fire(ChannelEvent.OPENED)
         if self._owner is not None:
@@ -779,26 +750,27 @@ class LogicalChannel:
     async def _until_answered(
         self,
         method: Method,
-        on_reply: Callable[[Method], None] | None,
+        purpose: Purpose,
         *,
         repeat: bool,
         pinned: Attachment | None,
-    ) -> Request:
+    ) -> Answer:
         suspicions = 0
         while True:
             await self.wait_open()
             if pinned is not None and pinned.is_stale:
                 raise ConnectionLost(f"{describe(method)}: the link that it belongs to was lost")
-            request = self._send(method, on_reply)
+            request = self._send(method, purpose)
+            attachment = self.attachment
             try:
-                await request.done.wait()
+                await self._until_over(request)
             except BaseException:
-                request.abandon()
+                self._abandon(request, attachment)
                 raise
             if request.error is not None:
                 raise request.error
-            if request.reply is not None:
-                return request
+            if request.reply is not None and attachment is not None:
+                return Answer(request.reply, request.content, attachment)
             if request.suspicion is not None:
                 suspicions += 1
                 if suspicions >= CLOSES_BEFORE_BLAME:
@@ -810,43 +782,59 @@ class LogicalChannel:
         while self.attachment is not None and self.state in (State.CONNECTING, State.RECONNECTING):
             await self._changed.wait()
 
-    def _send(self, method: Method, on_reply: Callable[[Method], None] | None) -> Request:
+    @staticmethod
+    async def _until_over(request: Request) -> None:
+        waiter = anyio.Event()
+        request.waiter = waiter
+        if not request.is_over:
+            await waiter.wait()
+
+    def _abandon(self, request: Request, attachment: Attachment | None) -> None:
+        """The caller was cancelled: nobody takes the reply."""
+        if not request.is_over:
+            self._abandoned.add(request)
+        elif isinstance(request.reply, methods.Basic.GetOk) and attachment is not None:
+            self._give_back(request.reply, attachment, request.method)
+
+    @staticmethod
+    def _give_back(reply: methods.Basic.GetOk, attachment: Attachment, get: Method) -> None:
+        if isinstance(get, methods.Basic.Get) and not get.no_ack:
+            attachment.nack(reply.delivery_tag, multiple=False, requeue=True)
+
+    def _send(self, method: Method, purpose: Purpose) -> Request:
         attachment = self.attachment
         if attachment is None:
             raise InvalidUse(f"{method_name(method)} on a channel that is on no link")
         # Named here, because a request may have waited for this link, on which the broker named the queue anew.
-        attachment.link.session.request(attachment.number, self._host.recorder.as_sent(method))
+        as_sent = self._host.recorder.as_sent(method)
+        request = attachment.link.session.request(attachment.number, method, purpose, as_sent=as_sent)
         attachment.link.flush()
-        request = Request(method, attachment, on_reply)
-        self._requests.append(request)
         return request
 
-    def _complete(self, reply: Method, message: Message | None) -> None:
-        self._requests.popleft().answer(reply, message)
-
-    def _end(self, error: AnyamqpError, event: ChannelEvent) -> None:
+    def _end(self, error: AnyamqpError, event: ChannelEvent, unanswered: Unanswered) -> None:
         self.error = error
-        self._blame(error)
+        self._blame(error, unanswered)
         self._finish(event, reason=reason_of(error))
-        self._fail_requests()
+        self._fail(unanswered)
         if self._owner is not None:
             self._owner.on_failed(error)
 
-    def _blame(self, error: AnyamqpError) -> None:
+    @staticmethod
+    def _blame(error: AnyamqpError, unanswered: Unanswered) -> None:
         # The broker works a channel's methods off in order, so the one it complains of is the oldest of that name;
         # nothing behind it was done.
         if isinstance(error, ReplyError):
-            for request in self._requests:
+            for request in unanswered:
                 if error.method is None or error.method == method_name(request.method):
                     error.request = describe(request.method)
                     request.error = error
                     return
 
-    def _fail_requests(self) -> None:
-        requests, self._requests = self._requests, deque()
-        for request in requests:
+    def _fail(self, unanswered: Unanswered) -> None:
+        for request in unanswered:
             request.error = request.error or self.closed_error()
-            request.done.set()
+            request.finish()
+        self._abandoned.clear()
 
     def _finish(self, event: ChannelEvent, *, reason: str | None = None) -> None:
         self._fire(event, reason=reason)

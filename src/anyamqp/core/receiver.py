@@ -191,7 +191,7 @@ class Receiver(ChannelOwner):
                 self._channel.begin_close()
             case ConsumerEffect.ASK_FOR_QUEUE:
                 request = build(methods.Queue.Declare, queue=self.queue, passive=True)
-                self._channel.ask(request, self._on_queue_found)
+                self._channel.ask(request)
             case ConsumerEffect.CANCEL_UNANSWERED:
                 self._channel.tell(build(methods.Basic.Cancel, consumer_tag=self._consumer_tag, nowait=True))
             case ConsumerEffect.TELL_STARTED:
@@ -210,7 +210,7 @@ class Receiver(ChannelOwner):
         except AnyamqpError as refused:
             self._carry_out(self._subscription.channel_refused(refused, self._now()))
 
-    def _on_queue_found(self, _: Method) -> None:
+    def on_reply(self, reply: Method) -> None:  # noqa: ARG002
         self._carry_out(self._subscription.queue_found(self.queue, self._now()))
 
     def _return(self, deliveries: Sequence[Delivery]) -> None:

@@ -150,7 +150,7 @@ class Recovery:
                 self._entity_failed(entities.popleft(), error)
 
     async def _replay(self, link: Link, entities: deque[Recorded], count: int) -> None:
-        def done(_request: Method, reply: Method) -> None:
+        def done(reply: Method) -> None:
             recorded = entities.popleft()
             self._declared[recorded] = None
             if self._topology.declared_again(recorded, reply):

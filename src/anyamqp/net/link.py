@@ -11,7 +11,6 @@ an await between: first the connection, then every channel on it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
@@ -36,12 +35,13 @@ from anyamqp.protocol.events import (
     Event,
     MethodReceived,
     Opened,
-    SecretUpdated,
+    Replied,
     Stalled,
     Tuning,
     Unblocked,
 )
 from anyamqp.protocol.lifecycle import LinkState, Transition
+from anyamqp.protocol.requests import Purpose, Request, Unanswered
 from anyamqp.protocol.session import Session
 from anyamqp.wire import methods
 from anyamqp.wire.frames import Method, method_name
@@ -66,13 +66,19 @@ _LINGER: Final = 1.0
 class ChannelHandler(Protocol):
     """What a link tells a channel that is attached to it."""
 
-    def on_method(self, method: Method, *, is_reply: bool) -> None: ...
+    def on_reply(self, request: Request) -> None:
+        """The broker answered a request."""
+        ...
+
+    def on_method(self, method: Method) -> None:
+        """A method came unasked."""
+        ...
 
     def on_contents(self, contents: list[Content]) -> None: ...
 
     def on_confirms(self, confirms: list[Confirm]) -> None: ...
 
-    def on_closed(self, error: ReplyError) -> None:
+    def on_closed(self, error: ReplyError, unanswered: Unanswered) -> None:
         """The broker closed the channel, or made us close it."""
         ...
 
@@ -82,14 +88,14 @@ class ChannelHandler(Protocol):
 
     @property
     def awaits_answer(self) -> bool:
-        """Whether something was sent that the broker answers."""
+        """Whether something was sent that the broker answers otherwise than with a reply."""
         ...
 
     def on_writable(self) -> None:
         """The broker takes publishes again."""
         ...
 
-    def on_lost(self, error: AnyamqpError | None) -> None:
+    def on_lost(self, error: AnyamqpError | None, unanswered: Unanswered) -> None:
         """The link is gone, for this reason."""
         ...
 
@@ -155,8 +161,6 @@ class Link:
         self._owner = owner
         self._journal = journal
         self._handlers: dict[int, ChannelHandler] = {}
-        self._secrets: deque[tuple[methods.Connection.UpdateSecret, anyio.Event]] = deque()
-        """What is not answered yet, oldest first."""
         self._opened = anyio.Event()
         self._over = anyio.Event()
         self._writer_waits: Waiter | None = None
@@ -223,16 +227,16 @@ class Link:
             ConnectionLost: the link ended before the answer.
             ReplyError: it ended because the broker refused the secret.
         """
-        self.session.update_secret(update)
-        sent = (update, anyio.Event())
-        self._secrets.append(sent)
+        request = self.session.update_secret(update)
+        request.waiter = waiter = anyio.Event()
         self.flush()
-        await sent[1].wait()
-        if sent not in self._secrets:
+        await waiter.wait()
+        if request.reply is not None:
             return
         error = self.error
         # The broker works them off in order, so it is the oldest that it refuses.
-        if isinstance(error, ReplyError) and error.method == method_name(update) and sent is self._secrets[0]:
+        is_oldest = request is self.session.unanswered(0)[0]
+        if isinstance(error, ReplyError) and error.method == method_name(update) and is_oldest:
             raise error
         raise ConnectionLost("the link ended before the broker answered connection.update-secret") from error
 
@@ -253,13 +257,13 @@ class Link:
         while self.is_full and not self.is_over:
             await self._output_taken.wait()
 
-    def attach(self, handler: ChannelHandler) -> int:
-        """Open a channel for ``handler``: send channel.open, whose reply it gets.
+    def attach(self, handler: ChannelHandler, purpose: Purpose) -> int:
+        """Open a channel for ``handler``: send channel.open, whose reply it gets for this purpose.
 
         Raises:
             ChannelLimitReached: as many are open as was agreed.
         """
-        number = self.session.open_channel()
+        number = self.session.open_channel(purpose)
         self._handlers[number] = handler
         self.flush()
         return number
@@ -322,8 +326,10 @@ class Link:
         return (
             bool(self._slow_readers)
             and self.is_open
-            and not self._secrets
-            and not any(handler.awaits_answer for handler in self._handlers.values())
+            and not self.session.awaits_reply(0)
+            and not any(
+                self.session.awaits_reply(number) or handler.awaits_answer for number, handler in self._handlers.items()
+            )
         )
 
     def flush(self) -> None:
@@ -428,9 +434,8 @@ class Link:
         self._is_dispatching = True
         until = self._loop.now() + _TURN
         try:
-            while events := self.session.events():
-                for event in events:
-                    self._tell(event)
+            while (event := self.session.next_event()) is not None:
+                self._tell(event)
                 if self._loop.now() > until:
                     break  # the reader goes on when others have had their turn
         finally:
@@ -446,13 +451,21 @@ class Link:
         elif isinstance(event, ConfirmsReceived):
             self.has_worked = True
             handlers[event.channel].on_confirms(event.confirms)
+        elif isinstance(event, Replied):
+            if event.channel:
+                if self.is_ready:  # recovery's own requests are no work
+                    self.has_worked = True
+                handlers[event.channel].on_reply(event.request)
+            else:
+                secret = event.request.method
+                if isinstance(secret, methods.Connection.UpdateSecret):
+                    self._owner.on_secret_updated(secret.new_secret)
+                event.request.finish()
         elif isinstance(event, MethodReceived):
-            if event.is_reply and self.is_ready:  # recovery's own requests are no work
-                self.has_worked = True
-            handlers[event.channel].on_method(event.method, is_reply=event.is_reply)
+            handlers[event.channel].on_method(event.method)
         elif isinstance(event, ChannelClosed):
             self.close_answered(event.channel)
-            handlers.pop(event.channel).on_closed(event.error)
+            handlers.pop(event.channel).on_closed(event.error, event.unanswered)
         elif isinstance(event, ChannelReleased):
             # Nobody is there if we closed it for what the broker sent: on_closed was the last word then.
             self.close_answered(event.channel)
@@ -472,10 +485,6 @@ class Link:
             self._owner.on_link_unblocked()
             for handler in list(handlers.values()):
                 handler.on_writable()
-        elif isinstance(event, SecretUpdated):
-            update, answered = self._secrets.popleft()
-            self._owner.on_secret_updated(update.new_secret)
-            answered.set()
         elif isinstance(event, Stalled):
             self._journal.stalled(event.seconds)
         else:
@@ -489,13 +498,13 @@ class Link:
         self._output_taken.set()
         self.flush()
         self._reading.cancel()
-        for _, answered in self._secrets:
-            answered.set()
+        for request in self.session.unanswered(0):
+            request.finish()
         self._owner.on_link_ended(ended.error)
-        handlers = list(self._handlers.values())
+        handlers = list(self._handlers.items())
         self._handlers.clear()
-        for handler in handlers:
-            handler.on_lost(ended.error)
+        for number, handler in handlers:
+            handler.on_lost(ended.error, self.session.unanswered(number))
 
     @property
     def is_open(self) -> bool:

@@ -41,7 +41,9 @@ from anyamqp.protocol.events import (
     ContentsReceived,
     Event,
     MethodReceived,
+    Replied,
 )
+from anyamqp.protocol.requests import Purpose, Request
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received, encode_ack
 from anyamqp.wire.frames import Method, Payload, method_name
@@ -61,19 +63,32 @@ _FIRST_WORDS = (methods.Channel.OpenOk, methods.Channel.Close)
 class _Channel:
     """One number in use."""
 
-    __slots__ = ("acks", "closing", "expected", "has_past", "header", "last_tag", "method", "pieces", "received")
+    __slots__ = (
+        "acks",
+        "closing",
+        "getting",
+        "has_past",
+        "header",
+        "last_tag",
+        "method",
+        "pieces",
+        "received",
+        "requests",
+    )
 
     def __init__(self) -> None:
         self.acks = Acks()
         self.closing = False
         self.has_past = False
         """Whether what comes may still belong to the number's last channel: until open-ok."""
-        self.expected: deque[Method] = deque()
-        """The requests that are not answered yet, oldest first."""
+        self.requests: deque[Request] = deque()
+        """The requests that are not answered yet, the oldest first."""
         self.last_tag = 0
         """The highest delivery tag that came."""
         self.method: Method | None = None
         """The method whose content is coming in."""
+        self.getting: Request | None = None
+        """The request that this content answers."""
         self.header: Header | None = None
         self.pieces: list[bytes | bytearray | memoryview] = []
         self.received = 0
@@ -105,7 +120,7 @@ class Channels:
         send: Callable[[int, Method], None],
         answer: Callable[[int, Method], None],
         answer_with: Callable[[bytes], None],
-        events: list[Event],
+        events: deque[Event],
         max_message_size: int,
     ) -> None:
         self._send = send
@@ -124,7 +139,7 @@ class Channels:
     def __len__(self) -> int:
         return len(self._channels)
 
-    def open(self, channel_max: int) -> int:
+    def open(self, channel_max: int, purpose: Purpose) -> int:
         """Send channel.open on the lowest free number; only if there is none, on one that the broker closed.
 
         Raises:
@@ -143,21 +158,36 @@ class Channels:
         else:
             raise ChannelLimitReached(f"all {self._highest} channels that the connection may have are open")
         self._channels[number] = channel
-        self.request(number, methods.Channel.Open())
+        self.request(number, Request(methods.Channel.Open(), purpose))
         return number
 
-    def close(self, number: int, text: str, code: int = REPLY_SUCCESS) -> None:
-        """Send channel.close; the number is free again after close-ok."""
-        self.send(number, methods.Channel.Close(code, text, 0, 0))
-        self._channels[number].closing = True
+    def close(self, number: int, text: str, code: int = REPLY_SUCCESS) -> tuple[Request, ...]:
+        """Send channel.close; the number is free again after close-ok.
 
-    def request(self, number: int, method: Method) -> None:
-        """Send a method that the broker answers."""
-        self.send(number, method)
+        Returns:
+            The requests that will not be answered any more.
+        """
+        self.send(number, methods.Channel.Close(code, text, 0, 0))
         channel = self._channels[number]
-        channel.expected.append(method)
-        if isinstance(method, methods.Tx.Select):
+        channel.closing = True
+        return tuple(channel.requests)
+
+    def request(self, number: int, request: Request, as_sent: Method | None = None) -> None:
+        """Send a method that the broker answers."""
+        self.send(number, as_sent or request.method)
+        channel = self._channels[number]
+        channel.requests.append(request)
+        if isinstance(request.method, methods.Tx.Select):
             channel.acks.keep_apart()
+
+    def unanswered(self, number: int) -> tuple[Request, ...]:
+        """The requests on a channel without a reply, the oldest first."""
+        channel = self._channels.get(number)
+        return () if channel is None else tuple(channel.requests)
+
+    def has_unanswered(self, number: int) -> bool:
+        """Whether there are any."""
+        return bool(self._channels[number].requests)
 
     def send(self, number: int, method: Method) -> None:
         """Send a method, behind the acks that were given before it."""
@@ -218,6 +248,10 @@ class Channels:
         for number in list(self._acking):
             self._flush_acks_of(number)
 
+    def drop_acks(self) -> None:
+        """Forget the acks that have not left: nothing can leave any more."""
+        self._acking.clear()
+
     def _flush_acks_of(self, number: int) -> None:
         self._acking.discard(number)
         for tag, multiple in self._channels[number].acks.take():
@@ -276,7 +310,8 @@ class Channels:
             if channel.closing:  # the two crossed
                 self._events.append(ChannelReleased(number))
             else:
-                self._events.append(ChannelClosed(number, error_of(frame_of(method))))
+                unanswered = tuple(channel.requests)
+                self._events.append(ChannelClosed(number, error_of(frame_of(method)), unanswered))
         elif isinstance(method, methods.Channel.CloseOk):
             if not channel.closing:
                 raise unexpected(CommandInvalid, f"channel.close-ok on channel {number}, which nobody closed")
@@ -294,27 +329,29 @@ class Channels:
         elif isinstance(method, _CONTENT_METHODS):
             if isinstance(method, methods.Basic.GetOk):
                 channel.last_tag = method.delivery_tag
-                request = self._answered(number, channel, method)
-                if isinstance(request, methods.Basic.Get) and request.no_ack:
+                channel.getting = request = self._answered_by(method, number, channel)
+                if isinstance(request.method, methods.Basic.Get) and request.method.no_ack:
                     channel.acks.settle(channel.last_tag)
             channel.method = method
         elif isinstance(method, _UNASKED):
             if isinstance(method, methods.Channel.Flow):
                 self._answer(number, methods.Channel.FlowOk(method.active))
-            self._events.append(MethodReceived(number, method, is_reply=False))
+            self._events.append(MethodReceived(number, method))
         else:
-            self._answered(number, channel, method)
+            request = self._answered_by(method, number, channel)
+            channel.requests.popleft()
+            request.reply = method
             if isinstance(method, methods.Basic.RecoverOk):  # the broker has taken back all that was open
                 channel.acks.settle_up_to(channel.last_tag)
-            self._events.append(MethodReceived(number, method, is_reply=True))
+            self._events.append(Replied(number, request))
 
-    def _answered(self, number: int, channel: _Channel, method: Method) -> Method:
-        """Take out the request that the method answers."""
-        if not channel.expected or method.name not in channel.expected[0].valid_responses:
+    def _answered_by(self, method: Method, number: int, channel: _Channel) -> Request:
+        """The request that the method answers."""
+        if not channel.requests or method.name not in channel.requests[0].method.valid_responses:
             raise unexpected(
                 CommandInvalid, f"{method_name(method)} on channel {number} answers nothing that was asked"
             )
-        return channel.expected.popleft()
+        return channel.requests[0]
 
     def _delivered(self, number: int, channel: _Channel, delivered: Delivered) -> None:
         method, encoded, body = delivered
@@ -339,7 +376,7 @@ class Channels:
                 found_by=Side.CLIENT,
                 close=CloseFacts(None, CloseFrame(ContentTooLarge.code, text, None), Side.CLIENT),
             )
-            self._events.append(ChannelClosed(number, error))
+            self._events.append(ChannelClosed(number, error, tuple(channel.requests)))
             return
         channel.header = header
         if not header.body_size:
@@ -371,7 +408,13 @@ class Channels:
             return
         if not isinstance(method, methods.Basic.Deliver):
             _check_properties(number, message)
-        self._tell(number, (method, message))
+        request, channel.getting = channel.getting, None
+        if request is not None:
+            channel.requests.popleft()
+            request.reply, request.content = method, message
+            self._events.append(Replied(number, request))
+        else:
+            self._tell(number, (method, message))
 
     def _tell(self, number: int, content: Content) -> None:
         latest = self._events[-1] if self._events else None

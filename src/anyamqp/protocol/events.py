@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 from anyamqp.errors import AnyamqpError, ReplyError
 from anyamqp.message import FieldTable
 from anyamqp.protocol.lifecycle import Transition
+from anyamqp.protocol.requests import Request
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
 from anyamqp.wire.frames import Method
@@ -39,16 +40,22 @@ class Opened(NamedTuple):
     server_properties: FieldTable
 
 
+class Replied(NamedTuple):
+    """The broker answered a request. On channel 0 it answered connection.update-secret (RabbitMQ)."""
+
+    channel: int
+    request: Request
+
+
 class MethodReceived(NamedTuple):
-    """A method without content on a channel: the reply to the oldest request, or one that came unasked."""
+    """A method that came unasked on a channel: basic.cancel or channel.flow."""
 
     channel: int
     method: Method
-    is_reply: bool
 
 
 Content: TypeAlias = tuple[Method, Received]
-"""A method with its whole content: basic.deliver, basic.return or basic.get-ok."""
+"""A method with its whole content: basic.deliver or basic.return."""
 
 
 class ContentsReceived(NamedTuple):
@@ -69,10 +76,15 @@ class ConfirmsReceived(NamedTuple):
 
 
 class ChannelClosed(NamedTuple):
-    """A channel was closed for an error, by the broker or because of what the broker sent on it."""
+    """A channel was closed for an error, by the broker or because of what the broker sent on it.
+
+    Attributes:
+        unanswered: the requests on it that the broker will not answer any more, the oldest first.
+    """
 
     channel: int
     error: ReplyError
+    unanswered: tuple[Request, ...]
 
 
 class ChannelReleased(NamedTuple):
@@ -91,10 +103,6 @@ class Unblocked(NamedTuple):
     """The broker reads again."""
 
 
-class SecretUpdated(NamedTuple):
-    """The broker answered the oldest connection.update-secret (RabbitMQ)."""
-
-
 class Stalled(NamedTuple):
     """The caller's event loop was late by so many seconds."""
 
@@ -109,6 +117,7 @@ class Ended(NamedTuple):
 
 Event: TypeAlias = (
     Opened
+    | Replied
     | MethodReceived
     | ContentsReceived
     | ConfirmsReceived
@@ -116,7 +125,6 @@ Event: TypeAlias = (
     | ChannelReleased
     | Blocked
     | Unblocked
-    | SecretUpdated
     | Stalled
     | Ended
     | Transition

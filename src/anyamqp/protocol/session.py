@@ -1,6 +1,6 @@
 """One AMQP session, from protocol header to close-ok, without I/O.
 
-Three verbs at the border: :meth:`Session.receive` takes bytes, :meth:`Session.events` gives what they mean, step by
+Three verbs at the border: :meth:`Session.receive` takes bytes, :meth:`Session.next_event` gives what they mean, step by
 step, :meth:`Session.output` gives the bytes to send. Everything that the protocol decides by itself is decided here:
 the handshake, tuning, heartbeats, both closes, and, in :mod:`anyamqp.protocol.channels`, what goes on inside a
 channel. What the broker sends out of turn ends the session with a protocol error; it is never an exception and never a
@@ -12,7 +12,9 @@ Sources: AMQP 0-9-1 specification, sections 2.2.4 (connection), 2.2.5 (channel),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import accumulate, chain
 from typing import Final
 
@@ -35,9 +37,10 @@ from anyamqp.errors import (
 )
 from anyamqp.message import FieldTable
 from anyamqp.protocol.channels import REPLY_SUCCESS, Channels, error_of, frame_of, unexpected
-from anyamqp.protocol.events import Blocked, Ended, Event, Opened, SecretUpdated, Stalled, Tuning, Unblocked
+from anyamqp.protocol.events import Blocked, Ended, Event, Opened, Replied, Stalled, Tuning, Unblocked
 from anyamqp.protocol.heartbeat import Heartbeat
-from anyamqp.protocol.lifecycle import LINK, LinkEvent, LinkState, Transition
+from anyamqp.protocol.lifecycle import LINK, LinkEffect, LinkEvent, LinkState, Transition
+from anyamqp.protocol.requests import Purpose, Request
 from anyamqp.protocol.sasl import Mechanism
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route, content_parts
@@ -46,7 +49,6 @@ from anyamqp.wire.frames import (
     FRAME_MIN_SIZE,
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
-    Frame,
     Method,
     Payload,
     build,
@@ -88,6 +90,23 @@ _ACK_WEIGHT: Final = 2
 """Bytes that an ack counts for before it is known which frame carries it: consumers may hold 65535 each."""
 
 
+_EVENTS: Final[Mapping[type[Method], LinkEvent]] = {
+    methods.Connection.Start: LinkEvent.STARTED,
+    methods.Connection.Secure: LinkEvent.SECURED,
+    methods.Connection.Tune: LinkEvent.TUNED,
+    methods.Connection.OpenOk: LinkEvent.OPENED,
+    methods.Connection.Blocked: LinkEvent.BLOCKED,
+    methods.Connection.Unblocked: LinkEvent.UNBLOCKED,
+    methods.Connection.UpdateSecretOk: LinkEvent.RENEWED,
+    methods.Connection.Close: LinkEvent.THEIR_CLOSE,
+    methods.Connection.CloseOk: LinkEvent.THEIR_CLOSE_OK,
+}
+
+
+_UNRECORDED: Final = (LinkEvent.BLOCKED, LinkEvent.UNBLOCKED, LinkEvent.RENEWED)
+"""Steps that leave the link as it is; the connection's own steps tell of them."""
+
+
 class Session:
     """The client's side of one AMQP session.
 
@@ -123,23 +142,20 @@ class Session:
         self._name = f"link {number}"
         self._mechanisms = mechanisms
         self._mechanism = mechanisms[0]
-        self._unanswered_secrets = 0
+        self._farewell = ""
+        """The text of our close."""
+        self._secrets: deque[Request] = deque()
+        """Those connection.update-secret that are not answered yet, the oldest first."""
         self._virtual_host = virtual_host
         self._client_properties: FieldTable = {**client_properties, "capabilities": CAPABILITIES}
         self._server_properties: FieldTable = {}
         self._lifecycle = LINK.begin()
         self._decoder = Decoder(proposal.frame_max, joins_deliveries=True)
         self._heartbeat = Heartbeat(0, now)
-        self._events: list[Event] = []
+        self._events: deque[Event] = deque()
         self._received_at = now
-        self._has_unread = False
-        """Whether something came that was not looked at."""
-        self._frames: Iterator[Frame] | None = None
-        """Of what came, those that are left."""
-        self._held: Frame | None = None
-        """The first of them, if it was taken out already."""
-        self._fault: ReplyError | None = None
-        """What is wrong with the first of them."""
+        self._reading: Iterator[Event] | None = None
+        """What the bytes that came mean, read step by step; None if all was read."""
         self._channels = Channels(self._send, self._answer, self._answer_with, self._events, max_message_size)
         self._output: list[bytes | memoryview] = [PROTOCOL_HEADER]
         self._output_size = len(PROTOCOL_HEADER)
@@ -183,84 +199,67 @@ class Session:
 
     @property
     def has_unread(self) -> bool:
-        """Whether :meth:`events` has more to tell."""
-        return self._has_unread or bool(self._events)
+        """Whether :meth:`next_event` may have more to tell."""
+        return self._reading is not None or bool(self._events)
 
     @property
     def has_output(self) -> bool:
         """Whether something waits to be sent."""
-        return bool(self._output) or (self._channels.has_acks and self.state is LinkState.OPEN)
+        return bool(self._output) or self._channels.has_acks
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take bytes from the broker; :meth:`events` tells what they mean. Never raises: what is wrong with them ends
-        the session."""
-        if self.state is LinkState.CLOSED:
-            return
+        """Take bytes from the broker; :meth:`next_event` tells what they mean. Never raises: what is wrong with them
+        ends the session."""
         self.bytes_received += len(data)
         self._received_at = now
         self._heartbeat.read(now)
         self._decoder.feed(data)
-        self._has_unread = True
+        self._reading = self._read() if self._reading is None else chain(self._reading, self._read())
 
     def transport_ended(self, error: AnyamqpError, now: float) -> None:
         """The byte stream is over, both ways, for this reason."""
-        if self.state is not LinkState.CLOSED:
-            self._die(error, now)
+        self._fire(LinkEvent.DIED, now, error)
 
-    def events(self) -> list[Event]:
-        """What happened next, in order; nothing if that is all.
+    def next_event(self) -> Event | None:
+        """What happened next; None if there is no more.
 
-        Call it until it gives nothing. The broker's next method waits until the events before it were told, so that
-        whoever acts on an event finds the session and its channels as they were then: nothing later has closed them.
+        The broker's next method is not looked at before the events of the last one were taken, so that whoever acts
+        on an event finds the session and its channels as they were then: nothing later has closed them.
         """
-        if self._has_unread and not self._events and self._lifecycle.state is not LinkState.CLOSED:
-            self._read_on()
-        events = self._events.copy()
-        self._events.clear()
-        return events
+        events = self._events
+        if not events and self._reading is not None:
+            event = next(self._reading, None)
+            if event is not None:
+                return event
+            self._reading = None
+        return events.popleft() if events else None
 
-    def _read_on(self) -> None:
-        fault, self._fault = self._fault, None
+    def _read(self) -> Iterator[Event]:
+        """Read the frames that came. Contents and confirms that follow each other are told together."""
+        lifecycle, receive, events = self._lifecycle, self._channels.receive, self._events
         try:
-            if fault is not None:
-                raise fault
-            if self._take_frames():
-                return
+            for channel, payload in self._decoder.frames():
+                if events and isinstance(payload, Method) and not isinstance(payload, _TOLD_TOGETHER):
+                    while events:
+                        yield events.popleft()
+                if lifecycle.state is LinkState.OPEN and channel:
+                    receive(channel, payload)
+                else:
+                    self._handle(channel, payload, self._received_at)
         except ReplyError as error:
-            if self._events:
-                self._fault = error
-                return
-            self._protocol_error(error, self._received_at)
+            while events:
+                yield events.popleft()
+            self._fire(LinkEvent.BROKEN, self._received_at, error)
         except (CredentialsUnavailable, InvalidArgument) as error:
             # Only what we were told to answer with can be wrong here: credentials, the virtual host.
-            self._die(error, self._received_at)
-        self._frames = None
-        self._has_unread = False
-
-    def _take_frames(self) -> bool:
-        """Take what came, frame by frame. Returns whether one is held back until what came before it was told."""
-        lifecycle, receive, events = self._lifecycle, self._channels.receive, self._events
-        frames = self._frames or self._decoder.frames()
-        held, self._held = self._held, None
-        for frame in chain((held,), frames) if held is not None else frames:
-            channel, payload = frame
-            if events and isinstance(payload, Method) and not isinstance(payload, _TOLD_TOGETHER):
-                self._frames, self._held = frames, frame
-                return True
-            if channel and lifecycle.state is LinkState.OPEN:
-                receive(channel, payload)
-                continue
-            self._handle(channel, payload, self._received_at)
-            if lifecycle.state is LinkState.CLOSED:
-                break
-        return False
+            self._fire(LinkEvent.DIED, self._received_at, error)
 
     def output(self, now: float) -> list[bytes | memoryview]:
         """The next pieces to send, about 1 MiB at most where frames are smaller, which count as sent from now on.
 
         Many small parts are cheaper to send in one piece, large ones are cheaper to send than to copy.
         """
-        if self._channels.has_acks and self.state is LinkState.OPEN:
+        if self._channels.has_acks:
             self._channels.flush_acks()
         parts, size = self._output, self._output_size
         if not parts:
@@ -300,7 +299,8 @@ class Session:
         if verdict.dead:
             fault = "has read nothing" if self.owes_too_much else "was silent"
             silence = 2 * self.tuning.heartbeat
-            self._die(HeartbeatTimeout(f"the broker {fault} for two heartbeat intervals ({silence} s)"), now)
+            timeout = HeartbeatTimeout(f"the broker {fault} for two heartbeat intervals ({silence} s)")
+            self._fire(LinkEvent.DIED, now, timeout)
         elif verdict.send and not self._output:  # what waits to leave says as much as a heartbeat behind it
             self._write(HEARTBEAT_FRAME)
         return verdict.wake_at
@@ -308,44 +308,71 @@ class Session:
     # --- what we begin ----------------------------------------------------------------------------------------------
 
     def close(self, now: float, text: str = "bye") -> None:
-        """Begin the close handshake. Only in state OPEN: RabbitMQ does not take a close before open-ok."""
-        self._channels.flush_acks()
-        self._fire(LinkEvent.CLOSE, now)
-        self._send(0, methods.Connection.Close(REPLY_SUCCESS, text, 0, 0))
-        self.close_facts = CloseFacts(None, CloseFrame(REPLY_SUCCESS, text, None), Side.CLIENT)
+        """Begin the close handshake.
 
-    def update_secret(self, method: methods.Connection.UpdateSecret) -> None:
-        """Send a new secret (RabbitMQ); :class:`SecretUpdated` tells of each answer, in order.
+        Raises:
+            InvalidTransition: the link is not OPEN: RabbitMQ does not take a close before open-ok.
+        """
+        self._channels.flush_acks()
+        self._farewell = text
+        self._fire(LinkEvent.CLOSE, now)
+
+    def update_secret(self, method: methods.Connection.UpdateSecret) -> Request:
+        """Send a new secret (RabbitMQ). Answers come in the order of the requests.
 
         Raises:
             InvalidArgument: it does not fit a frame; nothing was sent.
         """
         self._require_open("update the secret")
         self._send(0, method)
-        self._unanswered_secrets += 1
+        request = Request(method)
+        self._secrets.append(request)
+        return request
 
-    def open_channel(self) -> int:
+    def open_channel(self, purpose: Purpose = Purpose.SETUP) -> int:
         """Send channel.open on a free number.
 
         Raises:
             ChannelLimitReached: ``channel_max`` channels are open.
         """
         self._require_open("open a channel")
-        return self._channels.open(self.tuning.channel_max)
+        return self._channels.open(self.tuning.channel_max, purpose)
 
-    def close_channel(self, number: int, text: str = "bye", code: int = REPLY_SUCCESS) -> None:
-        """Send channel.close; what the broker still sends on it is discarded until close-ok."""
+    def close_channel(self, number: int, text: str = "bye", code: int = REPLY_SUCCESS) -> tuple[Request, ...]:
+        """Send channel.close; whatever the broker still sends on it is discarded until close-ok.
+
+        Returns:
+            The requests on it that will not be answered any more, the oldest first.
+        """
         self._require_open("close a channel")
-        self._channels.close(number, text, code)
+        return self._channels.close(number, text, code)
 
-    def request(self, number: int, method: Method) -> None:
+    def request(
+        self, number: int, method: Method, purpose: Purpose = Purpose.CALLER, *, as_sent: Method | None = None
+    ) -> Request:
         """Send a method that the broker answers. Answers come in the order of the requests.
+
+        Args:
+            number: the channel's number.
+            method: the request.
+            purpose: for whom the reply is.
+            as_sent: the method to send in its place, if a name in it has changed.
 
         Raises:
             InvalidArgument: AMQP cannot carry an argument; nothing was sent.
         """
         self._require_open(method_name(method))
-        self._channels.request(number, method)
+        request = Request(method, purpose)
+        self._channels.request(number, request, as_sent)
+        return request
+
+    def unanswered(self, number: int) -> tuple[Request, ...]:
+        """The requests on a channel without a reply, the oldest first; those for new secrets on channel 0."""
+        return self._channels.unanswered(number) if number else tuple(self._secrets)
+
+    def awaits_reply(self, number: int) -> bool:
+        """Whether there are any."""
+        return self._channels.has_unanswered(number) if number else bool(self._secrets)
 
     def send(self, number: int, method: Method) -> None:
         """Send a method that has no answer.
@@ -391,47 +418,96 @@ class Session:
 
     def _handle(self, channel: int, payload: Payload, now: float) -> None:
         if channel:
-            if self.state is not LinkState.CLOSING:
-                raise unexpected(ChannelError, f"a frame on channel {channel} before connection.open-ok")
+            error = unexpected(ChannelError, f"a frame on channel {channel} before connection.open-ok")
+            self._take(LinkEvent.CHANNEL_FRAME, now, error)
         elif isinstance(payload, Method):
-            self._handle_connection(payload, now)
-        elif isinstance(payload, Header | bytes | memoryview | Delivered) and self.state is not LinkState.CLOSING:
-            raise unexpected(ChannelError, "content on channel 0")
+            self._take_method(payload, now)
+        elif isinstance(payload, Header | bytes | memoryview | Delivered):
+            self._take(LinkEvent.OUT_OF_PLACE, now, unexpected(ChannelError, "content on channel 0"))
 
-    def _handle_connection(self, method: Method, now: float) -> None:
+    def _take_method(self, method: Method, now: float) -> None:
+        event = _EVENTS.get(type(method), LinkEvent.OUT_OF_PLACE)
+        if event is LinkEvent.RENEWED and not self._secrets:
+            event = LinkEvent.OUT_OF_PLACE
+        self._take(event, now, unexpected(CommandInvalid, f"{method_name(method)} in state {self.state.name}"), method)
+
+    def _take(self, event: LinkEvent, now: float, fault: ReplyError, method: Method | None = None) -> None:
+        """Take an event that the broker caused; where the table has no cell for it, the broker is at fault."""
+        reason = None
         if isinstance(method, methods.Connection.Close):
-            self._closed_by_broker(method, now)
-        elif isinstance(method, methods.Connection.CloseOk):
-            self._advance(LinkEvent.CLOSED, method, now, only_from=LinkState.CLOSING)
-            self._emit(Ended(None))
-        elif self.state is LinkState.CLOSING:
-            return
-        elif isinstance(method, methods.Connection.Start):
-            self._start(method, now)
-        elif isinstance(method, methods.Connection.Secure):
-            self._advance(LinkEvent.SECURED, method, now)
-            challenge = method.challenge.encode("utf-8", "surrogateescape")
-            response = _response(self._mechanism, lambda: self._mechanism.answer(challenge))
-            self._answer(0, methods.Connection.SecureOk(response))
-        elif isinstance(method, methods.Connection.Tune):
-            self._tune(method, now)
-        elif isinstance(method, methods.Connection.OpenOk):
-            self._advance(LinkEvent.OPENED, method, now)
-            self._emit(Opened(self.tuning, self._server_properties))
-        elif isinstance(method, methods.Connection.Blocked) and self.state is LinkState.OPEN:
-            self.blocked = printable(method.reason)
-            self._emit(Blocked(self.blocked))
-        elif isinstance(method, methods.Connection.Unblocked) and self.state is LinkState.OPEN:
-            self.blocked = None
-            self._emit(Unblocked())
-        elif isinstance(method, methods.Connection.UpdateSecretOk) and self._unanswered_secrets:
-            self._unanswered_secrets -= 1
-            self._emit(SecretUpdated())
-        else:
-            raise unexpected(CommandInvalid, f"{method_name(method)} in state {self.state.name}")
+            reason = self._note_close(method)
+        try:
+            self._fire(event, now, reason, method)
+        except InvalidTransition as refused:
+            raise fault from refused
 
-    def _start(self, method: methods.Connection.Start, now: float) -> None:
-        self._advance(LinkEvent.STARTED, method, now)
+    def _fire(
+        self, event: LinkEvent, now: float, reason: AnyamqpError | None = None, method: Method | None = None
+    ) -> None:
+        step = self._lifecycle.fire(event)
+        if step.effects and event not in _UNRECORDED:
+            # A close that crosses ours is none of its reasons.
+            why = None if LinkEffect.TELL_CLOSED in step.effects or reason is None else reason_of(reason)
+            self._emit(Transition(self._name, step.source, event, step.target, now, why, self._number))
+        for effect in step.effects:
+            self._carry_out(effect, now, reason, method)
+
+    def _carry_out(self, effect: LinkEffect, now: float, reason: AnyamqpError | None, method: Method | None) -> None:
+        match effect, method:
+            case LinkEffect.LOG_IN, methods.Connection.Start():
+                self._log_in(method, now)
+            case LinkEffect.ANSWER_CHALLENGE, methods.Connection.Secure():
+                challenge = method.challenge.encode("utf-8", "surrogateescape")
+                response = _response(self._mechanism, partial(self._mechanism.answer, challenge))
+                self._answer(0, methods.Connection.SecureOk(response))
+            case LinkEffect.AGREE_AND_OPEN, methods.Connection.Tune():
+                self._agree(method, now)
+            case LinkEffect.TELL_BLOCKED, methods.Connection.Blocked():
+                self.blocked = printable(method.reason)
+                self._emit(Blocked(self.blocked))
+            case LinkEffect.TELL_UNBLOCKED, _:
+                self.blocked = None
+                self._emit(Unblocked())
+            case LinkEffect.TELL_OPENED, _:
+                self._emit(Opened(self.tuning, self._server_properties))
+            case LinkEffect.TELL_RENEWED, _:
+                request = self._secrets.popleft()
+                request.reply = method
+                self._emit(Replied(0, request))
+            case LinkEffect.SEND_CLOSE, _:
+                close = CloseFrame(REPLY_SUCCESS, self._farewell, None)
+                self._send(0, methods.Connection.Close(close.code, close.text, 0, 0))
+                self.close_facts = CloseFacts(None, close, Side.CLIENT)
+            case LinkEffect.NAME_FAULT, _ if isinstance(reason, ReplyError):
+                text = reason.text[:_MOST_SHOWN]
+                self._send(0, methods.Connection.Close(reason.code, text, 0, 0))
+                reason.close = self.close_facts = CloseFacts(None, CloseFrame(reason.code, text, None), Side.CLIENT)
+            case LinkEffect.CONFIRM_CLOSE, _:
+                self._send(0, methods.Connection.CloseOk())
+            case LinkEffect.TELL_REFUSED, _:
+                if isinstance(reason, ReplyError) and reason.code == LoginRefused.code:
+                    reason = LoginRefused(reason.text, close=self.close_facts)
+                self._end(reason)
+            case LinkEffect.TELL_ENDED, _:
+                self._end(reason)
+            case LinkEffect.TELL_CLOSED, _:
+                self._end(None)
+            case _:
+                raise InvalidUse(f"the link cannot {effect.value}")
+
+    def _end(self, error: AnyamqpError | None) -> None:
+        self._channels.drop_acks()
+        self._emit(Ended(error))
+
+    def _note_close(self, method: methods.Connection.Close) -> ReplyError:
+        received = frame_of(method)
+        if self.close_facts is None:
+            self.close_facts = CloseFacts(received, None, Side.BROKER)
+        else:
+            self.close_facts = CloseFacts(received, self.close_facts.sent, self.close_facts.first)
+        return error_of(received)
+
+    def _log_in(self, method: methods.Connection.Start, now: float) -> None:
         offered = method.mechanisms.split()
         mechanism = next((candidate for candidate in self._mechanisms if candidate.name in offered), None)
         if mechanism is None:
@@ -439,7 +515,7 @@ class Session:
             wanted = " or ".join(candidate.name for candidate in self._mechanisms)
             seen = printable(" ".join(offered)[:_MOST_SHOWN]) or "nothing"
             text = f"the broker offers {seen}, not {wanted}"
-            self._die(LoginRefused(text, method="connection.start", found_by=Side.CLIENT), now)
+            self._fire(LinkEvent.DIED, now, LoginRefused(text, method="connection.start", found_by=Side.CLIENT))
             return
         self._mechanism = mechanism
         self._server_properties = method.server_properties
@@ -453,8 +529,7 @@ class Session:
             ),
         )
 
-    def _tune(self, method: methods.Connection.Tune, now: float) -> None:
-        self._advance(LinkEvent.TUNED, method, now)
+    def _agree(self, method: methods.Connection.Tune, now: float) -> None:
         if 0 < method.frame_max < FRAME_MIN_SIZE:
             text = f"connection.tune with frame_max {method.frame_max}, where AMQP allows no less than {FRAME_MIN_SIZE}"
             raise unexpected(CommandInvalid, text)
@@ -465,47 +540,7 @@ class Session:
         self._send(0, methods.Connection.TuneOk(*self.tuning))
         self._send(0, build(methods.Connection.Open, self._virtual_host))
 
-    def _closed_by_broker(self, method: methods.Connection.Close, now: float) -> None:
-        logging_in = self.state in (LinkState.AWAITING_TUNE, LinkState.AWAITING_START)
-        ours = self.state is LinkState.CLOSING
-        received = frame_of(method)
-        if self.close_facts is None:
-            self.close_facts = CloseFacts(received, None, Side.BROKER)
-        else:
-            self.close_facts = CloseFacts(received, self.close_facts.sent, self.close_facts.first)
-        error = error_of(received)
-        if logging_in and error.code == LoginRefused.code:
-            error = LoginRefused(received.text, close=self.close_facts)
-        self._send(0, methods.Connection.CloseOk())
-        self._fire(LinkEvent.CLOSED, now, reason=None if ours else reason_of(error))
-        # Two closes that cross are a close of ours that the broker agreed to.
-        self._emit(Ended(None if ours else error))
-
-    # --- endings and small change -----------------------------------------------------------------------------------
-
-    def _protocol_error(self, error: ReplyError, now: float) -> None:
-        # The stream cannot be read any more, so there is no close-ok to wait for: say why, then leave.
-        if self.state is LinkState.OPEN:
-            text = error.text[:_MOST_SHOWN]
-            self._send(0, methods.Connection.Close(error.code, text, 0, 0))
-            error.close = self.close_facts = CloseFacts(None, CloseFrame(error.code, text, None), Side.CLIENT)
-        self._die(error, now)
-
-    def _die(self, error: AnyamqpError, now: float) -> None:
-        self._fire(LinkEvent.DIED, now, reason=reason_of(error))
-        self._emit(Ended(error))
-
-    def _advance(self, event: LinkEvent, method: Method, now: float, *, only_from: LinkState | None = None) -> None:
-        if only_from is not None and self.state is not only_from:
-            raise unexpected(CommandInvalid, f"{method_name(method)} in state {self.state.name}")
-        try:
-            self._fire(event, now)
-        except InvalidTransition as refused:
-            raise unexpected(CommandInvalid, f"{method_name(method)} in state {self.state.name}") from refused
-
-    def _fire(self, event: LinkEvent, now: float, *, reason: str | None = None) -> None:
-        step = self._lifecycle.fire(event)
-        self._emit(Transition(self._name, step.source, event, step.target, now, reason, self._number))
+    # --- small change -----------------------------------------------------------------------------------------------
 
     def _emit(self, event: Event) -> None:
         self._events.append(event)

@@ -30,7 +30,21 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Never
 
+from anyamqp.protocol.lifecycle.link import LINK, LinkEffect, LinkEvent, LinkState
 from anyamqp.protocol.lifecycle.table import Ignored, Row, Table
+
+__all__ = [
+    "CHANNEL",
+    "CONNECTION",
+    "LINK",
+    "ChannelEvent",
+    "ConnectionEvent",
+    "LinkEffect",
+    "LinkEvent",
+    "LinkState",
+    "State",
+    "Transition",
+]
 
 
 class State(Enum):
@@ -40,17 +54,6 @@ class State(Enum):
     OPEN = "open"
     BLOCKED = "blocked"
     RECONNECTING = "reconnecting"
-    CLOSING = "closing"
-    CLOSED = "closed"
-
-
-class LinkState(Enum):
-    """The states of a link: AMQP 0-9-1, 2.2.4 "The Connection Class", step by step."""
-
-    AWAITING_START = "awaiting_start"
-    AWAITING_TUNE = "awaiting_tune"
-    AWAITING_OPEN_OK = "awaiting_open_ok"
-    OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
 
@@ -77,25 +80,6 @@ class ChannelEvent(Enum):
     CLOSE = "close"
     CLOSED = "closed"
     FAILED = "failed"
-
-
-class LinkEvent(Enum):
-    """What can happen to a link."""
-
-    STARTED = "started"
-    """connection.start came; start-ok answers it."""
-    SECURED = "secured"
-    """connection.secure came; secure-ok answers it."""
-    TUNED = "tuned"
-    """connection.tune came; tune-ok and connection.open answer it."""
-    OPENED = "opened"
-    """connection.open-ok came."""
-    CLOSE = "close"
-    """We sent connection.close."""
-    CLOSED = "closed"
-    """A close handshake is complete, whoever began it."""
-    DIED = "died"
-    """The byte stream ended, or what came on it was not AMQP."""
 
 
 _UNFINISHED = (State.CONNECTING, State.OPEN, State.BLOCKED, State.RECONNECTING)
@@ -133,20 +117,6 @@ CHANNEL: Table[State, ChannelEvent, Never] = Table(
     Row(ChannelEvent.CLOSE, _UNFINISHED, State.CLOSING),
     Row(ChannelEvent.CLOSED, (State.CLOSING,), State.CLOSED),
     Row(ChannelEvent.FAILED, _UNFINISHED, State.CLOSED),
-)
-
-_HANDSHAKE = (LinkState.AWAITING_START, LinkState.AWAITING_TUNE, LinkState.AWAITING_OPEN_OK)
-
-LINK: Table[LinkState, LinkEvent, Never] = Table(
-    "link",
-    LinkState.AWAITING_START,
-    Row(LinkEvent.STARTED, (LinkState.AWAITING_START,), LinkState.AWAITING_TUNE),
-    Row(LinkEvent.SECURED, (LinkState.AWAITING_TUNE,), LinkState.AWAITING_TUNE),
-    Row(LinkEvent.TUNED, (LinkState.AWAITING_TUNE,), LinkState.AWAITING_OPEN_OK),
-    Row(LinkEvent.OPENED, (LinkState.AWAITING_OPEN_OK,), LinkState.OPEN),
-    Row(LinkEvent.CLOSE, (LinkState.OPEN,), LinkState.CLOSING),
-    Row(LinkEvent.CLOSED, (*_HANDSHAKE, LinkState.OPEN, LinkState.CLOSING), LinkState.CLOSED),
-    Row(LinkEvent.DIED, (*_HANDSHAKE, LinkState.OPEN, LinkState.CLOSING), LinkState.CLOSED),
 )
 
 

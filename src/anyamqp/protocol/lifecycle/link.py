@@ -1,0 +1,124 @@
+"""The life of a link: one TCP connection, from the first byte to the last.
+
+The session runs it. It sees the methods of AMQP's class ``connection`` (AMQP 0-9-1, 2.2.4), frames that are out of
+place, and the end of the byte stream. An absent cell means that the *broker* may not send this here, so the session
+answers :class:`~anyamqp.errors.InvalidTransition` with a protocol error.
+
+A link is never reused, hence it has no way back.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, TypeAlias
+
+from anyamqp.protocol.lifecycle.table import Ignored, Row, Table
+
+
+class LinkState(Enum):
+    """The states of a link: AMQP 0-9-1, 2.2.4 "The Connection Class", step by step."""
+
+    AWAITING_START = "awaiting_start"
+    AWAITING_TUNE = "awaiting_tune"
+    AWAITING_OPEN_OK = "awaiting_open_ok"
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class LinkEvent(Enum):
+    """What can happen to a link."""
+
+    STARTED = "started"
+    """connection.start came."""
+    SECURED = "secured"
+    """connection.secure came."""
+    TUNED = "tuned"
+    """connection.tune came."""
+    OPENED = "opened"
+    """connection.open-ok came."""
+    BLOCKED = "blocked"
+    """connection.blocked came (RabbitMQ)."""
+    UNBLOCKED = "unblocked"
+    """connection.unblocked came (RabbitMQ)."""
+    RENEWED = "renewed"
+    """connection.update-secret-ok came, for a request of ours (RabbitMQ)."""
+    CHANNEL_FRAME = "channel frame"
+    """A frame came on a channel."""
+    OUT_OF_PLACE = "out of place"
+    """A method of the connection came that a broker never sends, or content on channel 0."""
+    CLOSE = "close"
+    """We leave."""
+    THEIR_CLOSE = "their close"
+    """connection.close came."""
+    THEIR_CLOSE_OK = "their close-ok"
+    """connection.close-ok came."""
+    BROKEN = "broken"
+    """The broker sent something that is not AMQP, or out of turn."""
+    DIED = "died"
+    """The byte stream ended, the broker was silent for too long, or we cannot log in."""
+
+
+class LinkEffect(Enum):
+    """What a session does at a step of its link."""
+
+    LOG_IN = "answer connection.start with start-ok"
+    ANSWER_CHALLENGE = "answer connection.secure with secure-ok"
+    AGREE_AND_OPEN = "answer connection.tune with tune-ok, then send connection.open"
+    TELL_OPENED = "tell that the link is open"
+    TELL_BLOCKED = "tell that the broker has stopped reading publishes"
+    TELL_UNBLOCKED = "tell that the broker reads publishes again"
+    TELL_RENEWED = "tell that the broker has taken the oldest new secret"
+    SEND_CLOSE = "send connection.close"
+    NAME_FAULT = "send connection.close with the broker's fault: nothing can be read any more, so nothing is awaited"
+    CONFIRM_CLOSE = "answer connection.close with close-ok"
+    TELL_REFUSED = "tell that the broker has ended the login"
+    TELL_ENDED = "tell that the link has ended, and why"
+    TELL_CLOSED = "tell that the link has ended because we closed it"
+
+
+_S: TypeAlias = LinkState
+_E: TypeAlias = LinkEvent
+_F: TypeAlias = LinkEffect
+
+_LOGIN = (_S.AWAITING_START, _S.AWAITING_TUNE)
+_HANDSHAKE = (*_LOGIN, _S.AWAITING_OPEN_OK)
+_OVER = "after the end nothing counts that was on its way"
+_LEAVING = "once connection.close is sent, all but close and close-ok is discarded (AMQP 0-9-1, 2.2.4)"
+
+LINK: Final[Table[LinkState, LinkEvent, LinkEffect]] = Table(
+    "link",
+    _S.AWAITING_START,
+    Row(_E.STARTED, (_S.AWAITING_START,), _S.AWAITING_TUNE, (_F.LOG_IN,)),
+    Row(_E.SECURED, (_S.AWAITING_TUNE,), _S.AWAITING_TUNE, (_F.ANSWER_CHALLENGE,)),
+    Row(_E.TUNED, (_S.AWAITING_TUNE,), _S.AWAITING_OPEN_OK, (_F.AGREE_AND_OPEN,)),
+    Row(_E.OPENED, (_S.AWAITING_OPEN_OK,), _S.OPEN, (_F.TELL_OPENED,)),
+    Row(_E.BLOCKED, (_S.OPEN,), _S.OPEN, (_F.TELL_BLOCKED,)),
+    Row(_E.UNBLOCKED, (_S.OPEN,), _S.OPEN, (_F.TELL_UNBLOCKED,)),
+    Row(_E.RENEWED, (_S.OPEN,), _S.OPEN, (_F.TELL_RENEWED,)),
+    Ignored(_E.CHANNEL_FRAME, (_S.OPEN,), "the channels take it"),
+    Row(_E.CLOSE, (_S.OPEN,), _S.CLOSING, (_F.SEND_CLOSE,)),
+    Row(_E.THEIR_CLOSE, _LOGIN, _S.CLOSED, (_F.CONFIRM_CLOSE, _F.TELL_REFUSED)),
+    Row(_E.THEIR_CLOSE, (_S.AWAITING_OPEN_OK, _S.OPEN), _S.CLOSED, (_F.CONFIRM_CLOSE, _F.TELL_ENDED)),
+    # Two closes that cross are a close of ours to which the broker agreed.
+    Row(_E.THEIR_CLOSE, (_S.CLOSING,), _S.CLOSED, (_F.CONFIRM_CLOSE, _F.TELL_CLOSED)),
+    Row(_E.THEIR_CLOSE_OK, (_S.CLOSING,), _S.CLOSED, (_F.TELL_CLOSED,)),
+    Row(_E.BROKEN, (_S.OPEN,), _S.CLOSED, (_F.NAME_FAULT, _F.TELL_ENDED)),
+    Row(_E.BROKEN, (*_HANDSHAKE, _S.CLOSING), _S.CLOSED, (_F.TELL_ENDED,)),
+    Row(_E.DIED, (*_HANDSHAKE, _S.OPEN, _S.CLOSING), _S.CLOSED, (_F.TELL_ENDED,)),
+    *(
+        Ignored(event, (_S.CLOSING,), _LEAVING)
+        for event in (
+            _E.STARTED,
+            _E.SECURED,
+            _E.TUNED,
+            _E.OPENED,
+            _E.BLOCKED,
+            _E.UNBLOCKED,
+            _E.RENEWED,
+            _E.CHANNEL_FRAME,
+            _E.OUT_OF_PLACE,
+        )
+    ),
+    *(Ignored[_S, _E](event, (_S.CLOSED,), _OVER) for event in LinkEvent if event is not _E.CLOSE),
+)
