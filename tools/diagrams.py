@@ -126,7 +126,7 @@ def _loop(layout: Layout, one: Exit) -> Iterator[str]:
 
 
 def _arrow(one: Exit, way: Sequence[Point], label: Point, anchor: str, colour: str) -> Iterator[str]:
-    events, sources = escape(" ".join(one.events)), " ".join(one.sources)
+    events, sources = escape(", ".join(one.events)), " ".join(one.sources)
     yield f'<g data-events="{events}" data-sources="{sources}" data-target="{one.target}">'
     yield f"<title>{escape(', '.join(one.events))}: {', '.join(one.sources)} → {one.target}</title>"
     yield from _line(way, colour)

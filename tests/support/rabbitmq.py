@@ -373,8 +373,16 @@ class Node:
         raise BrokerError(f"{self.name} has no queue {name!r}")
 
     def set_memory_alarm(self) -> None:
-        """Raise the memory alarm: from the next publish on, a connection is blocked."""
-        self.ctl("set_vm_memory_high_watermark", "0.0000001")
+        """Raise the memory alarm: from the next publish on, a connection is blocked.
+
+        Returns when the alarm was told to the connections: they learn of it from another process than the one that
+        answers the command.
+        """
+        deadline = time.monotonic() + 10
+        set_and_ask = "vm_memory_monitor:set_vm_memory_high_watermark(1.0e-7), rabbit_alarm:get_alarms()"
+        while self.eval(set_and_ask) == "[]":
+            if time.monotonic() > deadline:
+                raise BrokerError("the memory alarm was not raised within 10 s")
 
     def clear_memory_alarm(self) -> None:
         """Clear what :meth:`set_memory_alarm` raised."""
