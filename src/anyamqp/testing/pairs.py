@@ -36,12 +36,12 @@ class Stream:
         self.source = source
         self.target = target
         self.chunks: deque[tuple[float, bytes]] = deque()
-        self.size = 0
+        self.size: int = 0
         self.ended = False
         """``source`` has sent its FIN."""
-        self.closed = target is None
+        self.closed: bool = target is None
         """``target`` has got its FIN, or will get nothing: what is still read goes nowhere."""
-        self.blocked = False
+        self.blocked: bool = False
         """``target`` takes no more for now."""
         self.free_at = 0.0
         """When the rate limit lets the next bytes through."""
