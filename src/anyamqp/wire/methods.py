@@ -28,27 +28,7 @@ _SECRETS: Final = frozenset({"new_secret", "response"})
 """Arguments that carry credentials; no repr shows them."""
 
 
-@dataclass_transform(frozen_default=True)
-class _MethodType(type):
-    """Makes a class of methods: slots for the arguments, and the rest of the definition from pamqp."""
-
-    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _MethodType:
-        if bases:
-            definition = _DEFINITIONS[namespace["__qualname__"]]
-            names = tuple(definition.attributes())
-            namespace |= {
-                "__slots__": names,
-                "__match_args__": names,
-                "index": definition.index,
-                "name": definition.name,
-                "valid_responses": tuple(definition.valid_responses),
-                "parameters": tuple((argument, definition.amqp_type(argument)) for argument in names),
-                "defaults": {argument: namespace.pop(argument) for argument in names},
-            }
-        return super().__new__(cls, name, bases, namespace)
-
-
-class Method(metaclass=_MethodType):
+class Method:
     """A method with its arguments, which are given by position or by name.
 
     The arguments are not checked here: :func:`anyamqp.wire.frames.build` checks what users give.
@@ -99,94 +79,116 @@ class Method(metaclass=_MethodType):
         return f"{self.name}({', '.join(shown)})"
 
 
-class Connection:
-    """Opening, tuning and closing a connection; RabbitMQ's blocked, unblocked and update-secret."""
+@dataclass_transform(frozen_default=True)
+class _Defining(type):
+    """Makes a class of methods: slots for the arguments, and the rest of the definition from pamqp.
 
-    class Start(Method):
+    The class made is a plain one, below :class:`Method`: ``isinstance`` takes longer with classes of a metaclass.
+    """
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> type:
+        if bases == (Method,):
+            return super().__new__(cls, name, bases, namespace)
+        definition = _DEFINITIONS[namespace["__qualname__"]]
+        names = tuple(definition.attributes())
+        namespace |= {
+            "__slots__": names,
+            "__match_args__": names,
+            "index": definition.index,
+            "name": definition.name,
+            "valid_responses": tuple(definition.valid_responses),
+            "parameters": tuple((argument, definition.amqp_type(argument)) for argument in names),
+            "defaults": {argument: namespace.pop(argument) for argument in names},
+        }
+        return type(name, (Method,), namespace)
+
+
+class _Defined(Method, metaclass=_Defining):
+    __slots__ = ()
+
+
+class Connection:  # with RabbitMQ's Blocked, Unblocked and UpdateSecret
+    class Start(_Defined):
         version_major: int = 0
         version_minor: int = 9
         server_properties: FieldTable = NO_TABLE
         mechanisms: str = "PLAIN"
         locales: str = "en_US"
 
-    class StartOk(Method):
+    class StartOk(_Defined):
         client_properties: FieldTable = NO_TABLE
         mechanism: str = "PLAIN"
         response: str = ""
         locale: str = "en_US"
 
-    class Secure(Method):
+    class Secure(_Defined):
         challenge: str = ""
 
-    class SecureOk(Method):
+    class SecureOk(_Defined):
         response: str = ""
 
-    class Tune(Method):
+    class Tune(_Defined):
         channel_max: int = 0
         frame_max: int = 0
         heartbeat: int = 0
 
-    class TuneOk(Method):
+    class TuneOk(_Defined):
         channel_max: int = 0
         frame_max: int = 0
         heartbeat: int = 0
 
-    class Open(Method):
+    class Open(_Defined):
         virtual_host: str = "/"
         capabilities: str = ""
         insist: bool = False
 
-    class OpenOk(Method):
+    class OpenOk(_Defined):
         known_hosts: str = ""
 
-    class Close(Method):
+    class Close(_Defined):
         reply_code: int = 0
         reply_text: str = ""
         class_id: int = 0
         method_id: int = 0
 
-    class CloseOk(Method): ...
+    class CloseOk(_Defined): ...
 
-    class Blocked(Method):
+    class Blocked(_Defined):
         reason: str = ""
 
-    class Unblocked(Method): ...
+    class Unblocked(_Defined): ...
 
-    class UpdateSecret(Method):
+    class UpdateSecret(_Defined):
         new_secret: str = ""
         reason: str = ""
 
-    class UpdateSecretOk(Method): ...
+    class UpdateSecretOk(_Defined): ...
 
 
 class Channel:
-    """Opening, pausing and closing a channel."""
-
-    class Open(Method):
+    class Open(_Defined):
         out_of_band: str = "0"
 
-    class OpenOk(Method):
+    class OpenOk(_Defined):
         channel_id: str = "0"
 
-    class Flow(Method):
+    class Flow(_Defined):
         active: bool = False
 
-    class FlowOk(Method):
+    class FlowOk(_Defined):
         active: bool = False
 
-    class Close(Method):
+    class Close(_Defined):
         reply_code: int = 0
         reply_text: str = ""
         class_id: int = 0
         method_id: int = 0
 
-    class CloseOk(Method): ...
+    class CloseOk(_Defined): ...
 
 
-class Exchange:
-    """Exchanges, and RabbitMQ's bindings between them."""
-
-    class Declare(Method):
+class Exchange:  # with RabbitMQ's Bind and Unbind
+    class Declare(_Defined):
         ticket: int = 0
         exchange: str = ""
         exchange_type: str = "direct"
@@ -197,17 +199,17 @@ class Exchange:
         nowait: bool = False
         arguments: FieldTable = NO_TABLE
 
-    class DeclareOk(Method): ...
+    class DeclareOk(_Defined): ...
 
-    class Delete(Method):
+    class Delete(_Defined):
         ticket: int = 0
         exchange: str = ""
         if_unused: bool = False
         nowait: bool = False
 
-    class DeleteOk(Method): ...
+    class DeleteOk(_Defined): ...
 
-    class Bind(Method):
+    class Bind(_Defined):
         ticket: int = 0
         destination: str = ""
         source: str = ""
@@ -215,9 +217,9 @@ class Exchange:
         nowait: bool = False
         arguments: FieldTable = NO_TABLE
 
-    class BindOk(Method): ...
+    class BindOk(_Defined): ...
 
-    class Unbind(Method):
+    class Unbind(_Defined):
         ticket: int = 0
         destination: str = ""
         source: str = ""
@@ -225,13 +227,11 @@ class Exchange:
         nowait: bool = False
         arguments: FieldTable = NO_TABLE
 
-    class UnbindOk(Method): ...
+    class UnbindOk(_Defined): ...
 
 
 class Queue:
-    """Queues and their bindings."""
-
-    class Declare(Method):
+    class Declare(_Defined):
         ticket: int = 0
         queue: str = ""
         passive: bool = False
@@ -241,12 +241,12 @@ class Queue:
         nowait: bool = False
         arguments: FieldTable = NO_TABLE
 
-    class DeclareOk(Method):
+    class DeclareOk(_Defined):
         queue: str = ""
         message_count: int = 0
         consumer_count: int = 0
 
-    class Bind(Method):
+    class Bind(_Defined):
         ticket: int = 0
         queue: str = ""
         exchange: str = ""
@@ -254,47 +254,45 @@ class Queue:
         nowait: bool = False
         arguments: FieldTable = NO_TABLE
 
-    class BindOk(Method): ...
+    class BindOk(_Defined): ...
 
-    class Purge(Method):
+    class Purge(_Defined):
         ticket: int = 0
         queue: str = ""
         nowait: bool = False
 
-    class PurgeOk(Method):
+    class PurgeOk(_Defined):
         message_count: int = 0
 
-    class Delete(Method):
+    class Delete(_Defined):
         ticket: int = 0
         queue: str = ""
         if_unused: bool = False
         if_empty: bool = False
         nowait: bool = False
 
-    class DeleteOk(Method):
+    class DeleteOk(_Defined):
         message_count: int = 0
 
-    class Unbind(Method):
+    class Unbind(_Defined):
         ticket: int = 0
         queue: str = ""
         exchange: str = ""
         routing_key: str = ""
         arguments: FieldTable = NO_TABLE
 
-    class UnbindOk(Method): ...
+    class UnbindOk(_Defined): ...
 
 
-class Basic:
-    """Messages: publishing, consuming, settling; RabbitMQ's nack."""
-
-    class Qos(Method):
+class Basic:  # with RabbitMQ's Nack
+    class Qos(_Defined):
         prefetch_size: int = 0
         prefetch_count: int = 0
         global_: bool = False
 
-    class QosOk(Method): ...
+    class QosOk(_Defined): ...
 
-    class Consume(Method):
+    class Consume(_Defined):
         ticket: int = 0
         queue: str = ""
         consumer_tag: str = ""
@@ -304,97 +302,93 @@ class Basic:
         nowait: bool = False
         arguments: FieldTable = NO_TABLE
 
-    class ConsumeOk(Method):
+    class ConsumeOk(_Defined):
         consumer_tag: str = ""
 
-    class Cancel(Method):
+    class Cancel(_Defined):
         consumer_tag: str = ""
         nowait: bool = False
 
-    class CancelOk(Method):
+    class CancelOk(_Defined):
         consumer_tag: str = ""
 
-    class Publish(Method):
+    class Publish(_Defined):
         ticket: int = 0
         exchange: str = ""
         routing_key: str = ""
         mandatory: bool = False
         immediate: bool = False
 
-    class Return(Method):
+    class Return(_Defined):
         reply_code: int = 0
         reply_text: str = ""
         exchange: str = ""
         routing_key: str = ""
 
-    class Deliver(Method):
+    class Deliver(_Defined):
         consumer_tag: str = ""
         delivery_tag: int = 0
         redelivered: bool = False
         exchange: str = ""
         routing_key: str = ""
 
-    class Get(Method):
+    class Get(_Defined):
         ticket: int = 0
         queue: str = ""
         no_ack: bool = False
 
-    class GetOk(Method):
+    class GetOk(_Defined):
         delivery_tag: int = 0
         redelivered: bool = False
         exchange: str = ""
         routing_key: str = ""
         message_count: int = 0
 
-    class GetEmpty(Method):
+    class GetEmpty(_Defined):
         cluster_id: str = ""
 
-    class Ack(Method):
+    class Ack(_Defined):
         delivery_tag: int = 0
         multiple: bool = False
 
-    class Reject(Method):
+    class Reject(_Defined):
         delivery_tag: int = 0
         requeue: bool = True
 
-    class RecoverAsync(Method):
+    class RecoverAsync(_Defined):
         requeue: bool = False
 
-    class Recover(Method):
+    class Recover(_Defined):
         requeue: bool = False
 
-    class RecoverOk(Method): ...
+    class RecoverOk(_Defined): ...
 
-    class Nack(Method):
+    class Nack(_Defined):
         delivery_tag: int = 0
         multiple: bool = False
         requeue: bool = True
 
 
-class Confirm:
-    """RabbitMQ's publisher confirms."""
-
-    class Select(Method):
+class Confirm:  # RabbitMQ's
+    class Select(_Defined):
         nowait: bool = False
 
-    class SelectOk(Method): ...
+    class SelectOk(_Defined): ...
 
 
 class Tx:
-    """Transactions."""
+    class Select(_Defined): ...
 
-    class Select(Method): ...
+    class SelectOk(_Defined): ...
 
-    class SelectOk(Method): ...
+    class Commit(_Defined): ...
 
-    class Commit(Method): ...
+    class CommitOk(_Defined): ...
 
-    class CommitOk(Method): ...
+    class Rollback(_Defined): ...
 
-    class Rollback(Method): ...
-
-    class RollbackOk(Method): ...
+    class RollbackOk(_Defined): ...
 
 
-INDEX_MAPPING: Final[Mapping[int, type[Method]]] = {kind.index: kind for kind in Method.__subclasses__()}
+INDEX_MAPPING: Final[Mapping[int, type[Method]]] = {kind.index: kind for kind in Method.__subclasses__() if kind.index}
 """Every method by its index."""

@@ -44,7 +44,7 @@ def _draft_of(kind: type[methods.Method]) -> type[Any]:
     Filling a frozen method through ``object.__setattr__`` would double the time that decoding basic.deliver takes.
     """
     namespace = {"__slots__": kind.__slots__, "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
-    return type.__new__(type(kind), f"{kind.__name__}Draft", kind.__bases__, namespace)
+    return type(f"{kind.__name__}Draft", kind.__bases__, namespace)
 
 
 _new: Final = object.__new__
