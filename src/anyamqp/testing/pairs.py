@@ -43,7 +43,7 @@ class Stream:
         """``target`` has got its FIN, or will get nothing: what is still read goes nowhere."""
         self.blocked: bool = False
         """``target`` takes no more for now."""
-        self.free_at = 0.0
+        self.free_at: float = 0.0
         """When the rate limit lets the next bytes through."""
 
     @property
@@ -71,10 +71,10 @@ class Pair:
     def __init__(self, client: socket.socket, broker: socket.socket | None) -> None:
         self.client = client
         self.broker = broker
-        self.connecting = broker is not None
+        self.connecting: bool = broker is not None
         self.finished = False
-        self.up = Stream(client, broker)
-        self.down = Stream(broker, client) if broker is not None else None
+        self.up: Stream = Stream(client, broker)
+        self.down: Stream | None = Stream(broker, client) if broker is not None else None
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:

@@ -40,13 +40,13 @@ class Relay:
         """Nothing is forwarded."""
         self.is_mute = False
         """New connections meet silence."""
-        self.is_listening = False
-        self.delay = 0.0
+        self.is_listening: bool = False
+        self.delay: float = 0.0
         self.rate: float | None = None
         self.cut: int | None = None
-        self.corrupts_next = False
-        self.total = 0
-        self.most = 0
+        self.corrupts_next: bool = False
+        self.total: int = 0
+        self.most: int = 0
         self._upstream = (host, port)
         self._thread: threading.Thread | None = None
         self._guard = threading.Lock()
