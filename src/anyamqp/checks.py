@@ -1,4 +1,4 @@
-"""Checks of arguments: whatever would fail later is refused when it is given, by an error that names it."""
+"""Checks of arguments: a wrong value is refused when it is given, by an error that names the argument."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_kind(
         name: the argument's name.
         value: its value.
         kind: the class.
-        advice: an example of what would be right.
+        advice: an example of a right value.
         error: the class of the error that is raised, here and below.
 
     Raises:

@@ -22,7 +22,7 @@ OK, FAILED, WRONG_USAGE = 0, 1, 2
 
 
 async def check(settings: Settings, timeout: float) -> int:
-    """Connect once, open a channel, say what the broker is and how long it took.
+    """Connect once, open a channel, print the broker's name and how long it took.
 
     Args:
         settings: where to connect.

@@ -1,4 +1,4 @@
-"""Where a broker listens, who logs in there, and how TLS is spoken: the values of a connection's other end."""
+"""The other end of a connection: its address, the credentials, and the TLS settings."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Credentials:
         username: the user's name.
         password: the password or token.
         expires_in: seconds for which they hold, counted from the moment in which a credentials function returns them;
-            None for ever. The function is asked again when 80 % of them have passed, and what it gives is sent with
-            connection.update-secret. Without a function there is nobody to ask, and nothing happens.
+            None for ever. When 80 % of them have passed, the function is called again, and its new secret is sent with
+            connection.update-secret. Without a function, nothing happens.
 
     Raises:
         SettingsError: the name or the password is not text, or SASL PLAIN cannot carry it; or ``expires_in`` is not a
@@ -66,10 +66,10 @@ class Credentials:
 
 Login: TypeAlias = Credentials | Mechanism
 
-"""What a connection logs in with."""
+"""The credentials or the SASL mechanism of a login."""
 
 CredentialsSource: TypeAlias = Login | Callable[[], Awaitable[Login]]
-"""What to log in with, or an async function that is asked for it at every login."""
+"""A login, or an async function that is called for one at every login."""
 
 MECHANISMS: Mapping[str, Callable[[Credentials], Mechanism]] = {
     "PLAIN": lambda credentials: Plain(credentials.username, credentials.password),
@@ -81,21 +81,21 @@ MECHANISMS: Mapping[str, Callable[[Credentials], Mechanism]] = {
 @explained_class
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLS:
-    """How to speak TLS, 1.2 at least. As it stands it trusts the system's CAs and verifies the host name.
+    """TLS settings, for version 1.2 or later. The defaults trust the system's CAs and verify the host name.
 
     The files are PEM, and are read by :func:`connect`.
 
     Attributes:
         ca_file: the CAs to trust, instead of the system's.
-        certificate_file: the certificate that we show to the broker, and after it those that lead up to its CA.
+        certificate_file: our certificate, followed by the chain up to its CA.
         key_file: the key of that certificate; None if ``certificate_file`` holds it too.
-        key_password: what the key is encrypted with. Stays out of ``repr``.
+        key_password: the password of the key. Stays out of ``repr``.
         verify: whether the broker's certificate is verified. Without it, anybody may pose as the broker.
         server_name: the name sent as SNI and looked for in the certificate, instead of the host that is dialed. The
-            empty name sends none, and the certificate is then verified but for its name.
+            empty name sends none; the certificate is then verified, except for its name.
 
     Raises:
-        SettingsError: a value is of a wrong type, or the values do not go together.
+        SettingsError: a value has the wrong type, or two values contradict each other.
     """
 
     ca_file: str | os.PathLike[str] | None = None
@@ -120,7 +120,7 @@ class TLS:
                     raise SettingsError(f"{tls_part(name)}: is of no use without {tls_part('certificate_file')}")
         if self.key_password is not None and not is_encodable(self.key_password):
             raise SettingsError(f"{tls_part('key_password')}: is not text")
-        # So says the ssl module, but only once a broker has been dialed.
+        # The ssl module says so too, but only once a broker has been dialed.
         if self.server_name is not None and (self.server_name.startswith(".") or "\0" in self.server_name):
             raise SettingsError(f"{tls_part('server_name')}: {self.server_name!r} is not a host name")
 
@@ -172,7 +172,7 @@ def check_tls(tls: object) -> None:
     """Refuse anything but :class:`TLS`, an ``ssl.SSLContext`` of a client, or None."""
     if tls is None or isinstance(tls, TLS):
         return
-    import ssl  # loaded already, if this is what it should be
+    import ssl  # loaded already, if `tls` is a context
 
     if not isinstance(tls, ssl.SSLContext):
         raise SettingsError(f"tls: {type(tls).__name__} is neither TLS nor an ssl.SSLContext")

@@ -1,4 +1,4 @@
-"""What can be declared and declared again: exchanges, queues and bindings; and what recovery does about them."""
+"""Exchanges, queues and bindings as values, and how recovery treats them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Entity:
     """An exchange, a queue or a binding that was declared on a connection.
 
     Attributes:
-        kind: what it is.
-        name: the name of the exchange or queue; of a binding the name of what messages go to.
+        kind: exchange, queue, or one of the two bindings.
+        name: the name of the exchange or queue; of a binding the name of its destination.
         source: of a binding the exchange that messages come from; empty otherwise.
         routing_key: of a binding its routing key; empty otherwise.
         arguments: the arguments that it was declared with.
@@ -53,8 +53,8 @@ class Entity:
 
 
 def entity_of(request: Declaration) -> Entity:
-    """What a request declares."""
-    arguments = copy.deepcopy(dict(request.arguments))  # hooks of the user's get it
+    """The entity that a request declares."""
+    arguments = copy.deepcopy(dict(request.arguments))  # user hooks get it
     if isinstance(request, methods.Exchange.Declare):
         return Entity(
             kind="exchange",
@@ -90,26 +90,26 @@ def entity_of(request: Declaration) -> Entity:
 
 
 class RecoveryMode(Enum):
-    """What is declared again on a new link."""
+    """Which entities are declared again on a new link."""
 
     EVERYTHING = "everything"
     TRANSIENT = "transient"
-    """Only what the broker itself may have dropped: what is not durable, is exclusive or auto-delete, and its bindings.
-    For brokers whose durable topology somebody else keeps."""
+    """Entities that the broker itself may have dropped: those that are not durable, exclusive or auto-delete, and their
+    bindings. For brokers whose durable topology somebody else manages."""
     NOTHING = "nothing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopologyRecovery:
-    """What happens to declared entities when a connection comes back.
+    """How declared entities are recovered when a connection comes back.
 
     Channels, publishers and consumers come back in every mode.
 
     Attributes:
         mode: which entities are declared again.
-        wanted: asked about each of those; what it says False to is not declared again this time.
-        on_error: told of each entity that the broker refused, with its error. It must not raise; what it raises is
-            logged and goes no further.
+        wanted: called with each of those; an entity is skipped this time if it returns False.
+        on_error: called with each entity that the broker refused and the error. It must not raise; an exception is
+            logged and has no other effect.
 
     Raises:
         SettingsError: a value is of a wrong type, or a function is async.

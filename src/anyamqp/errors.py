@@ -6,15 +6,15 @@
     ├── SettingsError               a URL, an argument or an environment variable is wrong (also a ValueError)
     ├── InvalidArgument             an argument that AMQP cannot carry (also a ValueError)
     ├── InvalidUse                  the API was used in a way that cannot work (also a RuntimeError)
-    ├── InvalidTransition           a life cycle was asked for what its table does not allow
+    ├── InvalidTransition           a table does not allow an event in a state: a bug of ours
     ├── TransportError              the bytes stopped: refused, reset, end of stream, broken TLS
     │   ├── TLSError                certificates, names or TLS versions do not go together, or the port is not for TLS
     │   └── HeartbeatTimeout        the peer said nothing for two heartbeat intervals
-    ├── CredentialsUnavailable      the caller's credentials function or SASL mechanism raised, or gave what is none
+    ├── CredentialsUnavailable      the caller's credentials function or SASL mechanism raised, or returned neither
     ├── UnexpectedFailure           an exception that nobody expected ended an attempt or a link; ``__cause__`` has it
     ├── ConnectionLost              a request was caught by a loss and cannot be repeated safely
     │   └── OutcomeUnknown          so was a publish that may not be sent again: the broker may have it
-    ├── ConnectionBlocked           the broker takes no publishes now, and the publisher does not wait for it
+    ├── ConnectionBlocked           the broker is not accepting publishes, and the publisher does not wait
     ├── ConnectionClosed            the connection is closed for good; ``__cause__`` and ``close`` say why
     ├── ChannelClosed               the channel is closed for good; ``__cause__`` and ``close`` say why
     ├── ChannelLimitReached         ``channel_max`` channels are open already
@@ -38,7 +38,7 @@
             ResourceError 506, NotAllowed 530, NotImplementedByBroker 540, InternalError 541
 
 Each class answers two questions: :class:`Blame` (whose fault) and :class:`Cure` (whether the same thing may succeed
-when it is tried again). Reply codes: AMQP 0-9-1 specification, section 1.4 "Constants"; what RabbitMQ makes of them:
+when it is tried again). Reply codes: AMQP 0-9-1 specification, section 1.4 "Constants"; RabbitMQ's use of them:
 "AMQP 0-9-1 Complete Reference Guide" and "Channels", section "Channel Exceptions".
 
 The tree stands in one file, although that is long: a user reads it as one, and a traceback names each class by it.
@@ -63,7 +63,7 @@ class Blame(Enum):
 
 
 class Cure(Enum):
-    """What can make the same operation succeed."""
+    """Whether the same operation can succeed later."""
 
     RETRY = "retry"
     """Trying again may be enough."""
@@ -81,7 +81,7 @@ class Side(Enum):
 def printable(text: str) -> str:
     """A broker's text as terminals and logs may show it.
 
-    Whatever is no printable character is escaped: line feeds, commands to a terminal, changes of direction, bytes that
+    Characters that are not printable are escaped: line feeds, commands to a terminal, changes of direction, bytes that
     are not UTF-8.
     """
     return text if text.isprintable() else "".join(map(_shown, text))
@@ -96,11 +96,11 @@ def _shown(character: str) -> str:
 
 
 class CloseFrame(NamedTuple):
-    """What one side said with its close: AMQP 0-9-1, connection.close and channel.close.
+    """The contents of a close: AMQP 0-9-1, connection.close and channel.close.
 
     Attributes:
         code: the reply code; 200 for a close without an error.
-        text: the reply text, with what is not printable escaped.
+        text: the reply text, with unprintable characters escaped.
         method: the AMQP method that caused it (such as ``queue.declare``), if the close names one.
     """
 
@@ -141,7 +141,7 @@ class AnyamqpError(Exception):
 
 
 class SettingsError(AnyamqpError, ValueError):
-    """A setting is wrong; the text names it and says what would be right."""
+    """A setting is wrong; the text names it and a right value."""
 
     blame = Blame.CALLER
 
@@ -176,7 +176,7 @@ class TransportError(AnyamqpError):
 
 
 class TLSError(TransportError):
-    """TLS was refused, by us or by the broker; the text says what would be right.
+    """TLS was refused, by us or by the broker; the text says how to repair it.
 
     The broker's certificate or host name was not verified, the broker refused our certificate or TLS version, or the
     port is not for TLS. A connection that merely breaks during the TLS handshake, as it does while a broker boots, is
@@ -192,9 +192,9 @@ class HeartbeatTimeout(TransportError):
 
 
 class CredentialsUnavailable(AnyamqpError):
-    """The caller's credentials function or SASL mechanism raised, or gave something else than it should.
+    """The caller's credentials function or SASL mechanism raised, or returned the wrong type.
 
-    ``__cause__`` is what it raised. The text names types and never a value.
+    ``__cause__`` is the exception that it raised. The text names types and never a value.
     """
 
     blame = Blame.CALLER
@@ -204,7 +204,7 @@ class CredentialsUnavailable(AnyamqpError):
 class UnexpectedFailure(AnyamqpError):
     """A connection attempt or a link was ended by an exception that nobody expected.
 
-    A dial function of the caller's raised something else than :class:`OSError`, or it is a fault of anyamqp's own.
+    The caller's dial function raised an exception other than :class:`OSError`, or anyamqp has a bug.
     ``__cause__`` is the exception; the log has its traceback.
     """
 
@@ -219,7 +219,7 @@ class ConnectionLost(AnyamqpError):
 class OutcomeUnknown(ConnectionLost):
     """A message was sent, its confirm never came, and its publisher was told not to send again.
 
-    The broker may have it or not. ``__cause__`` is what cost the confirm.
+    The broker may have it or not. ``__cause__`` is the loss that prevented the confirm.
 
     Attributes:
         message_id: the message's id.
@@ -231,7 +231,7 @@ class OutcomeUnknown(ConnectionLost):
 
 
 class ConnectionBlocked(AnyamqpError):
-    """The broker takes no publishes now (connection.blocked), for longer than the caller waits.
+    """The broker is not accepting publishes (connection.blocked), for longer than the caller waits.
 
     A publish that raises it was not sent, or was sent and refused (basic.nack).
 
@@ -253,7 +253,7 @@ class ConnectionClosed(AnyamqpError):
     """The connection is closed for good; ``__cause__`` is the error that closed it, if one did.
 
     Attributes:
-        close: what was said on the wire, if anything was.
+        close: the close frames of both sides, if there were any.
     """
 
     blame = Blame.CALLER
@@ -264,7 +264,7 @@ class ChannelClosed(AnyamqpError):
     """The channel is closed for good; ``__cause__`` is the error that closed it, if one did.
 
     Attributes:
-        close: what was said on the wire, if anything was.
+        close: the close frames of both sides, if there were any.
     """
 
     blame = Blame.CALLER
@@ -291,7 +291,7 @@ class ConsumerCancelled(AnyamqpError):
 class MalformedProperties(AnyamqpError):
     """A delivered message has properties that cannot be read; its body and its delivery are sound.
 
-    Brokers pass properties on unread, so it is its publisher who is at fault. Give the message away with ``reject``.
+    Brokers pass properties on unread, so the fault is its publisher's. Give the message away with ``reject``.
     """
 
     blame = Blame.BROKER
@@ -372,8 +372,8 @@ class Nacked(AnyamqpError):
 class RemoteError(AnyamqpError):
     """The handler of an RPC server raised; the server answered with the error (see :func:`anyamqp.serve_rpc`).
 
-    Both attributes are as the server sent them; in the error's own text what is not printable is escaped. Whether the
-    request took effect, and whether it may succeed later, only the application knows.
+    Both attributes are as the server sent them; the text of the error itself has unprintable characters escaped. Only
+    the application knows whether the request took effect, and whether it may succeed later.
 
     Attributes:
         type: the name of the error's type, such as ``LookupError``.
@@ -397,11 +397,11 @@ class ReplyError(AnyamqpError):
 
     Attributes:
         code: the AMQP reply code.
-        text: the reply text, with what is not printable escaped.
+        text: the reply text, with unprintable characters escaped.
         method: the AMQP method that caused it (such as ``queue.declare``), if known.
-        request: what was asked, where it is known: the method with its flags, such as ``queue.declare passive``.
-        found_by: who found the fault: the broker, in what we sent, or we, in what the broker sent.
-        close: what was said on the wire, by whom and who first; None if the fault was told without a close.
+        request: the method with its flags, where it is known, such as ``queue.declare passive``.
+        found_by: the side that found the fault in the frames of the other.
+        close: the close frames and their order; None if the fault was reported without a close.
     """
 
     code: ClassVar[int] = 0
@@ -507,10 +507,10 @@ class ResourceLocked(ReplyError):
 
 
 class PreconditionFailed(ReplyError):
-    """Something is not as the request takes it to be.
+    """The entity or the delivery is not in the state that the request assumes.
 
-    It exists with other settings, is in use, is not empty; a delivery tag is unknown; a delivery was not acknowledged
-    in the broker's ``consumer_timeout``; the message is too large.
+    An entity exists with other settings, is in use or is not empty; a delivery tag is unknown; a delivery was not
+    acknowledged in the broker's ``consumer_timeout``; the message is too large.
     """
 
     code = 406

@@ -1,4 +1,4 @@
-"""What is sent and what comes: :class:`Message` out, :class:`Delivery` in."""
+"""Messages: :class:`Message` to publish, :class:`Delivery` as received."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Properties:
         content_encoding: MIME encoding of the body.
         headers: application headers.
         persistent: whether a durable queue keeps the message over a broker restart (delivery mode 2). None in a message
-            to publish means what its publisher's defaults say, and True if they say nothing.
+            to publish stands for its publisher's default, which is True unless it was set.
         priority: 0 to 255, used by priority queues.
         correlation_id: which request this message answers.
         reply_to: the queue that answers should go to.
@@ -79,7 +79,7 @@ class PropertyValues(TypedDict, total=False):
 
 
 NO_PROPERTIES: Final = Properties()
-"""What a message has to which none were given."""
+"""The properties of a message that was made without any."""
 
 
 class Message:
@@ -89,7 +89,7 @@ class Message:
 
     Args:
         body: the body, any bytes.
-        properties: what :class:`Properties` lists, by name.
+        properties: any of :class:`Properties`, by name.
 
     Raises:
         InvalidArgument: the body is not bytes.
@@ -228,20 +228,20 @@ def _remade(body: bytes, properties: Properties) -> Message:
 
 
 def random_id() -> str:
-    """An id that nobody else has: as random as a UUID is, without what the uuid module imports."""
+    """A unique id, as random as a UUID, without the imports of the uuid module."""
     return os.urandom(16).hex()
 
 
 def identified(message: Message) -> Message:
-    """The message with an id, a random one if it has none: by it a resend can be told, and an error can name it."""
+    """The message with an id, a random one if it has none. It marks resends and names the message in errors."""
     return message if message.message_id is not None else message.replace(message_id=random_id())
 
 
 def check_message(message: object, limit: int) -> None:
-    """Refuse what is no message, or larger than ``max_message_size``, before anything is done with it.
+    """Refuse anything but a message of at most ``max_message_size`` bytes.
 
     Raises:
-        InvalidArgument: it is.
+        InvalidArgument: it is something else, or larger.
     """
     if not isinstance(message, Message):
         raise InvalidArgument(f"message: {type(message).__name__} instead of Message; make one: Message(b'...')")
@@ -250,7 +250,7 @@ def check_message(message: object, limit: int) -> None:
 
 
 class Settler(Protocol):
-    """What a delivery settles through: the channel on the link that it came on."""
+    """The channel that a delivery came on, on that link."""
 
     @property
     def is_stale(self) -> bool:
@@ -259,7 +259,7 @@ class Settler(Protocol):
 
     @property
     def thread(self) -> int:
-        """The thread in which alone it takes anything."""
+        """The only thread that may call the methods below."""
         ...
 
     @property
@@ -292,7 +292,7 @@ class Delivery:
     """A message that the broker delivered.
 
     As a context manager it settles itself: ``async with delivery:`` acknowledges when the block ends. When the block
-    raises, ``on_error`` of its consumer says what becomes of the message, and the error leaves the block as itself; a
+    raises, ``on_error`` of its consumer decides about the message, and the error leaves the block as itself; a
     cancellation gives the message back without counting as a failure. Settling appends to the outgoing buffer and
     never waits. It is done once; a second time raises :class:`InvalidUse`. A delivery from an earlier link is stale:
     the broker has already put it back, settling it sends nothing.
@@ -369,7 +369,7 @@ class Delivery:
 
     @property
     def correlation_id(self) -> str | None:
-        """What an answer should be marked with, or which request this answers."""
+        """The mark that an answer must carry, or the request that this answers."""
         return self.message.correlation_id
 
     @property
@@ -382,7 +382,7 @@ class Delivery:
     def delivery_count(self) -> int | None:
         """How often a quorum queue saw it fail before (RabbitMQ, "Quorum Queues"); None for never, or another queue.
 
-        Before RabbitMQ 4.3 it counts each time the message went back to the queue, for whatever reason.
+        Before RabbitMQ 4.3 it counts every return of the message to the queue.
         """
         count = self.headers.get("x-delivery-count")
         return count if isinstance(count, int) else None

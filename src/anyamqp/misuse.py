@@ -1,7 +1,7 @@
-"""Calls that Python would refuse with a poor text, or that belong to other clients, refused by a sentence.
+"""Helpful errors for calls with wrong arguments, or with the keywords of other clients.
 
-Nothing here runs in a call that is right, but for one frame around functions that are not called per message. Those
-that are take what came by position as ``*surplus: Never``, which type checkers refuse and which costs nothing.
+A correct call runs nothing of this, except for one frame around functions that are not called per message. Those
+that are declare ``*surplus: Never``, which type checkers refuse and which costs nothing at run time.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
     "keyfile": "in anyamqp it is key_file=",
     "delivery_mode": "in anyamqp it is persistent=True for 2, persistent=False for 1",
 }
-"""The words of aio-pika, pika and amqp, and what they are here."""
+"""The keywords of aio-pika, pika and amqp, and their counterparts here."""
 
 
 class Entered:
-    """Works inside its ``async with`` block, which is entered once.
+    """An object that works inside its ``async with`` block, which is entered once.
 
     A class that inherits from it begins ``__aenter__`` with :meth:`_begin_block`, and its other methods with
     :meth:`_check_entered`; a method that runs per message reads ``_is_entered`` and raises :meth:`_outside_error`.
@@ -108,7 +108,7 @@ class Entered:
 
 
 def explained(call: F) -> F:
-    """Have a function refuse arguments that it does not take by :class:`InvalidUse`, which says what it takes."""
+    """Have a function refuse unknown arguments by an :class:`InvalidUse` that names the known ones."""
 
     @wraps(call)
     def explaining(*args: object, **named: object) -> object:
@@ -128,21 +128,21 @@ def explained(call: F) -> F:
 
 
 def explained_class(cls: type[T]) -> type[T]:
-    """Have a class refuse arguments that it does not take as :func:`explained` functions do.
+    """Have a class refuse unknown arguments as :func:`explained` functions do.
 
-    It goes above ``@dataclass``. A frame more for each object: not for those that are made per message.
+    It goes above ``@dataclass``. It adds a frame per object, so it is not for objects that are made per message.
     """
     type.__setattr__(cls, "__init__", explained(cast("Callable[..., None]", vars(cls)["__init__"])))
     return cls
 
 
 def surplus_error(call: Callable[..., object]) -> InvalidUse:
-    """The error of a method that got more by position than it takes."""
+    """The error of a method that got too many positional arguments."""
     return InvalidUse(_surplus_problem(call, _parameters(call)))
 
 
 def unknown_error(name: str, argument: str, known: tuple[str, ...]) -> InvalidUse:
-    """The error of a function that has no such argument."""
+    """The error of a function that was given an unknown argument."""
     elsewhere = _ELSEWHERE.get(argument)
     says = f": {elsewhere}" if elsewhere else f"; it has {', '.join(known)}"
     return InvalidUse(f"{name}() has no argument {argument!r}{says}")

@@ -17,7 +17,7 @@ from anyamqp.message import FieldTable, FieldValue
 QueueType: TypeAlias = Literal["classic", "quorum", "stream"]
 Overflow: TypeAlias = Literal["drop-head", "reject-publish", "reject-publish-dlx"]
 StreamOffset: TypeAlias = int | datetime | str
-"""Where to begin to read a stream: ``first``, ``last`` (the last chunk), ``next`` (what comes from now on), the offset
+"""Where to begin to read a stream: ``first``, ``last`` (the last chunk), ``next`` (messages from now on), the offset
 of a message, a time with a time zone, or an interval back from now such as ``1h`` (units Y, M, D, h, m, s)."""
 
 _QUEUE_TYPES = ("classic", "quorum", "stream")
@@ -25,7 +25,7 @@ _OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")
 
 
 class QueueOptions(TypedDict, total=False):
-    """What can be said of a queue by keyword.
+    """The options of a queue.
 
     Keys:
         queue_type: ``classic``, ``quorum`` or ``stream``; the virtual host's default if absent.
@@ -33,10 +33,10 @@ class QueueOptions(TypedDict, total=False):
         expires: seconds without use after which the queue is deleted.
         max_length: how many messages it holds.
         max_length_bytes: how many bytes of bodies it holds.
-        overflow: what happens to more: ``drop-head`` (the default), ``reject-publish`` (publishers get a nack) or
+        overflow: how it refuses more: ``drop-head`` (the default), ``reject-publish`` (publishers get a nack) or
             ``reject-publish-dlx``.
         dead_letter_exchange: where dropped and rejected messages go.
-        dead_letter_routing_key: with which routing key; their own if absent.
+        dead_letter_routing_key: their routing key then; their own if absent.
         max_priority: the highest priority, 1 to 255, of a classic queue with priorities.
         single_active_consumer: whether one consumer at a time gets the messages.
         delivery_limit: how often a quorum queue delivers a message before it drops or dead-letters it.
@@ -56,7 +56,7 @@ class QueueOptions(TypedDict, total=False):
 
 
 def queue_arguments(arguments: FieldTable | None, options: QueueOptions) -> FieldTable:
-    """The table that says what ``options`` say, and what ``arguments`` say besides.
+    """``options`` as a table, together with ``arguments``.
 
     Raises:
         InvalidArgument: a value is wrong, or an option is in the table as well; the text names it.
@@ -76,7 +76,7 @@ def stream_offset_argument(offset: object) -> FieldValue:
     """The value of ``x-stream-offset``.
 
     Raises:
-        InvalidArgument: it is none of those that a stream knows.
+        InvalidArgument: it is no offset that streams know.
     """
     if isinstance(offset, bool) or not isinstance(offset, int | datetime | str):
         raise InvalidArgument(f"stream_offset: {offset!r} is not first, last, next, an offset, a time or an interval")

@@ -44,11 +44,11 @@ _GUEST = Credentials("guest", "guest")
 @explained_class
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconnectPolicy:
-    """When to dial again.
+    """When to dial again after a loss or a failed attempt.
 
     By default the first retry after a loss comes within 0.1 s. Each attempt that fails is followed by a wait: 0.2 s,
-    doubled each time up to 5 s, of which a random half at most is left out, for ever. All addresses, with all DNS
-    records of their names, are tried before each wait.
+    doubled each time up to 5 s and shortened by a random part, half of it at most. It never gives up. All addresses,
+    with all DNS records of their names, are tried before each wait.
 
     A link was good, and its loss starts the count of failed attempts again from 0, if the broker delivered, confirmed
     or answered anything on it after recovery, or if it lived for ``stable_after``. A broker that accepts connections
@@ -59,10 +59,10 @@ class ReconnectPolicy:
             from 0 up to this, so that the clients of a broker do not all return at the same instant. 0 retries at once;
             None waits as after a failed attempt.
         initial: the wait after the first failed attempt, in seconds.
-        factor: what each wait is multiplied by for the next; 1 keeps it constant.
+        factor: each wait is the one before times this; 1 keeps it constant.
         maximum: the longest wait, in seconds.
-        jitter: how much of a wait is left to chance, from 0 (none) to 1 (anything from 0 to the whole wait).
-        stable_after: seconds after which a link counts as good although nothing happened on it.
+        jitter: the random part of a wait, from 0 (none) to 1 (anything from 0 to the whole wait).
+        stable_after: seconds after which an idle link counts as good.
         max_attempts: attempts in a row before giving up, each DNS record being one; None for no limit.
         max_elapsed: seconds without a link before giving up; None for no limit.
         refusal_grace: seconds for which a refused login or virtual host is tried again on a reconnect: a broker that
@@ -103,7 +103,7 @@ class ReconnectPolicy:
 
         Args:
             attempt: how many attempts failed since the last good link; 0 for the first after its loss.
-            random: where the jitter comes from.
+            random: the source of the jitter.
         """
         if attempt == 0 and self.first is not None:
             return min(self.first, self.maximum) * random.random()
@@ -132,7 +132,7 @@ def _is_number(value: object) -> bool:
 @explained_class
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that a connection is told.
+    """All settings of a connection.
 
     Make them from URLs with :meth:`from_urls` or from the environment with :meth:`from_environment`; change single
     values with :func:`dataclasses.replace`.
@@ -140,13 +140,13 @@ class Settings:
     Attributes:
         addresses: where to dial, in order. A name is resolved anew each time its turn comes, and each of its DNS
             records is an attempt of its own.
-        tls: how to speak TLS; None for plain TCP.
-        credentials: who we are: :class:`Credentials`, a SASL mechanism of your own or :class:`External`, or an async
-            function that gives one of them and is asked at every login.
+        tls: the TLS settings; None for plain TCP.
+        credentials: :class:`Credentials`, :class:`External` or a SASL mechanism of your own, or an async function
+            that is called at every login and returns one of them.
         auth_mechanisms: the SASL mechanisms that :class:`Credentials` may log in with, ``PLAIN`` and ``EXTERNAL``, in
             order of preference: the first that the broker offers is taken.
         virtual_host: the virtual host.
-        heartbeat: what we propose, in seconds; 0 leaves it to the broker.
+        heartbeat: the interval that we propose, in seconds; 0 leaves it to the broker.
         channel_max: highest channel number that we propose; 0 for the broker's.
         frame_max: largest frame that we propose, in bytes.
         max_message_size: largest message body that we accept or send, in bytes.
@@ -155,7 +155,7 @@ class Settings:
         close_timeout: seconds for closing, the connection and all channels on it together; after them the transport is
             dropped.
         reconnect: when to dial again.
-        topology_recovery: what happens to declared entities after a reconnect.
+        topology_recovery: how declared entities are recovered after a reconnect.
         shuffle: whether each connection tries the addresses, and the records of each, in an order of its own.
         name: shown by the broker's management UI and in its log.
     """
@@ -234,7 +234,7 @@ class Settings:
         ``verify_none``) and ``server_name_indication`` (a name, or ``disable``, which sends no name and verifies
         none): see :class:`TLS`.
 
-        The addresses of several URLs are tried in order; what else they say must be the same in all.
+        The addresses of several URLs are tried in order; all else must be the same in all of them.
 
         Args:
             urls: the URL or URLs.
@@ -242,7 +242,8 @@ class Settings:
                 default.
 
         Raises:
-            SettingsError: a part is wrong; the text names the part and never shows the URL, which holds a password.
+            SettingsError: a part is wrong; the text names the part and does not show the URL, which may hold a
+                password.
         """
         return cls(**read_urls(urls, os.environ if environment is None else environment))
 
@@ -272,7 +273,7 @@ class Settings:
 
 
 def with_password_from(environment: Mapping[str, str], settings: Settings) -> Settings:
-    """The settings of a URL, which has the password from ``RABBITMQ_PASSWORD`` if it names a user and no password.
+    """Settings with the password from ``RABBITMQ_PASSWORD``, if they name a user and no password.
 
     A URL without a user does not get it: the variable may hold the password of another broker.
     """

@@ -77,7 +77,7 @@ def _read_url(url: str) -> tuple[Address, dict[str, object]]:
         port = parts.port
     except ValueError as error:
         problem = _without_secret(error)
-    # Raised here, so that urllib's error, which quotes what it could not read, is not its context.
+    # Raised outside of the except block: urllib's error quotes the text, and must not be the context of ours.
     if parts is None or problem:
         raise SettingsError(f"URL: {problem}")
     if parts.scheme not in ("amqp", "amqps"):
@@ -100,7 +100,7 @@ def _read_url(url: str) -> tuple[Address, dict[str, object]]:
 
 
 def _check_readable(url: str) -> None:
-    """Refuse whatever may be a password with reserved characters in it: read on, parts of it would be shown."""
+    """Refuse a URL whose password may have reserved characters in it: later errors would show parts of it."""
     if any(character < " " or character == "\x7f" for character in url):
         raise SettingsError("URL: a control character in it must be percent-encoded")
     if "#" in url:
@@ -131,13 +131,13 @@ _LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def _decoded(part: str, text: str) -> str:
-    # Guessing at what is not percent-encoded would end in a refused login, far from its cause.
+    # A guess at the meaning would end in a refused login, far from its cause.
     if _LONE_PERCENT.search(text):
         raise SettingsError(f"{part}: a '%' that begins no percent-encoding must itself be encoded (%25)")
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        pass  # raised below, so that this error, which holds the text, is not its context
+        pass  # raised below: this error holds the text, and must not be the context of ours
     raise SettingsError(f"{part}: percent-encoded bytes are not UTF-8")
 
 
@@ -149,7 +149,7 @@ def _from_query(query: str, *, is_tls: bool) -> dict[str, object]:
     tls: dict[str, Any] = {}
     mechanisms: list[str] = []
     seen: set[str] = set()
-    # Not parse_qsl, which takes a '+' for a space: that holds for HTML forms, and a '+' in a file's name is one.
+    # Not parse_qsl: it reads a '+' as a space, as in HTML forms, but names of files contain '+'.
     for number, pair in enumerate(query.split("&") if query else (), start=1):
         key, _, encoded = pair.partition("=")
         key = _decoded("URL query", key)
@@ -184,7 +184,7 @@ def _check_query_key(key: str, number: int, *, is_tls: bool) -> None:
             raise SettingsError(f"URL query {key}: is only for the scheme amqps")
     elif key not in _QUERY:
         known = ", ".join((*_QUERY, *TLS_QUERY))
-        # Not quoted: it may be the rest of a password with a '?' or an '&' in it, as in amqp://user:12?secret.
+        # The key is not quoted: it may be the rest of a password with '?' or '&', as in amqp://user:12?secret.
         raise SettingsError(f"URL query: parameter {number} is unknown; known are {known}")
 
 
@@ -195,7 +195,7 @@ def _tls_value(part: str, key: str, text: str) -> str | bool:
         if text not in ("verify_peer", "verify_none"):
             raise SettingsError(f"{part}: {text!r} is neither 'verify_peer' nor 'verify_none'")
         return text == "verify_peer"
-    # Erlang's ssl application, whose word it is, then verifies no name either.
+    # The word is that of Erlang's ssl application, which then verifies no name either.
     return "" if (key, text) == ("server_name_indication", "disable") else text
 
 
@@ -205,14 +205,14 @@ def _heartbeat_from(environment: Mapping[str, str]) -> int:
 
 
 def _whole_from(name: str, text: str, low: int, high: int) -> int:
-    # isdecimal alone would let other scripts' digits through, int alone "1_000" and " 1".
+    # isdecimal alone would accept digits of other scripts, int alone "1_000" and " 1".
     if not (text.isascii() and text.isdecimal() and len(text) <= 10 and low <= int(text) <= high):
         raise SettingsError(f"{name}: {text!r} is not a whole number from {low} to {high}")
     return int(text)
 
 
 def _without_secret(error: ValueError) -> str:
-    # urllib quotes the text it could not read, which for a URL with a stray '@' or ':' may be the password.
+    # urllib quotes the text that it could not read; with a stray '@' or ':' that may be the password.
     if "ort" not in str(error):
         return "it cannot be read"
     return "port: not a number from 1 to 65535 (reserved characters in a password must be percent-encoded)"

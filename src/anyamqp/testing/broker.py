@@ -64,7 +64,7 @@ class Broker:
     Args:
         username: who may log in.
         password: with which password.
-        heartbeat: what it proposes, in whole seconds; 0 for none.
+        heartbeat: the interval that it proposes, in whole seconds; 0 for none.
         channel_max: highest channel number; 0 for no limit.
         frame_max: largest frame, in bytes.
 
@@ -74,7 +74,7 @@ class Broker:
     Attributes:
         unexpected_closes: names of the connections whose client went away without a close handshake, as RabbitMQ logs
             them; not counted are those that a fault of the broker's own ended.
-        secrets: what clients sent with connection.update-secret, oldest first.
+        secrets: the secrets of connection.update-secret, oldest first.
         connections_total: connections that ever came in.
         most_connections: the highest number of connections at one time.
         blocked: why publishers are blocked; None if they are not.
@@ -178,7 +178,7 @@ class Broker:
         return f"amqp://{self._credentials}@127.0.0.1:{self.port}/"
 
     async def dial(self, _address: object = None) -> anyio.abc.ByteStream:
-        """Connect over memory, whatever the address; fits ``connect(..., dial=broker.dial)``.
+        """Connect over memory, to any address; fits ``connect(..., dial=broker.dial)``.
 
         Raises:
             ConnectionRefusedError: the broker refuses connections, or is stopped.
@@ -208,13 +208,13 @@ class Broker:
     # --- faults -----------------------------------------------------------------------------------------------------
 
     def reset_connections(self) -> None:
-        """End all connections as by RST; nothing more is sent, and what was under way is lost."""
+        """End all connections as by RST; bytes under way are lost."""
         connections = list(self._connections)
         self._connections.clear()
         for connection in connections:
             connection.reset()
         # At once, not when their tasks get their turn: nothing that happens next may find the dead clients' consumers,
-        # and what one of them gives back must not go to another.
+        # and a delivery that one of them gives back must not go to another.
         for connection in connections:
             connection.peer.gone()
 
@@ -265,7 +265,7 @@ class Broker:
                     connection.peer.close_channel(channel, code, text)
 
     def stop(self) -> None:
-        """Die as a killed node: connections are reset, new ones refused, what is not durable or persistent is lost."""
+        """Die as a killed node: connections are reset, new ones refused, transient entities and messages lost."""
         self._is_stopped = True
         if self._listening is not None:
             self._listening.cancel()

@@ -1,4 +1,4 @@
-"""What a channel of the embedded broker has handed out, and to which of its consumers."""
+"""The unsettled deliveries of a channel of the embedded broker, and its consumers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Consumer:
 
     Attributes:
         tag: its tag.
-        queue: what it consumes.
+        queue: the queue that it consumes.
         unacked: how many messages it has and has not settled.
     """
 
@@ -126,12 +126,12 @@ class Deliveries:
             self.peer.write(self.number, methods.Basic.Cancel(consumer.tag, nowait=True))
 
     def pump(self) -> None:
-        """Deliver what waits for the consumers."""
+        """Deliver the messages that wait for the consumers."""
         for consumer in list(self._consumers.values()):
             consumer.queue.pump()
 
     def leave(self) -> None:
-        """The channel is gone: its consumers too, and what it has not settled goes back."""
+        """The channel is gone: end its consumers, and give back its unsettled deliveries."""
         for tag in list(self._consumers):
             self.remove(tag)
         self._take_back(list(self._unacked), requeue=True)

@@ -88,7 +88,7 @@ class MemoryStream(anyio.abc.ByteStream):
         self._outgoing.notify()
 
     async def aclose(self) -> None:
-        """Close this end: the other one reads what was sent, then end of stream; what it sends breaks."""
+        """Close this end: the other one reads all bytes that were sent, then end of stream; its own writes fail."""
         if not self._is_closed:
             self._is_closed = True
             self._outgoing.is_finished = True
@@ -98,7 +98,7 @@ class MemoryStream(anyio.abc.ByteStream):
         await anyio.lowlevel.checkpoint()
 
     def reset(self) -> None:
-        """Break both directions at once; what was under way is lost."""
+        """Break both directions at once; bytes under way are lost."""
         for pipe in (self._incoming, self._outgoing):
             pipe.is_broken = True
             pipe.buffer.clear()

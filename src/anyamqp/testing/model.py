@@ -53,7 +53,7 @@ class Subscriber(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Queue:
-    """A queue and what waits in it.
+    """A queue and its waiting messages.
 
     Attributes:
         owner: the connection that has it exclusively.
@@ -86,7 +86,7 @@ class Queue:
         self.ready.extendleft(reversed(behind))
 
     def pump(self) -> None:
-        """Deliver what can be delivered, to one consumer after the other."""
+        """Deliver as many messages as possible, to one consumer after the other."""
         idle = 0
         while self.ready and idle < len(self.consumers):
             consumer = self.consumers[0]
@@ -283,7 +283,7 @@ class Model:
         return list(found.values())
 
     def restart(self) -> None:
-        """What is left after the node was killed: durable entities, and the persistent messages in them."""
+        """The entities that survive a kill of the node: durable ones, with their persistent messages."""
         for queue in list(self.queues.values()):
             if not queue.durable or queue.owner is not None:
                 self.delete_queue(queue)

@@ -40,7 +40,7 @@ class Stream:
         self.ended = False
         """``source`` has sent its FIN."""
         self.closed: bool = target is None
-        """``target`` has got its FIN, or will get nothing: what is still read goes nowhere."""
+        """``target`` has got its FIN, or never gets anything: bytes that are still read are dropped."""
         self.blocked: bool = False
         """``target`` takes no more for now."""
         self.free_at: float = 0.0
@@ -51,7 +51,7 @@ class Stream:
         return not self.ended and self.size < HELD
 
     def close(self) -> None:
-        """Send the FIN now; what is held is lost."""
+        """Send the FIN now; bytes that are held are lost."""
         self.chunks.clear()
         self.size = 0
         self.blocked = False

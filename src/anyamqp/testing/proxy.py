@@ -57,7 +57,7 @@ class FaultProxy:
     ) -> None:
         self._relay.stop()
 
-    # Where it is, what it counts
+    # Address and counters
 
     @property
     def host(self) -> str:
@@ -77,7 +77,7 @@ class FaultProxy:
     @property
     def live_connections(self) -> int:
         """How many connections clients hold now: they have sent neither FIN nor RST. Stranded ones are not counted:
-        what the client has done with them since, no network could tell."""
+        no network could tell whether the client still holds them."""
         return self._relay.live
 
     @property
@@ -105,8 +105,8 @@ class FaultProxy:
         self._relay.do(finish)
 
     def half_close(self) -> None:
-        """End the broker's direction of every live connection: the client reads an end of stream, and what it writes
-        still reaches the broker."""
+        """End the broker's direction of every live connection: the client reads an end of stream, and its own bytes
+        still reach the broker."""
 
         def half_close() -> None:
             for pair in self._relay.pairs:
@@ -120,8 +120,8 @@ class FaultProxy:
     def strand(self) -> None:
         """Let every live connection go dead for ever, while new ones work.
 
-        Neither side learns of it; the proxy stops reading too, so that windows and buffers fill. This is what a broker
-        behind a failed-over address, or a firewall that has forgotten a connection, looks like.
+        Neither side learns of it; the proxy stops reading too, so that windows and buffers fill. A broker
+        behind a failed-over address looks like this, and so does a firewall that has forgotten a connection.
         """
 
         def strand() -> None:
@@ -193,7 +193,7 @@ class FaultProxy:
     # Nuisances
 
     def delay(self, seconds: float) -> None:
-        """Deliver what is read from now on so much later, in each direction. 0 ends it.
+        """Delay all bytes that are read from now on by so many seconds, in each direction. 0 ends it.
 
         Raises:
             SettingsError: ``seconds`` is negative.

@@ -1,4 +1,4 @@
-"""The thread behind :class:`~anyamqp.testing.proxy.FaultProxy`: it moves the bytes, or keeps them, as it was told."""
+"""The thread behind :class:`~anyamqp.testing.proxy.FaultProxy`, which forwards the bytes and injects the faults."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Relay:
             if not self._running:
                 raise InvalidUse("this FaultProxy is not running: use it within 'with FaultProxy(...) as proxy'")
             self._calls.append((action, done))
-            # A full pipe is no loss: the thread has yet to wake up for what is in it.
+            # If the pipe is full, the thread has yet to wake up for the bytes in it.
             with contextlib.suppress(BlockingIOError):
                 self._wake.send(b"\0")
         done.result()
@@ -217,7 +217,7 @@ class Relay:
             stream.size += len(chunk)
 
     def _settle(self) -> float | None:
-        """Forward all that is due, watch what may happen next, and say after how many seconds more will be due."""
+        """Forward all bytes that are due, update the selector, and return the seconds until more are due."""
         now = time.monotonic()
         wait: float | None = None
         for pair in tuple(self.pairs):
@@ -235,7 +235,7 @@ class Relay:
         return None if wait is None else max(wait, 0.0)
 
     def _forward(self, pair: Pair, now: float) -> float | None:
-        """Send what is due on a pair; return when more will be.
+        """Send the bytes of a pair that are due; return when the next are.
 
         Raises:
             OSError: one side is gone, or it is time for the cut: the pair is to be reset.

@@ -60,7 +60,7 @@ SERVER_PROPERTIES: FieldTable = {
 
 
 class Login(Protocol):
-    """What a broker lets in."""
+    """The logins that a broker accepts."""
 
     tuning: Tuning
 
@@ -151,7 +151,7 @@ class Peer:
     def poll(self, now: float) -> float:
         """Send a heartbeat, give up a silent client. Returns when to poll again."""
         if self.is_notified_of_block:
-            self._heartbeat.read(now)  # what it sends is not looked at
+            self._heartbeat.read(now)  # the frames are not looked at
         verdict = self._heartbeat.poll(now)
         if verdict.dead:
             self.is_over = self.is_graceful = True
@@ -175,7 +175,7 @@ class Peer:
         return self._output_size - self._delivered_size < OUTPUT_BOUND
 
     def pump(self) -> None:
-        """Room was made: take what waits."""
+        """There is room again: handle the frames that wait."""
         for channel in list(self.channels.values()):
             channel.deliveries.pump()
 

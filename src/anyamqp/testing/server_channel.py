@@ -1,4 +1,4 @@
-"""A channel of the embedded broker, without I/O: what a client may ask for, and what it publishes.
+"""A channel of the embedded broker, without I/O: the requests of a client, and its publishes.
 
 Follows RabbitMQ where AMQP leaves a choice: confirms in bulk, returns before confirms, basic.qos for each consumer, the
 wording of errors.
@@ -33,7 +33,7 @@ class Channel:
 
     Attributes:
         is_closing: channel.close was sent; all but its answer is to be discarded.
-        deliveries: its consumers and what they have not settled.
+        deliveries: its consumers and their unsettled deliveries.
     """
 
     def __init__(self, peer: Owner, number: int) -> None:
@@ -49,7 +49,7 @@ class Channel:
         self._header: Header | None = None
         self._body: list[bytes | memoryview] = []
 
-    # --- what the client sends --------------------------------------------------------------------------------------
+    # --- methods of the client --------------------------------------------------------------------------------------
 
     def receive(self, payload: Payload) -> None:
         """Take a frame.
@@ -77,7 +77,7 @@ class Channel:
             self._publish_if_complete()
 
     def send_confirms(self) -> None:
-        """Confirm what has gathered, in one frame."""
+        """Confirm all gathered publishes, in one frame."""
         if self._confirmed < self._published:
             multiple = self._published - self._confirmed > 1
             self._confirmed = self._published

@@ -21,7 +21,7 @@ CLOSE_PATIENCE: Final = 5.0
 """Seconds that a client has to answer connection.close."""
 
 _LAST_WORDS: Final = 1.0
-"""Seconds that a client has to read what was said to it before the transport closes."""
+"""Seconds that a client has to read its last frames before the transport closes."""
 
 
 class Faults(Login, Protocol):
@@ -29,7 +29,7 @@ class Faults(Login, Protocol):
 
     @property
     def model(self) -> Model:
-        """What all connections share."""
+        """The state that all connections share."""
         ...
 
     @property
@@ -65,7 +65,7 @@ class Served:
     """A transport with a peer on it.
 
     Args:
-        broker: what is wrong at present, and where unexpected ends are noted.
+        broker: holds the present faults, and notes unexpected ends.
         stream: the transport.
 
     Attributes:
@@ -108,7 +108,7 @@ class Served:
                 await self._stream.aclose()
 
     def reset(self) -> None:
-        """End the transport as a reset does, now. What the peer had is still to be given back: ``peer.gone()``."""
+        """End the transport as a reset does. The caller still has to give back deliveries, by ``peer.gone()``."""
         self.is_excused = self.peer.is_over = True
         if isinstance(self._stream, MemoryStream):
             self._stream.reset()
