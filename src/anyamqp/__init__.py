@@ -4,6 +4,7 @@ from anyamqp.channel import Channel, Queue
 from anyamqp.connection import Connection, connect
 from anyamqp.consumer import Consumer
 from anyamqp.core.journal import Stats, TransitionStream
+from anyamqp.delivery import Delivery
 from anyamqp.endpoint import TLS, Address, Credentials, CredentialsSource, Login
 from anyamqp.entities import Entity, RecoveryMode, TopologyRecovery
 from anyamqp.errors import (
@@ -62,7 +63,7 @@ from anyamqp.errors import (
 )
 from anyamqp.failures import OnError
 from anyamqp.handlers import Handler
-from anyamqp.message import Delivery, FieldTable, FieldValue, Message, Properties
+from anyamqp.message import FieldTable, FieldValue, Message, Properties
 from anyamqp.net.dialer import Dial
 from anyamqp.options import Overflow, QueueOptions, QueueType, StreamOffset
 from anyamqp.pool import ChannelPool

@@ -13,8 +13,9 @@ from typing import Never, Self, Unpack
 from anyamqp.checks import check_seconds, check_text, check_whole
 from anyamqp.core.attachment import Attachment
 from anyamqp.core.channel import ChannelHost, ChannelOwner, LogicalChannel, Recorder
+from anyamqp.delivery import Delivery
 from anyamqp.errors import AnyamqpError, InvalidArgument
-from anyamqp.message import Delivery, FieldTable, Message, check_message
+from anyamqp.message import FieldTable, Message, check_message
 from anyamqp.misuse import Entered, explained, surplus_error
 from anyamqp.options import QueueOptions, queue_arguments
 from anyamqp.protocol.contents import delivery_of

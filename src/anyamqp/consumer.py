@@ -20,10 +20,11 @@ from anyamqp.channel import Queue, checked_name
 from anyamqp.checks import check_choice, check_whole
 from anyamqp.core.channel import ChannelHost, Consuming
 from anyamqp.core.receiver import Receiver
+from anyamqp.delivery import Delivery
 from anyamqp.errors import InvalidArgument
 from anyamqp.failures import Failures, OnError, checked_policy, give_back
 from anyamqp.handlers import Handler, NotAwaitable, checked_handler
-from anyamqp.message import Delivery, FieldTable, random_id
+from anyamqp.message import FieldTable, random_id
 from anyamqp.misuse import Entered
 from anyamqp.net.event_loop import failure_of, interrupt_as_itself
 from anyamqp.options import StreamOffset, stream_offset_argument

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, TypeAlias
 
 from anyamqp.core.journal import Journal
+from anyamqp.delivery import Delivery
 from anyamqp.errors import InvalidArgument, InvalidUse
-from anyamqp.message import Delivery
 from anyamqp.net.event_loop import failure_of
 from anyamqp.protocol.failures import Decision, FailureCounts, Rejected, Requeued, Retry, message_id_of
 

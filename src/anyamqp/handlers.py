@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
+from anyamqp.delivery import Delivery
 from anyamqp.errors import InvalidArgument
-from anyamqp.message import Delivery
 
 T = TypeVar("T")
 

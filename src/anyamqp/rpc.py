@@ -17,6 +17,7 @@ from anyamqp.checks import check_flag, check_kind, check_seconds
 from anyamqp.consumer import Consumer
 from anyamqp.core.attachment import Attachment
 from anyamqp.core.channel import ChannelHost, ChannelOwner, LogicalChannel
+from anyamqp.delivery import Delivery
 from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
@@ -28,7 +29,7 @@ from anyamqp.errors import (
 )
 from anyamqp.failures import OnError, checked_policy, decide
 from anyamqp.handlers import checked_handler
-from anyamqp.message import Delivery, Message, check_message, random_id
+from anyamqp.message import Message, check_message, random_id
 from anyamqp.misuse import Entered, surplus_error
 from anyamqp.net.event_loop import Waiter
 from anyamqp.net.timers import Deadlines

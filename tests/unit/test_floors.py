@@ -19,6 +19,7 @@ FLOORS = (
     "anyamqp.checks",
     "anyamqp.misuse",
     "anyamqp.message",
+    "anyamqp.delivery",
     "anyamqp.options",
     "anyamqp.wire.methods",
     "anyamqp.entities",

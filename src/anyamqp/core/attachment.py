@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import anyio
 
-from anyamqp.message import Delivery
+from anyamqp.delivery import Delivery
 from anyamqp.net.link import Link
 from anyamqp.net.timers import Deadlines, Timer
 from anyamqp.protocol.settlements import Return, Settlements

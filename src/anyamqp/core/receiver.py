@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from anyamqp.core.attachment import Attachment, BlockFailed
 from anyamqp.core.channel import ChannelHost, ChannelOwner, Consuming, LogicalChannel
+from anyamqp.delivery import Delivery
 from anyamqp.errors import AnyamqpError, ChannelClosed, NotFound, ReplyError
-from anyamqp.message import Delivery
 from anyamqp.net.link import Link
 from anyamqp.net.timers import Deadlines
 from anyamqp.protocol.contents import delivery_of

@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from typing import Final
 
+from anyamqp.delivery import Delivery
 from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
@@ -20,7 +21,6 @@ from anyamqp.errors import (
     ReplyTimeout,
     copy_of,
 )
-from anyamqp.message import Delivery
 from anyamqp.protocol import blame
 from anyamqp.protocol.contents import delivery_of, unroutable_of
 from anyamqp.protocol.events import Content

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Final, cast
 
+from anyamqp.delivery import Delivery, Settler
 from anyamqp.errors import Unroutable, printable
-from anyamqp.message import Delivery, Message, Properties, Settler
+from anyamqp.message import Message, Properties
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received, decode_properties
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from anyamqp.checks import check_seconds, check_whole
+from anyamqp.delivery import Delivery
 from anyamqp.errors import MalformedProperties
-from anyamqp.message import Delivery
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 """Seconds before a redelivery that failed goes back to its queue; doubled each time."""

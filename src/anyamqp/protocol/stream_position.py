@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from anyamqp.delivery import Delivery
 from anyamqp.errors import MalformedProperties
-from anyamqp.message import Delivery, FieldTable, FieldValue
+from anyamqp.message import FieldTable, FieldValue
 
 OFFSET: Final = "x-stream-offset"
 """The argument of basic.consume that names the place (RabbitMQ, "Streams")."""

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
+from anyamqp.delivery import Delivery
 from anyamqp.errors import (
     AccessRefused,
     AnyamqpError,
@@ -31,7 +32,6 @@ from anyamqp.errors import (
     ResourceLocked,
     Side,
 )
-from anyamqp.message import Delivery
 from anyamqp.protocol.lifecycle.consumer import CONSUMER, OVER, ConsumerEffect, ConsumerEvent, ConsumerState
 from anyamqp.protocol.pauses import Pauses
 from anyamqp.protocol.stream_position import StreamPosition, is_of_stream

@@ -1,0 +1,238 @@
+"""Messages as a consumer gets them, and their acknowledgement."""
+
+from __future__ import annotations
+
+from threading import get_ident
+from types import TracebackType
+from typing import Protocol, Self
+
+from anyamqp.checks import check_seconds
+from anyamqp.errors import InvalidUse
+from anyamqp.message import FieldTable, Message
+
+
+class Settler(Protocol):
+    """The channel that a delivery came on, on that link."""
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether that link is gone, so that the broker has taken the delivery back."""
+        ...
+
+    @property
+    def thread(self) -> int:
+        """The only thread that may call the methods below."""
+        ...
+
+    @property
+    def settled_up_to(self) -> int:
+        """The highest tag that was settled together with everything before it."""
+        ...
+
+    def ack(self, delivery_tag: int, *, multiple: bool) -> None:
+        """Send basic.ack."""
+        ...
+
+    def nack(self, delivery_tag: int, *, multiple: bool, requeue: bool) -> None:
+        """Send basic.nack."""
+        ...
+
+    def reject(self, delivery_tag: int, *, requeue: bool) -> None:
+        """Send basic.reject."""
+        ...
+
+    def requeue(self, delivery_tag: int, *, failed: bool, after: float) -> None:
+        """Send basic.reject or basic.nack with requeue after so many seconds."""
+        ...
+
+    async def block_failed(self, delivery: Delivery, raised: BaseException) -> None:
+        """Settle a delivery whose ``async with`` block raised."""
+        ...
+
+
+class Delivery:
+    """A message that the broker delivered.
+
+    As a context manager it settles itself: ``async with delivery:`` acknowledges when the block ends. When the block
+    raises, ``on_error`` of its consumer decides about the message, and the error leaves the block as itself; a
+    cancellation gives the message back without counting as a failure. Settling appends to the outgoing buffer and
+    never waits. It is done once; a second time raises :class:`InvalidUse`. A delivery from an earlier link is stale:
+    the broker has already put it back, settling it sends nothing.
+
+    Attributes:
+        message: body and properties.
+        exchange: where it was published.
+        routing_key: its routing key.
+        delivery_tag: the broker's number for it, unique on its channel and link.
+        redelivered: whether the broker may have delivered it before.
+        consumer_tag: the consumer it came to; None for one that was fetched with ``get``.
+        message_count: messages left in the queue, for one that was fetched with ``get``; None otherwise.
+    """
+
+    __slots__ = (
+        "_settled",
+        "_settler",
+        "consumer_tag",
+        "delivery_tag",
+        "exchange",
+        "message",
+        "message_count",
+        "redelivered",
+        "routing_key",
+    )
+
+    def __init__(
+        self,
+        message: Message,
+        *,
+        exchange: str,
+        routing_key: str,
+        delivery_tag: int,
+        redelivered: bool,
+        consumer_tag: str | None = None,
+        message_count: int | None = None,
+        settler: Settler | None,
+    ) -> None:
+        self.message: Message = message
+        self.exchange: str = exchange
+        self.routing_key: str = routing_key
+        self.delivery_tag: int = delivery_tag
+        self.redelivered: bool = redelivered
+        self.consumer_tag: str | None = consumer_tag
+        self.message_count: int | None = message_count
+        self._settler = settler
+        self._settled = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Delivery {self.delivery_tag} message_id={self.message.message_id!r} "
+            f"routing_key={self.routing_key!r} {len(self.message.body)} bytes>"
+        )
+
+    @property
+    def body(self) -> bytes:
+        """The message's body."""
+        return self.message.body
+
+    @property
+    def headers(self) -> FieldTable:
+        """The message's headers; empty if it has none."""
+        return self.message.headers or {}
+
+    @property
+    def message_id(self) -> str | None:
+        """The message's id: the same for a message that its publisher had to send again."""
+        return self.message.message_id
+
+    @property
+    def reply_to(self) -> str | None:
+        """The queue that an answer should go to."""
+        return self.message.reply_to
+
+    @property
+    def correlation_id(self) -> str | None:
+        """The mark that an answer must carry, or the request that this answers."""
+        return self.message.correlation_id
+
+    @property
+    def stream_offset(self) -> int | None:
+        """The message's offset in its stream; None if it does not come from one (RabbitMQ, "Streams")."""
+        offset = self.headers.get("x-stream-offset")
+        return offset if isinstance(offset, int) else None
+
+    @property
+    def delivery_count(self) -> int | None:
+        """How often a quorum queue saw it fail before (RabbitMQ, "Quorum Queues"); None for never, or another queue.
+
+        Before RabbitMQ 4.3 it counts every return of the message to the queue.
+        """
+        count = self.headers.get("x-delivery-count")
+        return count if isinstance(count, int) else None
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the link it came on is gone: the broker delivers the message again, settling it does nothing."""
+        return self._settler is not None and self._settler.is_stale
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it needs no ack, nack or reject (any more)."""
+        return self._settled or self._settler is None or self.delivery_tag <= self._settler.settled_up_to
+
+    def ack(self, *, multiple: bool = False) -> None:
+        """Acknowledge: the broker forgets the message.
+
+        Args:
+            multiple: also everything delivered earlier on the same channel.
+
+        Raises:
+            InvalidUse: already settled, or delivered with ``no_ack``.
+        """
+        self._take().ack(self.delivery_tag, multiple=multiple)
+
+    def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
+        """Give the message back (RabbitMQ, "Negative Acknowledgements").
+
+        Args:
+            requeue: back to the queue; otherwise it is dropped or dead-lettered.
+            multiple: also everything delivered earlier on the same channel.
+
+        Raises:
+            InvalidUse: already settled, or delivered with ``no_ack``.
+        """
+        self._take().nack(self.delivery_tag, multiple=multiple, requeue=requeue)
+
+    def reject(self, *, requeue: bool = False) -> None:
+        """Refuse the message.
+
+        Args:
+            requeue: back to the queue; otherwise it is dropped or dead-lettered.
+
+        Raises:
+            InvalidUse: already settled, or delivered with ``no_ack``.
+        """
+        self._take().reject(self.delivery_tag, requeue=requeue)
+
+    def requeue(self, *, failed: bool = True, after: float = 0.0) -> None:
+        """Give the message back to the queue after a pause.
+
+        Until then it takes up one place of the prefetch. The pause ends at once when the consumer stops or its block
+        ends; with a loss the broker takes the message back by itself.
+
+        Args:
+            failed: whether the message could not be handled. That counts towards the delivery limit of a quorum queue
+                (basic.reject); giving it back unhandled (basic.nack) does not, from RabbitMQ 4.3 on.
+            after: the pause in seconds, shorter than the broker's ``consumer_timeout``.
+
+        Raises:
+            InvalidArgument: ``after`` is not a number of seconds from 0 up.
+            InvalidUse: already settled, or delivered with ``no_ack``.
+        """
+        check_seconds("after", after, finite=True)
+        self._take().requeue(self.delivery_tag, failed=failed, after=after)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._settler is None or self.is_settled:
+            return
+        if exc is None:
+            self.ack()
+        else:
+            await self._settler.block_failed(self, exc)
+
+    def _take(self) -> Settler:
+        if self._settler is None:
+            raise InvalidUse(f"{self!r} came with no_ack: the broker expects no acknowledgement")
+        if self.is_settled:
+            raise InvalidUse(f"{self!r} is already settled")
+        if get_ident() != self._settler.thread:
+            raise InvalidUse(
+                f"{self!r} is settled in the thread of its event loop; in another one, with "
+                "anyio.from_thread.run_sync(delivery.ack)"
+            )
+        self._settled = True
+        return self._settler
