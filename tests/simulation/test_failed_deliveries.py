@@ -388,16 +388,6 @@ async def test_recover_takes_back_what_waits_for_its_return() -> None:
         assert bench.settled() == []
 
 
-async def test_a_consumer_remembers_so_many_failed_messages_and_no_more() -> None:
-    """Invariant 11."""
-    failures = Failures(Journal(None, lambda _seconds, _call: None))
-    for n in range(10_100):
-        message = Message(b"", message_id=str(n))
-        failed = Delivery(message, exchange="", routing_key="q", delivery_tag=n, redelivered=False, settler=Absorbing())
-        await failures.settle(failed, LookupError(), "requeue", "q")
-    assert len(vars(failures)["_counts"]) == 10_000
-
-
 async def test_a_message_with_unreadable_properties_counts_by_its_body(caplog: pytest.LogCaptureFixture) -> None:
     failures = Failures(Journal(None, lambda _seconds, _call: None))
     for redelivered in (False, True, True):

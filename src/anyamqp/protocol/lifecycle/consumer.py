@@ -156,6 +156,8 @@ ENDINGS: Final = (
 """The meanings that the end of a channel may have."""
 
 _AGAIN = (_S.CONSUMING, _S.ASKING, _S.RESUBSCRIBING)
+_LEFT = (_S.STOPPING, _S.ENDED)
+"""Its channel may still be open."""
 _UNOPENED = (_S.SUBSCRIBING, _S.AWAITING_QUEUE)
 """Before the first consume-ok."""
 _LEAVE = (_F.GIVE_BACK, _F.CLOSE_CHANNEL)
@@ -179,15 +181,15 @@ CONSUMER: Table[ConsumerState, ConsumerEvent, ConsumerEffect] = Table(
     *_in_each(_E.ENTERING_FAILED, OVER, _F.CLOSE_CHANNEL),
     # --- subscribing
     *_in_each(_E.ATTACHED, (_S.SUBSCRIBING, _S.RESUBSCRIBING), _F.SUBSCRIBE),
-    Ignored(_E.ATTACHED, OVER, "until the block ends the channel moves from link to link, but consumes on none"),
+    Ignored(_E.ATTACHED, _LEFT, "until the block ends the channel moves from link to link, but consumes on none"),
     Row(_E.OPENED, (_S.SUBSCRIBING,), _S.CONSUMING, (_F.TELL_STARTED,)),
     Row(_E.OPENED, (_S.RESUBSCRIBING,), _S.CONSUMING),
-    Ignored(_E.OPENED, OVER, "until the block ends the channel moves from link to link, but consumes on none"),
+    Ignored(_E.OPENED, _LEFT, "until the block ends the channel moves from link to link, but consumes on none"),
     Row(_E.OPENED_LATE, (_S.RESUBSCRIBING,), _S.RESUBSCRIBING, (*_LEAVE, _F.OPEN_CHANNEL)),
-    Ignored(_E.OPENED_LATE, OVER, "until the block ends the channel moves from link to link, but consumes on none"),
+    Ignored(_E.OPENED_LATE, _LEFT, "until the block ends the channel moves from link to link, but consumes on none"),
     # --- the link is lost
     Row(_E.LOST, _AGAIN, _S.RESUBSCRIBING, (_F.DROP,)),
-    *_in_each(_E.LOST, (_S.SUBSCRIBING, *OVER), _F.DROP),
+    *_in_each(_E.LOST, (_S.SUBSCRIBING, *_LEFT), _F.DROP),
     # --- the broker cancels it
     Row(_E.CANCELLED, (_S.CONSUMING,), _S.ASKING, (_F.ASK_FOR_QUEUE,)),
     Row(_E.GIVEN_NOTICE, (_S.CONSUMING,), _S.AWAITING_RETURN, (*_LEAVE, _F.PAUSE)),
@@ -197,12 +199,12 @@ CONSUMER: Table[ConsumerState, ConsumerEvent, ConsumerEffect] = Table(
     Row(_E.GIVEN_NOTICE, (_S.SUBSCRIBING,), _S.AWAITING_QUEUE, (*_LEAVE, _F.PAUSE)),
     Row(_E.GIVEN_NOTICE, (_S.RESUBSCRIBING,), _S.AWAITING_RETURN, (*_LEAVE, _F.PAUSE)),
     Ignored(_E.CANCELLED, (_S.ASKING,), "it is cancelled already"),
-    Ignored(_E.CANCELLED, OVER, "our basic.cancel and the broker's crossed"),
-    Ignored(_E.GIVEN_NOTICE, OVER, "our basic.cancel and the broker's crossed"),
+    Ignored(_E.CANCELLED, _LEFT, "our basic.cancel and the broker's crossed"),
+    Ignored(_E.GIVEN_NOTICE, _LEFT, "our basic.cancel and the broker's crossed"),
     Row(_E.QUEUE_FOUND, (_S.ASKING,), _S.RESUBSCRIBING, (_F.LOG_CANCELLED, *_LEAVE, _F.OPEN_CHANNEL)),
     Row(_E.CANCELLED_TOO_OFTEN, (_S.ASKING,), _S.ENDED, (_F.FAIL_CANCELLED, _F.TELL_ENDED)),
-    Ignored(_E.QUEUE_FOUND, OVER, "stop() came before the answer"),
-    Ignored(_E.CANCELLED_TOO_OFTEN, OVER, "stop() came before the answer"),
+    Ignored(_E.QUEUE_FOUND, _LEFT, "stop() came before the answer"),
+    Ignored(_E.CANCELLED_TOO_OFTEN, _LEFT, "stop() came before the answer"),
     # --- its channel ends
     Row(_E.CHANNEL_CLOSED, (_S.SUBSCRIBING,), _S.NEVER_CONSUMED, _FAIL),
     Row(_E.CHANNEL_CLOSED, (_S.CONSUMING, _S.ASKING), _S.RESUBSCRIBING, _REOPEN),
@@ -223,7 +225,7 @@ CONSUMER: Table[ConsumerState, ConsumerEvent, ConsumerEffect] = Table(
     Row(_E.NOT_FOUND, (_S.ASKING,), _S.ENDED, (_F.FAIL_CANCELLED, _F.TELL_ENDED)),
     Row(_E.REFUSED, (_S.SUBSCRIBING,), _S.NEVER_CONSUMED, _FAIL),
     Row(_E.REFUSED, _AGAIN, _S.ENDED, _FAIL_AGAIN),
-    *(row for ending in ENDINGS for row in _in_each(ending, OVER, _F.DROP)),
+    *(row for ending in ENDINGS for row in _in_each(ending, _LEFT, _F.DROP)),
     # --- pauses
     Row(_E.NO_CHANNEL, (_S.SUBSCRIBING,), _S.AWAITING_QUEUE, (_F.PAUSE,)),
     Row(_E.NO_CHANNEL, (_S.RESUBSCRIBING,), _S.AWAITING_RETURN, (_F.PAUSE,)),
@@ -242,7 +244,7 @@ CONSUMER: Table[ConsumerState, ConsumerEvent, ConsumerEffect] = Table(
         (*_UNOPENED, _S.ASKING, _S.RESUBSCRIBING, _S.AWAITING_RETURN, *OVER),
         "the broker delivers nothing to it",
     ),
-    Row(_E.CONNECTION_CLOSED, _UNOPENED, _S.NEVER_CONSUMED, (_F.FAIL,)),
-    Row(_E.CONNECTION_CLOSED, (*_AGAIN, _S.AWAITING_RETURN), _S.ENDED, (_F.FAIL, _F.TELL_ENDED)),
-    Ignored(_E.CONNECTION_CLOSED, OVER, "the iteration has ended"),
+    Row(_E.CONNECTION_CLOSED, (_S.AWAITING_QUEUE,), _S.NEVER_CONSUMED, (_F.FAIL,)),
+    Row(_E.CONNECTION_CLOSED, (_S.AWAITING_RETURN,), _S.ENDED, (_F.FAIL, _F.TELL_ENDED)),
+    Ignored(_E.CONNECTION_CLOSED, OVER, "it has ended already, at the latest with its channel"),
 )
