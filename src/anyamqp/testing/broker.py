@@ -1,8 +1,7 @@
-"""An AMQP broker in the process, for users' tests, for the demo and for simulation: over loopback TCP and over memory.
+"""An AMQP broker that runs in the process, over loopback TCP or memory: for tests, the demo and simulation.
 
-It speaks AMQP 0-9-1 on the same wire code as the client, keeps its queues while connections die, and fails on request.
-It reads no clock but the event loop's, so on trio's ``MockClock`` it lives in virtual time. It never stands in for
-RabbitMQ in a claim about RabbitMQ.
+It shares the wire code of the client, keeps its queues while connections die, and fails on request. Its only clock is
+the event loop's, so trio's ``MockClock`` gives it virtual time. No claim about RabbitMQ rests on it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from anyamqp.testing.model import Model, Queue
 from anyamqp.testing.transport import Served
 
 _EXCUSE = 1.0
-"""Seconds after a freeze in which the ends of clients that gave the broker up come to light."""
+"""Seconds after a freeze in which clients may be found to have given the broker up."""
 
 
 class QueueView:
@@ -38,17 +37,17 @@ class QueueView:
 
     @property
     def messages(self) -> int:
-        """Messages that wait."""
+        """How many messages wait."""
         return len(self._queue.ready)
 
     @property
     def unacked(self) -> int:
-        """Messages that are delivered and not settled."""
+        """How many messages are delivered and not settled."""
         return self._queue.unacked
 
     @property
     def consumers(self) -> int:
-        """Consumers."""
+        """How many consumers it has."""
         return len(self._queue.consumers)
 
     def bodies(self) -> list[bytes]:
@@ -59,11 +58,11 @@ class QueueView:
 class Broker:
     """An AMQP broker: ``async with Broker() as broker``.
 
-    Clients come in through :meth:`dial` (``connect(..., dial=broker.dial)``), or over TCP after :meth:`listen`.
+    Clients connect through :meth:`dial` (``connect(..., dial=broker.dial)``), or over TCP after :meth:`listen`.
 
     Args:
-        username: who may log in.
-        password: with which password.
+        username: the only user that may log in.
+        password: its password.
         heartbeat: the interval that it proposes, in whole seconds; 0 for none.
         channel_max: highest channel number; 0 for no limit.
         frame_max: largest frame, in bytes.
@@ -73,9 +72,9 @@ class Broker:
 
     Attributes:
         unexpected_closes: names of the connections whose client went away without a close handshake, as RabbitMQ logs
-            them; not counted are those that a fault of the broker's own ended.
+            them. Connections that the broker's own faults ended are not counted.
         secrets: the secrets of connection.update-secret, oldest first.
-        connections_total: connections that ever came in.
+        connections_total: how many connections were accepted so far.
         most_connections: the highest number of connections at one time.
         blocked: why publishers are blocked; None if they are not.
         is_frozen: whether it has stopped answering.
@@ -128,7 +127,7 @@ class Broker:
         tasks.cancel_scope.cancel()
         await tasks.__aexit__(None, None, None)
 
-    # --- coming in --------------------------------------------------------------------------------------------------
+    # --- listening --------------------------------------------------------------------------------------------------
 
     async def listen(self, port: int = 0) -> str:
         """Listen on 127.0.0.1.
@@ -154,7 +153,7 @@ class Broker:
     ) -> None:
         try:
             with scope:
-                # The connections outlive the listener: whoever ends them says so.
+                # The connections outlive the listener.
                 await listener.serve(self._serve, self._group())
         finally:
             with anyio.CancelScope(shield=True):
@@ -193,7 +192,7 @@ class Broker:
     async def _serve(self, stream: anyio.abc.ByteStream) -> None:
         connection = Served(self, stream)
         if self._is_refusing or self._is_stopped:
-            # The kernel has already accepted: a reset is as near to a refusal as a listening socket comes.
+            # The kernel has already accepted; a reset is the closest to a refusal.
             connection.reset()
         else:
             self.connections_total += 1
@@ -213,8 +212,8 @@ class Broker:
         self._connections.clear()
         for connection in connections:
             connection.reset()
-        # At once, not when their tasks get their turn: nothing that happens next may find the dead clients' consumers,
-        # and a delivery that one of them gives back must not go to another.
+        # Now, not when their tasks run next: no later event may find consumers of the dead clients, and a delivery that
+        # one of them gives back must not go to another.
         for connection in connections:
             connection.peer.gone()
 
@@ -224,7 +223,7 @@ class Broker:
         self.excused_until = float("inf")
 
     def thaw(self) -> None:
-        """Go on where it was."""
+        """End a freeze: go on with the same connections."""
         self.is_frozen = False
         self.excused_until = anyio.current_time() + _EXCUSE
         self._announce()
@@ -238,13 +237,13 @@ class Broker:
         self._is_refusing = False
 
     def block(self, reason: str = "low on memory") -> None:
-        """Block who publishes: connection.blocked, now or with the next publish, and nothing of theirs is read."""
+        """Block publishing clients: send connection.blocked, now or at the next publish, and stop reading from them."""
         self.blocked = reason
         for connection in list(self._connections):
             connection.peer.set_blocked(reason)
 
     def unblock(self) -> None:
-        """Send connection.unblocked, and read on."""
+        """Send connection.unblocked, and go on reading."""
         self.blocked = None
         for connection in list(self._connections):
             connection.peer.set_blocked(None)
@@ -284,16 +283,16 @@ class Broker:
             await self.listen(self._port)
         self._is_stopped = False
 
-    # --- looking in -------------------------------------------------------------------------------------------------
+    # --- its state --------------------------------------------------------------------------------------------------
 
     @property
     def connection_count(self) -> int:
-        """Connections now."""
+        """How many connections are open."""
         return len(self._connections)
 
     @property
     def channel_count(self) -> int:
-        """Open channels now, of all connections."""
+        """How many channels are open on all connections."""
         return sum(len(connection.peer.channels) for connection in self._connections)
 
     @property
@@ -309,7 +308,7 @@ class Broker:
     # --- for its connections ----------------------------------------------------------------------------------------
 
     def check_credentials(self, response: str) -> bool:
-        """Whether a PLAIN response is right."""
+        """Whether user and password of a PLAIN response are right."""
         return response == self._expected_login
 
     def update_secret(self, secret: str) -> None:

@@ -109,7 +109,7 @@ class Deliveries:
         queue.has_exclusive_consumer = exclusive
 
     def remove(self, tag: str) -> None:
-        """End a consumer; none of that tag is no error. An auto-delete queue goes with its last one."""
+        """End a consumer; an unknown tag is no error. An auto-delete queue is deleted with its last consumer."""
         consumer = self._consumers.pop(tag, None)
         if consumer is None:
             return
@@ -120,7 +120,7 @@ class Deliveries:
             self.peer.model.delete_queue(queue)
 
     def forget(self, consumer: Consumer) -> None:
-        """A consumer's queue is gone; tell the client, if it wants to know."""
+        """A consumer's queue is gone; tell the client, if it has that capability."""
         self._consumers.pop(consumer.tag, None)
         if self.peer.takes_cancel:
             self.peer.write(self.number, methods.Basic.Cancel(consumer.tag, nowait=True))

@@ -1,4 +1,4 @@
-"""Byte streams in memory that end the ways TCP connections do: end of stream, reset, or silence."""
+"""Byte streams in memory. They end as TCP connections do: by an end of stream, by a reset, or in silence."""
 
 from __future__ import annotations
 

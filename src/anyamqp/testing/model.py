@@ -1,4 +1,4 @@
-"""The state of the embedded broker: exchanges, queues, bindings, messages. Pure, and faithful in its error texts."""
+"""The state of the embedded broker: exchanges, queues, bindings, messages. No I/O; error texts are RabbitMQ's."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Queue:
 
 @dataclass(slots=True)
 class Exchange:
-    """An exchange and where it sends.
+    """An exchange and its bindings.
 
     Attributes:
         bindings: pairs of a destination and a routing key, in the order in which they were made.

@@ -11,7 +11,7 @@ from typing import Final
 
 HELD: Final = 256 * 1024
 """Bytes that one direction holds before the proxy stops reading, and the receive buffer that it asks of the kernel:
-little enough that a sender soon feels a fault, enough that no fault is felt where there is none."""
+small enough that a sender soon notices a fault, large enough not to slow down a healthy network."""
 
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -42,7 +42,7 @@ class Stream:
         self.closed: bool = target is None
         """``target`` has got its FIN, or never gets anything: bytes that are still read are dropped."""
         self.blocked: bool = False
-        """``target`` takes no more for now."""
+        """The buffer of ``target`` is full."""
         self.free_at: float = 0.0
         """When the rate limit lets the next bytes through."""
 

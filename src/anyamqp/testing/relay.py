@@ -64,7 +64,7 @@ class Relay:
         Raises:
             OSError: the broker's name is unknown, or there is no port.
         """
-        # Resolved once, here: the thread must never wait for a name server.
+        # Resolved here, because the thread must not wait for a name server.
         found = socket.getaddrinfo(*self._upstream, type=socket.SOCK_STREAM)
         found.sort(key=lambda entry: entry[0] != socket.AF_INET)
         self._family: int = found[0][0]
@@ -118,8 +118,8 @@ class Relay:
         """Stop listening. In the thread."""
         if self.is_listening and self.address is not None:
             self.is_listening = False
-            # Bound and not listening: a connect is refused, nobody else is given the port, and a client that keeps
-            # trying cannot be connected to itself, as happens on a port that nobody holds.
+            # Bound but not listening: connects are refused, nobody else gets the port, and a client that keeps trying
+            # cannot connect to itself, as it could on a free port.
             with contextlib.suppress(KeyError):
                 self._selector.unregister(self._listener)
             self._listener.close()
@@ -311,7 +311,7 @@ class Relay:
     def _forget(self, pair: Pair, close: Callable[[socket.socket], None]) -> None:
         self.pairs.remove(pair)
         for sock in pair.sockets:
-            # Before it is closed: its number may belong to another socket by the next round.
+            # Before the close, because another socket may have its number in the next round.
             with contextlib.suppress(KeyError):
                 self._selector.unregister(sock)
             close(sock)

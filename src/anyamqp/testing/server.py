@@ -1,7 +1,7 @@
 """The embedded broker's side of one connection, without I/O: bytes in, bytes out.
 
-Follows RabbitMQ where AMQP leaves a choice, but for one thing: a client that breaks the rules of the handshake is told
-so with connection.close, where RabbitMQ just drops the transport.
+It follows RabbitMQ where AMQP leaves a choice, with one exception: it answers an error in the handshake with
+connection.close, where RabbitMQ drops the transport.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from anyamqp.wire.frames import Heartbeat as HeartbeatFrame
 from anyamqp.wire.methods import Method
 
 OUTPUT_BOUND = 1024 * 1024
-"""Bytes of output above which a connection takes no deliveries, and of answers above which it takes no requests."""
+"""A connection with more bytes of output gets no deliveries, and one with more bytes of answers is not read."""
 
 SERVER_PROPERTIES: FieldTable = {
     "product": "anyamqp embedded broker",
@@ -65,7 +65,7 @@ class Login(Protocol):
     tuning: Tuning
 
     def check_credentials(self, response: str) -> bool:
-        """Whether a PLAIN response is right."""
+        """Whether user and password of a PLAIN response are right."""
         ...
 
     def update_secret(self, secret: str) -> None:
@@ -117,10 +117,10 @@ class Peer:
         self._output_size = 0
         self._delivered_size = 0
 
-    # --- the border -------------------------------------------------------------------------------------------------
+    # --- bytes and time ---------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take bytes."""
+        """Handle received bytes."""
         self._heartbeat.read(now)
         self._decoder.feed(data)
         at_fault: Method | None = None
@@ -160,7 +160,7 @@ class Peer:
         return verdict.wake_at
 
     def slept(self, now: float) -> None:
-        """The broker was frozen: the client is not to blame for the silence."""
+        """End a freeze: the silence was not the client's."""
         self._heartbeat.read(now)
 
     def has_room(self) -> bool:
@@ -187,7 +187,7 @@ class Peer:
             self.model.delete_queue(queue)
 
     def close(self, code: int, text: str, method: Method | None = None) -> None:
-        """Send connection.close; the channels are gone at once. However the client takes it, its end is expected."""
+        """Send connection.close; the channels are gone at once. The client's end is expected from now on."""
         if not self.is_closing and not self.is_over:
             self.is_closing = self.is_graceful = True
             self.write(0, methods.Connection.Close(code, _cut(text), *_numbers(method)))
@@ -203,7 +203,7 @@ class Peer:
         self.write(channel.number, methods.Channel.Close(code, _cut(text), *_numbers(method)))
 
     def set_blocked(self, reason: str | None) -> None:
-        """Tell a publishing client that the broker takes no more, or does again."""
+        """Tell a publishing client that it is blocked, or no longer."""
         if reason is None and self.is_notified_of_block:
             self.is_notified_of_block = False
             self.write(0, methods.Connection.Unblocked())
@@ -220,7 +220,7 @@ class Peer:
         try:
             frames = encode_content(number, method, entry.message, self._tuning.frame_max)
         except InvalidArgument as error:
-            # Somebody else's headers, larger than this client's frames: no reason to hurt the one who published them.
+            # The headers are larger than this client's frames. Their publisher did nothing wrong.
             self.close(InternalError.code, f"INTERNAL_ERROR - {error}")
             return
         data = b"".join(frames)
@@ -369,5 +369,5 @@ def _numbers(method: Method | None) -> tuple[int, int]:
 
 
 def _cut(text: str) -> str:
-    """As much of the text as a short string carries."""
+    """The start of a text, as much as a short string can carry."""
     return text.encode("utf-8", "surrogateescape")[:255].decode("utf-8", "ignore")

@@ -208,7 +208,7 @@ class Channel:
             return
         queue = self._queue(name)
         self.peer.model.check_deletable(queue, if_unused=method.if_unused, if_empty=method.if_empty)
-        # Answered first: RabbitMQ, too, tells the queue's consumers of its end only afterwards.
+        # The answer goes first: RabbitMQ, too, cancels the queue's consumers afterwards.
         self._reply(methods.Queue.DeleteOk(len(queue.ready)), nowait=method.nowait)
         self.peer.model.delete_queue(queue)
 
@@ -266,7 +266,7 @@ class Channel:
         self._reply(methods.Channel.FlowOk(active=True))
 
     def on_flow_ok(self, _: methods.Channel.FlowOk) -> None:
-        """Nothing follows from it."""
+        """Ignore a method."""
 
 
 _HANDLERS: dict[type[Method], Callable[..., None]] = {

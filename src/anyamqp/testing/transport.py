@@ -1,4 +1,4 @@
-"""A transport of the embedded broker with its peer on it: one task reads, one writes, one keeps the time."""
+"""A transport of the embedded broker and its peer: one task reads, one writes, one sends heartbeats."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Served:
         if isinstance(self._stream, MemoryStream):
             self._stream.reset()
         else:
-            # Where the client was quicker, there is no socket left to reset.
+            # There is no socket to reset if the client was faster.
             with contextlib.suppress(OSError):
                 raw = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -141,7 +141,7 @@ class Served:
                 self._opened.set()
 
     async def _write(self) -> None:
-        # The only one to send: a transport takes no two sends at a time.
+        # The only task that sends: a transport allows one send at a time.
         while True:
             await self._broker.wait_thawed()
             data = self.peer.output(anyio.current_time())
