@@ -209,7 +209,7 @@ class Publisher(Entered):
         self._loop.require_here("a publisher")
         outbox = self._shell.outbox
         # Newest first: its confirm mostly comes last, so there is mostly one wait for the whole window.
-        for pending in reversed(outbox.unsettled()):
+        for pending in reversed(outbox.places.unsettled()):
             if pending.outcome is None:
                 await wait_settled(pending)
         if (failures := outbox.counters.take_failures()) is not None:

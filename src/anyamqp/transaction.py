@@ -11,6 +11,7 @@ from anyamqp.errors import ConnectionLost, InvalidUse, Unroutable
 from anyamqp.message import Message, check_message, identified
 from anyamqp.misuse import Entered, surplus_error
 from anyamqp.protocol.contents import unroutable_of
+from anyamqp.protocol.lifecycle.transaction import TRANSACTION, TransactionEvent, TransactionState
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route, encode_properties
 from anyamqp.wire.frames import build
@@ -28,39 +29,42 @@ class Transaction(Entered):
         previous: the channel's transaction before this one.
     """
 
+    _kind = "a transaction"
     _block = "async with channel.transaction() as transaction"
+
+    _attachment: Attachment
+    """Where the transaction is open."""
 
     def __init__(self, channel: LogicalChannel, max_message_size: int, *, previous: Transaction | None) -> None:
         self._channel = channel
         self._max_message_size = max_message_size
         self._previous = previous
-        self._attachment: Attachment | None = None
+        self._lifecycle = TRANSACTION.begin()
         self._published = 0
         self._returned: list[Unroutable] = []
-        self._has_ended = False
         self.is_selected: bool = previous is not None and previous.is_selected
         """Whether the channel is transactional already."""
 
     async def __aenter__(self) -> Self:
         previous, self._previous = self._previous, None
-        if self._attachment is not None:
+        if self._lifecycle.state is not TransactionState.NEW:
             raise InvalidUse("a transaction is entered once; make a new one with channel.transaction()")
         if previous is not None and previous.is_open:
             raise InvalidUse("the channel's last transaction has not ended yet: AMQP has no nested transactions")
-        if self.is_selected:
-            await self._channel.wait_open()
-            self._attachment = self._channel.attachment
-        else:
-            request = await self._channel.request(build(methods.Tx.Select))
-            self.is_selected = True
-            self._attachment = request.attachment
+        self._lifecycle.fire(TransactionEvent.ENTERED)
+        try:
+            self._attachment = await self._begin()
+        except BaseException:
+            self._lifecycle.fire(TransactionEvent.FAILED)
+            raise
+        self._lifecycle.fire(TransactionEvent.BEGUN)
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         attachment = self._require_open()
-        self._has_ended = True
+        self._lifecycle.fire(TransactionEvent.LEFT)
         if exc_type is None:
             await self._channel.request(build(methods.Tx.Commit), repeat=False, pinned=attachment)
             if self._returned:
@@ -72,7 +76,7 @@ class Transaction(Entered):
     @property
     def is_open(self) -> bool:
         """Whether it has begun and not ended."""
-        return self._attachment is not None and not self._has_ended
+        return self._lifecycle.state is TransactionState.OPEN
 
     async def publish(
         self, message: Message, *surplus: Never, exchange: str = "", routing_key: str = "", mandatory: bool = True
@@ -110,7 +114,19 @@ class Transaction(Entered):
         if len(self._returned) < self._published:  # or a broken broker could fill the memory
             self._returned.append(unroutable_of(method, message.message_id))
 
+    async def _begin(self) -> Attachment:
+        """Make the channel transactional. Returns where it is."""
+        if not self.is_selected:
+            request = await self._channel.request(build(methods.Tx.Select))
+            self.is_selected = True
+            return request.attachment
+        await self._channel.wait_open()
+        attachment = self._channel.attachment
+        if attachment is None:
+            raise InvalidUse("a transaction on a channel that is on no link")
+        return attachment
+
     def _require_open(self) -> Attachment:
-        if self._attachment is None or self._has_ended:
-            raise InvalidUse(f"a transaction works inside its block: {self._block}")
+        if not self.is_open:
+            raise self._outside_error()
         return self._attachment

@@ -14,7 +14,7 @@ from anyamqp import Channel, Connection, Message, Publisher, PublishTimeout
 from anyamqp.testing import Broker
 from support.waiting import eventually
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("observer")]
 
 URL = "amqp://guest:guest@memory/"
 MIB = 1024 * 1024

@@ -18,7 +18,7 @@ from anyamqp.testing import Broker
 from support.stepping import cancel_at
 from support.waiting import eventually, running_tasks
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("observer")]
 
 URL = "amqp://guest:guest@memory/"
 

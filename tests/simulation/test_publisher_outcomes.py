@@ -29,7 +29,7 @@ from anyamqp import (
 from anyamqp.testing import Broker
 from support.waiting import eventually
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("observer")]
 
 URL = "amqp://guest:guest@memory/"
 QUICK = ReconnectPolicy(initial=0.01, maximum=0.05)

@@ -47,7 +47,7 @@ from anyamqp import (
 from anyamqp.wire import methods
 from support.handbroker import HandBroker, Sent, ServedLink, connected, settled
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("observer")]
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ class OutboxShell(ChannelOwner):
         if not outbox.window.try_take(pending.size):
             await self._wait_for_window(pending)
         if (error := outbox.block.error(anyio.current_time())) is not None:
-            outbox.leave(pending)
+            outbox.places.leave(pending)
             raise error
 
     def accept(self, pending: PendingPublish, now: float, *, is_awaited: bool = False) -> None:

@@ -36,6 +36,10 @@ class Ledger(Generic[T]):
     __slots__ = ("_base", "_first", "_open", "_places", "_stragglers")
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin again with tag 1, as a new channel does."""
         self._places: list[T | _Empty] = []
         self._base = 1
         """The tag of the first place."""

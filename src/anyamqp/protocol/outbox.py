@@ -24,8 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
-from operator import attrgetter
+from collections.abc import Sequence
 
 from anyamqp.errors import (
     AnyamqpError,
@@ -39,9 +38,10 @@ from anyamqp.errors import (
 from anyamqp.protocol import blame
 from anyamqp.protocol.confirms import Ledger
 from anyamqp.protocol.events import Confirm
-from anyamqp.protocol.holdups import Block, NackedPublishes
+from anyamqp.protocol.holdups import Block
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER, PublisherEffect, PublisherEvent, PublisherState
 from anyamqp.protocol.pending import CONFIRMED, MOST_FAILURES, Counters, PendingPublish
+from anyamqp.protocol.places import Places
 from anyamqp.protocol.publishing import (
     OpenChannel,
     OutboxEffect,
@@ -51,7 +51,6 @@ from anyamqp.protocol.publishing import (
     ReportConfirm,
 )
 from anyamqp.protocol.reopening import Reopenings
-from anyamqp.protocol.returns import returned_publish
 from anyamqp.protocol.window import Waker, Window, WindowWaiter
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
@@ -69,6 +68,7 @@ class Outbox:
         deadline: when to call :meth:`due`; infinity for never.
         effects: what the shell is to do, until :meth:`take_effects`.
         block: the broker's block of the connection.
+        places: where the publishes are; its ledger and backlog are here as well, for speed.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class Outbox:
         self.channel: PublishChannel = channel
         self.window: Window = window
         self.counters: Counters = Counters(most_failures)
-        self.ledger: Ledger[PendingPublish] = Ledger()
-        self.backlog: deque[PendingPublish] = deque()
-        self.nacked: NackedPublishes = NackedPublishes()
+        self.places: Places = Places(window)
+        self.ledger: Ledger[PendingPublish] = self.places.ledger
+        self.backlog: deque[PendingPublish] = self.places.backlog
         self.suspects: int = 0
         """How many publishes from the front are still to be sent one at a time."""
         self.deadline: float = math.inf
@@ -90,8 +90,6 @@ class Outbox:
         self._refusal: AnyamqpError | None = None
         """The error of every publish from now on."""
         self._reopenings = Reopenings()
-        self._last_returned = 0
-        """The tag of the last publish that came back unroutable."""
         self._expires_at = math.inf
 
     @property
@@ -117,7 +115,7 @@ class Outbox:
             AnyamqpError: the publisher is closed.
         """
         if self._refusal is not None:
-            self.leave(pending)
+            self.places.leave(pending)
             raise copy_of(self._refusal)
         self.counters.accept(pending)
         if pending.deadline < self._expires_at:
@@ -131,15 +129,9 @@ class Outbox:
             # Where others wait as well, their publishes are better sent together.
             self.channel.flush(is_awaited=is_awaited and len(self.ledger) == 1)
 
-    def leave(self, pending: PendingPublish) -> None:
-        """The publish is in none of the three places any more: free its room."""
-        self.window.give_back(pending.size)
-        pending.drop_content()
-
     def wait_for_room(self, pending: PendingPublish, waker: Waker, now: float) -> WindowWaiter:
         """Queue for room in the window; the waker is set when the wait has ended."""
-        self.backlog = deque(self._unfinished(self.backlog, now))
-        self.nacked.publishes = self._unfinished(self.nacked.publishes, now)
+        self.places.drop_finished(now)
         # Suspects that went with it make the probing end a little late, which costs speed and nothing else.
         self._set_suspects(min(self.suspects, len(self.ledger) + len(self.backlog)))
         waiter = WindowWaiter(pending.size, pending.deadline, waker)
@@ -155,16 +147,11 @@ class Outbox:
             return PublishTimeout(pending.message_id, sent=False)
         return ConnectionBlocked(self.block.reason)
 
-    def unsettled(self) -> list[PendingPublish]:
-        """The publishes without an outcome, in the order in which they were accepted."""
-        waiting = (pending for pending in self._all() if pending.outcome is None)
-        return sorted(waiting, key=attrgetter("number"))
-
     def close(self) -> None:
         """The publisher's block ends: settle what has no outcome."""
         self._fire(PublisherEvent.CLOSE, error=ChannelClosed("the publisher is closed"))
+        self._expires_at = math.inf
         self.unblocked()
-        self._expires_at = self.deadline = math.inf
 
     def closed(self) -> None:
         """The publisher's block has ended."""
@@ -184,12 +171,11 @@ class Outbox:
     def confirmed(self, confirms: Sequence[Confirm], now: float) -> None:
         """The broker confirmed publishes."""
         count = size = 0
-        pauses = self.nacked.pauses
+        pauses = self.places.nacked.pauses
         for method in confirms:
-            tag = method.delivery_tag or 0
-            settled = self.ledger.settle(tag, multiple=bool(method.multiple))
+            settled = self.ledger.settle(method.delivery_tag, multiple=method.multiple)
             if not settled:
-                self.effects.append(ReportConfirm(tag))
+                self.effects.append(ReportConfirm(method.delivery_tag))
             is_ack = isinstance(method, methods.Basic.Ack)
             if is_ack:
                 if pauses.taken:
@@ -215,10 +201,7 @@ class Outbox:
 
     def returned(self, method: methods.Basic.Return, message: Received) -> None:
         """The broker returned a publish that no queue takes; its confirm follows."""
-        found = returned_publish(self.ledger, method, message, after=self._last_returned)
-        if found is not None:
-            self._last_returned, pending = found
-            pending.returned = method
+        self.places.returned(method, message)
 
     def blocked(self, reason: str, since: float, now: float) -> None:
         """The broker accepts no publishes on this connection."""
@@ -249,13 +232,14 @@ class Outbox:
 
     def due(self, now: float) -> None:
         """The deadline has come; called too early, this does no harm."""
-        if now >= self.nacked.due_at:
-            self._resume(now)
+        if now >= self.places.nacked.due_at:
+            self.places.resume_nacked(now)
+            self._send_backlog(now)
         if now >= self.block.due_at:
             self._fail_unsent(now)
         if now >= self._expires_at:
             self.window.dismiss(now)
-            waiting = [pending.deadline for pending in self.unsettled() if not pending.is_finished(now)]
+            waiting = [pending.deadline for pending in self.places.unsettled() if not pending.is_finished(now)]
             self._expires_at = min(self.window.nearest, *waiting, math.inf)
         self._set_deadline()
 
@@ -287,31 +271,26 @@ class Outbox:
         if only is not None:
             only.closes += 1
         if error is not None and only is not None and blame.is_guilty_alone(error, only.closes):
-            self._renew_ledger()
+            self.places.renew_ledger()
             only.settle(error)
-            self.leave(only)
+            self.places.leave(only)
         elif suspects := self._recall(error, now):
             self.suspects = suspects
             self._fire(PublisherEvent.SUSPECTED)
 
     def _recall(self, error: AnyamqpError | None, now: float) -> int:
-        """Move what is in the ledger and still wanted in front of the backlog, or settle it if it may not be resent.
+        """Have what was sent and is still wanted sent again, or settle it if that may not be.
 
         Returns:
-            How many publishes were moved.
+            How many publishes are sent again.
         """
-        unconfirmed = self.ledger.outstanding()
-        self._renew_ledger()
-        for pending in unconfirmed:
-            pending.returned = None
-            pending.was_lost = True
-        wanted = self._unfinished(unconfirmed, now)
+        wanted = self.places.take_sent(now)
         if self._policy.resend:
-            self.backlog.extendleft(reversed(wanted))
+            self.places.send_again(wanted)
             return len(wanted)
         for pending in wanted:
             pending.lose(error)
-            self.leave(pending)
+            self.places.leave(pending)
         return 0
 
     def _reopen(self, delay: float | None, error: AnyamqpError | None) -> None:
@@ -323,12 +302,7 @@ class Outbox:
     def _fail_all(self, error: AnyamqpError) -> None:
         self._refusal = error
         self.suspects = 0
-        for pending in self._all():
-            pending.settle(copy_of(error))
-            self.leave(pending)
-        self._renew_ledger()
-        self.nacked.take()
-        self.backlog.clear()
+        self.places.fail_all(error)
 
     def _send_backlog(self, now: float) -> None:
         backlog = self.backlog
@@ -336,7 +310,7 @@ class Outbox:
             pending = backlog.popleft()
             if pending.is_finished(now):
                 self._set_suspects(max(0, self.suspects - 1))
-                self.leave(pending)
+                self.places.leave(pending)
             else:
                 self._send(pending)
         self.channel.flush()
@@ -346,7 +320,7 @@ class Outbox:
             self.channel.publish(pending.route, pending.properties, pending.body)
         except InvalidArgument as error:
             pending.settle(error)
-            self.leave(pending)
+            self.places.leave(pending)
         else:
             pending.attempts += 1
             self.ledger.add(pending)
@@ -358,44 +332,18 @@ class Outbox:
 
     def _set_aside(self, nacked: Sequence[PendingPublish], now: float) -> list[PendingPublish]:
         """Have them sent again after a pause, but for those that are past it, which are given back."""
-        self.nacked.add([pending for pending in nacked if not pending.is_finished(now)], now)
+        self.places.nacked.add([pending for pending in nacked if not pending.is_finished(now)], now)
         self._set_deadline()
         return [pending for pending in nacked if pending.outcome is not None]
-
-    def _resume(self, now: float) -> None:
-        """The pause of the nacked publishes is over."""
-        self.backlog.extendleft(reversed(self._unfinished(self.nacked.take(), now)))
-        self._send_backlog(now)
 
     def _fail_unsent(self, now: float) -> None:
         """The broker has been blocked for too long."""
         self.block.due_at = math.inf
-        waiting = self._unfinished([*self.nacked.take(), *self.backlog], now)
-        # The broker may have what a loss caught, so that waits on for an outcome that is true.
-        self.backlog = deque(pending for pending in waiting if pending.was_lost)
-        for pending in waiting:
-            if not pending.was_lost:
-                pending.settle(ConnectionBlocked(self.block.reason))
-                self.leave(pending)
+        for pending in self.places.take_never_sent(now):
+            pending.settle(ConnectionBlocked(self.block.reason))
+            self.places.leave(pending)
         self.window.dismiss(math.inf)
         self.effects.append(RefuseWaiting())
 
-    def _unfinished(self, publishes: Iterable[PendingPublish], now: float) -> list[PendingPublish]:
-        """Those that still wait for their outcome; the others leave."""
-        unfinished: list[PendingPublish] = []
-        for pending in publishes:
-            if pending.is_finished(now):
-                self.leave(pending)
-            else:
-                unfinished.append(pending)
-        return unfinished
-
-    def _all(self) -> Iterable[PendingPublish]:
-        return (*self.ledger.outstanding(), *self.nacked.publishes, *self.backlog)
-
-    def _renew_ledger(self) -> None:
-        self.ledger = Ledger()
-        self._last_returned = 0
-
     def _set_deadline(self) -> None:
-        self.deadline = min(self._expires_at, self.nacked.due_at, self.block.due_at)
+        self.deadline = min(self._expires_at, self.places.nacked.due_at, self.block.due_at)

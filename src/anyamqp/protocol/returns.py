@@ -60,6 +60,6 @@ def _candidates(
             and pending.message_id == message_id
             and route.mandatory
             and route.exchange == method.exchange
-            and route.routing_key == (method.routing_key or "")
+            and route.routing_key == method.routing_key
         ):
             yield tag, pending

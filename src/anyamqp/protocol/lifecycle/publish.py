@@ -77,6 +77,16 @@ _State, _Event = PublishState, PublishEvent
 
 _ON_THE_CHANNEL = (_State.SENT, _State.RETURNED)
 _OFF_THE_CHANNEL = (_State.QUEUED, _State.WAITING_TO_RESEND)
+_OUTCOMES = (
+    _State.CONFIRMED,
+    _State.UNROUTABLE,
+    _State.NACKED,
+    _State.TIMED_OUT,
+    _State.UNKNOWN,
+    _State.BLOCKED,
+    _State.CLOSED,
+    _State.REFUSED,
+)
 _WAITING = (*_ON_THE_CHANNEL, *_OFF_THE_CHANNEL)
 
 PUBLISH: Table[PublishState, PublishEvent, Never] = Table(
@@ -103,4 +113,8 @@ PUBLISH: Table[PublishState, PublishEvent, Never] = Table(
     ),
     Ignored(_Event.ACKED, (_State.TIMED_OUT,), "the confirm came too late"),
     Ignored(_Event.NACKED, (_State.TIMED_OUT,), "the confirm came too late"),
+    Ignored(_Event.PAUSED, (_State.TIMED_OUT,), "it is not sent again"),
+    Ignored(_Event.REFUSED, (_State.TIMED_OUT,), "the broker named its error too late"),
+    Ignored(_Event.CLOSED, (_State.TIMED_OUT,), "it is let go of with the others"),
+    Ignored(_Event.EXPIRED, _OUTCOMES, "a caller that has its outcome lets go of it, as one does that is cancelled"),
 )

@@ -1,0 +1,43 @@
+"""The life of a transaction on a channel."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Never
+
+from anyamqp.protocol.lifecycle.table import Row, Table
+
+
+class TransactionState(Enum):
+    """The states of a transaction."""
+
+    NEW = "new"
+    BEGINNING = "beginning"
+    """Its block was entered; the channel is not transactional yet, or not open."""
+    OPEN = "open"
+    """Inside its block."""
+    ENDED = "ended"
+    """Its block was left: it is committed, rolled back, or lost."""
+
+
+class TransactionEvent(Enum):
+    """What can happen to a transaction."""
+
+    ENTERED = "entered"
+    BEGUN = "begun"
+    """The channel is open and transactional."""
+    FAILED = "failed"
+    """The channel could not be made transactional, or the caller was cancelled."""
+    LEFT = "left"
+
+
+_State, _Event = TransactionState, TransactionEvent
+
+TRANSACTION: Table[TransactionState, TransactionEvent, Never] = Table(
+    "transaction",
+    _State.NEW,
+    Row(_Event.ENTERED, (_State.NEW,), _State.BEGINNING),
+    Row(_Event.BEGUN, (_State.BEGINNING,), _State.OPEN),
+    Row(_Event.FAILED, (_State.BEGINNING,), _State.NEW),
+    Row(_Event.LEFT, (_State.OPEN,), _State.ENDED),
+)
