@@ -9,6 +9,7 @@ from functools import partial
 from threading import get_ident
 from typing import Literal
 
+from anyamqp.delivery import Delivery
 from anyamqp.errors import (
     AccessRefused,
     AnyamqpError,
@@ -19,7 +20,7 @@ from anyamqp.errors import (
     PreconditionFailed,
     ResourceLocked,
 )
-from anyamqp.message import Delivery, Message
+from anyamqp.message import Message
 from anyamqp.protocol.lifecycle.consumer import OVER, ConsumerEffect, ConsumerState
 from anyamqp.protocol.subscription import Effects, GiveBack, OnCancel, Reading, Refuse, Subscription, SubscriptionEffect
 from anyamqp.wire import methods

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from anyamqp.delivery import Delivery
 from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
@@ -19,7 +20,7 @@ from anyamqp.errors import (
     TransportError,
     Unroutable,
 )
-from anyamqp.message import Delivery, Properties
+from anyamqp.message import Properties
 from anyamqp.protocol.calls import Call, Calls
 from anyamqp.protocol.publishing import OpenChannel
 from anyamqp.wire import methods

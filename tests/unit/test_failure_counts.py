@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from anyamqp.message import Delivery, FieldTable, Message
+from anyamqp.delivery import Delivery
+from anyamqp.message import FieldTable, Message
 from anyamqp.protocol.failures import Decision, FailureCounts, Rejected, Requeued, Retry
 from anyamqp.wire.basic import Received
 

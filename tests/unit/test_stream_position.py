@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from anyamqp.message import Delivery, FieldTable, Message
+from anyamqp.delivery import Delivery
+from anyamqp.message import FieldTable, Message
 from anyamqp.protocol.stream_position import StreamPosition, is_of_stream
 
 
