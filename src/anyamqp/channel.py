@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Never, Self, Unpack
 
 from anyamqp.checks import check_seconds, check_text, check_whole
-from anyamqp.core.attachment import Attachment
 from anyamqp.core.channel import ChannelHost, ChannelOwner, LogicalChannel, Recorder
+from anyamqp.core.link_channel import LinkChannel
 from anyamqp.delivery import Delivery
 from anyamqp.errors import AnyamqpError, InvalidArgument
 from anyamqp.message import FieldTable, Message, check_message
@@ -392,7 +392,7 @@ class Channel(Entered, ChannelOwner):
         answer = await self._core.request(method, repeat=not no_ack)
         if answer.content is None or not isinstance(answer.reply, methods.Basic.GetOk):
             return None
-        return delivery_of(answer.reply, answer.content, None if no_ack else answer.attachment)
+        return delivery_of(answer.reply, answer.content, None if no_ack else answer.link_channel)
 
     async def recover(self) -> None:
         """Give everything that was fetched with :meth:`get` and not settled back to its queue (basic.recover).
@@ -400,7 +400,7 @@ class Channel(Entered, ChannelOwner):
         RabbitMQ does not have the other form, redelivery to the same consumer ("AMQP 0-9-1 Errata", basic.recover).
         """
         answer = await self._core.request(build(methods.Basic.Recover, requeue=True))
-        answer.attachment.taken_back()
+        answer.link_channel.taken_back()
 
     async def publish(self, message: Message, *surplus: Never, exchange: str = "", routing_key: str = "") -> None:
         """Publish without a confirm: the broker may lose the message, and nobody tells (basic.publish).
@@ -460,7 +460,7 @@ class Channel(Entered, ChannelOwner):
     def on_ready(self) -> None:
         """Whoever publishes waits for it by himself."""
 
-    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:  # noqa: ARG002
+    def on_contents(self, contents: Sequence[Content], link_channel: LinkChannel) -> None:  # noqa: ARG002
         for method, message in contents:
             if isinstance(method, methods.Basic.Return) and self._transaction is not None:
                 self._transaction.on_return(method, message)
@@ -469,7 +469,7 @@ class Channel(Entered, ChannelOwner):
         """There is neither a consumer here nor a confirm."""
 
     def on_lost(self, error: AnyamqpError | None) -> None:
-        """Requests are sent again; what was fetched is stale by its attachment."""
+        """Requests are sent again; what was fetched on the lost link is stale."""
 
     def on_failed(self, error: AnyamqpError) -> None:
         """Calls raise it by themselves."""

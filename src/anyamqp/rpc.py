@@ -15,8 +15,8 @@ import anyio
 
 from anyamqp.checks import check_flag, check_kind, check_seconds
 from anyamqp.consumer import Consumer
-from anyamqp.core.attachment import Attachment
 from anyamqp.core.channel import ChannelHost, ChannelOwner, LogicalChannel
+from anyamqp.core.link_channel import LinkChannel
 from anyamqp.delivery import Delivery
 from anyamqp.errors import (
     AnyamqpError,
@@ -183,10 +183,10 @@ class _CallsShell(ChannelOwner):
             calls.remove(call)
 
     async def _wait_for_buffer(self, call: Call) -> None:
-        attachment = self._channel.attachment
-        if attachment is not None and attachment.link.is_full:
+        link_channel = self._channel.link_channel
+        if link_channel is not None and link_channel.link.is_full:
             with anyio.CancelScope(deadline=call.deadline) as scope:
-                await attachment.link.wait_not_full()
+                await link_channel.link.wait_not_full()
             if scope.cancelled_caught:
                 call.time_out()
 
@@ -209,7 +209,7 @@ class _CallsShell(ChannelOwner):
     def on_ready(self) -> None:
         self.calls.channel_ready()
 
-    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:  # noqa: ARG002
+    def on_contents(self, contents: Sequence[Content], link_channel: LinkChannel) -> None:  # noqa: ARG002
         for content in contents:
             self.calls.received(content)
 

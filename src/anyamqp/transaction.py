@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Never, Self
 
-from anyamqp.core.attachment import Attachment
 from anyamqp.core.channel import LogicalChannel
+from anyamqp.core.link_channel import LinkChannel
 from anyamqp.errors import ConnectionLost, InvalidUse, Unroutable
 from anyamqp.message import Message, check_message, identified
 from anyamqp.misuse import Entered, surplus_error
@@ -32,7 +32,7 @@ class Transaction(Entered):
     _kind = "a transaction"
     _block = "async with channel.transaction() as transaction"
 
-    _attachment: Attachment
+    _link_channel: LinkChannel
     """Where the transaction is open."""
 
     def __init__(self, channel: LogicalChannel, max_message_size: int, *, previous: Transaction | None) -> None:
@@ -53,7 +53,7 @@ class Transaction(Entered):
             raise InvalidUse("the channel's last transaction has not ended yet: AMQP has no nested transactions")
         self._lifecycle.fire(TransactionEvent.ENTERED)
         try:
-            self._attachment = await self._begin()
+            self._link_channel = await self._begin()
         except BaseException:
             self._lifecycle.fire(TransactionEvent.FAILED)
             raise
@@ -63,13 +63,13 @@ class Transaction(Entered):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        attachment = self._require_open()
+        link_channel = self._require_open()
         self._lifecycle.fire(TransactionEvent.LEFT)
         if exc_type is None:
-            await self._channel.request(build(methods.Tx.Commit), repeat=False, pinned=attachment)
+            await self._channel.request(build(methods.Tx.Commit), repeat=False, pinned=link_channel)
             if self._returned:
                 raise ExceptionGroup(f"{len(self._returned)} messages reached no queue", self._returned)
-        elif not attachment.is_stale:
+        elif not link_channel.is_stale:
             # The broker rolls back what it cannot commit, so an answer that does not come changes nothing.
             await self._channel.last_request(build(methods.Tx.Rollback))
 
@@ -95,7 +95,7 @@ class Transaction(Entered):
             ConnectionLost: the link on which the transaction began is gone.
             InvalidArgument: AMQP cannot carry the message, or it is larger than ``max_message_size``.
         """
-        attachment = self._require_open()
+        link_channel = self._require_open()
         if surplus:
             raise surplus_error(Transaction.publish)
         self._channel.require_here()
@@ -103,7 +103,7 @@ class Transaction(Entered):
         route = Route(exchange, routing_key, mandatory=mandatory)
         properties = encode_properties(identified(message).properties)
         await self._channel.wait_writable("basic.publish")
-        if attachment.is_stale:
+        if link_channel.is_stale:
             raise ConnectionLost("the transaction was lost with its link; the broker has rolled it back")
         self._channel.publish(route, properties, message.body)
         self._published += 1
@@ -114,19 +114,19 @@ class Transaction(Entered):
         if len(self._returned) < self._published:  # or a broken broker could fill the memory
             self._returned.append(unroutable_of(method, message.message_id))
 
-    async def _begin(self) -> Attachment:
+    async def _begin(self) -> LinkChannel:
         """Make the channel transactional. Returns where it is."""
         if not self.is_selected:
             request = await self._channel.request(build(methods.Tx.Select))
             self.is_selected = True
-            return request.attachment
+            return request.link_channel
         await self._channel.wait_open()
-        attachment = self._channel.attachment
-        if attachment is None:
+        link_channel = self._channel.link_channel
+        if link_channel is None:
             raise InvalidUse("a transaction on a channel that is on no link")
-        return attachment
+        return link_channel
 
-    def _require_open(self) -> Attachment:
+    def _require_open(self) -> LinkChannel:
         if not self.is_open:
             raise self._outside_error()
-        return self._attachment
+        return self._link_channel

@@ -74,7 +74,7 @@ FLOORS = (
     "anyamqp.net.link",
     "anyamqp.core.waiting",
     "anyamqp.core.journal",
-    "anyamqp.core.attachment",
+    "anyamqp.core.link_channel",
     "anyamqp.core.channel",
     "anyamqp.core.receiver",
     "anyamqp.core.credentials",

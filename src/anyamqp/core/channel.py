@@ -18,8 +18,8 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import anyio
 
-from anyamqp.core.attachment import Attachment
 from anyamqp.core.journal import Journal
+from anyamqp.core.link_channel import LinkChannel
 from anyamqp.core.waiting import Signal
 from anyamqp.errors import (
     AnyamqpError,
@@ -182,7 +182,7 @@ class ChannelOwner(Protocol):
         """The channel takes publishes, now or again."""
         ...
 
-    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:
+    def on_contents(self, contents: Sequence[Content], link_channel: LinkChannel) -> None:
         """Deliveries or returns."""
         ...
 
@@ -255,12 +255,12 @@ class Answer(NamedTuple):
     Attributes:
         reply: the reply.
         content: the content that came with it; only basic.get-ok has one.
-        attachment: where the channel was when the request was sent.
+        link_channel: where the channel was when the request was sent.
     """
 
     reply: Method
     content: Received | None
-    attachment: Attachment
+    link_channel: LinkChannel
 
 
 class LogicalChannel:
@@ -293,7 +293,7 @@ class LogicalChannel:
         """What closed it; None if nothing but its owner did."""
         self.has_been_open: bool = False
         """Whether it was open on the present link, so that an error is not for the requests that open it."""
-        self.attachment: Attachment | None = None
+        self.link_channel: LinkChannel | None = None
         """Where the channel is now; None while it is on no link."""
 
     def __str__(self) -> str:
@@ -414,11 +414,11 @@ class LogicalChannel:
         if self.state in (State.CLOSING, State.CLOSED):
             return
         self._fire(ChannelEvent.CLOSE)
-        attachment = self.attachment
-        if attachment is not None and attachment.link.is_open:
-            attachment.release()
-            self._closing_on = attachment.link
-            attachment.link.close_channel(attachment.number)
+        link_channel = self.link_channel
+        if link_channel is not None and link_channel.link.is_open:
+            link_channel.release()
+            self._closing_on = link_channel.link
+            link_channel.link.close_channel(link_channel.number)
         else:
             self._finish(ChannelEvent.CLOSED)
         self._fail(self._detach())
@@ -432,7 +432,7 @@ class LogicalChannel:
         """
         setup: list[Method] = [] if self._owner is None else list(self._owner.setup())
         number = link.attach(self, Purpose.SETUP if setup else Purpose.LAST_OF_SETUP)
-        self.attachment = Attachment(link, number, self._host.journal.stale_ack, self._host.later)
+        self.link_channel = LinkChannel(link, number, self._host.journal.stale_ack, self._host.later)
         try:
             for method in setup:
                 self._send(method, Purpose.LAST_OF_SETUP if method is setup[-1] else Purpose.SETUP)
@@ -447,10 +447,10 @@ class LogicalChannel:
         if self.state is State.CLOSING:
             self._finish(ChannelEvent.CLOSED)
         elif self.state is not State.CLOSED:
-            attachment = self.attachment
-            if attachment is not None and attachment.link.is_open:
-                attachment.release()
-                attachment.link.close_channel(attachment.number)
+            link_channel = self.link_channel
+            if link_channel is not None and link_channel.link.is_open:
+                link_channel.release()
+                link_channel.link.close_channel(link_channel.number)
             unanswered = self._detach()
             if isinstance(error, ConnectionClosed) and error.__cause__ is None:
                 # The user is leaving, which is no failure.
@@ -461,10 +461,10 @@ class LogicalChannel:
 
     def refuse(self, error: ReplyError) -> None:
         """Close the channel for what the broker sent on it."""
-        attachment, unanswered = self.attachment, self._detach()
-        if attachment is not None and attachment.link.is_open:
+        link_channel, unanswered = self.link_channel, self._detach()
+        if link_channel is not None and link_channel.link.is_open:
             error.close = CloseFacts(None, CloseFrame(error.code, error.text, None), Side.CLIENT)
-            attachment.link.close_channel(attachment.number, error)
+            link_channel.link.close_channel(link_channel.number, error)
         self._end(error, ChannelEvent.FAILED, unanswered)
 
     def closed_error(self) -> AnyamqpError:
@@ -484,7 +484,7 @@ class LogicalChannel:
         *,
         purpose: Purpose = Purpose.CALLER,
         repeat: bool = True,
-        pinned: Attachment | None = None,
+        pinned: LinkChannel | None = None,
     ) -> Answer:
         """Send a method and wait for its reply.
 
@@ -508,16 +508,16 @@ class LogicalChannel:
 
         Raises nothing: what the caller leaves for matters more, and a link or channel that ends needs no goodbye.
         """
-        attachment = self.attachment
-        if attachment is None:
+        link_channel = self.link_channel
+        if link_channel is None:
             return
-        link, number = attachment.link, attachment.number
+        link, number = link_channel.link, link_channel.number
         link.close_sent(number)
         with (
             anyio.CancelScope(deadline=link.close_deadline(self._host.close_timeout)),
             contextlib.suppress(AnyamqpError),
         ):
-            await self._until_answered(method, Purpose.FAREWELL, repeat=False, pinned=attachment)
+            await self._until_answered(method, Purpose.FAREWELL, repeat=False, pinned=link_channel)
 
     def ask(self, method: Method) -> None:
         """Send a method for the owner, on a channel that is on a link; the owner gets the reply. A loss drops it."""
@@ -525,10 +525,10 @@ class LogicalChannel:
 
     def tell(self, method: Method) -> None:
         """Send a method that has no answer, on a channel that is open on a link."""
-        attachment = self.attachment
-        if attachment is not None:
-            attachment.link.session.send(attachment.number, method)
-            attachment.link.flush()
+        link_channel = self.link_channel
+        if link_channel is not None:
+            link_channel.link.session.send(link_channel.number, method)
+            link_channel.link.flush()
 
     async def replay(self, requests: Sequence[Method], on_reply: Callable[[Method], None], *, within: float) -> None:
         """Send requests one behind the other without waiting in between, for recovery.
@@ -568,21 +568,21 @@ class LogicalChannel:
     @property
     def can_publish(self) -> bool:
         """Whether what is published now goes out: open, recovered, not blocked."""
-        attachment = self.attachment
+        link_channel = self.link_channel
         return (
-            attachment is not None
+            link_channel is not None
             and self._lifecycle.state is State.OPEN
-            and attachment.link.is_ready
-            and not attachment.link.is_blocked
+            and link_channel.link.is_ready
+            and not link_channel.link.is_blocked
         )
 
     @property
     def is_writable(self) -> bool:
         """Whether it does, and the outgoing buffer has room."""
-        attachment = self.attachment
-        return attachment is not None and self.can_publish and not attachment.link.is_full
+        link_channel = self.link_channel
+        return link_channel is not None and self.can_publish and not link_channel.link.is_full
 
-    async def wait_writable(self, what: str) -> Attachment:
+    async def wait_writable(self, what: str) -> LinkChannel:
         """Wait until what is published now goes out, and the outgoing buffer has room.
 
         Args:
@@ -602,18 +602,18 @@ class LogicalChannel:
         Raises:
             InvalidArgument: the properties do not fit a frame; nothing was appended.
         """
-        attachment = self.attachment
-        if attachment is None:
+        link_channel = self.link_channel
+        if link_channel is None:
             raise InvalidUse("publish on a channel that is on no link")
-        attachment.link.session.publish(attachment.number, route, properties, body)
+        link_channel.link.session.publish(link_channel.number, route, properties, body)
 
     def flush(self, *, is_awaited: bool = False) -> None:
         """Let what was published leave; at once if somebody waits for the answer and there is nothing to wait for."""
-        if self.attachment is not None:
+        if self.link_channel is not None:
             if is_awaited:
-                self.attachment.link.push()
+                self.link_channel.link.push()
             else:
-                self.attachment.link.flush()
+                self.link_channel.link.flush()
 
     def resume(self) -> None:
         """Recovery of the connection is done: whoever owns the channel may send."""
@@ -627,16 +627,16 @@ class LogicalChannel:
         reply = request.reply
         if reply is None:
             return
-        if isinstance(reply, methods.Basic.GetOk) and self.attachment is not None:
-            self.attachment.last_tag = reply.delivery_tag
+        if isinstance(reply, methods.Basic.GetOk) and self.link_channel is not None:
+            self.link_channel.last_tag = reply.delivery_tag
             if request in self._abandoned:
-                self._give_back(reply, self.attachment, request.method)
+                self._give_back(reply, self.link_channel, request.method)
         if request.purpose is Purpose.DECLARATION:
             self._host.recorder.record(self, request.method, reply)
         elif request.purpose is Purpose.LAST_OF_SETUP:
             self._on_set_up()
-        elif request.purpose is Purpose.FAREWELL and self.attachment is not None:
-            self.attachment.link.close_answered(self.attachment.number)
+        elif request.purpose is Purpose.FAREWELL and self.link_channel is not None:
+            self.link_channel.link.close_answered(self.link_channel.number)
         elif request.purpose is Purpose.OWNER and self._owner is not None:
             self._owner.on_reply(reply)
         self._abandoned.discard(request)
@@ -649,14 +649,14 @@ class LogicalChannel:
             self._owner.on_method(method)
 
     def on_contents(self, contents: list[Content]) -> None:
-        attachment = self.attachment
-        if attachment is None:
+        link_channel = self.link_channel
+        if link_channel is None:
             return
         if self._owner is not None:
             method, _ = contents[-1]
             if isinstance(method, methods.Basic.Deliver):
-                attachment.last_tag = method.delivery_tag
-            self._owner.on_contents(contents, attachment)
+                link_channel.last_tag = method.delivery_tag
+            self._owner.on_contents(contents, link_channel)
 
     @property
     def awaits_answer(self) -> bool:
@@ -707,11 +707,11 @@ class LogicalChannel:
 
     def _detach(self) -> Unanswered:
         """Leave the link. Returns the requests that it will not answer any more."""
-        attachment, self.attachment = self.attachment, None
-        if attachment is None:
+        link_channel, self.link_channel = self.link_channel, None
+        if link_channel is None:
             return ()
-        attachment.leave()
-        return attachment.link.session.unanswered(attachment.number)
+        link_channel.leave()
+        return link_channel.link.session.unanswered(link_channel.number)
 
     @staticmethod
     def _guilty_of(error: AnyamqpError | None, unanswered: Unanswered) -> Request | None:
@@ -736,14 +736,14 @@ class LogicalChannel:
         self._fire(ChannelEvent.UNBLOCKED if active else ChannelEvent.BLOCKED)
         self.resume()
 
-    async def _until_writable(self) -> Attachment:
+    async def _until_writable(self) -> LinkChannel:
         while True:
             await self.wait_open()
-            attachment = self.attachment
-            if attachment is not None and self.can_publish:
-                if not attachment.link.is_full:
-                    return attachment
-                await attachment.link.wait_not_full()
+            link_channel = self.link_channel
+            if link_channel is not None and self.can_publish:
+                if not link_channel.link.is_full:
+                    return link_channel
+                await link_channel.link.wait_not_full()
             else:
                 await self._changed.wait()
 
@@ -753,7 +753,7 @@ class LogicalChannel:
         purpose: Purpose,
         *,
         repeat: bool,
-        pinned: Attachment | None,
+        pinned: LinkChannel | None,
     ) -> Answer:
         suspicions = 0
         while True:
@@ -761,16 +761,16 @@ class LogicalChannel:
             if pinned is not None and pinned.is_stale:
                 raise ConnectionLost(f"{describe(method)}: the link that it belongs to was lost")
             request = self._send(method, purpose)
-            attachment = self.attachment
+            link_channel = self.link_channel
             try:
                 await self._until_over(request)
             except BaseException:
-                self._abandon(request, attachment)
+                self._abandon(request, link_channel)
                 raise
             if request.error is not None:
                 raise request.error
-            if request.reply is not None and attachment is not None:
-                return Answer(request.reply, request.content, attachment)
+            if request.reply is not None and link_channel is not None:
+                return Answer(request.reply, request.content, link_channel)
             if request.suspicion is not None:
                 suspicions += 1
                 if suspicions >= CLOSES_BEFORE_BLAME:
@@ -779,7 +779,7 @@ class LogicalChannel:
                 raise ConnectionLost(f"{describe(method)} was in flight when the link died")
 
     async def _until_settled(self) -> None:
-        while self.attachment is not None and self.state in (State.CONNECTING, State.RECONNECTING):
+        while self.link_channel is not None and self.state in (State.CONNECTING, State.RECONNECTING):
             await self._changed.wait()
 
     @staticmethod
@@ -789,26 +789,26 @@ class LogicalChannel:
         if not request.is_over:
             await waiter.wait()
 
-    def _abandon(self, request: Request, attachment: Attachment | None) -> None:
+    def _abandon(self, request: Request, link_channel: LinkChannel | None) -> None:
         """The caller was cancelled: nobody takes the reply."""
         if not request.is_over:
             self._abandoned.add(request)
-        elif isinstance(request.reply, methods.Basic.GetOk) and attachment is not None:
-            self._give_back(request.reply, attachment, request.method)
+        elif isinstance(request.reply, methods.Basic.GetOk) and link_channel is not None:
+            self._give_back(request.reply, link_channel, request.method)
 
     @staticmethod
-    def _give_back(reply: methods.Basic.GetOk, attachment: Attachment, get: Method) -> None:
+    def _give_back(reply: methods.Basic.GetOk, link_channel: LinkChannel, get: Method) -> None:
         if isinstance(get, methods.Basic.Get) and not get.no_ack:
-            attachment.nack(reply.delivery_tag, multiple=False, requeue=True)
+            link_channel.nack(reply.delivery_tag, multiple=False, requeue=True)
 
     def _send(self, method: Method, purpose: Purpose) -> Request:
-        attachment = self.attachment
-        if attachment is None:
+        link_channel = self.link_channel
+        if link_channel is None:
             raise InvalidUse(f"{method_name(method)} on a channel that is on no link")
         # Named here, because a request may have waited for this link, on which the broker named the queue anew.
         as_sent = self._host.recorder.as_sent(method)
-        request = attachment.link.session.request(attachment.number, method, purpose, as_sent=as_sent)
-        attachment.link.flush()
+        request = link_channel.link.session.request(link_channel.number, method, purpose, as_sent=as_sent)
+        link_channel.link.flush()
         return request
 
     def _end(self, error: AnyamqpError, event: ChannelEvent, unanswered: Unanswered) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import anyio
 
-from anyamqp.core.attachment import Attachment
 from anyamqp.core.channel import ChannelHost, ChannelOwner, LogicalChannel, Publishing
+from anyamqp.core.link_channel import LinkChannel
 from anyamqp.errors import AnyamqpError
 from anyamqp.net.timers import Deadlines
 from anyamqp.protocol.events import Confirm, Content
@@ -81,8 +81,8 @@ class OutboxShell(ChannelOwner):
         outbox = self.outbox
         if outbox.block.is_on:
             return False
-        attachment = self._channel.attachment
-        return (attachment is None or not attachment.link.is_full) and outbox.window.try_take(pending.size)
+        link_channel = self._channel.link_channel
+        return (link_channel is None or not link_channel.link.is_full) and outbox.window.try_take(pending.size)
 
     async def enter(self, pending: PendingPublish) -> None:
         """Wait for room in the outgoing buffer and in the window, and take it.
@@ -115,13 +115,13 @@ class OutboxShell(ChannelOwner):
             self._deadlines.add(self.outbox.deadline)
 
     async def _wait_for_buffer(self, pending: PendingPublish) -> None:
-        attachment = self._channel.attachment
-        if attachment is None or not attachment.link.is_full:
+        link_channel = self._channel.link_channel
+        if link_channel is None or not link_channel.link.is_full:
             return
         with anyio.CancelScope(deadline=pending.deadline) as scope:
             self._entering.add(scope)
             try:
-                await attachment.link.wait_not_full()
+                await link_channel.link.wait_not_full()
             finally:
                 self._entering.discard(scope)
         if scope.cancelled_caught:
@@ -185,7 +185,7 @@ class OutboxShell(ChannelOwner):
         if outbox.effects or outbox.deadline < self._deadlines.nearest:
             self._carry_out()
 
-    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:  # noqa: ARG002
+    def on_contents(self, contents: Sequence[Content], link_channel: LinkChannel) -> None:  # noqa: ARG002
         for method, message in contents:
             if isinstance(method, methods.Basic.Return):
                 self.outbox.returned(method, message)

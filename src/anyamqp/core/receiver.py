@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from anyamqp.core.attachment import Attachment, BlockFailed
 from anyamqp.core.channel import ChannelHost, ChannelOwner, Consuming, LogicalChannel
+from anyamqp.core.link_channel import BlockFailed, LinkChannel
 from anyamqp.delivery import Delivery
 from anyamqp.errors import AnyamqpError, ChannelClosed, NotFound, ReplyError
 from anyamqp.net.link import Link
@@ -135,15 +135,15 @@ class Receiver(ChannelOwner):
     def on_ready(self) -> None:
         """A consumer has nothing to send."""
 
-    def on_contents(self, contents: Sequence[Content], attachment: Attachment) -> None:
-        attachment.on_failed = self._block_failed
-        settler = None if self._no_ack else attachment
+    def on_contents(self, contents: Sequence[Content], link_channel: LinkChannel) -> None:
+        link_channel.on_failed = self._block_failed
+        settler = None if self._no_ack else link_channel
         deliveries = [
             delivery_of(method, message, settler)
             for method, message in contents
             if isinstance(method, methods.Basic.Deliver)
         ]
-        effects = self._subscription.delivered(deliveries, attachment)
+        effects = self._subscription.delivered(deliveries, link_channel)
         if effects:
             self._carry_out(effects)
 
@@ -217,12 +217,12 @@ class Receiver(ChannelOwner):
         for delivery in deliveries:
             if not delivery.is_stale:
                 delivery.nack(requeue=True)
-        if self._channel.attachment is not None:
-            self._channel.attachment.release()
+        if self._channel.link_channel is not None:
+            self._channel.link_channel.release()
 
     def _pause_reading(self) -> None:
-        if self._channel.attachment is not None:
-            self._paused = self._channel.attachment.link
+        if self._channel.link_channel is not None:
+            self._paused = self._channel.link_channel.link
             self._paused.pause_reading(self)
 
     def _resume_reading(self) -> None:

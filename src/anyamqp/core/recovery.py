@@ -156,7 +156,7 @@ class Recovery:
             if self._topology.declared_again(recorded, reply):
                 self._named[recorded] = None
 
-        if self._channel is None or self._channel.attachment is None:
+        if self._channel is None or self._channel.link_channel is None:
             self._channel = LogicalChannel(self._host, None)
             self._channel.attach(link)
         await self._channel.replay([one.request for one in islice(entities, count)], done, within=self._patience)
@@ -201,7 +201,7 @@ class Recovery:
 
     def _attach(self, link: Link, channels: Sequence[LogicalChannel]) -> None:
         for channel in channels:
-            if channel.attachment is None and link.is_open:
+            if channel.link_channel is None and link.is_open:
                 try:
                     channel.attach(link)
                 except AnyamqpError as error:

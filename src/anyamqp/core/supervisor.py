@@ -310,7 +310,7 @@ class Supervisor(ChannelHost, LinkOwner):
     def _attach_late(self, channel: LogicalChannel) -> None:
         link = self._link
         # A loss in between has left it to recovery.
-        is_waiting = channel in self._channels and channel.attachment is None and channel.state is State.CONNECTING
+        is_waiting = channel in self._channels and channel.link_channel is None and channel.state is State.CONNECTING
         if is_waiting and link is not None and link.is_ready and link.is_open:
             try:
                 channel.attach(link)

@@ -18,7 +18,7 @@ BlockFailed: TypeAlias = Callable[[Delivery, BaseException], Awaitable[None]]
 """Settles a delivery whose ``async with`` block raised."""
 
 
-class Attachment(Settlements):
+class LinkChannel(Settlements):
     """A channel on one link: sends what its settlements decide.
 
     Args:
