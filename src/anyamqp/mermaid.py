@@ -13,6 +13,7 @@ from anyamqp.protocol.lifecycle.consumer import CONSUMER
 from anyamqp.protocol.lifecycle.publish import PUBLISH
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
 from anyamqp.protocol.lifecycle.table import E, F, S, Table
+from anyamqp.protocol.lifecycle.transaction import TRANSACTION
 
 
 class Arrow(NamedTuple):
@@ -78,6 +79,7 @@ DIAGRAMS: Final[Mapping[str, Diagram]] = MappingProxyType(
         "publisher": describe("The life of a publisher", PUBLISHER),
         "publish": describe("The life of one publish", PUBLISH),
         "rpc_client": describe("The life of an RPC client", CALLER),
+        "transaction": describe("The life of a transaction", TRANSACTION),
     }
 )
 

@@ -23,6 +23,7 @@ from anyamqp.protocol.lifecycle.consumer import CONSUMER
 from anyamqp.protocol.lifecycle.publish import PUBLISH
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
 from anyamqp.protocol.lifecycle.table import E, F, Row, S, Table
+from anyamqp.protocol.lifecycle.transaction import TRANSACTION
 from tools import diagrams
 from tools.diagrams import svg
 
@@ -336,6 +337,7 @@ def test_events_between_the_same_two_states_share_an_arrow() -> None:
         ("publisher", PUBLISHER),
         ("publish", PUBLISH),
         ("rpc_client", CALLER),
+        ("transaction", TRANSACTION),
     ],
 )
 def test_diagram_has_every_row_of_its_table(name: str, table: Table[S, E, F]) -> None:
