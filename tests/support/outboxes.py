@@ -53,15 +53,23 @@ class Publishing:
         now: the time, in seconds.
     """
 
-    def __init__(self, *, window: int = 100, policy: PublishPolicy | None = None, is_open: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        window: int = 100,
+        policy: PublishPolicy | None = None,
+        is_open: bool = True,
+        is_entered: bool = True,
+    ) -> None:
         self.channel = PlainChannel()
         self.window = Window(window, 1000)
         self.outbox = Outbox(self.channel, window=self.window, policy=policy or PublishPolicy())
         self.effects: list[OutboxEffect] = []
         self.now = 0.0
         self._ids = count(1)
-        self.outbox.enter()
-        if is_open:
+        if is_entered:
+            self.outbox.enter()
+        if is_entered and is_open:
             self.open()
 
     def state(self) -> PublisherState:
