@@ -24,7 +24,14 @@ PROBING            -        -                  PROBING HELD_WITH_SUSPECTS AWAY_W
 CLOSING            -        -                  -       -                  -                  -                  -                  -            -       -       CLOSED
 CLOSED             -        -                  -       CLOSED             -                  -                  -                  -            -       CLOSED  CLOSED
 """  # noqa: E501
-"""Where each event leads while two publishes are unconfirmed; "-" if it cannot happen."""
+"""Where each event leads while two publishes wait for their outcome; "-" if it cannot happen."""
+INNER = {
+    ("AWAY", "SUSPECTED"),
+    ("AWAY_WITH_SUSPECTS", "PROBED"),
+    ("HELD_WITH_SUSPECTS", "PROBED"),
+    ("PROBING", "PROBED"),
+}
+"""The cells of events that only the outbox itself can bring about."""
 
 ACTS: dict[str, Callable[[Publishing], None]] = {
     "ENTERED": lambda p: p.outbox.enter(),
@@ -41,7 +48,7 @@ ACTS: dict[str, Callable[[Publishing], None]] = {
 }
 WAYS: dict[str, tuple[str, ...]] = {
     "NEW": (),
-    "STARTING": ("ENTERED",),
+    "STARTING": ("ENTERED", "publish"),
     "AWAY": ("ENTERED", "OPENED", "READY", "publish", "LOST"),
     "AWAY_WITH_SUSPECTS": ("ENTERED", "OPENED", "READY", "publish", "CHANNEL_CLOSED"),
     "HELD": ("ENTERED", "OPENED", "READY", "publish", "BLOCKED"),
@@ -58,7 +65,7 @@ FAILED = {"CLOSING", "CLOSED"}
 
 
 def at(state: str) -> Publishing:
-    """A publisher in a state, with two unconfirmed publishes where it was open before."""
+    """A publisher in a state, with two publishes that wait for their outcome where that can be."""
     p = Publishing(is_entered=False)
     for step in WAYS[state]:
         if step == "publish":
@@ -80,9 +87,10 @@ def planned() -> Iterator[tuple[str, str, str]]:
 
 
 def test_the_plan_is_whole() -> None:
-    inner = {PublisherEvent.SUSPECTED, PublisherEvent.PROBED}
     assert {state for state, _, _ in planned()} == {state.name for state in PublisherState}
-    assert {event for _, event, _ in planned()} == {event.name for event in set(PublisherEvent) - inner}
+    assert {event for _, event, _ in planned()} | {event for _, event in INNER} == {
+        event.name for event in PublisherEvent
+    }
 
 
 @pytest.mark.parametrize(("state", "event", "target"), list(planned()))
@@ -113,13 +121,12 @@ def test_cell(state: str, event: str, target: str) -> None:
 )
 def test_last_suspect_ends_the_suspicion(state: str, target: str) -> None:
     p = at(state)
-    for pending in p.outbox.places.unsettled():
+    suspects = p.outbox.places.unsettled()
+    for pending in suspects:
         pending.time_out()
     if len(p.outbox.ledger):
         p.ack(1)
-    p.outbox.wait_for_room(p.publish(b"3"), Silent(), p.now)
-    p.ack(1)
-    p.ack(2)
+    p.outbox.wait_for_room(suspects[0], Silent(), p.now)  # which drops those that nobody waits for
     assert p.state().name == target
 
 
@@ -148,9 +155,9 @@ def test_everything_is_confirmed_in_its_order_from_each_state(state: str) -> Non
 
 
 def test_no_cell_is_left_out_of_the_plan() -> None:
-    inner = {"SUSPECTED", "PROBED"}
-    cells = {(state.name, event.name) for state, event in PUBLISHER.cells if event.name not in inner}
-    assert cells == {(state, event) for state, event, target in planned() if target != "-"}
+    cells = {(state.name, event.name) for state, event in PUBLISHER.cells}
+    assert cells - INNER == {(state, event) for state, event, target in planned() if target != "-"}
+    assert cells >= INNER
 
 
 def test_guilty_publish_leaves_no_suspicion() -> None:
