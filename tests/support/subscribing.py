@@ -63,6 +63,15 @@ class OnLink:
         raise AssertionError(delivery, raised)
 
 
+class Waker:
+    """Of a task that waits for a delivery."""
+
+    is_set = False
+
+    def set(self) -> None:
+        self.is_set = True
+
+
 class World:
     """One consumer, its channel, a link that comes and goes, and a broker that may do anything."""
 
@@ -90,8 +99,11 @@ class World:
         self.has_room = True
         self.on_link = OnLink()
         self.is_entering = False
+        self.is_leaving = False
         self.is_asking = False
         self.is_stopping = False
+        self.waker = Waker()
+        self.core.wakers.add(self.waker)
         self.is_connected = True
         self.refused: AnyamqpError | None = None
         self.requests: list[Method] = []
@@ -129,6 +141,7 @@ class World:
                 self.channel = "closed"
                 self.carry_out(self.core.channel_refused(ChannelLimitReached("full"), self.now))
         elif effect is ConsumerEffect.CLOSE_CHANNEL:
+            assert self.is_leaving or self.channel != "closed"
             self.leave_link()
             self.channel = "closed"
         elif effect is ConsumerEffect.ASK_FOR_QUEUE:
@@ -195,7 +208,11 @@ class World:
 
     def fail_entering(self) -> None:
         self.is_entering = False
+        self.is_leaving = True  # the channel of a consumer that has ended may be closed, or may not
         self.carry_out(self.core.entering_failed(self.now))
+        self.is_leaving = False
+        assert self.core.state in OVER
+        assert self.channel == "closed"
 
     def stop(self) -> None:
         self.carry_out(self.core.stop(self.now))
@@ -285,11 +302,16 @@ class World:
         if state is ConsumerState.NEVER_CONSUMED:
             assert started == 0
         assert core.error is None or state in OVER
+        if state not in OVER:
+            self.waker.is_set = False
+        assert self.waker.is_set == (state in OVER), "the end wakes whoever waits"
         assert core.is_reading_paused != self.is_reading
 
     def check_settled(self) -> None:
         """Between two events, when every effect was carried out."""
         state = self.core.state
+        if state is ConsumerState.NEVER_CONSUMED:
+            assert self.channel == "closed"
         if state is ConsumerState.CONSUMING:
             assert self.channel == "open"
         if state in AWAITING:

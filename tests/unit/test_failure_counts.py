@@ -99,11 +99,20 @@ def test_unreadable_properties_count_by_the_body() -> None:
     assert failures_of(counts, failed) == 3
 
 
+def test_a_message_that_was_published_anew_under_its_id_begins_anew() -> None:
+    counts = FailureCounts()
+    for again in (False, True, False):
+        counts.failed(delivery(again=again, message_id="m"), "requeue")
+    assert len(counts) == 1
+    assert failures_of(counts, delivery(message_id="m")) == 2
+
+
 def test_the_oldest_failures_are_forgotten_beyond_ten_thousand() -> None:
     """Invariant 11."""
     counts = FailureCounts()
     for n in range(10_100):
-        counts.failed(delivery(again=False, message_id=str(n)), "requeue")
+        for again in (False, True):
+            counts.failed(delivery(again=again, message_id=str(n)), "requeue")
     assert len(counts) == 10_000
-    assert failures_of(counts, delivery(message_id="10099")) == 2
+    assert failures_of(counts, delivery(message_id="10099")) == 3
     assert failures_of(counts, delivery(message_id="0")) == 2  # as of unknown history

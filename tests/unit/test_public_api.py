@@ -36,3 +36,8 @@ def test_a_connection_can_be_made_before_there_is_an_event_loop() -> None:
             return connection.state
 
     assert anyio.run(use) is anyamqp.State.CONNECTING
+
+
+def test_a_consumer_shows_only_what_its_user_may_call() -> None:
+    shown = {name for name in dir(anyamqp.Consumer) if not name.startswith("_")}
+    assert shown == {"consumer_tag", "is_consuming", "on_error", "process", "queue", "stop"}

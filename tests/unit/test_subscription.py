@@ -21,7 +21,7 @@ from anyamqp.message import Message
 from anyamqp.protocol.lifecycle.consumer import ConsumerEffect, ConsumerState
 from anyamqp.protocol.subscription import GiveBack, OnCancel, Reading
 from anyamqp.wire import methods
-from support.subscribing import World
+from support.subscribing import Waker, World
 
 LATE = PreconditionFailed("delivery acknowledgement timed out")
 GONE = NotFound("no queue 'q'", method="basic.consume")
@@ -69,6 +69,16 @@ def test_deliveries_of_a_lost_link_are_dropped() -> None:
     world.lose()
     assert not world.core.waiting
     assert world.on_link.given_back == 0
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_entering_that_fails_ends_the_consumer_and_its_channel(*, is_there: bool) -> None:
+    world = World("resubscribe")
+    world.enter()
+    if not is_there:
+        world.end_channel(GONE)
+    world.fail_entering()
+    assert (world.core.state, world.channel) == (ConsumerState.NEVER_CONSUMED, "closed")
 
 
 def test_entering_that_fails_after_consume_ok_ends_what_the_topology_heard_of() -> None:
@@ -280,6 +290,33 @@ def test_a_consumer_told_to_wait_leaves_its_channel_at_once() -> None:
     assert old.given_back == 2
 
 
+@pytest.mark.parametrize("on_cancel", ["raise", "resubscribe", "end"])
+def test_a_cancel_before_consume_ok_is_followed_by_another_attempt(on_cancel: OnCancel) -> None:
+    world = World(on_cancel)
+    world.enter()
+    world.carry_out(world.core.cancelled(world.now))
+    assert (world.core.state, world.channel) == (ConsumerState.AWAITING_QUEUE, "closed")
+    world.due()
+    world.open()
+    world.lose()
+    world.link()
+    world.carry_out(world.core.cancelled(world.now))
+    assert (world.core.state, world.channel) == (ConsumerState.AWAITING_RETURN, "closed")
+
+
+def test_the_rest_of_a_consumer_that_was_cancelled_too_often_goes_with_the_link() -> None:
+    world = consuming()
+    for _ in range(2):
+        world.end_channel(LATE)
+        world.open()
+    world.deliver(2)
+    world.carry_out(world.core.cancelled(world.now))
+    world.find_queue()
+    assert (world.core.state, len(world.core.waiting)) == (ConsumerState.ENDED, 2)
+    world.lose()
+    assert not world.core.waiting
+
+
 # --- deliveries -----------------------------------------------------------------------------------------------------
 
 
@@ -321,23 +358,15 @@ def test_reading_goes_on_when_the_consumer_does_not(end: str) -> None:
     assert world.is_reading
 
 
-class Waker:
-    """Counts how often it is set."""
-
-    count = 0
-
-    def set(self) -> None:
-        self.count += 1
-
-
 def test_whoever_waits_is_woken_by_deliveries_and_by_the_end() -> None:
     world = consuming()
     waker = Waker()
     world.core.wakers.add(waker)
     world.deliver()
-    assert waker.count == 1
+    assert waker.is_set
+    waker.is_set = False
     world.stop()
-    assert waker.count == 2
+    assert waker.is_set
 
 
 # --- leaving --------------------------------------------------------------------------------------------------------

@@ -328,7 +328,6 @@ class Subscription:
         for effect in self._lifecycle.fire(event).effects:
             if effect is ConsumerEffect.DROP:
                 self._take_waiting()
-                self._kept.clear()
                 effects += self._resume_reading()
             elif effect is ConsumerEffect.GIVE_BACK:
                 effects += (self._give_back(), *self._resume_reading())

@@ -158,8 +158,6 @@ ENDINGS: Final = (
 _AGAIN = (_S.CONSUMING, _S.ASKING, _S.RESUBSCRIBING)
 _LEFT = (_S.STOPPING, _S.ENDED)
 """Its channel may still be open."""
-_UNOPENED = (_S.SUBSCRIBING, _S.AWAITING_QUEUE)
-"""Before the first consume-ok."""
 _LEAVE = (_F.GIVE_BACK, _F.CLOSE_CHANNEL)
 """Given back first: what is left on a channel that closes counts as failed."""
 _REOPEN = (_F.DROP, _F.OPEN_CHANNEL)
@@ -176,9 +174,12 @@ CONSUMER: Table[ConsumerState, ConsumerEvent, ConsumerEffect] = Table(
     "consumer",
     _S.NEW,
     Row(_E.ENTERED, (_S.NEW,), _S.SUBSCRIBING, (_F.OPEN_FIRST_CHANNEL,)),
-    Row(_E.ENTERING_FAILED, _UNOPENED, _S.NEVER_CONSUMED, (_F.END, _F.CLOSE_CHANNEL)),
-    Row(_E.ENTERING_FAILED, (*_AGAIN, _S.AWAITING_RETURN), _S.ENDED, (_F.END, _F.TELL_ENDED, _F.CLOSE_CHANNEL)),
-    *_in_each(_E.ENTERING_FAILED, OVER, _F.CLOSE_CHANNEL),
+    Row(_E.ENTERING_FAILED, (_S.SUBSCRIBING,), _S.NEVER_CONSUMED, (_F.END, _F.CLOSE_CHANNEL)),
+    Row(_E.ENTERING_FAILED, (_S.AWAITING_QUEUE,), _S.NEVER_CONSUMED, (_F.END,)),
+    Row(_E.ENTERING_FAILED, _AGAIN, _S.ENDED, (_F.END, _F.TELL_ENDED, _F.CLOSE_CHANNEL)),
+    Row(_E.ENTERING_FAILED, (_S.AWAITING_RETURN,), _S.ENDED, (_F.END, _F.TELL_ENDED)),
+    *_in_each(_E.ENTERING_FAILED, _LEFT, _F.CLOSE_CHANNEL),
+    Ignored(_E.ENTERING_FAILED, (_S.NEVER_CONSUMED,), "it failed because the consumer has ended"),
     # --- subscribing
     *_in_each(_E.ATTACHED, (_S.SUBSCRIBING, _S.RESUBSCRIBING), _F.SUBSCRIBE),
     Ignored(_E.ATTACHED, _LEFT, "until the block ends the channel moves from link to link, but consumes on none"),
@@ -234,14 +235,16 @@ CONSUMER: Table[ConsumerState, ConsumerEvent, ConsumerEffect] = Table(
     # --- leaving
     Ignored(_E.STOPPED, (_S.NEW,), "nothing has begun"),
     Row(_E.STOPPED, (_S.CONSUMING, _S.ASKING), _S.STOPPING, (_F.END, _F.TELL_ENDED, _F.GIVE_BACK_LATER, _F.CANCEL)),
-    Row(_E.STOPPED, _UNOPENED, _S.NEVER_CONSUMED, (_F.END, _F.CLOSE_CHANNEL)),
-    Row(_E.STOPPED, (_S.RESUBSCRIBING, _S.AWAITING_RETURN), _S.ENDED, (_F.END, _F.TELL_ENDED, _F.CLOSE_CHANNEL)),
+    Row(_E.STOPPED, (_S.SUBSCRIBING,), _S.NEVER_CONSUMED, (_F.END, _F.CLOSE_CHANNEL)),
+    Row(_E.STOPPED, (_S.AWAITING_QUEUE,), _S.NEVER_CONSUMED, (_F.END,)),
+    Row(_E.STOPPED, (_S.RESUBSCRIBING,), _S.ENDED, (_F.END, _F.TELL_ENDED, _F.CLOSE_CHANNEL)),
+    Row(_E.STOPPED, (_S.AWAITING_RETURN,), _S.ENDED, (_F.END, _F.TELL_ENDED)),
     Ignored(_E.STOPPED, OVER, "stop() may be called more than once, and the end of the block calls it"),
     Row(_E.CANCEL_ANSWERED, (_S.STOPPING,), _S.ENDED, (_F.GIVE_BACK_KEPT,)),
     *_in_each(_E.CONNECTION_CLOSING, (_S.CONSUMING,), _F.CANCEL_UNANSWERED),
     Ignored(
         _E.CONNECTION_CLOSING,
-        (*_UNOPENED, _S.ASKING, _S.RESUBSCRIBING, _S.AWAITING_RETURN, *OVER),
+        (_S.SUBSCRIBING, _S.AWAITING_QUEUE, _S.ASKING, _S.RESUBSCRIBING, _S.AWAITING_RETURN, *OVER),
         "the broker delivers nothing to it",
     ),
     Row(_E.CONNECTION_CLOSED, (_S.AWAITING_QUEUE,), _S.NEVER_CONSUMED, (_F.FAIL,)),
