@@ -39,7 +39,7 @@ from anyamqp.protocol.failures import Decision
 from anyamqp.publication import UNSET, Unset, deadline_after
 from anyamqp.publisher import Publisher
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Routes, encode_properties
+from anyamqp.wire.basic import Received, Routes, encode_properties
 from anyamqp.wire.frames import Method, build
 
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
@@ -314,6 +314,9 @@ def _error_reply(error: Exception) -> Message:
 
 def _remote_error(reply: Delivery) -> RemoteError | None:
     """The error that a reply tells; None if it is an answer."""
+    message = reply.message
+    if isinstance(message, Received) and _ERROR_HEADER.encode() not in message.encoded:
+        return None  # most are answers, whose properties need not be decoded for this
     try:
         kind = reply.headers.get(_ERROR_HEADER)
     except MalformedProperties:

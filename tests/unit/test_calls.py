@@ -133,6 +133,29 @@ def test_reply_that_cannot_be_read_is_dropped() -> None:
     assert call.outcome is None
 
 
+def test_reply_is_found_by_its_correlation_id_alone() -> None:
+    client = Client()
+    call = client.call("one")
+    properties = Properties(
+        content_type="text/plain",
+        content_encoding="utf-8",
+        headers={"a": [1, {"b": "c"}]},
+        priority=3,
+        correlation_id="one",
+        reply_to="behind",
+    )
+    message = Received(b"", encode_properties(properties))
+    client.calls.received((methods.Basic.Deliver("tag", 1), message))
+    assert outcomes(call) == [Delivery]
+
+
+def test_reply_without_a_correlation_id_is_dropped() -> None:
+    client = Client()
+    call = client.call("one")
+    client.calls.received((methods.Basic.Deliver("tag", 1), Received(b"", encode_properties(Properties()))))
+    assert call.outcome is None
+
+
 def test_request_that_came_back_is_unroutable() -> None:
     client = Client()
     call = client.call("one")

@@ -29,7 +29,7 @@ from anyamqp.protocol.publishing import OpenChannel, PublishChannel
 from anyamqp.protocol.reopening import Reopenings
 from anyamqp.protocol.window import Waker
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Route
+from anyamqp.wire.basic import Route, decode_correlation_id
 
 _MOST_ATTEMPTS: Final = 3
 
@@ -195,7 +195,7 @@ class Calls:
         self._reopenings.in_vain = 0
         method, message = content
         try:
-            call = self._calls.get(message.correlation_id or "")
+            call = self._calls.get(decode_correlation_id(message.encoded) or "")
         except MalformedProperties:
             return  # its sender did not say which request it answers
         if call is None or call.outcome is not None:

@@ -72,6 +72,13 @@ _ENCODERS: Final[Mapping[str, Callable[[str, object], bytes]]] = {
     "table": fields.table,
     "timestamp": fields.timestamp,
 }
+_CORRELATION_AT = next(place for place, (_, name, _) in enumerate(_PROPERTIES) if name == "correlation_id")
+_CORRELATION_FLAG = _PROPERTIES[_CORRELATION_AT][0]
+_SKIPPERS: Final[Mapping[str, Callable[[Reader], object]]] = {
+    "octet": Reader.octet,
+    "shortstr": lambda reader: reader.take(reader.octet()),
+    "table": lambda reader: reader.take(reader.long()),
+}
 _DECODERS: Final[Mapping[str, Callable[[Reader], object]]] = {
     "octet": Reader.octet,
     "shortstr": Reader.shortstr,
@@ -307,6 +314,25 @@ def decode_properties(encoded: bytes) -> Properties:
     values["persistent"] = values["persistent"] == _PERSISTENT
     values["expiration"] = _seconds(values.get("expiration"))
     return Properties(**values)
+
+
+def decode_correlation_id(encoded: bytes) -> str | None:
+    """The correlation id in a content header, without the properties around it.
+
+    Raises:
+        MalformedProperties: it cannot be read.
+    """
+    reader = Reader(encoded)
+    try:
+        flags = reader.short()
+        if not flags & _CORRELATION_FLAG:
+            return None
+        for flag, _, kind in _PROPERTIES[:_CORRELATION_AT]:
+            if flags & flag:
+                _SKIPPERS[kind](reader)
+        return reader.shortstr()
+    except Malformed as error:
+        raise MalformedProperties(f"the message's properties: {error}") from error
 
 
 # --- settling, and confirming -----------------------------------------------------------------------------------------
