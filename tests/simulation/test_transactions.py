@@ -205,3 +205,17 @@ async def test_one_is_entered_once_and_works_inside_its_block() -> None:
         with pytest.raises(InvalidUse, match="entered once"):
             async with transaction:
                 pytest.fail("entered")
+
+
+async def test_one_that_could_not_begin_may_be_entered_again() -> None:
+    async with a_channel() as (broker, connection, channel):
+        transaction = channel.transaction()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            async with transaction:
+                pytest.fail("entered")
+        assert not transaction.is_open
+        await connection.wait_ready(10)
+        async with transaction:
+            await transaction.publish(Message(b"x"), routing_key="q")
+        assert broker.bodies() == [b"x"]

@@ -19,6 +19,7 @@ from anyamqp.wire.basic import (
     Routes,
     Template,
     content_parts,
+    decode_correlation_id,
     decode_properties,
     encode_ack,
     encode_nack,
@@ -104,6 +105,11 @@ def test_properties_come_back_from_pamqps_bytes(ours: Properties) -> None:
     read = decode_header(payload(data))
     assert read.body_size == 5
     assert read.properties == replace(ours, persistent=ours.persistent is not False)
+
+
+@given(properties)
+def test_a_correlation_id_is_found_among_the_other_properties(ours: Properties) -> None:
+    assert decode_correlation_id(encode_properties(ours)) == ours.correlation_id
 
 
 @given(properties, st.text(st.characters(codec="ascii", categories=["L", "N"]), max_size=255))

@@ -24,7 +24,7 @@ from anyamqp.errors import (
 from anyamqp.protocol import blame
 from anyamqp.protocol.contents import delivery_of, unroutable_of
 from anyamqp.protocol.events import Content
-from anyamqp.protocol.lifecycle.caller import CALLER, CallerEffect, CallerEvent
+from anyamqp.protocol.lifecycle.caller import CALLER, CallerEffect, CallerEvent, CallerState
 from anyamqp.protocol.publishing import OpenChannel, PublishChannel
 from anyamqp.protocol.reopening import Reopenings
 from anyamqp.protocol.window import Waker
@@ -130,6 +130,11 @@ class Calls:
 
     def __contains__(self, correlation_id: str) -> bool:
         return correlation_id in self._calls
+
+    @property
+    def state(self) -> CallerState:
+        """The client's state."""
+        return self._lifecycle.state
 
     def take_effects(self) -> list[OpenChannel]:
         """Take what the shell is to do, in this order."""
