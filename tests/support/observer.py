@@ -9,12 +9,14 @@ import pytest
 
 from anyamqp.errors import AnyamqpError, ConnectionBlocked, Nacked, OutcomeUnknown, PublishTimeout, Unroutable
 from anyamqp.protocol import places as places_module
+from anyamqp.protocol.events import Confirm
 from anyamqp.protocol.holdups import NackedPublishes
 from anyamqp.protocol.lifecycle.publish import PUBLISH, PublishEvent, PublishState
 from anyamqp.protocol.lifecycle.table import Lifecycle
 from anyamqp.protocol.outbox import Outbox
 from anyamqp.protocol.pending import Confirmed, Counters, PendingPublish
 from anyamqp.protocol.places import Places
+from anyamqp.wire import methods
 
 _EVENTS: Final[Mapping[type, PublishEvent]] = {
     Confirmed: PublishEvent.ACKED,
@@ -63,6 +65,7 @@ class Observer:
     def __init__(self) -> None:
         self.lives: dict[PendingPublish, Lifecycle[Any, Any, Any]] = {}
         self._is_closing = False
+        self._is_nacking = False
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Watch all outboxes until the test ends."""
@@ -83,6 +86,7 @@ class Observer:
         wrap(NackedPublishes, "take", self._resumed)
         wrap(PendingPublish, "settle", self._settled)
         wrap(places_module, "returned_publish", self._returned)
+        wrap(Outbox, "confirmed", self._confirmed)
         for name in _CALLS:
             wrap(Outbox, name, self._compare)
 
@@ -136,6 +140,12 @@ class Observer:
         assert before is None or pending.outcome is before
         self.fire(pending, self._event_of(outcome))
 
+    def _confirmed(
+        self, confirmed: Callable[..., None], outbox: Outbox, confirms: Sequence[Confirm], now: float
+    ) -> None:
+        self._is_nacking = all(isinstance(one, methods.Basic.Nack) for one in confirms)
+        confirmed(outbox, confirms, now)
+
     def _returned(self, find: Callable[..., Any], *given: Any, **named: Any) -> Any:
         found = find(*given, **named)
         if found is not None:
@@ -145,6 +155,8 @@ class Observer:
     def _event_of(self, outcome: object) -> PublishEvent:
         if self._is_closing:
             return PublishEvent.CLOSED
+        if isinstance(outcome, Unroutable) and self._is_nacking:
+            return PublishEvent.NACKED
         return _EVENTS.get(type(outcome), PublishEvent.REFUSED)
 
     # --- where its publishes are ------------------------------------------------------------------------------------
