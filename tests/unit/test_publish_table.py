@@ -18,7 +18,7 @@ PLAN = """
 QUEUED            SENT -         -          -          -                 -         -        -       TIMED_OUT  BLOCKED REFUSED   CLOSED
 SENT              -    RETURNED  CONFIRMED  NACKED     WAITING_TO_RESEND -         QUEUED   UNKNOWN TIMED_OUT  -       REFUSED   CLOSED
 RETURNED          -    -         UNROUTABLE UNROUTABLE WAITING_TO_RESEND -         QUEUED   UNKNOWN TIMED_OUT  -       REFUSED   CLOSED
-WAITING_TO_RESEND -    -         -          -          -                 QUEUED    -        -       TIMED_OUT  BLOCKED -         CLOSED
+WAITING_TO_RESEND -    -         -          -          -                 QUEUED    -        -       TIMED_OUT  -       -         CLOSED
 CONFIRMED         -    -         -          -          -                 -         -        -       CONFIRMED  -       -         -
 UNROUTABLE        -    -         -          -          -                 -         -        -       UNROUTABLE -       -         -
 NACKED            -    -         -          -          -                 -         -        -       NACKED     -       -         -

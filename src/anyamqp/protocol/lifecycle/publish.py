@@ -76,7 +76,6 @@ class PublishEvent(Enum):
 _State, _Event = PublishState, PublishEvent
 
 _ON_THE_CHANNEL = (_State.SENT, _State.RETURNED)
-_OFF_THE_CHANNEL = (_State.QUEUED, _State.WAITING_TO_RESEND)
 _OUTCOMES = (
     _State.CONFIRMED,
     _State.UNROUTABLE,
@@ -87,7 +86,7 @@ _OUTCOMES = (
     _State.CLOSED,
     _State.REFUSED,
 )
-_WAITING = (*_ON_THE_CHANNEL, *_OFF_THE_CHANNEL)
+_WAITING = (_State.QUEUED, *_ON_THE_CHANNEL, _State.WAITING_TO_RESEND)
 
 PUBLISH: Table[PublishState, PublishEvent, Never] = Table(
     "publish",
@@ -103,7 +102,8 @@ PUBLISH: Table[PublishState, PublishEvent, Never] = Table(
     Row(_Event.RECALLED, _ON_THE_CHANNEL, _State.QUEUED),
     Row(_Event.LOST, _ON_THE_CHANNEL, _State.UNKNOWN),
     Row(_Event.EXPIRED, _WAITING, _State.TIMED_OUT),
-    Row(_Event.BLOCKED, _OFF_THE_CHANNEL, _State.BLOCKED),
+    # One that was set aside goes to the backlog first.
+    Row(_Event.BLOCKED, (_State.QUEUED,), _State.BLOCKED),
     Row(_Event.REFUSED, (_State.QUEUED, *_ON_THE_CHANNEL), _State.REFUSED),
     Row(_Event.CLOSED, _WAITING, _State.CLOSED),
     Ignored(
