@@ -1,11 +1,12 @@
 """Consuming: deliveries as an async iterator.
 
-A consumer owns a channel with its own prefetch. Deliveries go from the reader's task into a deque, and from there to
-whoever iterates; there is no task in between. After a loss the channel consumes again under the same tag. What was
-delivered but not yet handed out belongs to the old link and is dropped: the broker delivers it again. A stream is read
-on behind what was handed out last.
+A consumer owns a channel with its own prefetch. Deliveries go from the reader's task into a deque, and the iteration
+takes them from there; no task stands in between. After a loss the channel consumes again under the same tag. Deliveries
+that were not handed out belong to the old link and are dropped: the broker delivers them again. A stream is read on
+behind the delivery that was handed out last.
 
-:mod:`anyamqp.protocol.subscription` decides what ends a consumer, and :mod:`anyamqp.core.receiver` carries it out.
+:mod:`anyamqp.protocol.subscription` decides whether a consumer goes on, and :mod:`anyamqp.core.receiver` carries that
+out.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ _TURN: Final = 64
 class Consumer(Entered):
     """Deliveries from a queue: ``async with connection.consumer("queue") as consumer: async for delivery in consumer``.
 
-    The iteration goes on over reconnects. It raises what ends it: :class:`ConsumerCancelled` when the broker cancels
-    the consumer (its queue was deleted), :class:`NotFound` or another :class:`ReplyError` when the queue cannot be
-    consumed from any more, :class:`ConnectionClosed` when the connection is closed for good. When the block ends, what
-    was not settled goes back to the queue.
+    The iteration goes on over reconnects. It raises the error that ends it: :class:`ConsumerCancelled` when the broker
+    cancels the consumer (its queue was deleted), :class:`NotFound` or another :class:`ReplyError` when the queue cannot
+    be consumed from any more, :class:`ConnectionClosed` when the connection is closed for good. When the block ends,
+    unsettled deliveries go back to the queue.
 
-    Made by :meth:`Connection.consumer`, which tells of the arguments.
+    Made by :meth:`Connection.consumer`, which documents the arguments.
     """
 
     _kind = "a consumer"
@@ -153,11 +154,11 @@ class Consumer(Entered):
         return self._on_error
 
     async def stop(self) -> None:
-        """Take no more: the iteration ends, and what it did not hand out goes back to the queue.
+        """Take no more: the iteration ends, and the deliveries that it did not hand out go back to the queue.
 
-        A failed delivery that waits for its return goes back at once. What was handed out can be settled until the
-        block ends. With ``no_ack`` nothing can go back, so what has
-        arrived is still handed out. Takes ``close_timeout`` seconds at most (basic.cancel).
+        A failed delivery that waits for its return goes back at once. Deliveries that were handed out can be settled
+        until the block ends. With ``no_ack`` nothing can go back, so the deliveries that have arrived are still handed
+        out. Takes ``close_timeout`` seconds at most (basic.cancel).
         """
         self._host.loop.require_here(self._kind)
         await self._receiver.stop()

@@ -93,7 +93,7 @@ class Receiver(ChannelOwner):
                 self._carry_out(self._subscription.cancel_answered(self._now()))
 
     async def close(self) -> None:
-        """:meth:`stop`, and close the channel: what was handed out cannot be settled any more."""
+        """:meth:`stop`, and close the channel: no delivery can be settled any more."""
         self._registry.discard(self)
         try:
             await self.stop()
@@ -116,14 +116,14 @@ class Receiver(ChannelOwner):
         self._carry_out(self._subscription.connection_closing(self._now()))
 
     def give_back(self) -> None:
-        """Return what was not handed out, which the end of the channel would count as failed. After :meth:`cancel`."""
+        """Return the deliveries that were not handed out: left on a channel that ends, they would count as failed."""
         self._carry_out(self._subscription.give_back())
 
     def on_connection_closed(self, error: AnyamqpError) -> None:
         """Nothing will come any more; told also while there is no channel, because the queue is waited for."""
         self._carry_out(self._subscription.connection_closed(error, self._now()))
 
-    # --- what the channel tells ---------------------------------------------------------------------------------------
+    # --- events of the channel ----------------------------------------------------------------------------------------
 
     def setup(self) -> Sequence[Method]:
         return self._subscription.setup(self._now(), time.time())

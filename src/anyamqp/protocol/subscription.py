@@ -1,15 +1,13 @@
-"""The decisions of a consumer: when to subscribe, on which channel, and what ends it.
+"""The decisions of a consumer: when to subscribe, on which channel, and when to end.
 
-What ends a consumer and what does not:
-
-* a loss, and an error of its channel that is not its own doing to begin with (an acknowledgement that took longer than
-  the broker allows, a tag that it does not know): it consumes again, and what was delivered before is stale;
-* the broker cancels it although its queue is there (RabbitMQ 4.3 does so when an acknowledgement takes too long): the
-  same. It asks for the queue first, and consumes again on a new channel, because on the old one RabbitMQ refuses the
-  consumer tag (530) and ignores late acknowledgements without a word;
-* the broker cancels it because its queue was deleted or moved: as ``on_cancel`` says;
-* the broker refuses to let it consume (no such queue, no permission), sends a message larger than
-  ``max_message_size``, or far more messages than the prefetch allows: the iteration raises that.
+* After a loss, and after an error of its channel that does not refuse the consumer itself (an acknowledgement that took
+  longer than the broker allows, a tag that the broker does not know), it consumes again; earlier deliveries are stale.
+* When the broker cancels it although its queue is there (RabbitMQ 4.3 does so when an acknowledgement takes too long),
+  it does the same. It asks for the queue first, and consumes again on a new channel, because on the old one RabbitMQ
+  refuses the consumer tag (530) and ignores late acknowledgements without a word.
+* When the broker cancels it because its queue was deleted or moved, it does as ``on_cancel`` says.
+* When the broker refuses to let it consume (no such queue, no permission), sends a message larger than
+  ``max_message_size``, or far more messages than the prefetch allows, the iteration raises that error.
 """
 
 from __future__ import annotations
@@ -89,7 +87,7 @@ class GiveBack(NamedTuple):
 
 
 class Refuse(NamedTuple):
-    """Close the channel because of what the broker sent on it."""
+    """Close the channel, whose deliveries break the rules."""
 
     error: ReplyError
 
@@ -107,7 +105,7 @@ class Subscription:
     Args:
         request: its first basic.consume.
         prefetch: how many deliveries the broker may leave unsettled; 0 for any number.
-        on_cancel: what basic.cancel means to it.
+        on_cancel: the reaction to basic.cancel.
     """
 
     __slots__ = (
