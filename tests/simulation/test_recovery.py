@@ -752,7 +752,13 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(Recovery, "run"), (Supervisor, "_go_open"), (Session, "receive"), (Session, "poll"), (LogicalChannel, "resume")],
+    [
+        (Recovery, "run"),
+        (Supervisor, "_resume_channels"),
+        (Session, "receive"),
+        (Session, "poll"),
+        (LogicalChannel, "resume"),
+    ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
 async def test_a_fault_of_ours_costs_the_link_and_not_the_connection(

@@ -2,23 +2,20 @@
 
 No model reads the tables. Each one says in plain words what an object of its kind has been through (was it ever lost,
 is it up, did somebody close it), and derives from that which event makes sense and what state it must be in. A row too
-many, a row too few or a wrong target is therefore a disagreement. The house below couples a connection, its channels
-and its links in the way of the supervisor, and holds what the design demands of all of them together.
+many, a row too few or a wrong target is therefore a disagreement.
 
 Invariants are quoted by the numbers of the design.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from anyamqp.errors import InvalidTransition
 from anyamqp.protocol.lifecycle import (
@@ -27,6 +24,7 @@ from anyamqp.protocol.lifecycle import (
     LINK,
     ChannelEvent,
     ConnectionEvent,
+    ConnectionState,
     LinkEvent,
     LinkState,
     State,
@@ -46,49 +44,58 @@ class Model(Protocol):
         ...
 
     @property
-    def state(self) -> State | LinkState: ...
+    def state(self) -> State | ConnectionState | LinkState: ...
 
 
 @dataclass
 class ConnectionModel:
-    """A connection that the supervisor serves until somebody is done with it."""
+    """A connection that goes round, wait, dial, shake hands, recover, until somebody is done with it."""
 
-    up: bool = False
+    step: str = "new"
     was_up: bool = False
     held_back: bool = False
     leaving: bool = False
     gone: bool = False
 
     @property
-    def state(self) -> State:
+    def state(self) -> ConnectionState:
         if self.gone:
-            return State.CLOSED
+            return ConnectionState.CLOSED
         if self.leaving:
-            return State.CLOSING
-        if self.up:
-            return State.BLOCKED if self.held_back else State.OPEN
-        return State.RECONNECTING if self.was_up else State.CONNECTING
+            return ConnectionState.CLOSING
+        if self.step == "up":
+            return ConnectionState.BLOCKED if self.held_back else ConnectionState.OPEN
+        return ConnectionState[f"{'RECONNECTING' if self.was_up else 'CONNECTING'}_{self.step.upper()}"]
 
     def takes(self, event: str) -> bool:
         if self.gone:
             return False
-        if self.leaving:
-            self.gone = event == "closed"
+        if event in ("closed", "failed"):
+            self.gone = self.step != "new" or self.leaving
             return self.gone
-        match event:
-            case "opened" if not self.up:
-                self.up = self.was_up = True
-                self.held_back = False
-            case "lost" if self.up:
-                self.up = False
-            case "blocked" if self.up and not self.held_back:
-                self.held_back = True
-            case "unblocked" if self.up and self.held_back:
-                self.held_back = False
-            case "close":
-                self.leaving = True
-            case "failed" if not self.up:
-                self.gone = True
+        if self.leaving:
+            return event in ("dialed", "connected")
+        if event == "close":
+            self.leaving = True
+            return True
+        return self.goes_on(event)
+
+    def goes_on(self, event: str) -> bool:
+        match self.step, event:
+            case "new", "started":
+                self.step = "waiting"
+            case "waiting", "due":
+                self.step = "dialing"
+            case "dialing", "dialed":
+                self.step = "handshaking"
+            case "handshaking", "connected":
+                self.step = "recovering"
+            case "recovering", "opened":
+                self.step, self.was_up, self.held_back = "up", True, False
+            case ("dialing", "refused") | ("handshaking" | "recovering" | "up", "lost"):
+                self.step = "waiting"
+            case "up", "blocked" | "unblocked" if self.held_back is (event == "unblocked"):
+                self.held_back = not self.held_back
             case _:
                 return False
         return True
@@ -261,7 +268,13 @@ class OneObject(RuleBasedStateMachine):
 
 
 class OneConnection(OneObject):
-    kind = Kind(CONNECTION, ConnectionModel, ConnectionEvent, frozenset({"closed"}), ("close", "closed"))
+    kind = Kind(
+        CONNECTION,
+        ConnectionModel,
+        ConnectionEvent,
+        frozenset({"closed", "failed", "dialed", "connected"}),
+        ("close", "closed"),
+    )
 
 
 class OneChannel(OneObject):
@@ -272,260 +285,6 @@ class OneLink(OneObject):
     kind = Kind(LINK, LinkModel, LinkEvent, frozenset({"their close", "their close-ok", "broken", "died"}), ("died",))
 
 
-ATTACHED = (State.OPEN, State.BLOCKED)
-ENDING = (State.CLOSING, State.CLOSED)
-OFTEN = st.integers(0, 7).map(bool)
-"""Usually true: what would end a life waits for the exception, or no run would get far."""
-
-
-class House(RuleBasedStateMachine):
-    """A connection, its channels and its links, coupled as the supervisor couples them.
-
-    The broker's side is kept apart, in what a broker would know: the numbers of its open channels. The life cycles are
-    the real ones; an event that their tables refuse where the supervisor needs it ends the test.
-    """
-
-    channels = Bundle[ChannelLife]("channels")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begins()
-
-    def begins(self) -> None:
-        self.connection = CONNECTION.begin()
-        self.links: list[LinkLife] = []
-        self.all_channels: list[ChannelLife] = []
-        self.open_at_broker: set[int] = set()
-
-    @property
-    def link(self) -> LinkLife | None:
-        """The link in use, if it still lives."""
-        return self.links[-1] if self.links and self.links[-1].state is not LinkState.CLOSED else None
-
-    def link_is(self, state: LinkState) -> bool:
-        return self.link is not None and self.link.state is state
-
-    def wants_a_link(self) -> bool:
-        return self.link is None and self.connection.state in (State.CONNECTING, State.RECONNECTING)
-
-    def number(self, channel: ChannelLife) -> int:
-        return next(number for number, known in enumerate(self.all_channels) if known is channel)
-
-    @initialize(target=channels, up=OFTEN)
-    def first_channel(self, up: bool) -> ChannelLife:
-        channel = self.channel_is_made()
-        if up:
-            self.goes_up()
-        return channel
-
-    def goes_up(self) -> None:
-        self.supervisor_dials(challenges=0, answers=3)
-        self.supervisor_recovers()
-
-    @precondition(lambda self: self.connection.state is State.CLOSED)
-    @rule(target=channels)
-    def another_connection(self) -> ChannelLife:
-        self.begins()
-        channel = self.channel_is_made()
-        self.goes_up()
-        return channel
-
-    @precondition(lambda self: self.connection.state not in ENDING and len(self.all_channels) < 6)
-    @rule(target=channels)
-    def another_channel(self) -> ChannelLife:
-        return self.channel_is_made()
-
-    def channel_is_made(self) -> ChannelLife:
-        """On an open connection a new channel opens at once; before, recovery opens it."""
-        channel = CHANNEL.begin()
-        self.all_channels.append(channel)
-        if self.connection.state in ATTACHED:
-            self.channel_opens(channel)
-        return channel
-
-    def channel_opens(self, channel: ChannelLife) -> None:
-        channel.fire(ChannelEvent.OPENED)
-        self.open_at_broker.add(self.number(channel))
-
-    @precondition(wants_a_link)
-    @rule(challenges=st.integers(0, 2), answers=st.sampled_from([3, 3, 3, 2, 1, 0]))
-    def supervisor_dials(self, challenges: int, answers: int) -> None:
-        """The broker answers as far as it gets; what ends a link may come at any point."""
-        link = LINK.begin()
-        self.links.append(link)
-        handshake = [[LinkEvent.STARTED], [*[LinkEvent.SECURED] * challenges, LinkEvent.TUNED], [LinkEvent.OPENED]]
-        for event in chain.from_iterable(handshake[:answers]):
-            link.fire(event)
-
-    @precondition(lambda self: self.link_is(LinkState.OPEN) and self.connection.state not in (*ATTACHED, *ENDING))
-    @rule()
-    def supervisor_recovers(self) -> None:
-        for channel in self.all_channels:
-            if channel.state in (State.CONNECTING, State.RECONNECTING):
-                self.channel_opens(channel)
-        self.connection.fire(ConnectionEvent.OPENED)
-
-    @precondition(lambda self: self.link is not None)
-    @rule(event=st.sampled_from([LinkEvent.DIED, LinkEvent.THEIR_CLOSE]))
-    def link_ends(self, event: LinkEvent) -> None:
-        self.links[-1].fire(event)
-        self.open_at_broker.clear()
-        if self.connection.state is State.CLOSING:
-            self.connection_ends(ConnectionEvent.CLOSED)
-            return
-        if self.connection.state in ATTACHED:
-            self.connection.fire(ConnectionEvent.LOST)
-        for channel in self.all_channels:
-            if channel.state is State.CLOSING:
-                channel.fire(ChannelEvent.CLOSED)
-            elif channel.state in (State.CONNECTING, *ATTACHED):
-                channel.fire(ChannelEvent.LOST)
-
-    @precondition(lambda self: self.connection.state is State.OPEN)
-    @rule()
-    def broker_blocks_the_connection(self) -> None:
-        self.connection.fire(ConnectionEvent.BLOCKED)
-
-    @precondition(lambda self: self.connection.state is State.BLOCKED)
-    @rule()
-    def broker_unblocks_the_connection(self) -> None:
-        self.connection.fire(ConnectionEvent.UNBLOCKED)
-
-    @precondition(lambda self: self.link_is(LinkState.OPEN))
-    @rule(channel=channels)
-    def broker_turns_the_flow(self, channel: ChannelLife) -> None:
-        if channel.state is State.OPEN:
-            channel.fire(ChannelEvent.BLOCKED)
-        elif channel.state is State.BLOCKED:
-            channel.fire(ChannelEvent.UNBLOCKED)
-
-    @precondition(lambda self: self.link_is(LinkState.OPEN))
-    @rule(channel=channels, stays=OFTEN)
-    def broker_ends_a_channel(self, channel: ChannelLife, stays: bool) -> None:
-        if channel.state in ATTACHED and not stays:
-            channel.fire(ChannelEvent.FAILED)
-            self.open_at_broker.discard(self.number(channel))
-
-    @rule(channel=channels, stays=OFTEN)
-    def user_leaves_a_channel(self, channel: ChannelLife, stays: bool) -> None:
-        """A channel that no link carries has nobody to shake hands with."""
-        if channel.state not in ENDING and not stays:
-            attached = channel.state in ATTACHED
-            channel.fire(ChannelEvent.CLOSE)
-            if not attached:
-                channel.fire(ChannelEvent.CLOSED)
-
-    @precondition(lambda self: any(channel.state is State.CLOSING for channel in self.all_channels))
-    @rule(channel=channels)
-    def broker_answers_the_close_of_a_channel(self, channel: ChannelLife) -> None:
-        if channel.state is State.CLOSING:
-            channel.fire(ChannelEvent.CLOSED)
-            self.open_at_broker.discard(self.number(channel))
-
-    @precondition(lambda self: self.connection.state not in ENDING)
-    @rule(stays=OFTEN)
-    def user_leaves_the_connection(self, stays: bool) -> None:
-        if stays:
-            return
-        self.connection.fire(ConnectionEvent.CLOSE)
-        if self.link is None:
-            self.connection_ends(ConnectionEvent.CLOSED)
-        elif self.link.state is LinkState.OPEN:
-            self.link.fire(LinkEvent.CLOSE)
-
-    @precondition(wants_a_link)
-    @rule(goes_on=OFTEN)
-    def policy_is_exhausted(self, goes_on: bool) -> None:
-        if not goes_on:
-            self.connection_ends(ConnectionEvent.FAILED)
-
-    def connection_ends(self, event: ConnectionEvent) -> None:
-        self.connection.fire(event)
-        for channel in self.all_channels:
-            if channel.state is State.CLOSING:
-                channel.fire(ChannelEvent.CLOSED)
-            elif channel.state is not State.CLOSED:
-                channel.fire(ChannelEvent.FAILED)
-
-    @precondition(lambda self: self.connection.state in ENDING)
-    @rule(event=st.sampled_from([event for event in ConnectionEvent if event is not ConnectionEvent.CLOSED]))
-    def late_news_for_the_connection(self, event: ConnectionEvent) -> None:
-        """Invariant 2: after a close, only its end is news."""
-        before = self.connection.state
-        with pytest.raises(InvalidTransition):
-            self.connection.fire(event)
-        assert self.connection.state is before
-
-    @precondition(lambda self: any(channel.state in ENDING for channel in self.all_channels))
-    @rule(
-        channel=channels, event=st.sampled_from([event for event in ChannelEvent if event is not ChannelEvent.CLOSED])
-    )
-    def late_news_for_a_channel(self, channel: ChannelLife, event: ChannelEvent) -> None:
-        """Invariant 2."""
-        before = channel.state
-        if before in ENDING:
-            with contextlib.suppress(InvalidTransition):
-                channel.fire(event)
-            assert channel.state is before
-
-    @precondition(lambda self: any(link.state is LinkState.CLOSED for link in self.links))
-    @rule(event=st.sampled_from(LinkEvent))
-    def late_news_for_a_dead_link(self, event: LinkEvent) -> None:
-        """Invariant 8 rests on it: a link that ended stays so, nothing of it comes back."""
-        dead = next(link for link in self.links if link.state is LinkState.CLOSED)
-        with contextlib.suppress(InvalidTransition):
-            dead.fire(event)
-        assert dead.state is LinkState.CLOSED
-
-    @invariant()
-    def at_most_one_link_lives(self) -> None:
-        """Invariant 1."""
-        assert sum(link.state is not LinkState.CLOSED for link in self.links) <= 1
-
-    @invariant()
-    def no_channel_outlives_the_connection(self) -> None:
-        if self.connection.state is State.CLOSED:
-            assert {channel.state for channel in self.all_channels} <= {State.CLOSED}
-
-    @invariant()
-    def a_closed_connection_has_no_link(self) -> None:
-        """Invariant 7."""
-        if self.connection.state is State.CLOSED:
-            assert self.link is None
-
-    @invariant()
-    def an_attached_channel_has_an_open_link(self) -> None:
-        if any(channel.state in ATTACHED for channel in self.all_channels):
-            assert self.link_is(LinkState.OPEN) or self.link_is(LinkState.CLOSING)
-
-    @invariant()
-    def an_open_connection_has_an_open_link(self) -> None:
-        if self.connection.state in ATTACHED:
-            assert self.link_is(LinkState.OPEN)
-
-    @invariant()
-    def broker_and_client_count_the_same_channels(self) -> None:
-        """Invariant 6: in state OPEN; a channel whose close is under way is still the broker's."""
-        if self.connection.state is State.OPEN:
-            ours = {
-                number
-                for number, channel in enumerate(self.all_channels)
-                if channel.state in (*ATTACHED, State.CLOSING)
-            }
-            assert ours == self.open_at_broker
-
-    def teardown(self) -> None:
-        """CLOSED is reachable from wherever the run ended, for all of them together."""
-        if self.connection.state not in ENDING:
-            self.user_leaves_the_connection(stays=False)
-        if self.link is not None:
-            self.link_ends(LinkEvent.DIED)
-        assert self.connection.state is State.CLOSED
-        self.no_channel_outlives_the_connection()
-        self.a_closed_connection_has_no_link()
-
-
-TestConnection = OneConnection.TestCase
-TestChannel = OneChannel.TestCase
-TestLink = OneLink.TestCase
-TestHouse = House.TestCase
+TestOneConnection = OneConnection.TestCase
+TestOneChannel = OneChannel.TestCase
+TestOneLink = OneLink.TestCase

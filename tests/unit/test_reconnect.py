@@ -28,7 +28,7 @@ def working(opened_at: float) -> Life:
 
 
 def attempts(policy: ReconnectPolicy = PLAIN, *, fail_fast: bool = True) -> Attempts:
-    return Attempts(policy, fail_fast=fail_fast, random=Random(1), now=0.0)
+    return Attempts(policy, fail_fast=fail_fast, random=Random(1))
 
 
 def delays(counting: Attempts, count: int, error: AnyamqpError = RESET) -> list[float]:

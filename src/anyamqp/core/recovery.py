@@ -85,8 +85,12 @@ class Recovery:
         """Whether to send one request and open one channel at a time, because the broker closed the last link without
         a word of which one it was for. The one that is under way when it happens again is given up."""
 
-    async def run(self, link: Link) -> None:
-        """Recover on ``link``. Returns early when the link ends; ends it when the broker does not answer."""
+    async def run(self, link: Link) -> bool:
+        """Recover on ``link``; end it when the broker does not answer.
+
+        Returns:
+            Whether all is done; False if the link ended before.
+        """
         self._channel = None
         self._named.clear()
         self._repeats = _MOST_REPEATS
@@ -97,6 +101,7 @@ class Recovery:
             link.abort(error)
         finally:
             self._repeats = 0
+        return link.is_open
 
     def will_declare(self, queue: str) -> bool:
         """Whether a queue that is missing is declared once more in this recovery. Asking for it makes it so."""

@@ -18,9 +18,9 @@ from __future__ import annotations
 import math
 import random
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import anyio
 import anyio.abc
@@ -55,7 +55,7 @@ from anyamqp.net.link import Link, LinkOwner
 from anyamqp.net.timers import Timer, Timers
 from anyamqp.protocol.channels import HIGHEST_CHANNEL
 from anyamqp.protocol.events import Tuning
-from anyamqp.protocol.lifecycle import CONNECTION, ConnectionEvent, LinkState, State, Transition
+from anyamqp.protocol.lifecycle import CONNECTION, ConnectionEffect, ConnectionEvent, LinkState, State, Transition
 from anyamqp.protocol.reconnect import Attempts, Life, Turns
 from anyamqp.protocol.sasl import Mechanism
 from anyamqp.protocol.session import Session
@@ -79,6 +79,13 @@ _AWAITED = {
 
 _CLEAN_UP = 5.0
 """Seconds that a broker may need to clean up after a connection that it knows to be dead."""
+
+
+class Ending(NamedTuple):
+    """How an attempt to connect, or a link, ended: why, and the link's life if it was opened."""
+
+    error: AnyamqpError
+    life: Life | None
 
 
 class Supervisor(ChannelHost, LinkOwner):
@@ -126,16 +133,28 @@ class Supervisor(ChannelHost, LinkOwner):
         self._scope: anyio.CancelScope | None = None
         self._loop = Loop()
         self._turns = Turns()
-        self._interruptible: anyio.CancelScope | None = None
+        self._interruptible = anyio.CancelScope()
+        """Around the work that the user's leaving cuts short."""
         self._close_by = math.inf
         """When closing ends at the latest, on the event loop's clock."""
+        self._attempts = Attempts(settings.reconnect, fail_fast=fail_fast, random=self._random)
+        self._work: ConnectionEffect | None = None
+        """The next step of the connection."""
+        self._dialed: tuple[anyio.abc.ByteStream, Sequence[Mechanism]] | None = None
+        self._deadline = math.inf
+        """When the attempt must have succeeded."""
+        self._opened_at: float | None = None
+        """When recovery on the present link was complete."""
+        self._ended: Ending | None = None
+        """How the last attempt or link ended, until the policy was asked."""
+        self._link_tasks: anyio.abc.TaskGroup | None = None
 
     # --- for the connection -----------------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
         """Where the connection's life cycle is."""
-        return self._lifecycle.state
+        return self._lifecycle.state.public
 
     @property
     def stats(self) -> Stats:
@@ -184,7 +203,7 @@ class Supervisor(ChannelHost, LinkOwner):
     async def close(self) -> None:
         """Close the connection, within ``close_timeout``, whatever is cancelled meanwhile."""
         with anyio.CancelScope(shield=True):
-            self._begin_close()
+            self._fire(ConnectionEvent.CLOSE)
             try:
                 with anyio.CancelScope(deadline=self._close_by):
                     await self._finished.wait()
@@ -348,18 +367,13 @@ class Supervisor(ChannelHost, LinkOwner):
     def on_link_opened(self, tuning: Tuning, server_properties: FieldTable) -> None:
         self.tuning = tuning
         self.server_properties = server_properties
+        self._fire(ConnectionEvent.CONNECTED)
 
     def on_link_blocked(self, reason: str) -> None:
-        if self.state is State.OPEN:
-            self._block = Block(reason, anyio.current_time())
-            self._fire(ConnectionEvent.BLOCKED, reason)
-            for publisher in list(self.publishers):
-                publisher.on_blocked()
+        self._fire(ConnectionEvent.BLOCKED, reason)
 
     def on_link_unblocked(self) -> None:
-        if self.state is State.BLOCKED:
-            self._no_longer_blocked()
-            self._fire(ConnectionEvent.UNBLOCKED)
+        self._fire(ConnectionEvent.UNBLOCKED)
 
     def on_secret_updated(self, secret: str) -> None:
         self._credentials.updated(secret)
@@ -369,14 +383,7 @@ class Supervisor(ChannelHost, LinkOwner):
             error.login = f"{self._credentials.login} at {self._dialer.route}"
         if error is not None:
             self._journal.last_error = error
-        self._no_longer_blocked()
-        if self.state in (State.OPEN, State.BLOCKED):
-            self._fire(ConnectionEvent.LOST, reason_of(error))
-
-    def _no_longer_blocked(self) -> None:
-        self._block = None
-        for publisher in list(self.publishers):
-            publisher.on_unblocked()
+        self._fire(ConnectionEvent.LOST, reason_of(error))
 
     # --- the supervisor ---------------------------------------------------------------------------------------------
 
@@ -385,44 +392,58 @@ class Supervisor(ChannelHost, LinkOwner):
             with scope:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._timers.run)
-                    await self._keep_connected_or_fail()
+                    self._attempts.begin(anyio.current_time())
+                    self._fire(ConnectionEvent.STARTED)
+                    await self._work_on()
                     tasks.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 - a fault of ours must end as a state that everybody sees
-            self.failure = error
             self._journal.crashed(error)
+            self._fail(error)
         finally:
-            self._end()
+            self._fire(ConnectionEvent.CLOSED)
 
-    async def _keep_connected_or_fail(self) -> None:
+    async def _work_on(self) -> None:
+        """Do one step after the other. Each ends with an event, whose effects name the next."""
+        while (work := self._work) is not None:
+            self._work = None
+            if work is ConnectionEffect.WAIT:
+                await self._wait()
+            elif work is ConnectionEffect.DIAL:
+                await self._dial()
+            else:
+                await self._run_link()
+
+    async def _wait(self) -> None:
         try:
-            await self._keep_connected()
-        except AnyamqpError as error:
-            self.failure = error
+            delay = self._ask_policy()
+        except AnyamqpError as hopeless:
+            self._fail(hopeless)
+            return
+        self._dialer.doing = f"waiting {delay:.1f} s before dialing {self._dialer.route}"
+        with anyio.CancelScope() as self._interruptible:
+            await anyio.sleep(delay)
+            await anyio.sleep(self._turns.take(self._dialer.route.address, anyio.current_time()))
+        self._fire(ConnectionEvent.DUE)
 
-    async def _keep_connected(self) -> None:
-        attempts = Attempts(
-            self._settings.reconnect,
-            fail_fast=self._fail_fast,
-            random=self._random,
-            now=anyio.current_time(),
-        )
-        delay = 0.0
-        while True:
-            self._dialer.doing = f"waiting {delay:.1f} s before dialing {self._dialer.route}"
-            await self._interruptibly(partial(self._wait_turn, delay))
-            if self._is_leaving():
-                return
-            try:
-                life, error = await self._one_link()
-            except BaseException as raised:  # noqa: BLE001 - a fault of anybody's costs the attempt, not the connection
-                life, error = None, self._expected(raised)
-            if self._is_leaving() or error is None:
-                return
-            now = anyio.current_time()
-            untried = self._dialer.route.advance(start_over=attempts.is_good(error, life, now))
-            delay = attempts.ended(error, life=life, untried=untried, now=now)
-            if life is None:
-                self._journal.retrying(error, str(self._dialer.route), delay)
+    def _ask_policy(self) -> float:
+        """Seconds to wait before the next dial.
+
+        Raises:
+            AnyamqpError: the policy gives up.
+        """
+        ended, self._ended = self._ended, None
+        if ended is None:
+            return 0.0
+        now, (error, life) = anyio.current_time(), ended
+        untried = self._dialer.route.advance(start_over=self._attempts.is_good(error, life, now))
+        delay = self._attempts.ended(error, life=life, untried=untried, now=now)
+        if life is None:
+            self._journal.retrying(error, str(self._dialer.route), delay)
+        return delay
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        self._fire(ConnectionEvent.FAILED, reason_of(error))
 
     def _expected(self, raised: BaseException) -> AnyamqpError:
         """The error that stands for what was raised. A cancellation of this task and such are raised on."""
@@ -439,27 +460,31 @@ class Supervisor(ChannelHost, LinkOwner):
         self._journal.last_error = failure
         return failure
 
-    def _is_leaving(self) -> bool:
-        return self.state is State.CLOSING
+    async def _dial(self) -> None:
+        """Get credentials and a transport."""
+        self._deadline = anyio.current_time() + self._settings.connect_timeout
+        error: AnyamqpError | None = None
+        try:
+            with anyio.CancelScope(deadline=self._deadline) as attempt, anyio.CancelScope() as self._interruptible:
+                self._dialer.doing = "waiting for the credentials function"
+                mechanisms = await self._credentials.mechanisms()
+                self._journal.dials += 1
+                self._dialed = await self._dialer.dial(), mechanisms
+        except BaseException as raised:  # noqa: BLE001 - a fault of anybody's costs the attempt, not the connection
+            error = self._expected(raised)
+        else:
+            if attempt.cancelled_caught:
+                text = f"{self._dialer.doing}: no answer within {self._settings.connect_timeout} s"
+                error = self._expected(ConnectTimeout(text))
+        if error is not None:
+            self._ended = Ending(error, None)
+        self._fire(ConnectionEvent.REFUSED if self._dialed is None else ConnectionEvent.DIALED)
 
-    async def _wait_turn(self, delay: float) -> None:
-        await anyio.sleep(delay)
-        await anyio.sleep(self._turns.take(self._dialer.route.address, anyio.current_time()))
-
-    async def _one_link(self) -> tuple[Life | None, AnyamqpError | None]:
-        """Dial, and run the link until it ends.
-
-        Returns:
-            Its life, or None if it never was opened; and why it ended, or None if the user is leaving.
-
-        Raises:
-            AnyamqpError: there was no link.
-        """
-        timeout = self._settings.connect_timeout
-        deadline = anyio.current_time() + timeout
-        dialed = await self._dial_out(deadline)
+    async def _run_link(self) -> None:
+        """Run a link on the transport that was dialed until it ends."""
+        dialed, self._dialed = self._dialed, None
         if dialed is None:
-            return None, None
+            raise InvalidUse("a link needs a transport")
         stream, mechanisms = dialed
         self._link_number += 1
         session = Session(
@@ -472,48 +497,33 @@ class Supervisor(ChannelHost, LinkOwner):
             now=anyio.current_time(),
         )
         link = self._link = Link(self._link_number, stream, session, self, self._journal)
-        opened_at = math.inf
-        failed: AnyamqpError | None = None
+        self._opened_at = None
+        error: AnyamqpError | None = None
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(link.run, self._credentials.renewal)
-                with anyio.CancelScope(deadline=deadline) as handshake:
+            async with anyio.create_task_group() as self._link_tasks:
+                self._link_tasks.start_soon(link.run, self._credentials.renewal)
+                with anyio.CancelScope(deadline=self._deadline) as handshake:
                     await link.wait_open()
                 if handshake.cancelled_caught:
+                    timeout = self._settings.connect_timeout
                     link.abort(ConnectTimeout(f"{self._doing}: no answer within {timeout} s"))
-                # Not interrupted before: RabbitMQ takes no connection.close during the handshake, so leaving then
-                # would be the unexpected close that its log complains of.
-                await self._interruptibly(partial(self._recovery.run, link))
-                opened_at = anyio.current_time()
-                self._go_open(link)
-                if self._is_leaving() and link.is_open:
-                    link.close()
                 await link.wait_over()
         except BaseException as raised:  # noqa: BLE001 - a fault of ours costs the link, not the connection
-            failed = self._expected(raised)
+            error = self._expected(raised)
         finally:
             self._close_facts = session.close_facts
             self._past_traffic = _add(self._past_traffic, _traffic(link))
-            self._link = None
-        return Life(opened_at, link.has_worked) if link.is_ready else None, failed or link.error
+            self._link = self._link_tasks = None
+        if (error := error or link.error) is not None:
+            self._ended = Ending(error, self._life_of(link))
 
-    async def _dial_out(self, deadline: float) -> tuple[anyio.abc.ByteStream, Sequence[Mechanism]] | None:
-        """Credentials and a transport; None if the user is leaving."""
-        dialed: list[tuple[anyio.abc.ByteStream, Sequence[Mechanism]]] = []
+    def _life_of(self, link: Link) -> Life | None:
+        return None if self._opened_at is None else Life(self._opened_at, link.has_worked)
 
-        async def attempt() -> None:
-            self._dialer.doing = "waiting for the credentials function"
-            mechanisms = await self._credentials.mechanisms()
-            self._journal.dials += 1
-            dialed.append((await self._dialer.dial(), mechanisms))
-
-        with anyio.CancelScope(deadline=deadline):
-            await self._interruptibly(attempt)
-        if dialed:
-            return dialed[0]
-        if self._is_leaving():
-            return None
-        raise ConnectTimeout(f"{self._dialer.doing}: no answer within {self._settings.connect_timeout} s")
+    async def _recover(self, link: Link) -> None:
+        with anyio.CancelScope() as self._interruptible:
+            if await self._recovery.run(link):
+                self._fire(ConnectionEvent.OPENED)
 
     def _client_properties(self) -> FieldTable:
         version = sys.version_info
@@ -525,16 +535,6 @@ class Supervisor(ChannelHost, LinkOwner):
         if self._settings.name is not None:
             properties["connection_name"] = self._settings.name
         return {**properties, **self._settings.client_properties}
-
-    async def _interruptibly(self, work: Callable[[], Awaitable[object]]) -> None:
-        """Do what the user's leaving cuts short."""
-        if self._is_leaving():
-            return
-        try:
-            with anyio.CancelScope() as self._interruptible:
-                await work()
-        finally:
-            self._interruptible = None
 
     def _is_wanted(self, entity: Entity) -> bool:
         wanted = self._settings.topology_recovery.wanted
@@ -568,13 +568,52 @@ class Supervisor(ChannelHost, LinkOwner):
                     raise
                 self._journal.hook_failed("topology_recovery.on_error", failure)
 
-    def _go_open(self, link: Link) -> None:
-        if link.is_over or not link.is_open or self.state not in (State.CONNECTING, State.RECONNECTING):
-            return
-        if self.state is State.RECONNECTING:
-            self._journal.reconnects += 1
+    # --- effects ----------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, effect: ConnectionEffect, reason: str | None) -> None:
+        match effect, self._link:
+            case ConnectionEffect.WAIT | ConnectionEffect.DIAL | ConnectionEffect.RUN_LINK, _:
+                self._work = effect
+            case ConnectionEffect.RECOVER, Link() as link if self._link_tasks is not None:
+                self._link_tasks.start_soon(self._recover, link)
+            case ConnectionEffect.COUNT_RECONNECT, _:
+                self._journal.reconnects += 1
+            case ConnectionEffect.RESUME_CHANNELS, Link() as link:
+                self._resume_channels(link)
+            case ConnectionEffect.TELL_BLOCKED, _:
+                self._block = Block(reason or "", anyio.current_time())
+                for publisher in list(self.publishers):
+                    publisher.on_blocked()
+            case ConnectionEffect.TELL_UNBLOCKED, _:
+                self._block = None
+                for publisher in list(self.publishers):
+                    publisher.on_unblocked()
+            case ConnectionEffect.EMPTY_CONSUMERS, _:
+                self._empty_consumers()
+            case ConnectionEffect.SHUT_CHANNELS, _:
+                self._shut_channels()
+            case ConnectionEffect.INTERRUPT, _:
+                self._close_by = self._end_of_attempt
+                self._interruptible.cancel()
+            case ConnectionEffect.LEAVE_HANDSHAKE, Link() as link:
+                self._close_by = self._end_of_attempt
+                if not link.session.bytes_received and self._scope is not None:
+                    self._scope.cancel()  # nobody has answered yet, so there is nobody to say goodbye to
+            case ConnectionEffect.LEAVE_LINK, Link() as link:
+                link.close()
+            case ConnectionEffect.CLOSE_LINK, Link() as link:
+                link.close()
+                deadline = link.close_deadline(self._settings.close_timeout)
+                self._close_by = max(deadline, anyio.current_time() + _LAST_WORD)
+            case ConnectionEffect.END, _:
+                self._journal.end()
+                self._finished.set()
+            case _:
+                raise InvalidUse(f"the connection cannot {effect.value} without a link")
+
+    def _resume_channels(self, link: Link) -> None:
+        self._opened_at = anyio.current_time()
         link.is_ready = True
-        self._fire(ConnectionEvent.OPENED)
         if link.is_blocked:
             self.on_link_blocked(link.session.blocked or "")
         for channel in list(self._channels):
@@ -582,38 +621,14 @@ class Supervisor(ChannelHost, LinkOwner):
 
     # --- endings ----------------------------------------------------------------------------------------------------
 
-    def _begin_close(self) -> None:
-        if self.state in (State.CLOSING, State.CLOSED):
-            return
-        was_ready = self.state in (State.OPEN, State.BLOCKED)
-        self._fire(ConnectionEvent.CLOSE)
-        if was_ready and self._link is not None and self._link.is_open:
-            self._empty_consumers()
-        self._shut_channels()
-        link, timeout = self._link, self._settings.close_timeout
-        now = anyio.current_time()
-        self._close_by = now + min(timeout, _GRACE)
-        if self._interruptible is not None:
-            self._interruptible.cancel()
-        elif link is not None and link.is_open:
-            link.close()
-            if was_ready:
-                self._close_by = max(link.close_deadline(timeout), now + _LAST_WORD)
-        elif link is not None and not link.session.bytes_received and self._scope is not None:
-            self._scope.cancel()  # nobody has answered yet, so there is nobody to say goodbye to
-
-    def _end(self) -> None:
-        if self.state is State.CLOSING:
-            self._fire(ConnectionEvent.CLOSED)
-        elif self.state is not State.CLOSED:
-            if self.state in (State.OPEN, State.BLOCKED):
-                self._fire(ConnectionEvent.LOST, reason_of(self.failure))
-            self._fire(ConnectionEvent.FAILED, reason_of(self.failure))
-        self._shut_channels()
-        self._journal.end()
-        self._finished.set()
+    @property
+    def _end_of_attempt(self) -> float:
+        """When an attempt to connect must have ended if the user leaves now."""
+        return anyio.current_time() + min(self._settings.close_timeout, _GRACE)
 
     def _empty_consumers(self) -> None:
+        if self._link is None or not self._link.is_open:
+            return  # it has ended, and the broker has taken back all that was open
         # All are cancelled first: what one gives back, the broker would deliver to another one of ours.
         for consumer in list(self.consumers):
             consumer.cancel()
@@ -640,9 +655,13 @@ class Supervisor(ChannelHost, LinkOwner):
 
     def _fire(self, event: ConnectionEvent, reason: str | None = None) -> None:
         step = self._lifecycle.fire(event)
-        now = anyio.current_time()
-        self._journal.record(Transition("connection", step.source, event, step.target, now, reason, self._link_number))
-        self._changed.give()
+        source, target = step.source.public, step.target.public
+        if source is not target:
+            now = anyio.current_time()
+            self._journal.record(Transition("connection", source, event, target, now, reason, self._link_number))
+            self._changed.give()
+        for effect in step.effects:
+            self._carry_out(effect, reason)
 
 
 def _turns_of_this_loop() -> Turns:

@@ -66,18 +66,21 @@ class Attempts:
         policy: when to dial again.
         fail_fast: whether to give up on the first connect at once when no retry cures what happened.
         random: where jitter comes from.
-        now: the present time in seconds, here and below, on any clock that does not go back.
     """
 
-    def __init__(self, policy: ReconnectPolicy, *, fail_fast: bool, random: Random, now: float) -> None:
+    def __init__(self, policy: ReconnectPolicy, *, fail_fast: bool, random: Random) -> None:
         self._policy = policy
         self._fail_fast = fail_fast
         self._random = random
         self._failed = 0
         self._rounds = 0
-        self._away_since = now
+        self._away_since = 0.0
         self._refused_since: float | None = None
         self._was_open = False
+
+    def begin(self, now: float) -> None:
+        """The first attempt begins, at this time in seconds, on any clock that does not go back."""
+        self._away_since = now
 
     def is_good(self, error: AnyamqpError, life: Life | None, now: float) -> bool:
         """Whether a link that ends now counts as a success: it lived for ``stable_after``, or it worked."""

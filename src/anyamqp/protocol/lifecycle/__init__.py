@@ -30,7 +30,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Never
 
+from anyamqp.protocol.lifecycle.connection import CONNECTION, ConnectionEffect, ConnectionEvent, ConnectionState
 from anyamqp.protocol.lifecycle.link import LINK, LinkEffect, LinkEvent, LinkState
+from anyamqp.protocol.lifecycle.states import State
 from anyamqp.protocol.lifecycle.table import Ignored, Row, Table
 
 __all__ = [
@@ -38,36 +40,15 @@ __all__ = [
     "CONNECTION",
     "LINK",
     "ChannelEvent",
+    "ConnectionEffect",
     "ConnectionEvent",
+    "ConnectionState",
     "LinkEffect",
     "LinkEvent",
     "LinkState",
     "State",
     "Transition",
 ]
-
-
-class State(Enum):
-    """The states that connection and channel share."""
-
-    CONNECTING = "connecting"
-    OPEN = "open"
-    BLOCKED = "blocked"
-    RECONNECTING = "reconnecting"
-    CLOSING = "closing"
-    CLOSED = "closed"
-
-
-class ConnectionEvent(Enum):
-    """What can happen to a connection."""
-
-    OPENED = "opened"
-    LOST = "lost"
-    BLOCKED = "blocked"
-    UNBLOCKED = "unblocked"
-    CLOSE = "close"
-    CLOSED = "closed"
-    FAILED = "failed"
 
 
 class ChannelEvent(Enum):
@@ -83,18 +64,6 @@ class ChannelEvent(Enum):
 
 
 _UNFINISHED = (State.CONNECTING, State.OPEN, State.BLOCKED, State.RECONNECTING)
-
-CONNECTION: Table[State, ConnectionEvent, Never] = Table(
-    "connection",
-    State.CONNECTING,
-    Row(ConnectionEvent.OPENED, (State.CONNECTING, State.RECONNECTING), State.OPEN),
-    Row(ConnectionEvent.LOST, (State.OPEN, State.BLOCKED), State.RECONNECTING),
-    Row(ConnectionEvent.BLOCKED, (State.OPEN,), State.BLOCKED),
-    Row(ConnectionEvent.UNBLOCKED, (State.BLOCKED,), State.OPEN),
-    Row(ConnectionEvent.CLOSE, _UNFINISHED, State.CLOSING),
-    Row(ConnectionEvent.CLOSED, (State.CLOSING,), State.CLOSED),
-    Row(ConnectionEvent.FAILED, (State.CONNECTING, State.RECONNECTING), State.CLOSED),
-)
 
 CHANNEL: Table[State, ChannelEvent, Never] = Table(
     "channel",

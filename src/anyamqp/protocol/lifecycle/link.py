@@ -120,5 +120,6 @@ LINK: Final[Table[LinkState, LinkEvent, LinkEffect]] = Table(
             _E.OUT_OF_PLACE,
         )
     ),
-    *(Ignored[_S, _E](event, (_S.CLOSED,), _OVER) for event in LinkEvent if event is not _E.CLOSE),
+    Ignored(_E.CLOSE, (_S.CLOSING,), "closing twice is closing once"),
+    *(Ignored[_S, _E](event, (_S.CLOSED,), _OVER) for event in LinkEvent),
 )

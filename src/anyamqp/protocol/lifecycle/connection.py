@@ -1,0 +1,153 @@
+"""The life of a connection: what the user holds, for as long as the program runs.
+
+The supervisor runs it. CONNECTING and RECONNECTING are told apart by four steps, which come in a round: wait as the
+policy says, dial, shake hands, recover. Each step ends with an event, and the event's effects name the next step, so
+there is one task that dials and never two dials at a time (invariant 1).
+
+Absent on purpose: nothing leaves CLOSED, because a closed connection never opens again; there is no way from CLOSING
+but to CLOSED, because the close goes on whatever happens to the transport meanwhile.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, TypeAlias
+
+from anyamqp.protocol.lifecycle.states import State
+from anyamqp.protocol.lifecycle.table import Ignored, Row, Table
+
+
+class ConnectionState(Enum):
+    """The states of a connection. :attr:`public` is the one that users see."""
+
+    CONNECTING_NEW = "connecting: new"
+    """Not entered."""
+    CONNECTING_WAITING = "connecting: waiting"
+    """The policy asks for a pause before the next dial."""
+    CONNECTING_DIALING = "connecting: dialing"
+    """Credentials are asked for, or a transport is being opened."""
+    CONNECTING_HANDSHAKING = "connecting: handshaking"
+    CONNECTING_RECOVERING = "connecting: recovering"
+    """The link is open; topology and channels are being restored."""
+    OPEN = "open"
+    BLOCKED = "blocked"
+    RECONNECTING_WAITING = "reconnecting: waiting"
+    RECONNECTING_DIALING = "reconnecting: dialing"
+    RECONNECTING_HANDSHAKING = "reconnecting: handshaking"
+    RECONNECTING_RECOVERING = "reconnecting: recovering"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+    @property
+    def public(self) -> State:
+        """The state that users see."""
+        return State[self.name.partition("_")[0]]
+
+
+class ConnectionEvent(Enum):
+    """What can happen to a connection."""
+
+    STARTED = "started"
+    """The user's block begins."""
+    DUE = "due"
+    """The pause before a dial is over."""
+    DIALED = "dialed"
+    """There is a transport."""
+    REFUSED = "refused"
+    """There is none."""
+    CONNECTED = "connected"
+    """The handshake is done."""
+    OPENED = "opened"
+    """Topology and channels are restored."""
+    LOST = "lost"
+    """The link has ended."""
+    BLOCKED = "blocked"
+    """The broker stopped accepting publishes."""
+    UNBLOCKED = "unblocked"
+    """The broker accepts publishes again."""
+    CLOSE = "close"
+    """The user leaves."""
+    CLOSED = "closed"
+    """The task that serves the connection has ended."""
+    FAILED = "failed"
+    """The policy gave up, or anyamqp itself is at fault."""
+
+
+class ConnectionEffect(Enum):
+    """What the supervisor does at a step of its connection. The first three are its next work."""
+
+    WAIT = "ask the policy for a pause, and wait"
+    DIAL = "dial"
+    RUN_LINK = "run a link on the transport until it ends"
+    RECOVER = "begin the recovery"
+    COUNT_RECONNECT = "count a reconnect"
+    RESUME_CHANNELS = "let the channels send"
+    TELL_BLOCKED = "tell the publishers that the broker does not accept publishes"
+    TELL_UNBLOCKED = "tell the publishers that it does again"
+    EMPTY_CONSUMERS = "cancel the consumers, and give back the deliveries that nobody has taken"
+    SHUT_CHANNELS = "close the channels"
+    INTERRUPT = "cut short the wait, the dial or the recovery"
+    LEAVE_HANDSHAKE = "drop a transport on which the broker has said nothing"
+    LEAVE_LINK = "close the link, and wait for the answer no longer than an attempt may take to end"
+    CLOSE_LINK = "close the link"
+    END = "tell everybody that the connection is closed"
+
+
+_S: TypeAlias = ConnectionState
+_E: TypeAlias = ConnectionEvent
+_F: TypeAlias = ConnectionEffect
+
+_WAITING = (_S.CONNECTING_WAITING, _S.RECONNECTING_WAITING)
+_DIALING = (_S.CONNECTING_DIALING, _S.RECONNECTING_DIALING)
+_HANDSHAKING = (_S.CONNECTING_HANDSHAKING, _S.RECONNECTING_HANDSHAKING)
+_RECOVERING = (_S.CONNECTING_RECOVERING, _S.RECONNECTING_RECOVERING)
+_UP = (_S.OPEN, _S.BLOCKED)
+_UNFINISHED = (*_WAITING, *_DIALING, *_HANDSHAKING, *_RECOVERING, *_UP)
+_LEAVING = "the close goes on whatever becomes of the attempt"
+_AT_ANY_TIME = "the broker may say so at any time; a connection that opens while it is blocked is told so then"
+
+CONNECTION: Final[Table[ConnectionState, ConnectionEvent, ConnectionEffect]] = Table(
+    "connection",
+    _S.CONNECTING_NEW,
+    Row(_E.STARTED, (_S.CONNECTING_NEW,), _S.CONNECTING_WAITING, (_F.WAIT,)),
+    Row(_E.DUE, (_S.CONNECTING_WAITING,), _S.CONNECTING_DIALING, (_F.DIAL,)),
+    Row(_E.DUE, (_S.RECONNECTING_WAITING,), _S.RECONNECTING_DIALING, (_F.DIAL,)),
+    Row(_E.REFUSED, (_S.CONNECTING_DIALING,), _S.CONNECTING_WAITING, (_F.WAIT,)),
+    Row(_E.REFUSED, (_S.RECONNECTING_DIALING,), _S.RECONNECTING_WAITING, (_F.WAIT,)),
+    Row(_E.DIALED, (_S.CONNECTING_DIALING,), _S.CONNECTING_HANDSHAKING, (_F.RUN_LINK,)),
+    Row(_E.DIALED, (_S.RECONNECTING_DIALING,), _S.RECONNECTING_HANDSHAKING, (_F.RUN_LINK,)),
+    # A transport that was there in the very moment of the close is left in order.
+    Row(_E.DIALED, (_S.CLOSING,), _S.CLOSING, (_F.RUN_LINK,)),
+    Row(_E.CONNECTED, (_S.CONNECTING_HANDSHAKING,), _S.CONNECTING_RECOVERING, (_F.RECOVER,)),
+    Row(_E.CONNECTED, (_S.RECONNECTING_HANDSHAKING,), _S.RECONNECTING_RECOVERING, (_F.RECOVER,)),
+    # RabbitMQ takes no connection.close during the handshake, so a close that came then waits for its end.
+    Row(_E.CONNECTED, (_S.CLOSING,), _S.CLOSING, (_F.LEAVE_LINK,)),
+    Row(_E.OPENED, (_S.CONNECTING_RECOVERING,), _S.OPEN, (_F.RESUME_CHANNELS,)),
+    Row(_E.OPENED, (_S.RECONNECTING_RECOVERING,), _S.OPEN, (_F.COUNT_RECONNECT, _F.RESUME_CHANNELS)),
+    Row(_E.LOST, (_S.CONNECTING_HANDSHAKING, _S.CONNECTING_RECOVERING), _S.CONNECTING_WAITING, (_F.WAIT,)),
+    Row(_E.LOST, (_S.RECONNECTING_HANDSHAKING, _S.RECONNECTING_RECOVERING), _S.RECONNECTING_WAITING, (_F.WAIT,)),
+    Row(_E.LOST, (_S.OPEN,), _S.RECONNECTING_WAITING, (_F.WAIT,)),
+    Row(_E.LOST, (_S.BLOCKED,), _S.RECONNECTING_WAITING, (_F.TELL_UNBLOCKED, _F.WAIT)),
+    Row(_E.BLOCKED, (_S.OPEN,), _S.BLOCKED, (_F.TELL_BLOCKED,)),
+    Ignored(_E.BLOCKED, (*_RECOVERING, _S.BLOCKED, _S.CLOSING), _AT_ANY_TIME),
+    Row(_E.UNBLOCKED, (_S.BLOCKED,), _S.OPEN, (_F.TELL_UNBLOCKED,)),
+    Ignored(_E.UNBLOCKED, (*_RECOVERING, _S.OPEN, _S.CLOSING), _AT_ANY_TIME),
+    Row(_E.CLOSE, (_S.CONNECTING_NEW, *_WAITING, *_DIALING), _S.CLOSING, (_F.SHUT_CHANNELS, _F.INTERRUPT)),
+    Row(_E.CLOSE, _HANDSHAKING, _S.CLOSING, (_F.SHUT_CHANNELS, _F.LEAVE_HANDSHAKE)),
+    Row(_E.CLOSE, _RECOVERING, _S.CLOSING, (_F.SHUT_CHANNELS, _F.INTERRUPT, _F.LEAVE_LINK)),
+    Row(_E.CLOSE, (_S.OPEN,), _S.CLOSING, (_F.EMPTY_CONSUMERS, _F.SHUT_CHANNELS, _F.CLOSE_LINK)),
+    Row(
+        _E.CLOSE,
+        (_S.BLOCKED,),
+        _S.CLOSING,
+        (_F.EMPTY_CONSUMERS, _F.SHUT_CHANNELS, _F.CLOSE_LINK, _F.TELL_UNBLOCKED),
+    ),
+    Ignored(_E.CLOSE, (_S.CLOSING, _S.CLOSED), "closing twice is closing once"),
+    *(
+        Ignored[_S, _E](event, (_S.CLOSING,), _LEAVING)
+        for event in (_E.STARTED, _E.DUE, _E.REFUSED, _E.OPENED, _E.LOST)
+    ),
+    Row(_E.CLOSED, (*_UNFINISHED, _S.CLOSING), _S.CLOSED, (_F.SHUT_CHANNELS, _F.END)),
+    Ignored(_E.CLOSED, (_S.CLOSED,), "the task ends behind a failure as well"),
+    Row(_E.FAILED, (*_UNFINISHED, _S.CLOSING), _S.CLOSED, (_F.SHUT_CHANNELS, _F.END)),
+)
