@@ -133,7 +133,7 @@ class Supervisor(ChannelHost, LinkOwner):
         self._scope: anyio.CancelScope | None = None
         self._loop = Loop()
         self._turns = Turns()
-        self._interruptible = anyio.CancelScope()
+        self._interruptible: anyio.CancelScope | None = None
         """Around the work that the user's leaving cuts short."""
         self._close_by = math.inf
         """When closing ends at the latest, on the event loop's clock."""
@@ -594,7 +594,8 @@ class Supervisor(ChannelHost, LinkOwner):
                 self._shut_channels()
             case ConnectionEffect.INTERRUPT, _:
                 self._close_by = self._end_of_attempt
-                self._interruptible.cancel()
+                if self._interruptible is not None:
+                    self._interruptible.cancel()
             case ConnectionEffect.LEAVE_HANDSHAKE, Link() as link:
                 self._close_by = self._end_of_attempt
                 if not link.session.bytes_received and self._scope is not None:
