@@ -120,6 +120,5 @@ LINK: Final[Table[LinkState, LinkEvent, LinkEffect]] = Table(
             _E.OUT_OF_PLACE,
         )
     ),
-    Ignored(_E.CLOSE, (_S.CLOSING,), "closing twice is closing once"),
     *(Ignored[_S, _E](event, (_S.CLOSED,), _OVER) for event in LinkEvent),
 )
