@@ -1,27 +1,21 @@
-"""The life cycles of a connection, a channel and a link: three tables that are the law.
+"""The life cycles: one table for each kind of object, and nothing else decides what may follow what.
 
 A *connection* is what the user holds for as long as the program runs. A *link* is one TCP connection of it, from the
-first byte to the last. A *channel* is a logical AMQP channel that moves from link to link.
+first byte to the last. A *channel* is a logical AMQP channel that moves from link to link. Publishers and consumers own
+one channel at a time.
 
 Who sees which event
-    The link machine sees the methods of AMQP's class ``connection`` and the end of the byte stream. It runs in the
-    session, which is told about both and nothing else. The connection machine sees what the supervisor learns: a link
-    is ready, a link died, the policy is exhausted, the user left. The channel machine sees its own open and close
-    methods, and the death of the link under it.
+    The link sees the methods of AMQP's class ``connection`` and the end of the byte stream: the session runs it. The
+    connection sees what the supervisor learns: a pause is over, a transport is there, a link is open or has ended, the
+    policy gives up, the user leaves. The channel sees its own open and close methods, and the loss of the link under
+    it. Publisher and consumer see what their channel tells them, and their user's calls.
 
 What couples the machines
     A link that ends makes the connection and every channel on it ``lost``, in that order and without an await between.
     A channel is ``opened`` only on an open link, and the connection is ``opened`` only after its channels are, so that
-    whoever sees OPEN can use what is below. A connection that is ``closed`` or ``failed`` takes its channels along.
+    whoever sees OPEN can use everything below. A connection that is ``closed`` or ``failed`` takes its channels along.
 
-Absent on purpose
-    Nothing leaves CLOSED: a closed object never opens again, its owner makes a new one. There is no ``lost`` from
-    RECONNECTING: an attempt that fails is not a new loss. There is no way from CLOSING but to CLOSED: whatever
-    happens to the transport meanwhile, the close goes on. A connection cannot be ``failed`` while it is OPEN: it is
-    ``lost`` first, and only the supervisor's policy can give up. A link is never reused, hence it has no way back.
-
-No other place decides what may follow what. The tables run on ``transitions``; one unbound machine serves all objects
-of a kind, and is only asked at life-cycle events, never per message.
+Each module below holds one table, with the reasons for what is absent from it.
 """
 
 from __future__ import annotations
