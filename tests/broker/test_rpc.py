@@ -35,6 +35,7 @@ from anyamqp import (
     State,
     Unroutable,
 )
+from anyamqp.core.channel import LogicalChannel
 from anyamqp.testing import FaultProxy
 from support.queues import unique
 from support.rabbitmq import Node
@@ -247,8 +248,9 @@ async def test_a_call_that_is_not_answered_in_time_raises_and_its_late_reply_is_
 
 def rpc_state(rpc: RpcClient) -> State:
     """Where the client's channel is."""
-    state: State = vars(vars(rpc)["_shell"])["_channel"].state
-    return state
+    shell: object = vars(rpc)["_shell"]
+    channel: LogicalChannel = vars(shell)["_channel"]
+    return channel.state
 
 
 async def test_the_clients_own_timeout_is_for_calls_that_say_nothing(shared_node: Node) -> None:
