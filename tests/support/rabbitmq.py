@@ -286,7 +286,10 @@ class Node:
 
     def freeze(self) -> None:
         """Stop the broker's process (SIGSTOP): the kernel goes on to accept connections and bytes, nobody answers."""
-        self._alive().send_signal(signal.SIGSTOP)
+        broker = self._alive()
+        broker.send_signal(signal.SIGSTOP)
+        # The signal takes a moment to reach a process that is running, which may still answer meanwhile.
+        os.waitid(os.P_PID, broker.pid, os.WSTOPPED | os.WNOWAIT)
         self._frozen = True
 
     def thaw(self) -> None:

@@ -570,7 +570,7 @@ class Supervisor(ChannelHost, LinkOwner):
 
     # --- effects ----------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, effect: ConnectionEffect, reason: str | None) -> None:
+    def _carry_out(self, effect: ConnectionEffect, reason: str | None, now: float) -> None:
         match effect, self._link:
             case ConnectionEffect.WAIT | ConnectionEffect.DIAL | ConnectionEffect.RUN_LINK, _:
                 self._work = effect
@@ -581,7 +581,7 @@ class Supervisor(ChannelHost, LinkOwner):
             case ConnectionEffect.RESUME_CHANNELS, Link() as link:
                 self._resume_channels(link)
             case ConnectionEffect.TELL_BLOCKED, _:
-                self._block = Block(reason or "", anyio.current_time())
+                self._block = Block(reason or "", now)
                 for publisher in list(self.publishers):
                     publisher.on_blocked()
             case ConnectionEffect.TELL_UNBLOCKED, _:
@@ -605,7 +605,7 @@ class Supervisor(ChannelHost, LinkOwner):
             case ConnectionEffect.CLOSE_LINK, Link() as link:
                 link.close()
                 deadline = link.close_deadline(self._settings.close_timeout)
-                self._close_by = max(deadline, anyio.current_time() + _LAST_WORD)
+                self._close_by = max(deadline, now + _LAST_WORD)
             case ConnectionEffect.END, _:
                 self._journal.end()
                 self._finished.set()
@@ -656,13 +656,12 @@ class Supervisor(ChannelHost, LinkOwner):
 
     def _fire(self, event: ConnectionEvent, reason: str | None = None) -> None:
         step = self._lifecycle.fire(event)
-        source, target = step.source.public, step.target.public
+        source, target, now = step.source.public, step.target.public, anyio.current_time()
         if source is not target:
-            now = anyio.current_time()
             self._journal.record(Transition("connection", source, event, target, now, reason, self._link_number))
             self._changed.give()
         for effect in step.effects:
-            self._carry_out(effect, reason)
+            self._carry_out(effect, reason, now)
 
 
 def _turns_of_this_loop() -> Turns:
