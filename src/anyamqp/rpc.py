@@ -52,6 +52,9 @@ _LONGEST_ERROR_TEXT = 4096
 class RpcClient(Entered):
     """Calls that are answered: ``async with connection.rpc_client() as rpc: reply = await rpc.call(...)``.
 
+    A broker may lose a reply: RabbitMQ 4.0 does so between opening its listeners and the end of its start. The call
+    then ends with its time-out.
+
     Made by :meth:`Connection.rpc_client`, which tells of the arguments.
     """
 
