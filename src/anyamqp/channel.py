@@ -25,7 +25,8 @@ from anyamqp.protocol.requests import Purpose
 from anyamqp.transaction import Transaction
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Routes, encode_properties
-from anyamqp.wire.frames import Method, build, field_table, method_name
+from anyamqp.wire.frames import build, field_table, method_name
+from anyamqp.wire.methods import Method
 
 
 class Queue:

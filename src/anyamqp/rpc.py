@@ -40,7 +40,8 @@ from anyamqp.publication import UNSET, Unset, deadline_after
 from anyamqp.publisher import Publisher
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received, Routes, encode_properties
-from anyamqp.wire.frames import Method, build
+from anyamqp.wire.frames import build
+from anyamqp.wire.methods import Method
 
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
 DEFAULT_TIMEOUT: Final = 60.0

@@ -16,7 +16,8 @@ from anyamqp.protocol.session import Session
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
 from anyamqp.wire.decoder import Decoder
-from anyamqp.wire.frames import Frame, Method, Payload, encode_content
+from anyamqp.wire.frames import Frame, Payload, encode_content
+from anyamqp.wire.methods import Method
 
 METHOD: Final = 1
 HEADER: Final = 2

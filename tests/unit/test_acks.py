@@ -10,7 +10,8 @@ import pytest
 
 from anyamqp.protocol.acks import Acks
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method, method_name
+from anyamqp.wire.frames import method_name
+from anyamqp.wire.methods import Method
 from support.amqp import Dialogue, content, expect, opened
 
 Told = tuple[str, int, bool]

@@ -34,7 +34,8 @@ from anyamqp.protocol.sasl import External, Mechanism, Plain
 from anyamqp.protocol.session import CAPABILITIES
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route
-from anyamqp.wire.frames import HEARTBEAT_FRAME, PROTOCOL_HEADER, Frame, Heartbeat, Method, ProtocolHeader, build
+from anyamqp.wire.frames import HEARTBEAT_FRAME, PROTOCOL_HEADER, Frame, Heartbeat, ProtocolHeader, build
+from anyamqp.wire.methods import Method
 from support.amqp import (
     PASSWORD,
     PROPOSAL,

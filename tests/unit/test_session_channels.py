@@ -30,7 +30,8 @@ from anyamqp.protocol.events import (
 from anyamqp.protocol.lifecycle import LinkState
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route, encode_properties
-from anyamqp.wire.frames import HEARTBEAT_FRAME, Method
+from anyamqp.wire.frames import HEARTBEAT_FRAME
+from anyamqp.wire.methods import Method
 from anyamqp.wire.receiving import Header
 from support.amqp import Dialogue, any_method, body, content, contents, expect, header, opened, whole
 

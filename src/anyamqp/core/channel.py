@@ -47,7 +47,8 @@ from anyamqp.protocol.lifecycle import CHANNEL, ChannelEvent, State, Transition
 from anyamqp.protocol.requests import Purpose, Request, Unanswered
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received, Route
-from anyamqp.wire.frames import Method, describe, method_name
+from anyamqp.wire.frames import describe, method_name
+from anyamqp.wire.methods import Method
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from anyamqp.protocol.pending import MOST_FAILURES, PendingPublish
 from anyamqp.protocol.publishing import OpenChannel, PublishPolicy, RefuseWaiting
 from anyamqp.protocol.window import Window
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method
+from anyamqp.wire.methods import Method
 
 
 class OutboxShell(ChannelOwner):

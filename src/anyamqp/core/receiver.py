@@ -16,7 +16,8 @@ from anyamqp.protocol.events import Content
 from anyamqp.protocol.lifecycle.consumer import OVER, ConsumerEffect, ConsumerState
 from anyamqp.protocol.subscription import Effects, GiveBack, Reading, Refuse, Subscription, SubscriptionEffect
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method, build
+from anyamqp.wire.frames import build
+from anyamqp.wire.methods import Method
 
 _PAUSED = (ConsumerState.AWAITING_QUEUE, ConsumerState.AWAITING_RETURN)
 

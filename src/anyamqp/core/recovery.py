@@ -34,7 +34,7 @@ from anyamqp.net.link import Link
 from anyamqp.protocol.lifecycle import State
 from anyamqp.protocol.topology import Recorded, Topology
 from anyamqp.settings import DEFAULT_REQUEST_TIMEOUT
-from anyamqp.wire.frames import Method
+from anyamqp.wire.methods import Method
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between attempts at what our own earlier link still locks, or takes away, until the broker has cleaned up."""

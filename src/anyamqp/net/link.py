@@ -44,7 +44,8 @@ from anyamqp.protocol.lifecycle import LinkState, Transition
 from anyamqp.protocol.requests import Purpose, Request, Unanswered
 from anyamqp.protocol.session import Session
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method, method_name
+from anyamqp.wire.frames import method_name
+from anyamqp.wire.methods import Method
 
 HIGH_WATER: Final = 1024 * 1024
 """Bytes of outgoing buffer above which publishers wait."""

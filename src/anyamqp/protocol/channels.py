@@ -46,7 +46,8 @@ from anyamqp.protocol.events import (
 from anyamqp.protocol.requests import Purpose, Request
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received, encode_ack
-from anyamqp.wire.frames import Method, Payload, method_name
+from anyamqp.wire.frames import Payload, method_name
+from anyamqp.wire.methods import Method
 from anyamqp.wire.receiving import Delivered, Header
 
 HIGHEST_CHANNEL = 65535

@@ -10,7 +10,7 @@ from anyamqp.protocol.lifecycle import Transition
 from anyamqp.protocol.requests import Request
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
-from anyamqp.wire.frames import Method
+from anyamqp.wire.methods import Method
 
 
 class Tuning(NamedTuple):

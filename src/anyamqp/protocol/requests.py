@@ -12,7 +12,7 @@ from typing import Protocol
 
 from anyamqp.errors import AnyamqpError, ReplyError
 from anyamqp.wire.basic import Received
-from anyamqp.wire.frames import Method
+from anyamqp.wire.methods import Method
 
 
 class Purpose(Enum):

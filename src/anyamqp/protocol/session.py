@@ -49,13 +49,13 @@ from anyamqp.wire.frames import (
     FRAME_MIN_SIZE,
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
-    Method,
     Payload,
     build,
     encode_method,
     field_table,
     method_name,
 )
+from anyamqp.wire.methods import Method
 from anyamqp.wire.receiving import Delivered, Header
 
 CAPABILITIES: FieldTable = {

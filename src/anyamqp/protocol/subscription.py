@@ -34,7 +34,7 @@ from anyamqp.protocol.lifecycle.consumer import CONSUMER, OVER, ConsumerEffect, 
 from anyamqp.protocol.pauses import Pauses
 from anyamqp.protocol.stream_position import StreamPosition, is_of_stream
 from anyamqp.wire import methods
-from anyamqp.wire.frames import Method
+from anyamqp.wire.methods import Method
 
 OnCancel: TypeAlias = Literal["raise", "resubscribe", "end"]
 """What a consumer does when the broker cancels it: raise :class:`ConsumerCancelled`, wait for its queue to come back,

@@ -16,7 +16,7 @@ from anyamqp.errors import InvalidArgument
 from anyamqp.message import FieldTable, FieldValue, Message
 from anyamqp.wire import fields
 from anyamqp.wire.basic import END, FRAME_OVERHEAD, METHOD, PREFIX, content_parts, encode_properties
-from anyamqp.wire.methods import Method as Method
+from anyamqp.wire.methods import Method
 from anyamqp.wire.receiving import Delivered, Header
 
 FRAME_MIN_SIZE: Final = 4096
