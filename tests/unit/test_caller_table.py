@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +11,7 @@ from anyamqp.protocol.calls import Call, Calls
 from anyamqp.protocol.lifecycle.caller import CALLER, CallerEvent, CallerState
 from anyamqp.wire.basic import Route
 from support.outboxes import PlainChannel
+from support.plans import cells_of
 
 PLAN = """
        ENTERED OPENED READY LOST CHANNEL_CLOSED CHANNEL_GONE GAVE_UP CLOSE
@@ -42,22 +43,14 @@ class Silent:
         """Nobody is woken."""
 
 
-def planned() -> Iterator[tuple[str, str, str]]:
-    head, *rows = PLAN.strip().splitlines()
-    for row in rows:
-        state, *targets = row.split()
-        for event, target in zip(head.split(), targets, strict=True):
-            yield state, event, target
-
-
 def test_the_plan_is_whole() -> None:
-    assert {state for state, _, _ in planned()} == {state.name for state in CallerState}
-    assert {event for _, event, _ in planned()} == {event.name for event in CallerEvent}
+    assert {state for state, _, _ in cells_of(PLAN)} == {state.name for state in CallerState}
+    assert {event for _, event, _ in cells_of(PLAN)} == {event.name for event in CallerEvent}
     cells = {(state.name, event.name) for state, event in CALLER.cells}
-    assert cells == {(state, event) for state, event, target in planned() if target != "-"}
+    assert cells == {(state, event) for state, event, target in cells_of(PLAN) if target != "-"}
 
 
-@pytest.mark.parametrize(("state", "event", "target"), list(planned()))
+@pytest.mark.parametrize(("state", "event", "target"), list(cells_of(PLAN)))
 def test_cell(state: str, event: str, target: str) -> None:
     channel = PlainChannel()
     calls = Calls(channel, resend=True)

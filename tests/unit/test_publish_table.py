@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -12,6 +12,7 @@ from anyamqp.protocol.pending import PendingPublish
 from anyamqp.protocol.publishing import PublishPolicy
 from support.observer import Observer
 from support.outboxes import TOO_LARGE, Publishing
+from support.plans import cells_of
 
 PLAN = """
                   SENT RETURNED  ACKED      NACKED     SET_ASIDE         PAUSED    RECALLED LOST    EXPIRED    BLOCKED REFUSED   CLOSED
@@ -33,19 +34,10 @@ REFUSED           -    -         -          -          -                 -      
 NO_EXCHANGE = NotFound("NOT_FOUND", method="basic.publish")
 
 
-def planned() -> Iterator[tuple[str, str, str]]:
-    head, *rows = PLAN.strip().splitlines()
-    for row in rows:
-        state, *targets = row.split()
-        for event, target in zip(head.split(), targets, strict=True):
-            if target != "-":
-                yield state, event, target
-
-
 def test_the_table_is_as_planned() -> None:
     cells = PUBLISH.cells.items()
     table = {(state.name, event.name, getattr(cell, "target", state).name) for (state, event), cell in cells}
-    assert table == set(planned())
+    assert table == {cell for cell in cells_of(PLAN) if cell[2] != "-"}
 
 
 def leave(p: Publishing) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -10,6 +10,7 @@ from anyamqp.errors import ConnectionClosed, FrameError, InvalidTransition, NotF
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER, PublisherEvent, PublisherState
 from anyamqp.protocol.publishing import OpenChannel
 from support.outboxes import Publishing
+from support.plans import cells_of
 
 PLAN = """
                    ENTERED  OPENED             READY   BLOCKED            LOST               LINK_CLOSED        CHANNEL_CLOSED     CHANNEL_GONE GAVE_UP CLOSE   CLOSED
@@ -78,22 +79,14 @@ def at(state: str) -> Publishing:
     return p
 
 
-def planned() -> Iterator[tuple[str, str, str]]:
-    head, *rows = PLAN.strip().splitlines()
-    for row in rows:
-        state, *targets = row.split()
-        for event, target in zip(head.split(), targets, strict=True):
-            yield state, event, target
-
-
 def test_the_plan_is_whole() -> None:
-    assert {state for state, _, _ in planned()} == {state.name for state in PublisherState}
-    assert {event for _, event, _ in planned()} | {event for _, event in INNER} == {
+    assert {state for state, _, _ in cells_of(PLAN)} == {state.name for state in PublisherState}
+    assert {event for _, event, _ in cells_of(PLAN)} | {event for _, event in INNER} == {
         event.name for event in PublisherEvent
     }
 
 
-@pytest.mark.parametrize(("state", "event", "target"), list(planned()))
+@pytest.mark.parametrize(("state", "event", "target"), list(cells_of(PLAN)))
 def test_cell(state: str, event: str, target: str) -> None:
     p = at(state)
     outbox = p.outbox
@@ -156,7 +149,7 @@ def test_everything_is_confirmed_in_its_order_from_each_state(state: str) -> Non
 
 def test_no_cell_is_left_out_of_the_plan() -> None:
     cells = {(state.name, event.name) for state, event in PUBLISHER.cells}
-    assert cells - INNER == {(state, event) for state, event, target in planned() if target != "-"}
+    assert cells - INNER == {(state, event) for state, event, target in cells_of(PLAN) if target != "-"}
     assert cells >= INNER
 
 
