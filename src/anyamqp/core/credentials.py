@@ -1,10 +1,9 @@
-"""The credentials of one connection, from login to login, and their renewal in between.
+"""The credentials of one connection: for each login, and their renewal on the open link.
 
-Credentials that expire are renewed on the open link: the credentials function is asked again when 80 % of their life
-have passed (RabbitMQ's Java client does it at the same moment), and what it gives goes out with
-connection.update-secret, so that nothing is interrupted. A renewal that fails is tried again with growing pauses for
-as long as the link lives. It does not stop at the expiry: some brokers then close the connection, whose next login
-asks the function anyway, but others only refuse what they are asked to do, until they are given a new secret.
+Expiring credentials are renewed without interruption: after 80 % of their life (as in RabbitMQ's Java client), the
+keeper calls the credentials function again and sends the new secret with connection.update-secret. If a renewal fails,
+the keeper retries with growing pauses for as long as the link lives, even after the expiry: some brokers then close the
+connection, and the next login calls the function anyway, but others only refuse requests until they get a new secret.
 
 Source: RabbitMQ, "OAuth 2.0 Authentication Backend" and "Extensions", connection.update-secret.
 """
@@ -30,14 +29,14 @@ from anyamqp.wire import methods
 from anyamqp.wire.frames import build
 
 _RENEWED_AFTER = 0.8
-"""The part of a life after which credentials are renewed."""
+"""The fraction of their life after which credentials are renewed."""
 
 _LEAST_WAIT = 1.0
-"""Seconds between two renewals at least: a function that gives the same token until it expires would otherwise be asked
-in ever shorter steps."""
+"""The least seconds between two renewals. A function that returns the same token until it expires would otherwise be
+called in ever shorter steps."""
 
 _PAUSES = ReconnectPolicy(initial=1.0, factor=2.0, maximum=30.0, jitter=0.5, first=None)
-"""Between attempts to renew. Jitter, because whatever issues the tokens is in trouble and has other clients too."""
+"""Between attempts to renew. With jitter, because a token issuer in trouble has other clients, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +48,12 @@ class _Lease:
 
 
 class CredentialsKeeper:
-    """Knows what a connection logs in with.
+    """Provides the credentials of a connection and renews them.
 
     Args:
-        settings: the connection's.
-        journal: where failed renewals are told.
-        random: where jitter comes from.
+        settings: the connection's settings.
+        journal: logs failed renewals.
+        random: the source of jitter.
     """
 
     def __init__(self, settings: Settings, journal: Journal, random: Random) -> None:
@@ -64,23 +63,23 @@ class CredentialsKeeper:
         self._random = random
         self._lease: _Lease | None = None
         self.login: str = ""
-        """The user of the last login, or its mechanisms where those have no user."""
+        """The user of the last login, or its mechanisms if these have no user."""
 
     @property
     def is_asking(self) -> bool:
-        """Whether there is a function to ask, so that each login has fresh credentials."""
+        """Whether there is a credentials function, so that each login has fresh credentials."""
         return callable(self._source)
 
     @property
     def renewal(self) -> Callable[[Link], Coroutine[Any, Any, None]] | None:
-        """What must run on a link that was logged in with the present credentials; None if they do not expire."""
+        """The coroutine that renews the current credentials on a link; None if they do not expire."""
         return None if self._lease is None else partial(self._keep_renewed, self._lease)
 
     async def mechanisms(self) -> tuple[Mechanism, ...]:
-        """What to log in with now, in order of preference.
+        """The mechanisms for a login that begins now, in order of preference.
 
         Raises:
-            CredentialsUnavailable: the credentials function raised, or gave something else than it should.
+            CredentialsUnavailable: the credentials function raised, or returned an object of a wrong type.
         """
         login, self._lease = await self._ask()
         mechanisms = self._settings.mechanisms(login)
@@ -91,7 +90,7 @@ class CredentialsKeeper:
         return mechanisms
 
     def updated(self, secret: str) -> None:
-        """There is a new secret: it is the password from now on, unless there is a function to ask."""
+        """The user has updated the secret: it is the password of the next logins, unless a function provides it."""
         if isinstance(self._source, Credentials):
             self._source = replace(self._source, password=secret)
 
@@ -143,7 +142,7 @@ class CredentialsKeeper:
                 lease, wake_at, failures = renewed, renewed.renew_at, 0
 
     async def _renew(self, link: Link) -> _Lease | None:
-        """Ask, and tell the broker. Returns the life of the new credentials; None if they do not expire."""
+        """Get new credentials and send them. Returns their life; None if they do not expire."""
         login, lease = await self._ask_patiently()
         if not isinstance(login, Credentials):
             kind = type(login).__name__
@@ -152,7 +151,7 @@ class CredentialsKeeper:
         return lease
 
     async def _ask_patiently(self) -> tuple[Login, _Lease | None]:
-        # As long as a login would wait for the function; one that hangs must not be the last one that was asked.
+        # The same limit as at a login. A call that hangs must not prevent all further ones.
         patience = self._settings.connect_timeout
         with anyio.move_on_after(patience):
             return await self._ask()
@@ -162,8 +161,8 @@ class CredentialsKeeper:
         """Send a new secret on an open link and wait for the broker's answer.
 
         Raises:
-            RequestTimeout: it did not answer within ``request_timeout``.
-            ConnectionLost: the link ended before it did.
+            RequestTimeout: the broker did not answer within ``request_timeout``.
+            ConnectionLost: the link ended before the answer.
             ReplyError: the link ended because the broker refused the secret.
         """
         timeout = self._settings.request_timeout

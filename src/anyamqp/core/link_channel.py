@@ -1,4 +1,4 @@
-"""A channel on one link. What was delivered through it can be settled through it, and nowhere else."""
+"""A channel on one link. Deliveries can be settled only on the channel and link that they came on."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ BlockFailed: TypeAlias = Callable[[Delivery, BaseException], Awaitable[None]]
 
 
 class LinkChannel(Settlements):
-    """A channel on one link: sends what its settlements decide.
+    """A channel on one link. It sends the settlements of its deliveries.
 
     Args:
         link: the link.
         number: the channel's number on it.
-        on_stale: told of each settling that came too late.
-        later: calls a function in so many seconds.
+        on_stale: called for each settlement that came after the channel left the link.
+        later: schedules a call after a delay in seconds.
     """
 
     __slots__ = ("_later", "_on_stale", "_timer", "link", "number", "on_failed", "thread")
@@ -41,17 +41,17 @@ class LinkChannel(Settlements):
         self._on_stale = on_stale
         self._later = later
         self._timer: Deadlines | None = None
-        """Made at the first pause."""
+        """Created at the first pause."""
         self.on_failed: BlockFailed | None = None
-        """Called when the block of a delivery raises; None for giving it back."""
+        """Called when the block of a delivery raises; None to requeue the delivery."""
         self.link: Link = link
         self.number: int = number
         self.thread: int = get_ident()
-        """The thread of the event loop, in which alone deliveries are settled."""
+        """The event loop's thread. Deliveries must be settled in it."""
 
     @property
     def unsettled(self) -> float:
-        """How many deliveries are not settled, as the broker sees it: an ack that has not left settles nothing."""
+        """How many deliveries the broker holds as unsettled: an ack that was not sent yet does not count."""
         return self.delivered - self.link.session.settled_count(self.number)
 
     def ack(self, delivery_tag: int, *, multiple: bool) -> None:
@@ -72,8 +72,8 @@ class LinkChannel(Settlements):
         self._give_back([methods.Basic.Reject(delivery_tag, requeue)])
 
     def requeue(self, delivery_tag: int, *, failed: bool, after: float) -> None:
-        # Never at once, so that a consumer which is left for this failure cancels first: the broker would deliver the
-        # message to it again, and count its return once more.
+        # Not sent at once, even with no delay: if the failure ends the consumer, it must cancel first, or the broker
+        # would deliver the message to it again and count another return.
         method = methods.Basic.Reject(delivery_tag, True) if failed else methods.Basic.Nack(delivery_tag, False, True)
         self._give_back(self.pause(delivery_tag, method, anyio.current_time() + after))
         if self._timer is None:
@@ -87,7 +87,7 @@ class LinkChannel(Settlements):
             delivery.requeue(failed=isinstance(raised, Exception))
 
     def release(self) -> None:
-        """Give back at once what waits for the end of a pause, now and later."""
+        """End the pauses: return paused deliveries at once, now and later."""
         self._give_back(self.end_pauses())
 
     def _expire(self, now: float) -> float:

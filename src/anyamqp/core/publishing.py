@@ -1,4 +1,4 @@
-"""The shell of an outbox: it waits, keeps the time, and gives the outbox its channels."""
+"""The shell of an outbox: it awaits, keeps the time, and opens channels for the outbox."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class OutboxShell(ChannelOwner):
 
     Args:
         host: the connection.
-        registry: where the connection finds its publishers.
+        registry: the connection's publishers.
         window: how many messages may be unconfirmed.
-        window_bytes: how many bytes of them.
-        policy: what becomes of publishes in trouble.
+        window_bytes: how many bytes they may have together.
+        policy: how to treat lost, nacked and blocked publishes.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class OutboxShell(ChannelOwner):
         )
         self._deadlines = Deadlines(host.later, self._due)
         self._entering: set[anyio.CancelScope] = set()
-        """Those who wait for room in the outgoing buffer."""
+        """The scopes of the tasks that wait for room in the outgoing buffer."""
 
     @property
     def unconfirmed(self) -> int:
@@ -54,7 +54,7 @@ class OutboxShell(ChannelOwner):
         """Begin, and wait until the channel is open."""
         self.outbox.enter()
         self._registry.add(self)
-        self.on_blocked()  # the connection may be already
+        self.on_blocked()  # if the connection is blocked already
         try:
             await self._channel.open()
         except BaseException:
@@ -63,21 +63,21 @@ class OutboxShell(ChannelOwner):
             raise
 
     def give_up(self) -> None:
-        """Settle what has no outcome, and close the channel without a wait."""
+        """Settle every publish without an outcome, and begin to close the channel."""
         self._registry.discard(self)
         self.outbox.close()
         self._deadlines.cancel()
         self._channel.begin_close()
 
     async def close(self) -> None:
-        """Wait until the channel is closed. After :meth:`give_up`."""
+        """Wait until the channel is closed. Call :meth:`give_up` first."""
         await self._channel.close()
         self.outbox.closed()
 
     # --- submitting -------------------------------------------------------------------------------------------------
 
     def try_enter(self, pending: PendingPublish) -> bool:
-        """Take room in the window, if it is there and nobody has to wait for anything."""
+        """Take room in the window if no wait is necessary. Returns whether it did."""
         outbox = self.outbox
         if outbox.block.is_on:
             return False
@@ -85,10 +85,10 @@ class OutboxShell(ChannelOwner):
         return (link_channel is None or not link_channel.link.is_full) and outbox.window.try_take(pending.size)
 
     async def enter(self, pending: PendingPublish) -> None:
-        """Wait for room in the outgoing buffer and in the window, and take it.
+        """Wait for room in the outgoing buffer and in the window, then take it.
 
         Raises:
-            ConnectionBlocked: the broker accepts no publishes, for too long.
+            ConnectionBlocked: the connection has been blocked for too long.
             PublishTimeout: there was no room in time.
         """
         outbox = self.outbox
@@ -102,10 +102,10 @@ class OutboxShell(ChannelOwner):
             raise error
 
     def accept(self, pending: PendingPublish, now: float, *, is_awaited: bool = False) -> None:
-        """Put a publish, which has room in the window, on its way.
+        """Send a publish that has room in the window, or add it to the backlog.
 
-        No await between this and the taking of room: the order in which callers got room is the order of the backlog
-        and of the ledger.
+        There must be no await between taking room and this call: callers enter the backlog and the ledger in the order
+        in which they got room.
 
         Raises:
             AnyamqpError: the publisher is closed.
@@ -139,7 +139,7 @@ class OutboxShell(ChannelOwner):
         if not waiter.is_granted:
             raise self.outbox.refusal_of(pending, anyio.current_time())
 
-    # --- what the outbox asks for -----------------------------------------------------------------------------------
+    # --- effects of the outbox --------------------------------------------------------------------------------------
 
     def _carry_out(self) -> None:
         for effect in self.outbox.take_effects():
@@ -164,7 +164,7 @@ class OutboxShell(ChannelOwner):
         self._carry_out()
         return self.outbox.deadline
 
-    # --- what the channel and the connection tell -------------------------------------------------------------------
+    # --- events of the channel and the connection -------------------------------------------------------------------
 
     @property
     def awaits_answer(self) -> bool:

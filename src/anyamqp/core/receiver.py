@@ -1,4 +1,4 @@
-"""Carries out the decisions of a consumer's subscription on the channels of a connection."""
+"""Carries out the effects of a consumer's subscription."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Receiver(ChannelOwner):
         host: the connection.
         registry: the connection's consumers.
         request: the consumer's first basic.consume.
-        subscription: decides.
+        subscription: makes the decisions.
         block_failed: settles a delivery whose block raised.
     """
 
@@ -49,19 +49,19 @@ class Receiver(ChannelOwner):
         self._subscription = subscription
         self._block_failed = block_failed
         self._paused: Link | None = None
-        """The link that reads nothing until the consumer has caught up."""
+        """The link whose reading is paused until the consumer has caught up."""
         self._deadlines = Deadlines(host.later, self._expire)
         self._channel = LogicalChannel(host, self)
 
     @property
     def queue(self) -> str:
-        """The present name of the queue."""
+        """The current name of the queue."""
         return self._host.recorder.present_name(self._queue)
 
     # --- for the consumer ---------------------------------------------------------------------------------------------
 
     async def enter(self) -> None:
-        """Begin to consume, and wait until the broker delivers, or until the queue is known to be waited for."""
+        """Consume. Returns when the broker has answered basic.consume, or when the consumer awaits its queue."""
         self._registry.add(self)
         try:
             self._carry_out(self._subscription.enter(self._now()))
@@ -79,12 +79,12 @@ class Receiver(ChannelOwner):
                 if self._subscription.state is ConsumerState.NEVER_CONSUMED:
                     raise
                 if self._subscription.state in OVER:
-                    return  # the iteration tells how it ended
+                    return  # the iteration raises the reason
             else:
                 return
 
     async def stop(self) -> None:
-        """Consume no more, and wait until the broker has answered basic.cancel."""
+        """Stop consuming, and wait until the broker has answered basic.cancel."""
         effects = self._subscription.stop(self._now())
         self._carry_out(effects)
         if ConsumerEffect.CANCEL in effects:
@@ -94,7 +94,7 @@ class Receiver(ChannelOwner):
                 self._carry_out(self._subscription.cancel_answered(self._now()))
 
     async def close(self) -> None:
-        """:meth:`stop`, and close the channel: no delivery can be settled any more."""
+        """:meth:`stop`, then close the channel. Deliveries cannot be settled any more."""
         self._registry.discard(self)
         try:
             await self.stop()
@@ -103,7 +103,7 @@ class Receiver(ChannelOwner):
             await self._channel.close()
 
     def emptied(self) -> None:
-        """All deliveries that waited were handed out."""
+        """All waiting deliveries were handed out."""
         self._carry_out(self._subscription.emptied())
 
     # --- for the connection -------------------------------------------------------------------------------------------
@@ -113,15 +113,15 @@ class Receiver(ChannelOwner):
         self._channel.shut(error)
 
     def cancel(self) -> None:
-        """The connection is about to be closed: have the broker deliver no more, and wait for nothing."""
+        """The connection is about to close: cancel at the broker without awaiting the answer."""
         self._carry_out(self._subscription.connection_closing(self._now()))
 
     def give_back(self) -> None:
-        """Return the deliveries that were not handed out: left on a channel that ends, they would count as failed."""
+        """Requeue the deliveries that were not handed out: the end of the channel would count them as failed."""
         self._carry_out(self._subscription.give_back())
 
     def on_connection_closed(self, error: AnyamqpError) -> None:
-        """Nothing will come any more; told also while there is no channel, because the queue is waited for."""
+        """The connection is closed. Called even without a channel, when the consumer awaits its queue."""
         self._carry_out(self._subscription.connection_closed(error, self._now()))
 
     # --- events of the channel ----------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ class Receiver(ChannelOwner):
         self._carry_out(self._subscription.opened(self._now(), is_stream=is_stream))
 
     def on_ready(self) -> None:
-        """A consumer has nothing to send."""
+        """A consumer sends nothing then."""
 
     def on_contents(self, contents: Sequence[Content], link_channel: LinkChannel) -> None:
         link_channel.on_failed = self._block_failed
@@ -201,7 +201,7 @@ class Receiver(ChannelOwner):
                 self._host.recorder.consumer_ended(self._queue)
             case ConsumerEffect.LOG_CANCELLED:
                 self._host.journal.consumer_cancelled(self.queue)
-            case _:  # CANCEL, for which stop() waits
+            case _:  # CANCEL, which stop() sends
                 pass
 
     def _open_channel(self) -> None:

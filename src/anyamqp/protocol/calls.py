@@ -1,7 +1,7 @@
-"""The calls of an RPC client: each ends with its reply or one error.
+"""The calls of an RPC client. Each call ends with its reply or with one error.
 
-The address of a reply belongs to a channel of one link (RabbitMQ, "Direct Reply-to"), so a reply to a request that was
-sent before a loss cannot arrive any more: the call then fails, or is sent again if it may be.
+A reply address is valid on one channel of one link (RabbitMQ, "Direct Reply-to"). When that channel is lost, the
+replies to its requests are lost too: those calls fail, or are sent again if the client resends.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Call:
 
     Args:
         correlation_id: the id that the reply repeats.
-        route: where the request is published.
-        properties: its properties, encoded.
-        body: its body.
+        route: the exchange and routing key to publish the request with.
+        properties: the request's properties, encoded.
+        body: the request's body.
         waker: wakes the caller when there is an outcome.
-        seconds: its time-out, as the caller gave it.
-        deadline: when it ends; infinity for never.
+        seconds: the time-out in seconds that the caller gave.
+        deadline: when the time-out expires; infinity for never.
     """
 
     __slots__ = (
@@ -81,32 +81,32 @@ class Call:
         self.attempts: int = 0
         """How often the request was sent."""
         self.is_sent: bool = False
-        """Whether it was sent on the present channel."""
+        """Whether the request was sent on the current channel."""
         self.outcome: Delivery | AnyamqpError | None = None
 
     @property
     def exchange(self) -> str:
-        """The exchange that the request goes through."""
+        """The exchange that the request is published to."""
         return self.route.exchange
 
     def settle(self, outcome: Delivery | AnyamqpError) -> None:
-        """Give the outcome; the first one stays."""
+        """Set the outcome and wake the caller. Only the first outcome counts."""
         if self.outcome is None:
             self.outcome = outcome
             self.waker.set()
 
     def time_out(self) -> None:
-        """Settle by the deadline."""
+        """Fail the call: its deadline has passed."""
         sent = "sent" if self.attempts else "never sent"
         self.settle(ReplyTimeout(f"no reply within {self.seconds} s; the request was {sent}"))
 
 
 class Calls:
-    """The calls of one RPC client. Its state is that of :data:`~anyamqp.protocol.lifecycle.caller.CALLER`.
+    """The calls of one RPC client. It follows the table :data:`~anyamqp.protocol.lifecycle.caller.CALLER`.
 
     Args:
         channel: the channel to publish on; replaced after :class:`OpenChannel`.
-        resend: whether a request that a loss caught is sent again.
+        resend: whether to send a request again when its reply was lost.
 
     Attributes:
         deadline: when to call :meth:`due`; infinity for never.
@@ -119,10 +119,10 @@ class Calls:
         self._lifecycle = CALLER.begin()
         self._reopenings = Reopenings()
         self._refusal: AnyamqpError | None = None
-        """The error of every call from now on."""
+        """The error that every new call raises."""
         self._calls: dict[str, Call] = {}
         self._unsent: OrderedDict[str, Call] = OrderedDict()
-        """Those that wait to be sent."""
+        """The calls that are not sent yet, oldest first."""
         self._effects: list[OpenChannel] = []
 
     def __len__(self) -> int:
@@ -137,7 +137,7 @@ class Calls:
         return self._lifecycle.state
 
     def take_effects(self) -> list[OpenChannel]:
-        """Take what the shell is to do, in this order."""
+        """Take the effects, which the shell carries out in this order."""
         effects, self._effects = self._effects, []
         return effects
 
@@ -160,12 +160,12 @@ class Calls:
         self.deadline = min(self.deadline, call.deadline)
 
     def remove(self, call: Call) -> None:
-        """The caller has its outcome, or has gone."""
+        """Forget a call: its caller has the outcome, or was cancelled."""
         del self._calls[call.correlation_id]
         self._unsent.pop(call.correlation_id, None)
 
     def send_waiting(self) -> None:
-        """Send the requests that wait, if the channel takes them."""
+        """Send the unsent requests, if the channel accepts them."""
         while self._unsent and self.channel.can_publish:
             _, call = self._unsent.popitem(last=False)
             if call.outcome is not None:
@@ -180,38 +180,38 @@ class Calls:
         self.channel.flush(is_awaited=len(self._calls) == 1)
 
     def close(self) -> None:
-        """The client's block ends: settle what has no outcome."""
+        """The client's block ends: settle every call without an outcome."""
         self._fire(CallerEvent.CLOSE, error=ChannelClosed("the RPC client is closed"))
         self.deadline = math.inf
 
-    # --- what the channel tells -------------------------------------------------------------------------------------
+    # --- events of the channel --------------------------------------------------------------------------------------
 
     def channel_opened(self, now: float) -> None:
-        """The channel is open on a link, and consumes replies. Requests wait until it is ready."""
+        """The channel is open on a link and consumes replies. Requests wait until it is ready."""
         self._reopenings.opened(now)
         self._fire(CallerEvent.OPENED)
 
     def channel_ready(self) -> None:
-        """The channel takes requests."""
+        """The channel accepts requests."""
         self._fire(CallerEvent.READY)
 
     def received(self, content: Content) -> None:
-        """A reply came, or a request came back."""
+        """A reply arrived, or the broker returned a request."""
         self._reopenings.in_vain = 0
         method, message = content
         try:
             call = self._calls.get(decode_correlation_id(message.encoded) or "")
         except MalformedProperties:
-            return  # its sender did not say which request it answers
+            return  # no readable correlation id, so it answers no call
         if call is None or call.outcome is not None:
-            return  # the caller has gone
+            return  # the caller no longer waits
         if isinstance(method, methods.Basic.Deliver):
             call.settle(delivery_of(method, message, None))
         elif isinstance(method, methods.Basic.Return):
             call.settle(unroutable_of(method, message.message_id))
 
     def link_lost(self, error: AnyamqpError | None) -> None:
-        """The link is gone, for this reason; None if we closed it."""
+        """The link has ended. ``error`` is the reason; None if we closed it."""
         self._fire(CallerEvent.LOST, error=error or ConnectionLost("the link was lost"))
 
     def channel_failed(self, error: AnyamqpError, now: float) -> None:
@@ -220,11 +220,11 @@ class Calls:
         self._fire(CallerEvent.CHANNEL_CLOSED if is_reply else CallerEvent.CHANNEL_GONE, error=error, now=now)
 
     def channel_refused(self, error: AnyamqpError) -> None:
-        """The channel that was asked for cannot be had."""
+        """No other channel could be opened."""
         self._fire(CallerEvent.GAVE_UP, error=error)
 
     def due(self, now: float) -> None:
-        """The deadline has come; called too early, this does no harm."""
+        """The deadline has passed. Calling this too early is harmless."""
         waiting = [call for call in self._calls.values() if call.outcome is None]
         for call in waiting:
             if now >= call.deadline:
@@ -234,7 +234,7 @@ class Calls:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _fire(self, event: CallerEvent, *, error: AnyamqpError | None = None, now: float = 0.0) -> None:
-        """Take an event, and do what its row says."""
+        """Fire an event and carry out its effects."""
         is_named = False
         for effect in self._lifecycle.fire(event).effects:
             if effect is CallerEffect.SEND_WAITING:
@@ -251,7 +251,7 @@ class Calls:
                 self._fail_all(error)
 
     def _accuse(self, error: AnyamqpError | None) -> bool:
-        """Settle the guilty calls. Returns whether the broker named what they did."""
+        """Fail the calls to blame for a close. Returns whether there are any and the broker named basic.publish."""
         if not isinstance(error, ReplyError):
             return False
         sent = [call for call in self._calls.values() if call.is_sent and call.outcome is None]
@@ -268,7 +268,7 @@ class Calls:
             self._effects.append(OpenChannel(delay))
 
     def _lose(self, error: AnyamqpError | None) -> None:
-        """Replies to what was sent cannot come any more."""
+        """The replies to the sent requests are lost: send these again, or fail their calls."""
         for call in self._calls.values():
             if not call.is_sent or call.outcome is not None:
                 continue

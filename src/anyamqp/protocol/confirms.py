@@ -1,8 +1,8 @@
-"""The ledger of delivery tags: what was published on a channel and has no confirm yet.
+"""The ledger of a channel: its unconfirmed publishes, by delivery tag.
 
-RabbitMQ counts publishes on a channel from 1 after confirm.select, and confirms them in any order, one by one or all up
-to a tag (RabbitMQ, "Publisher Confirms"). The ledger counts along. Tags die with their link: a new link gets a new
-ledger.
+RabbitMQ numbers the publishes on a channel from 1 after confirm.select, and confirms them in any order, one by one or
+all up to a tag (RabbitMQ, "Publisher Confirms"). The ledger counts the same way. Tags are valid on one channel of one
+link only, so the next one gets a new ledger.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ class _Empty(Enum):
 
 _EMPTY: Final = _Empty.EMPTY
 _SLACK = 256
-"""Settled places kept beyond those outstanding before the list is made anew."""
+"""How many settled places the list keeps before it is compacted."""
 
 
 class Ledger(Generic[T]):
-    """Publishes in the order of their tags. Settling costs what it settles, however many are outstanding.
+    """Publishes in the order of their tags. The cost of a confirm depends on how many it settles, not on how many wait.
 
-    The last ones stand in a list, where a tag is a place: that makes adding, settling one and settling all up to a tag
-    as cheap as they can be. Settled places are emptied, and cut off from the left. What is still open when a great many
-    behind it are settled (a queue whose nodes are away, beside others that work) moves to a dict of stragglers, so that
-    it does not hold their places.
+    Recent publishes are in a list, indexed by tag, so adding one, settling one and settling all up to a tag are cheap.
+    Settled places are emptied, then trimmed from the left. A publish that stays unconfirmed while a great many after it
+    are settled (its queue is down, other queues work) moves to a dict of stragglers, so that the list can shrink.
     """
 
     __slots__ = ("_base", "_first", "_open", "_places", "_stragglers")
@@ -39,7 +38,7 @@ class Ledger(Generic[T]):
         self.clear()
 
     def clear(self) -> None:
-        """Begin again with tag 1, as a new channel does."""
+        """Start again with tag 1, as a new channel does."""
         self._places: list[T | _Empty] = []
         self._base = 1
         """The tag of the first place."""
@@ -48,7 +47,7 @@ class Ledger(Generic[T]):
         self._open = 0
         """How many places are not empty."""
         self._stragglers: dict[int, T] = {}
-        """Older ones, in the order of their tags."""
+        """Older publishes, in the order of their tags."""
 
     def __len__(self) -> int:
         return self._open + len(self._stragglers)
@@ -64,14 +63,14 @@ class Ledger(Generic[T]):
         return self._base + len(self._places) - 1
 
     def settle(self, tag: int, *, multiple: bool) -> list[T]:
-        """Take out what a confirm settles, oldest first.
+        """Remove the publishes that a confirm settles.
 
         Args:
             tag: the confirm's delivery tag. With ``multiple``, 0 means all (AMQP 0-9-1, basic.ack).
-            multiple: everything up to and including the tag.
+            multiple: whether the confirm covers everything up to and including the tag.
 
         Returns:
-            The items; none if the tag is unknown or already settled.
+            The publishes, oldest first; none if the tag is unknown or already settled.
         """
         place = tag - self._base if tag or not multiple else len(self._places) - 1
         if place >= len(self._places):
@@ -81,15 +80,11 @@ class Ledger(Generic[T]):
         return settled
 
     def outstanding(self, after: int = 0) -> list[T]:
-        """What has no confirm yet, oldest first.
-
-        Args:
-            after: only what has a higher tag than this.
-        """
+        """The unconfirmed publishes with a higher tag than ``after``, oldest first."""
         return [item for _, item in self.tagged(after)]
 
     def tagged(self, after: int = 0) -> Iterator[tuple[int, T]]:
-        """What has no confirm yet and a higher tag than ``after``, oldest first, each with its tag."""
+        """The unconfirmed publishes with a higher tag than ``after``, oldest first, each with its tag."""
         yield from ((tag, item) for tag, item in self._stragglers.items() if tag > after)
         for place in range(max(self._first, after + 1 - self._base), len(self._places)):
             item = self._places[place]

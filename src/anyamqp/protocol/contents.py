@@ -1,4 +1,4 @@
-"""What the broker's methods with content stand for: deliveries, and messages that came back."""
+"""Deliveries and returned messages, made from the broker's methods with content."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from anyamqp.wire.basic import Received, decode_properties
 def delivery_of(
     method: methods.Basic.Deliver | methods.Basic.GetOk, message: Message, settler: Settler | None
 ) -> Delivery:
-    """The delivery that basic.deliver or basic.get-ok is.
+    """Make a delivery from basic.deliver or basic.get-ok.
 
     Args:
         method: the method.
         message: its content.
-        settler: what the delivery is settled through; None if the broker expects no acknowledgement.
+        settler: sends the delivery's acknowledgement; None if the broker expects none.
     """
     return Delivery(
         message,
@@ -36,7 +36,7 @@ def delivery_of(
 
 
 def unroutable_of(method: methods.Basic.Return, message_id: str | None) -> Unroutable:
-    """The error that basic.return is for a message with that id."""
+    """The error for a basic.return of the message with this id."""
     return Unroutable(
         message_id,
         exchange=method.exchange,
@@ -47,13 +47,13 @@ def unroutable_of(method: methods.Basic.Return, message_id: str | None) -> Unrou
 
 
 class Returned:
-    """A message that came back, to be compared with the publishes that it may belong to.
+    """A returned message, to be compared with the publishes that it may be.
 
-    Their bytes say little: RabbitMQ 4 returns the headers in the order of their names, and any version removes BCC.
-    Values are compared with their types, because a headers exchange tells 1 from True and from 1.0.
+    Comparing bytes is not enough: RabbitMQ 4 sorts the headers by name, and every version removes the header BCC.
+    Values are compared with their types, because a headers exchange distinguishes 1 from True and from 1.0.
 
     Args:
-        message: the message as it came back.
+        message: the message as the broker returned it.
 
     Raises:
         MalformedProperties: its properties cannot be read.
@@ -67,7 +67,7 @@ class Returned:
         self._traits = _traits_of(message.properties)
 
     def distance(self, properties: bytes, body: bytes) -> tuple[bool, int]:
-        """How much differs from a publish; :data:`SAME` if nothing does, and the smaller, the closer.
+        """How much the message differs from a publish: smaller is closer, and :data:`SAME` is equal.
 
         Args:
             properties: the publish's properties, encoded.
@@ -77,7 +77,7 @@ class Returned:
 
 
 SAME: Final = (False, 0)
-"""The distance of a message that came back as it was published."""
+"""The distance of a message that was returned exactly as published."""
 
 
 def _traits_of(properties: Properties) -> frozenset[tuple[object, object]]:
@@ -85,7 +85,7 @@ def _traits_of(properties: Properties) -> frozenset[tuple[object, object]]:
 
 
 def _traits(path: object, value: object) -> Iterator[tuple[object, object]]:
-    """The values within a value, each after the path that leads to it; equal whatever the order of a table."""
+    """The values within a value, each preceded by its path. The order of a table's keys makes no difference."""
     if isinstance(value, dict):
         yield path, dict
         for key, inner in cast("dict[str, object]", value).items():

@@ -1,4 +1,4 @@
-"""What a session tells: values, in the order in which they happened."""
+"""The events of a session, as values, in the order in which they happened."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tuning(NamedTuple):
     heartbeat: int
 
     def agree(self, theirs: Tuning) -> Tuning:
-        """What both sides can accept: the smaller of two values, the other one where one is 0."""
+        """The limits that both sides accept: the smaller of two values, or the other one if one is 0."""
         return Tuning(
             *(min(ours, other) if ours and other else ours or other for ours, other in zip(self, theirs, strict=True))
         )
@@ -41,14 +41,14 @@ class Opened(NamedTuple):
 
 
 class Replied(NamedTuple):
-    """The broker answered a request. On channel 0 it answered connection.update-secret (RabbitMQ)."""
+    """The broker answered a request. On channel 0, the request is connection.update-secret (RabbitMQ)."""
 
     channel: int
     request: Request
 
 
 class MethodReceived(NamedTuple):
-    """A method that came unasked on a channel: basic.cancel or channel.flow."""
+    """The broker sent a method without a request on a channel: basic.cancel or channel.flow."""
 
     channel: int
     method: Method
@@ -59,7 +59,7 @@ Content: TypeAlias = tuple[Method, Received]
 
 
 class ContentsReceived(NamedTuple):
-    """Contents that came on a channel one after the other, with nothing else between them."""
+    """Consecutive contents on a channel."""
 
     channel: int
     contents: list[Content]
@@ -69,17 +69,17 @@ Confirm: TypeAlias = methods.Basic.Ack | methods.Basic.Nack
 
 
 class ConfirmsReceived(NamedTuple):
-    """Confirms that came on a channel one after the other, with nothing else between them."""
+    """Consecutive confirms on a channel."""
 
     channel: int
     confirms: list[Confirm]
 
 
 class ChannelClosed(NamedTuple):
-    """A channel was closed for an error, by the broker or because of what the broker sent on it.
+    """A channel was closed for an error, by the broker, or by us for the broker's error.
 
     Attributes:
-        unanswered: the requests on it that the broker will not answer any more, the oldest first.
+        unanswered: the requests on it that the broker will no longer answer, oldest first.
     """
 
     channel: int
@@ -88,29 +88,29 @@ class ChannelClosed(NamedTuple):
 
 
 class ChannelReleased(NamedTuple):
-    """A close of ours is complete: the number is free again."""
+    """A channel that we closed is closed on both sides: its number is free again."""
 
     channel: int
 
 
 class Blocked(NamedTuple):
-    """The broker stopped reading what is published (RabbitMQ, "Blocked Connections")."""
+    """The broker stopped reading publishes (RabbitMQ, "Blocked Connections")."""
 
     reason: str
 
 
 class Unblocked(NamedTuple):
-    """The broker reads again."""
+    """The broker reads publishes again."""
 
 
 class Stalled(NamedTuple):
-    """The caller's event loop was late by so many seconds."""
+    """The event loop ran ``seconds`` late."""
 
     seconds: float
 
 
 class Ended(NamedTuple):
-    """The session is over. ``error`` is the one reason; None if we closed it and the broker agreed."""
+    """The session has ended. ``error`` is the reason; None if we closed it and the broker agreed."""
 
     error: AnyamqpError | None
 

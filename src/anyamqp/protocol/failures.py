@@ -1,9 +1,9 @@
-"""Counting the failures of messages, and the fate of a delivery that failed.
+"""Count the failures of messages, and decide what happens to a delivery that failed.
 
-A quorum queue counts a message's failures itself and shows the count as ``x-delivery-count`` (RabbitMQ, "Quorum
-Queues", section "Poison Message Handling"). For other queues the consumer counts, as far as it sees the failures. It
-recognises a message by its ``message_id``, or without one by its route and body; among identical messages, a failure is
-taken for one of the message that has failed least, so their failures never add up.
+A quorum queue counts a message's failures itself and sends the count as ``x-delivery-count`` (RabbitMQ, "Quorum
+Queues", section "Poison Message Handling"). For other queues the consumer counts the failures that it sees. It
+recognises a message by its ``message_id``, or without one by its route and body. Among identical messages, it counts a
+failure for the one that has failed least, so their failures never add up.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from anyamqp.delivery import Delivery
 from anyamqp.errors import MalformedProperties
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-"""Seconds before a redelivery that failed goes back to its queue; doubled each time."""
+"""Seconds before a failed redelivery goes back to its queue; doubled each time."""
 
 _MOST_REMEMBERED = 10_000
-"""Failed messages that one consumer remembers."""
+"""How many failed messages one consumer remembers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Handle a failed message again, but not for ever; then reject it, so that it is dropped or dead-lettered.
+    """Retry a failed message a limited number of times, then reject it: the broker drops or dead-letters it.
 
-    A quorum queue counts the failures, over all of its consumers. For another queue each consumer counts those that it
-    sees; a redelivered message of which it knows nothing has failed once, or as often as its ``x-delivery-count`` says,
-    which a dead-lettered message may bring along. The pause is spent on the client: the
-    delivery stays unsettled and takes up one place of the prefetch, so ``delay`` must be shorter than the broker's
-    ``consumer_timeout`` (30 minutes unless configured). A quorum queue's delivery limit must be higher than ``limit``,
-    or it is reached first.
+    A quorum queue counts the failures over all of its consumers. For other queues, each consumer counts the failures
+    that it sees. It takes an unknown redelivered message to have failed once, or as often as its ``x-delivery-count``
+    says, a header that a dead-lettered message may carry. During the pause the delivery stays unsettled in the client
+    and takes up one place of the prefetch, so ``delay`` must be shorter than the broker's ``consumer_timeout``
+    (30 minutes unless configured). A quorum queue's delivery limit must be higher than ``limit``, or the queue reaches
+    it first.
 
     Attributes:
-        limit: how many times a message is handled again.
+        limit: how many times to retry a message.
         delay: seconds between a failure and the message's return to its queue.
 
     Raises:
@@ -53,18 +53,18 @@ class Retry:
 
 
 Decision: TypeAlias = Literal["ack", "requeue", "reject"] | Retry
-"""What a function given as ``on_error`` decides: ``ack`` takes the message off its queue although it failed, the others
-are those of :data:`OnError`."""
+"""The decision of an ``on_error`` function. ``ack`` removes the message from its queue although it failed; for the
+others, see :data:`OnError`."""
 
 
 class Requeued(NamedTuple):
-    """The delivery goes back to its queue after so many seconds, as a failure."""
+    """Return the delivery to its queue as failed, after ``after`` seconds."""
 
     after: float
 
 
 class Rejected(NamedTuple):
-    """The delivery is rejected; its message has failed so often."""
+    """Reject the delivery: its message has failed ``failures`` times."""
 
     failures: int
 
@@ -73,25 +73,25 @@ Verdict: TypeAlias = Literal["ack"] | Requeued | Rejected
 
 
 class FailureCounts:
-    """The failed messages of one consumer: how often each has failed.
+    """The failed messages of one consumer, and how often each has failed.
 
-    A message is known by the hash of its id, or of its route and body, together with the count that its headers tell:
-    the queue's own count rises with each failure, so where the same one comes again, it was published with it.
+    The key of a message is a hash of its id, or of its route and body, together with the count in its headers. A
+    queue's own count rises with each failure; a count that stays the same was published with the message.
     """
 
     __slots__ = ("_counts", "_size")
 
     def __init__(self) -> None:
         self._counts: OrderedDict[int, list[int]] = OrderedDict()
-        """By message, the latest failure last; those of identical messages without an id as a heap."""
+        """Counts by message, the latest failure last; a heap, because identical messages without an id share a key."""
         self._size = 0
 
     def __len__(self) -> int:
-        """Failed messages that are remembered."""
+        """How many failed messages are remembered."""
         return self._size
 
     def failed(self, delivery: Delivery, decision: Decision) -> Verdict:
-        """A delivery failed, and its policy decided; count the failure and say what becomes of the delivery."""
+        """Count the failure of a delivery. Returns what to do with the delivery, under the decision of its policy."""
         if decision == "ack":
             return "ack"
         told, name = _failures_told(delivery), message_id_of(delivery)
@@ -104,7 +104,7 @@ class FailureCounts:
             failures = 1 + earlier
         else:
             failures = 2 if told is None else 1 + told
-            # Remembered, the count would be taken for that of another message of the same body.
+            # If it were remembered, the count would be taken for that of another message with the same body.
             is_told = told is not None and name is None
         if decision == "reject" or (isinstance(decision, Retry) and failures > decision.limit):
             return Rejected(failures)
@@ -113,7 +113,7 @@ class FailureCounts:
         return Requeued(decision.delay if isinstance(decision, Retry) else _pause(failures))
 
     def succeeded(self, delivery: Delivery) -> None:
-        """A redelivery was handled after all: forget one failure of its message."""
+        """Forget one failure of a message whose redelivery succeeded."""
         if self._counts:
             self._take(_key(delivery, _failures_told(delivery), message_id_of(delivery)))
 
@@ -126,7 +126,7 @@ class FailureCounts:
             self._size -= len(forgotten)
 
     def _take(self, key: int) -> int | None:
-        """Take out the smallest count known for a message."""
+        """Remove and return the smallest count known for a message."""
         counts = self._counts.get(key)
         if counts is None:
             return None
@@ -149,7 +149,7 @@ def _key(delivery: Delivery, told: int | None, name: str | None) -> int:
 
 
 def _failures_told(delivery: Delivery) -> int | None:
-    """How often the message has failed, by its headers; None if they do not tell."""
+    """How often the message has failed, according to its headers; None if they do not say."""
     try:
         headers = delivery.headers
     except MalformedProperties:
@@ -157,7 +157,7 @@ def _failures_told(delivery: Delivery) -> int | None:
     count = headers.get("x-delivery-count")
     if isinstance(count, int) and count >= 0:
         return count
-    # RabbitMQ 4.3 tells how often a quorum queue's message was acquired, and failures only where there were some.
+    # RabbitMQ 4.3 sends how often a quorum queue's message was acquired; it sends the failures only if there are any.
     return 0 if "x-acquired-count" in headers else None
 
 

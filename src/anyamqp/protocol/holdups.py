@@ -1,4 +1,4 @@
-"""Times that hold publishes up: the block of a connection, and the pause after a nack."""
+"""Delays of publishes: the block of a connection, and the pause after a nack."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ _LONGEST_PAUSE: Final = 1.0
 
 
 class Block:
-    """The broker accepts no publishes (RabbitMQ, "Blocked Connections"), for ``timeout`` seconds at most.
+    """A block of the connection: the broker accepts no publishes (RabbitMQ, "Blocked Connections").
+
+    Args:
+        timeout: seconds that publishes wait for the end of a block before they fail.
 
     Attributes:
-        is_on: whether that is so now.
-        reason: the broker's reason, now or the last time.
-        due_at: when the publishes that wait for its end are to fail; infinity if they need not, or did.
+        is_on: whether the connection is blocked now.
+        reason: the broker's reason for this block or the last one.
+        due_at: when the waiting publishes fail; infinity if there is no block, or if they have failed.
     """
 
     __slots__ = ("_ends_at", "_timeout", "due_at", "is_on", "reason")
@@ -35,7 +38,7 @@ class Block:
         self._ends_at = math.inf
 
     def begin(self, reason: str, since: float) -> None:
-        """The broker accepts no publishes since then."""
+        """The broker has accepted no publishes since the time ``since``."""
         self.is_on, self.reason = True, reason
         self._ends_at = self.due_at = since + self._timeout
 
@@ -45,17 +48,17 @@ class Block:
         self.due_at = math.inf
 
     def error(self, now: float) -> ConnectionBlocked | None:
-        """The error of publishes that begin now; None if the block is not on, or not for too long."""
+        """The error for publishes that begin now; None unless the block has lasted longer than its time-out."""
         return ConnectionBlocked(self.reason) if self.is_on and now >= self._ends_at else None
 
 
 class NackedPublishes:
-    """Publishes that the broker nacked, set aside for a pause before they are sent again.
+    """Nacked publishes, which pause before they are sent again.
 
     Attributes:
-        publishes: those that are set aside.
-        due_at: when their pause is over; infinity if there are none.
-        pauses: the pauses, to be reset when something is confirmed.
+        publishes: the publishes.
+        due_at: when their pause ends; infinity if there are none.
+        pauses: the pauses; the outbox resets them when the broker confirms a publish.
     """
 
     __slots__ = ("due_at", "pauses", "publishes")
@@ -66,7 +69,7 @@ class NackedPublishes:
         self.pauses: Pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
 
     def add(self, publishes: Sequence[PendingPublish], now: float) -> None:
-        """Set publishes aside."""
+        """Add publishes, and begin a pause unless one has begun."""
         if publishes and not self.publishes:
             self.due_at = now + self.pauses.next()
         for pending in publishes:
@@ -74,7 +77,7 @@ class NackedPublishes:
         self.publishes += publishes
 
     def take(self) -> list[PendingPublish]:
-        """Take them all, in the order in which they were accepted: the broker confirms in any order."""
+        """Take all publishes, in the order in which they were accepted: the broker confirms in any order."""
         taken, self.publishes = self.publishes, []
         self.due_at = math.inf
         return sorted(taken, key=attrgetter("number"))

@@ -1,23 +1,24 @@
 """The outbox of a publisher: every publish ends in exactly one outcome (invariant 3), and order holds (invariant 5).
 
 A publish that has room in the window is in one of three places: in the *backlog*, to be sent; in the *ledger* of the
-present channel, sent and waiting for its confirm; or *set aside*, nacked and waiting to be sent again. Moving between
-them never waits, so no order is lost:
+current channel, sent and awaiting its confirm; or *set aside*, nacked and pausing before it is sent again. No move
+between these places awaits anything, so the order is kept:
 
-* the channel can publish: the backlog empties into the ledger, oldest first;
-* the link is lost: the ledger goes back in front of the backlog, in the order of its tags, and the next link gets a new
-  ledger, because delivery tags die with their link;
-* the broker closes the channel because of a publish. It does not say which one it was, so the outbox asks for a new
-  channel and *probes*: it sends the suspects, which are the unconfirmed, one at a time until the guilty one shows, then
-  goes on at full speed;
-* the broker closes the channel for anything else: the outbox asks for a new one, after growing pauses if that happens
-  again and again, and gives up at last;
-* the broker nacks a publish that is to be retried: it is set aside for a pause, then goes in front of the backlog.
+* The channel accepts publishes: the outbox moves the backlog into the ledger, oldest first.
+* The link is lost: the outbox puts the ledger back in front of the backlog, in the order of the tags. The next link
+  gets a new ledger, because delivery tags are valid on one link only.
+* The broker closes the channel because of a publish, but does not say which: the outbox asks for a new channel and
+  *probes*. It sends the suspects, that is, the unconfirmed publishes, one at a time until the broker closes the channel
+  again; then it continues at full speed.
+* The broker closes the channel for another reason: the outbox asks for a new one. If that keeps happening, the pauses
+  grow, and in the end the outbox gives up.
+* The broker nacks a publish that may be retried: the outbox sets it aside for a pause, then puts it in front of the
+  backlog.
 
-The outbox decides and does not wait: its shell (:mod:`anyamqp.core.publishing`) tells it of each event, with the time
-where that matters, carries out the effects that it asks for, and calls :meth:`Outbox.due` at its deadline. Its state is
-that of :data:`~anyamqp.protocol.lifecycle.publisher.PUBLISHER`. Messages do not pass through effects: a publish goes
-straight to the channel, a confirm straight into the ledger.
+The outbox decides and never waits. Its shell (:mod:`anyamqp.core.publishing`) reports each event, with the time where
+it matters, carries out the effects, and calls :meth:`Outbox.due` at the deadline. The outbox follows the table
+:data:`~anyamqp.protocol.lifecycle.publisher.PUBLISHER`. Messages do not pass through effects: a publish goes straight
+to the channel, a confirm straight into the ledger.
 """
 
 from __future__ import annotations
@@ -57,18 +58,19 @@ from anyamqp.wire.basic import Received
 
 
 class Outbox:
-    """The publishes of one publisher. See the module.
+    """The publishes of one publisher. See the module's docstring.
 
     Args:
         channel: the channel to publish on; replaced after :class:`OpenChannel`.
-        window: how many publishes may be unconfirmed.
-        policy: what happens to those in trouble.
+        window: limits the unconfirmed publishes.
+        policy: how to treat lost, nacked and blocked publishes.
+        most_failures: how many failures to keep for flush.
 
     Attributes:
         deadline: when to call :meth:`due`; infinity for never.
-        effects: what the shell is to do, until :meth:`take_effects`.
+        effects: the effects that :meth:`take_effects` will return.
         block: the broker's block of the connection.
-        places: where the publishes are; its ledger and backlog are here as well, for speed.
+        places: the places of the publishes; its ledger and backlog are attributes here too, for speed.
     """
 
     def __init__(
@@ -81,14 +83,14 @@ class Outbox:
         self.ledger: Ledger[PendingPublish] = self.places.ledger
         self.backlog: deque[PendingPublish] = self.places.backlog
         self.suspects: int = 0
-        """How many publishes from the front are still to be sent one at a time."""
+        """How many publishes, from the oldest, to send one at a time."""
         self.deadline: float = math.inf
         self.effects: list[OutboxEffect] = []
         self.block: Block = Block(policy.blocked_timeout)
         self._policy = policy
         self._lifecycle = PUBLISHER.begin()
         self._refusal: AnyamqpError | None = None
-        """The error of every publish from now on."""
+        """The error that every new publish raises."""
         self._reopenings = Reopenings()
         self._expires_at = math.inf
 
@@ -98,7 +100,7 @@ class Outbox:
         return self._lifecycle.state
 
     def take_effects(self) -> list[OutboxEffect]:
-        """Take what the shell is to do, in this order."""
+        """Take the effects, which the shell carries out in this order."""
         effects, self.effects = self.effects, []
         return effects
 
@@ -109,7 +111,7 @@ class Outbox:
         self._fire(PublisherEvent.ENTERED)
 
     def accept(self, pending: PendingPublish, now: float, *, is_awaited: bool = False) -> None:
-        """Put a publish, which has room in the window, on its way.
+        """Send a publish that has room in the window, or add it to the backlog.
 
         Raises:
             AnyamqpError: the publisher is closed.
@@ -126,13 +128,13 @@ class Outbox:
             self._send_backlog(now)
         else:
             self._send(pending)
-            # Where others wait as well, their publishes are better sent together.
+            # If other tasks await confirms too, it is cheaper to send their publishes together.
             self.channel.flush(is_awaited=is_awaited and len(self.ledger) == 1)
 
     def wait_for_room(self, pending: PendingPublish, waker: Waker, now: float) -> WindowWaiter:
-        """Queue for room in the window; the waker is set when the wait has ended."""
+        """Queue for room in the window. The waker is set when the wait ends, with or without room."""
         self.places.drop_finished(now)
-        # Suspects that went with it make the probing end a little late, which costs speed and nothing else.
+        # Dropped suspects are still counted, so the probing may end a little late. That costs only speed.
         self._set_suspects(min(self.suspects, len(self.ledger) + len(self.backlog)))
         waiter = WindowWaiter(pending.size, pending.deadline, waker)
         if pending.deadline < self._expires_at:
@@ -142,13 +144,13 @@ class Outbox:
         return waiter
 
     def refusal_of(self, pending: PendingPublish, now: float) -> ConnectionBlocked | PublishTimeout:
-        """Why there was no room for a publish: its deadline, or the broker accepts no publishes."""
+        """The error of a publish that got no room: its deadline has passed, or the connection is blocked."""
         if now >= pending.deadline:
             return PublishTimeout(pending.message_id, sent=False)
         return ConnectionBlocked(self.block.reason)
 
     def close(self) -> None:
-        """The publisher's block ends: settle what has no outcome."""
+        """The publisher's block ends: settle every publish without an outcome."""
         self._fire(PublisherEvent.CLOSE, error=ChannelClosed("the publisher is closed"))
         self._expires_at = math.inf
         self.unblocked()
@@ -157,15 +159,15 @@ class Outbox:
         """The publisher's block has ended."""
         self._fire(PublisherEvent.CLOSED)
 
-    # --- what the channel and the connection tell -------------------------------------------------------------------
+    # --- events of the channel and the connection -------------------------------------------------------------------
 
     def channel_opened(self, now: float) -> None:
-        """The channel is open on a link, and in confirm mode. Publishes wait until it is ready."""
+        """The channel is open on a link and in confirm mode. Publishes wait until it is ready."""
         self._reopenings.opened(now)
         self._fire(PublisherEvent.OPENED)
 
     def channel_ready(self, now: float) -> None:
-        """The channel takes publishes."""
+        """The channel accepts publishes."""
         self._fire(PublisherEvent.READY, now=now)
 
     def confirmed(self, confirms: Sequence[Confirm], now: float) -> None:
@@ -187,7 +189,7 @@ class Outbox:
                     pending.settle(CONFIRMED)
                 else:
                     pending.refuse()
-                # Only now can the broker no longer return it.
+                # The content was kept to match a return, which would have come before the confirm.
                 pending.body = pending.properties = b""
                 size += pending.size
             count += len(settled)
@@ -200,11 +202,11 @@ class Outbox:
             self._send_backlog(now)
 
     def returned(self, method: methods.Basic.Return, message: Received) -> None:
-        """The broker returned a publish that no queue takes; its confirm follows."""
+        """The broker returned an unroutable publish; its confirm follows."""
         self.places.returned(method, message)
 
     def blocked(self, reason: str, since: float, now: float) -> None:
-        """The broker accepts no publishes on this connection."""
+        """The broker has accepted no publishes on this connection since the time ``since``."""
         self.block.begin(reason, since)
         self._fire(PublisherEvent.BLOCKED)
         if now >= self.block.due_at:
@@ -212,12 +214,12 @@ class Outbox:
         self._set_deadline()
 
     def unblocked(self) -> None:
-        """The broker accepts publishes again, or the link is gone."""
+        """The broker accepts publishes again, or the link has ended."""
         self.block.end()
         self._set_deadline()
 
     def link_lost(self, error: AnyamqpError | None, now: float) -> None:
-        """The link is gone, for this reason; None if we closed it."""
+        """The link has ended. ``error`` is the reason; None if we closed it."""
         is_accused = blame.may_be_for_a_publish(error)
         self._fire(PublisherEvent.LINK_CLOSED if is_accused else PublisherEvent.LOST, error=error, now=now)
 
@@ -227,11 +229,11 @@ class Outbox:
         self._fire(PublisherEvent.CHANNEL_CLOSED if is_reply else PublisherEvent.CHANNEL_GONE, error=error, now=now)
 
     def channel_refused(self, error: AnyamqpError) -> None:
-        """The channel that the outbox asked for cannot be had."""
+        """The channel that the outbox asked for cannot be opened."""
         self._fire(PublisherEvent.GAVE_UP, error=error)
 
     def due(self, now: float) -> None:
-        """The deadline has come; called too early, this does no harm."""
+        """The deadline has passed. Calling this too early is harmless."""
         if now >= self.places.nacked.due_at:
             self.places.resume_nacked(now)
             self._send_backlog(now)
@@ -246,7 +248,7 @@ class Outbox:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _fire(self, event: PublisherEvent, *, error: AnyamqpError | None = None, now: float = 0.0) -> None:
-        """Take an event, and do what its row says."""
+        """Fire an event and carry out its effects."""
         is_named = False
         for effect in self._lifecycle.fire(event).effects:
             if effect is PublisherEffect.SEND_BACKLOG:
@@ -257,7 +259,7 @@ class Outbox:
                 is_named = blame.is_for_a_publish(error) and len(self.ledger) > 0
                 self._accuse(error, now)
             elif effect is PublisherEffect.REOPEN:
-                # A publish that the broker names is settled or found by probing; anything else may come again at once.
+                # If a publish is to blame, it is settled or found by probing. Any other cause may close the next one.
                 self._reopen(0.0 if is_named else self._reopenings.closed(now), error)
             elif effect is PublisherEffect.FAIL_WITH_CHANNEL:
                 self._fail_all(self.channel.closed_error())
@@ -279,10 +281,10 @@ class Outbox:
             self._fire(PublisherEvent.SUSPECTED)
 
     def _recall(self, error: AnyamqpError | None, now: float) -> int:
-        """Have what was sent and is still wanted sent again, or settle it if that may not be.
+        """Put the sent publishes back into the backlog, or settle them if the policy forbids to resend.
 
         Returns:
-            How many publishes are sent again.
+            How many publishes will be sent again.
         """
         wanted = self.places.take_sent(now)
         if self._policy.resend:
@@ -331,13 +333,13 @@ class Outbox:
             self._fire(PublisherEvent.PROBED)
 
     def _set_aside(self, nacked: Sequence[PendingPublish], now: float) -> list[PendingPublish]:
-        """Have them sent again after a pause, but for those that are past it, which are given back."""
+        """Set nacked publishes aside for a pause. Returns those that have an outcome and are not sent again."""
         self.places.nacked.add([pending for pending in nacked if not pending.is_finished(now)], now)
         self._set_deadline()
         return [pending for pending in nacked if pending.outcome is not None]
 
     def _fail_unsent(self, now: float) -> None:
-        """The broker has been blocked for too long."""
+        """The connection has been blocked for too long: fail the publishes that were never sent."""
         self.block.due_at = math.inf
         for pending in self.places.take_never_sent(now):
             pending.settle(ConnectionBlocked(self.block.reason))

@@ -1,18 +1,18 @@
-"""Pauses that grow, for attempts that may fail again at once."""
+"""Growing pauses between attempts."""
 
 from __future__ import annotations
 
 
 class Pauses:
-    """Seconds to wait before each attempt: doubled from ``first`` up to ``longest``.
+    """Pauses before each attempt, doubled from ``first`` up to ``longest`` seconds.
 
     Args:
         first: the first pause, in seconds.
         longest: the longest pause, in seconds.
-        free: how many attempts come without a pause before the first one.
+        free: how many attempts have no pause before them.
 
     Attributes:
-        taken: how many pauses were taken since the last success.
+        taken: how many pauses were taken since the last reset.
     """
 
     __slots__ = ("_first", "_free", "_longest", "taken")
@@ -24,11 +24,11 @@ class Pauses:
         self.taken: int = 0
 
     def next(self) -> float:
-        """The pause before the next attempt."""
+        """The pause before the next attempt, in seconds."""
         doubled = self.taken - self._free
         self.taken += 1
         return 0.0 if doubled < 0 else min(self._first * 2.0 ** min(doubled, 60), self._longest)
 
     def reset(self) -> None:
-        """An attempt succeeded: begin again with the first pause."""
+        """An attempt succeeded: start again with the first pause."""
         self.taken = 0

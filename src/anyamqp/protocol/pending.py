@@ -1,4 +1,4 @@
-"""Publishes on their way, each to its one outcome (invariant 3)."""
+"""Pending publishes, each of which gets exactly one outcome (invariant 3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anyamqp.wire import methods
 from anyamqp.wire.basic import Route
 
 MOST_FAILURES: Final = 1000
-"""Failures that nobody awaited which a publisher keeps for flush, unless its window is larger."""
+"""How many unawaited failures a publisher keeps for flush, unless its window is larger."""
 
 
 class Confirmed(Enum):
@@ -26,14 +26,14 @@ CONFIRMED: Final = Confirmed.CONFIRMED
 
 
 class Counters:
-    """What a publisher counts, and the failures that nobody awaited, which it keeps for flush.
+    """The counters of a publisher, and the unawaited failures that it keeps for flush.
 
     Args:
-        most_failures: how many failures it keeps, besides the last one.
+        most_failures: how many failures to keep, besides the last one.
 
     Attributes:
-        accepted: publishes that were put on their way so far.
-        unsettled: those of them that have no outcome.
+        accepted: how many publishes the publisher has accepted.
+        unsettled: how many of them have no outcome yet.
     """
 
     __slots__ = ("_dropped", "_failures", "_last_failure", "_most_failures", "accepted", "unsettled")
@@ -44,12 +44,12 @@ class Counters:
         self._most_failures = most_failures
         self._failures: dict[PendingPublish, None] = {}
         self._dropped = 0
-        """Failures beyond those that are kept."""
+        """How many failures came after ``most_failures`` were kept."""
         self._last_failure: PendingPublish | None = None
-        """The last of them."""
+        """The last of those failures."""
 
     def accept(self, pending: PendingPublish) -> None:
-        """Count a publish that is put on its way."""
+        """Count and number an accepted publish."""
         self.accepted += 1
         self.unsettled += 1
         pending.number = self.accepted
@@ -63,11 +63,11 @@ class Counters:
             self._last_failure = pending
 
     def forget_failure(self, pending: PendingPublish) -> None:
-        """The failure was raised to somebody."""
+        """Forget a failure that was raised to a caller."""
         self._failures.pop(pending, None)
 
     def take_failures(self) -> ExceptionGroup[Exception] | None:
-        """The failures since the last call that nobody awaited; None if there are none."""
+        """Take the unawaited failures since the last call; None if there are none."""
         kept, dropped, last = self._failures, self._dropped, self._last_failure
         self._failures, self._dropped, self._last_failure = {}, 0, None
         failed = [*kept, *([] if last is None else [last])]
@@ -81,7 +81,16 @@ class Counters:
 
 
 class PendingPublish:
-    """A publish on its way to its one outcome."""
+    """A publish and its outcome.
+
+    Args:
+        counters: the publisher's counters.
+        route: the exchange and routing key.
+        message_id: the message's id.
+        properties: the message's properties, encoded.
+        body: the message's body.
+        deadline: when the publish times out; infinity for never.
+    """
 
     __slots__ = (
         "attempts",
@@ -113,31 +122,30 @@ class PendingPublish:
     ) -> None:
         self.counters: Counters = counters
         self.number: int = 0
-        """Its place among the publishes of its publisher, from 1."""
+        """Its number among the publishes of its publisher, from 1."""
         self.route: Route = route
         self.message_id: str = message_id
         self.properties: bytes = properties
         self.body: bytes = body
         self.size: int = len(body)
         self.deadline: float = deadline
-        """Infinity for none."""
         self.attempts: int = 0
         """How often it was sent."""
         self.closes: int = 0
-        """How often the broker closed the channel while it was alone on its way."""
+        """How often the broker closed the channel while this was the only unconfirmed publish."""
         self.was_lost: bool = False
-        """Whether its confirm was lost with a link or channel, so that the broker may have it."""
+        """Whether its confirm was lost with a link or channel: the broker may have the message."""
         self.is_observed: bool = False
-        """Whether somebody waits for this very outcome, so that flush need not tell of it."""
+        """Whether a caller awaits this outcome, so that flush need not raise it."""
         self.returned: methods.Basic.Return | None = None
         self.outcome: Confirmed | AnyamqpError | None = None
         self.settled: Waker | None = None
-        """Wakes those that wait for it with a handle, or in flush."""
+        """Wakes the tasks that wait for the outcome through a handle or in flush."""
         self.waiter: Waker | None = None
-        """Wakes the task that published it, if that waits."""
+        """Wakes the task that published it, if it awaits the outcome."""
 
     def settle(self, outcome: Confirmed | AnyamqpError) -> None:
-        """Give the outcome; the first one stays."""
+        """Set the outcome and wake the waiting tasks. Only the first outcome counts."""
         if self.outcome is not None:
             return
         self.outcome = outcome
@@ -153,26 +161,26 @@ class PendingPublish:
             self.settled.set()
 
     def refuse(self) -> None:
-        """Settle by a confirm that tells of a failure."""
+        """Fail: the broker nacked the publish, or returned and then confirmed it."""
         returned = self.returned
         self.settle(Nacked(self.message_id) if returned is None else unroutable_of(returned, self.message_id))
 
     def lose(self, error: BaseException | None) -> None:
-        """Settle by a loss after which it may not be sent again."""
+        """Fail: the confirm was lost, and the publish may not be sent again."""
         unknown = OutcomeUnknown(self.message_id)
         unknown.__cause__ = error
         self.settle(unknown)
 
     def time_out(self) -> None:
-        """Settle by the deadline."""
+        """Fail: the deadline has passed."""
         self.settle(PublishTimeout(self.message_id, sent=self.attempts > 0))
 
     def is_finished(self, now: float) -> bool:
-        """Whether there is no point in sending it (again): it has an outcome, or its deadline is past."""
+        """Whether it need not be sent (again): it has an outcome, or its deadline has passed."""
         if self.outcome is None and now >= self.deadline:
             self.time_out()
         return self.outcome is not None
 
     def drop_content(self) -> None:
-        """Let go of the content, which a handle that the caller keeps would keep alive."""
+        """Drop the content, or the caller's handle would keep it alive."""
         self.body = self.properties = b""

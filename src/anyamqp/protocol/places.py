@@ -1,4 +1,4 @@
-"""The places of the publishes of one outbox: backlog, ledger, and aside."""
+"""The places of the publishes of one outbox: backlog, ledger, and set aside."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from anyamqp.wire.basic import Received
 
 
 class Places:
-    """Where the publishes of an outbox are. Each is in one of three places and has room in the window, or in none.
+    """The publishes of an outbox. A publish has room in the window exactly while it is in one of the three places.
 
     Args:
-        window: the room for publishes.
+        window: the publisher's window.
 
     Attributes:
-        backlog: those that are to be sent, in their order.
-        ledger: those that were sent on the present channel.
-        nacked: those that the broker nacked, set aside for a pause.
+        backlog: the publishes to send, in order.
+        ledger: the publishes that were sent on the current channel.
+        nacked: the nacked publishes, set aside for a pause.
     """
 
     __slots__ = ("_last_returned", "backlog", "ledger", "nacked", "window")
@@ -36,7 +36,7 @@ class Places:
         self.ledger: Ledger[PendingPublish] = Ledger()
         self.nacked: NackedPublishes = NackedPublishes()
         self._last_returned = 0
-        """The tag of the last publish that came back unroutable."""
+        """The tag of the last publish that the broker returned on the current channel."""
 
     def unsettled(self) -> list[PendingPublish]:
         """The publishes without an outcome, in the order in which they were accepted."""
@@ -44,56 +44,56 @@ class Places:
         return sorted(waiting, key=attrgetter("number"))
 
     def leave(self, pending: PendingPublish) -> None:
-        """The publish is in no place any more: free its room."""
+        """The publish has left its place: free its room in the window, and drop its content."""
         self.window.give_back(pending.size)
         pending.drop_content()
 
     def drop_finished(self, now: float) -> None:
-        """Free the room of unsent publishes that nobody waits for: timed out, or cancelled."""
+        """Free the room of unsent publishes that have timed out or were cancelled."""
         self._replace_backlog(self._unfinished(self.backlog, now))
         self.nacked.publishes = self._unfinished(self.nacked.publishes, now)
 
     def take_sent(self, now: float) -> list[PendingPublish]:
-        """Take the unconfirmed out of the ledger, whose tags died with the channel.
+        """Take the unconfirmed publishes out of the ledger, whose channel has ended.
 
         Returns:
-            Those that still wait for their outcome.
+            Those without an outcome.
         """
         unconfirmed = self.ledger.outstanding()
         self.renew_ledger()
         return self._unfinished(unconfirmed, now)
 
     def send_again(self, publishes: list[PendingPublish]) -> None:
-        """Put publishes that a loss caught in front of the backlog."""
+        """Put publishes whose confirm was lost in front of the backlog."""
         for pending in publishes:
             pending.returned = None
             pending.was_lost = True
         self._put_first(publishes)
 
     def renew_ledger(self) -> None:
-        """The channel is gone, and its delivery tags with it."""
+        """Start a new ledger: the channel has ended, and its delivery tags are invalid."""
         self.ledger.clear()
         self._last_returned = 0
 
     def returned(self, method: methods.Basic.Return, message: Received) -> None:
-        """The broker returned a publish that no queue takes; its confirm follows."""
+        """The broker returned an unroutable publish; its confirm follows."""
         found = returned_publish(self.ledger, method, message, after=self._last_returned)
         if found is not None:
             self._last_returned, pending = found
             pending.returned = method
 
     def resume_nacked(self, now: float) -> None:
-        """The pause of the nacked publishes is over: they go in front of the backlog."""
+        """The pause of the nacked publishes is over: put them in front of the backlog."""
         self._put_first(self._unfinished(self.nacked.take(), now))
 
     def take_never_sent(self, now: float) -> list[PendingPublish]:
-        """Take those that the broker does not have for sure; the others wait on in the backlog."""
+        """Take the publishes that the broker cannot have. The others stay in the backlog."""
         waiting = self._unfinished([*self.nacked.take(), *self.backlog], now)
         self._replace_backlog([pending for pending in waiting if pending.was_lost])
         return [pending for pending in waiting if not pending.was_lost]
 
     def fail_all(self, error: AnyamqpError) -> None:
-        """Settle every publish with the error, and empty all places."""
+        """Settle every publish with a copy of the error, and empty all places."""
         for pending in self._all():
             pending.settle(copy_of(error))
             self.leave(pending)
@@ -112,7 +112,7 @@ class Places:
         self.backlog.extend(publishes)
 
     def _unfinished(self, publishes: Iterable[PendingPublish], now: float) -> list[PendingPublish]:
-        """Those that still wait for their outcome; the others leave."""
+        """The publishes without an outcome; the others leave."""
         unfinished: list[PendingPublish] = []
         for pending in publishes:
             if pending.is_finished(now):

@@ -1,4 +1,4 @@
-"""The border of an outbox: the channel that it publishes on, its policy, and the effects that it asks for."""
+"""The interface of an outbox: the channel that it publishes on, its policy, and its effects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PublishChannel(Protocol):
         ...
 
     def publish(self, route: Route, properties: bytes, body: bytes) -> None:
-        """Append a publish to the outgoing buffer. Only if :attr:`can_publish`.
+        """Append a publish to the outgoing buffer. Call it only if :attr:`can_publish`.
 
         Raises:
             InvalidArgument: the properties do not fit a frame; nothing was appended.
@@ -37,12 +37,12 @@ class PublishChannel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PublishPolicy:
-    """What becomes of publishes in trouble.
+    """How to treat lost, nacked and blocked publishes.
 
     Attributes:
-        resend: whether a publish that a loss caught is sent again.
-        retry_nacked: whether a publish that the broker nacked is sent again.
-        blocked_timeout: seconds that the broker may accept no publishes; infinity for ever.
+        resend: whether to send a publish again when its confirm was lost.
+        retry_nacked: whether to send a nacked publish again.
+        blocked_timeout: seconds that publishes wait while the connection is blocked; infinity for ever.
     """
 
     resend: bool = True
@@ -51,17 +51,17 @@ class PublishPolicy:
 
 
 class OpenChannel(NamedTuple):
-    """Make another channel, to be opened in so many seconds."""
+    """Open another channel in ``delay`` seconds."""
 
     delay: float
 
 
 class RefuseWaiting(NamedTuple):
-    """End the wait of those that wait for the outgoing buffer: the broker has been blocked for too long."""
+    """Fail the publishes that wait for the outgoing buffer: the connection has been blocked for too long."""
 
 
 class ReportConfirm(NamedTuple):
-    """The broker confirmed a tag that no publish has."""
+    """Log a confirm whose tag no publish has."""
 
     delivery_tag: int
 

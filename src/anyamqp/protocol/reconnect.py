@@ -1,7 +1,7 @@
-"""What to do after a link ended: the decision alone, without a wait and without a clock.
+"""Decide whether and when to dial again after a link or an attempt has ended.
 
-The supervisor reports how each link or attempt ended, and gets the delay before the next dial, or the error to give up
-with. Whether an error is worth another attempt is answered here and nowhere else.
+The supervisor reports how each link or attempt ended. It gets the delay before the next dial, or the error to give up
+with. Only this module decides whether an error is worth another attempt.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from anyamqp.errors import (
 from anyamqp.settings import ReconnectPolicy
 
 _REFUSALS = (LoginRefused, NotAllowed, InvalidPath)
-"""A booting broker says these for a while, although nothing is wrong with what we ask."""
+"""The errors that a booting broker sends for a while, although our requests are right."""
 
 _SPACING: Final = 0.002
-"""Seconds between two dials of one process to one address."""
+"""Seconds between two dials to one address."""
 
 
 class Life(NamedTuple):
-    """A link that was opened: handshake and recovery succeeded.
+    """The life of a link whose handshake and recovery succeeded.
 
     Attributes:
-        opened_at: when that was.
-        has_worked: whether the broker delivered, confirmed or answered anything afterwards.
+        opened_at: when the connection became open on it.
+        has_worked: whether the broker has delivered, confirmed or answered anything since then.
     """
 
     opened_at: float
@@ -43,7 +43,7 @@ class Life(NamedTuple):
 
 
 class Turns:
-    """Spaces the dials of all connections of one event loop, so that they do not shake hands at the same instant."""
+    """Spaces the dials of all connections on one event loop, so that their handshakes do not all begin at once."""
 
     def __init__(self) -> None:
         self._next: dict[Address, float] = {}
@@ -52,7 +52,7 @@ class Turns:
         return len(self._next)
 
     def take(self, address: Address, now: float) -> float:
-        """Take the next turn to dial an address. Returns the seconds until it comes; 0 unless others dial it now."""
+        """Take the next turn to dial an address. Returns the seconds to wait; 0 unless others dial it now."""
         self._next = {one: at for one, at in self._next.items() if at > now}
         turn = self._next.get(address, now)
         self._next[address] = turn + _SPACING
@@ -60,12 +60,12 @@ class Turns:
 
 
 class Attempts:
-    """The attempts of one connection, counted.
+    """Counts the attempts of one connection.
 
     Args:
         policy: when to dial again.
-        fail_fast: whether to give up on the first connect at once when no retry cures what happened.
-        random: where jitter comes from.
+        fail_fast: whether the first connect gives up at once on an error that no retry can cure.
+        random: the source of jitter.
     """
 
     def __init__(self, policy: ReconnectPolicy, *, fail_fast: bool, random: Random) -> None:
@@ -79,36 +79,36 @@ class Attempts:
         self._was_open = False
 
     def begin(self, now: float) -> None:
-        """The first attempt begins, at this time in seconds, on any clock that does not go back."""
+        """The first attempt begins. ``now`` is in seconds, on any monotonic clock."""
         self._away_since = now
 
     def is_good(self, error: AnyamqpError, life: Life | None, now: float) -> bool:
-        """Whether a link that ends now counts as a success: it lived for ``stable_after``, or it worked."""
+        """Whether a link that ends now counts as a success: it lived for ``stable_after`` seconds, or it worked."""
         if life is None:
             return False
-        # What one side found wrong with the other's bytes, or could not handle, may be wrong on the next link too.
+        # A protocol error or an unexpected failure is likely to happen on the next link too.
         is_fault = isinstance(error, ReplyError | UnexpectedFailure) and not isinstance(error, ConnectionForced)
         return now - life.opened_at >= self._policy.stable_after or (life.has_worked and not is_fault)
 
     def ended(self, error: AnyamqpError, *, life: Life | None, untried: bool, now: float) -> float:
-        """A link ended, or an attempt to get one.
+        """A link, or an attempt to get one, has ended.
 
         Args:
-            error: why.
-            life: the link's; None if it never was opened.
-            untried: whether something is left to dial that was not tried since the last delay.
-            now: the present time.
+            error: the reason.
+            life: the life of the link; None if the link was never opened.
+            untried: whether there are addresses that were not dialed since the last delay.
+            now: the current time.
 
         Returns:
             Seconds to wait before the next dial.
 
         Raises:
-            AnyamqpError: give up; the error that no retry cures, or :class:`ConnectionLost` when the policy is
-                exhausted.
+            AnyamqpError: give up. No retry can cure this error, or the policy is exhausted
+                (:class:`ConnectionLost`).
         """
         is_good = self.is_good(error, life, now)
-        # A link that dies young without having worked counts as a failed attempt, or a broker that accepts and drops
-        # would be dialed without a pause (invariant 10).
+        # A short-lived link that never worked counts as a failed attempt. Otherwise a broker that accepts and drops
+        # connections would be dialed without a pause (invariant 10).
         self._failed = 0 if is_good else self._failed + 1
         if life is not None:
             self._was_open = True

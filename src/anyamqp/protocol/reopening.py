@@ -1,4 +1,4 @@
-"""When the owner of a channel opens another one in place of a channel that the broker closed."""
+"""Decide when to open another channel in place of one that the broker closed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _MOST_IN_VAIN: Final = 8
 
 
 class Reopenings:
-    """Paces the channels that one owner opens, each after the broker closed the one before.
+    """Paces the channels of one owner, each of which replaces one that the broker closed.
 
-    The next channel comes at once after one that lived for a second, and after a growing pause otherwise. After several
-    that died young, without anything useful done in between, no other comes.
+    If the last channel lived for a second, the next one opens at once; otherwise it opens after a growing pause. After
+    eight short-lived channels on which nothing useful was done, the owner gives up.
 
     Attributes:
-        in_vain: how many died young since something useful was done.
+        in_vain: how many channels were short-lived since something useful was done; the owner resets it.
     """
 
     __slots__ = ("_opened_at", "_pauses", "in_vain")
@@ -34,10 +34,10 @@ class Reopenings:
         self._opened_at = now
 
     def closed(self, now: float) -> float | None:
-        """The broker closed it.
+        """The broker closed the channel.
 
         Returns:
-            Seconds until the next channel is to be opened; None to give up.
+            Seconds until the owner opens the next channel; None to give up.
         """
         if now - self._opened_at >= _YOUNG:
             self.in_vain = 0

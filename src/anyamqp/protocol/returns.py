@@ -1,4 +1,4 @@
-"""Which publish a returned message is."""
+"""Find the publish that a returned message belongs to."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from anyamqp.wire.basic import Received
 def returned_publish(
     ledger: Ledger[PendingPublish], method: methods.Basic.Return, message: Received, *, after: int
 ) -> tuple[int, PendingPublish] | None:
-    """The publish that basic.return brought back.
+    """Find the publish that the broker returned.
 
-    A return comes before its confirm, so its publish is in the ledger, even one that has timed out. The broker may have
-    changed the headers, so it is the most similar one of those that match.
+    A return comes before its confirm, so its publish is still in the ledger, even if it has timed out. The broker may
+    have changed the headers, so the most similar of the matching publishes is taken.
 
     Args:
         ledger: the unconfirmed publishes.
         method: the return.
         message: its content.
-        after: the tag of the publish that was returned last.
+        after: the tag of the last publish that was returned.
 
     Returns:
         The publish and its tag; None if none matches.
@@ -48,7 +48,7 @@ def returned_publish(
 def _candidates(
     ledger: Ledger[PendingPublish], method: methods.Basic.Return, message_id: str, after: int
 ) -> Iterator[tuple[int, PendingPublish]]:
-    """The publishes to the same place with the same id; first those behind the last one that was returned.
+    """The publishes with the same route and id, beginning with those after the last one returned.
 
     Returns come in the order of the publishes (RabbitMQ, "Publisher Confirms").
     """

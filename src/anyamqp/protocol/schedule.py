@@ -1,4 +1,4 @@
-"""Items in the order of their times."""
+"""Items ordered by time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 
 _SLACK: Final = 64
-"""Places of discarded items kept beyond the number of items before the heap is rebuilt."""
+"""The heap is rebuilt when it has this many more entries than twice the items."""
 
 
 class Schedule(Generic[T]):
-    """Items, each with a time. The earliest comes first; items of the same time come in the order of their adding.
+    """Items, each with a time. The earliest comes first; items with the same time keep the order in which they came.
 
-    A discarded item keeps its place in the heap until the heap is rebuilt, which happens when more than half of the
-    places are of discarded items. So the heap is bounded by the items that are left (invariant 11), and discarding
-    takes constant time on average.
+    A discarded item stays in the heap until the heap is rebuilt, which happens when more than half of the entries are
+    discarded items. So the remaining items bound the size of the heap (invariant 11), and discarding takes amortized
+    constant time.
     """
 
     __slots__ = ("_heap", "_items", "_numbers")
@@ -29,16 +29,16 @@ class Schedule(Generic[T]):
         self._numbers = count()
 
     def __len__(self) -> int:
-        """Places in the heap, those of discarded items included."""
+        """The number of entries in the heap, including discarded items."""
         return len(self._heap)
 
     def add(self, at: float, item: T) -> None:
-        """Add an item that was never added before, with its time."""
+        """Add an item. It must not have been added before."""
         self._items.add(item)
         heapq.heappush(self._heap, (at, next(self._numbers), item))
 
     def discard(self, item: T) -> None:
-        """Take an item out, if it is there."""
+        """Remove an item, if it is there."""
         self._items.discard(item)
         if len(self._heap) > 2 * len(self._items) + _SLACK:
             self._heap = [place for place in self._heap if place[2] in self._items]
@@ -53,7 +53,7 @@ class Schedule(Generic[T]):
         return heap[0][0] if heap else math.inf
 
     def take_due(self, now: float) -> T | None:
-        """Take out the first item whose time has come; None if there is none."""
+        """Remove and return the first item that is due; None if there is none."""
         if self.nearest > now or not self._heap:
             return None
         item = heapq.heappop(self._heap)[2]

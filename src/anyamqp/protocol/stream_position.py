@@ -1,4 +1,4 @@
-"""The place in a stream from which a consumer goes on after a loss."""
+"""The position in a stream from which a consumer resumes after a loss."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from anyamqp.errors import MalformedProperties
 from anyamqp.message import FieldTable, FieldValue
 
 OFFSET: Final = "x-stream-offset"
-"""The argument of basic.consume that names the place (RabbitMQ, "Streams")."""
+"""The argument of basic.consume for the position (RabbitMQ, "Streams")."""
 
 _MARGIN: Final = 5.0
-"""Seconds before its beginning from which a consumer reads a stream again: the clocks of a cluster's nodes differ a
-little, and basic.consume takes a while to reach the broker."""
+"""How many seconds before its start a consumer resumes: the clocks of a cluster's nodes differ a little, and
+basic.consume takes a while to reach the broker."""
 
 
 class StreamPosition:
-    """Where a consumer reads on: behind the delivery that was handed out last.
+    """The position from which a consumer resumes: after the last delivery that it handed out.
 
-    Before the first delivery, a consumer that began at the end of the stream reads on from when it began, told as an
-    interval, because the broker counts it back on its own clock.
+    A consumer that started at the end of the stream and has had no delivery resumes from the time when it started. It
+    sends this time as an interval, which the broker subtracts on its own clock.
 
     Args:
         arguments: the arguments of the consumer's first basic.consume.
@@ -34,24 +34,24 @@ class StreamPosition:
         """Whether the queue is a stream; None before the first delivery of a channel."""
         self._arguments: FieldTable = arguments
         self._offset: FieldValue = self._arguments.get(OFFSET)
-        """The place to ask for; None for the broker's default."""
+        """The position to ask for; None for the broker's default."""
         self._asked_at = (0.0, 0.0)
-        """When basic.consume was sent last, on the event loop's clock and on the system's."""
+        """When basic.consume was last sent, on the event loop's clock and on the system clock."""
         self._next_since: tuple[float, float] | None = None
-        """When it was first sent to a stream that is read from its end, until a delivery is handed out."""
+        """When it was first sent to a stream read from its end; None once a delivery is handed out."""
         self._margin = _MARGIN
 
     def arguments(self, now: float, wall: float) -> FieldTable:
-        """The arguments of the basic.consume that is sent now.
+        """The arguments of the basic.consume to send now.
 
         Args:
             now: seconds on the event loop's clock.
-            wall: seconds on the system's clock.
+            wall: seconds on the system clock.
         """
         self._asked_at = now, wall
         offset = self._offset
         if self._next_since is not None:
-            # Of our clocks the event loop's stops while the machine sleeps, and the system's may be set back.
+            # The event loop's clock may stop while the machine sleeps, and the system clock may be set back.
             away = max(now - self._next_since[0], wall - self._next_since[1])
             offset = f"{math.ceil(away + self._margin)}s"
         return self._arguments if offset is None else {**self._arguments, OFFSET: offset}
@@ -64,10 +64,10 @@ class StreamPosition:
             is_declared: whether the queue was declared as a stream on this connection.
 
         Returns:
-            Whether it took the request in time. If not, it counted the interval back from too late a time, and the
-            consumer has to ask again.
+            Whether the answer came in time. If not, the broker may have subtracted the interval from too late a time,
+            and the consumer has to ask again.
         """
-        self.is_stream = None  # the queue may be another one, of the same name
+        self.is_stream = None  # the queue may be a new one with the same name
         if self._next_since is None:
             if self._offset == "next" or (self._offset is None and is_declared):
                 self._next_since = self._asked_at
@@ -91,7 +91,7 @@ class StreamPosition:
 
 
 def is_of_stream(delivery: Delivery) -> bool:
-    """Whether a delivery comes from a stream."""
+    """Whether a delivery is from a stream."""
     try:
         return delivery.stream_offset is not None
     except MalformedProperties:

@@ -1,4 +1,4 @@
-"""The window of a publisher: how many unconfirmed messages, and bytes of them, it lets be on their way."""
+"""The window of a publisher, which limits its unconfirmed messages by count and by bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Waker(Protocol):
     """Wakes a task."""
 
     def set(self) -> object:
-        """Wake it, now or as soon as it waits. Done more than once, the others change nothing."""
+        """Wake the task, now or as soon as it waits. Only the first call has an effect."""
         ...
 
 
@@ -20,12 +20,12 @@ class WindowWaiter:
     """A task that waits for room in a window.
 
     Args:
-        size: the bytes that it needs.
-        deadline: how long it waits; infinity for ever.
-        waker: wakes the task when its wait has ended.
+        size: how many bytes it needs.
+        deadline: when it stops waiting; infinity for never.
+        waker: wakes the task when the wait ends.
 
     Attributes:
-        is_granted: whether the room was taken for it.
+        is_granted: whether the waiter got its room.
     """
 
     __slots__ = ("deadline", "is_granted", "size", "waker")
@@ -38,9 +38,13 @@ class WindowWaiter:
 
 
 class Window:
-    """Room for unconfirmed messages, by count and by bytes, granted to those that wait in their order.
+    """Room for unconfirmed messages, by count and by bytes. Waiters get room in the order in which they came.
 
-    A message larger than the whole window gets in when it is alone.
+    A message larger than the whole window gets room when the window is empty.
+
+    Args:
+        count: how many messages the window holds.
+        size: how many bytes it holds.
     """
 
     def __init__(self, count: int, size: int) -> None:
@@ -52,11 +56,11 @@ class Window:
         self._deadlines: Schedule[WindowWaiter] = Schedule()
 
     def try_take(self, size: int) -> bool:
-        """Take room at once, if it is there and nobody waits."""
+        """Take room if there is enough and nobody waits. Returns whether it did."""
         return not self._waiting and self._take_if_free(size)
 
     def wait(self, waiter: WindowWaiter) -> None:
-        """Queue a waiter. It is woken when its room was taken, or when :meth:`dismiss` has ended its wait."""
+        """Queue a waiter. It is woken when it has its room, or when :meth:`dismiss` ends its wait."""
         self._waiting[waiter] = None
         self._deadlines.add(waiter.deadline, waiter)
         self._grant()
@@ -71,14 +75,14 @@ class Window:
             self._grant()
 
     def give_back(self, size: int, count: int = 1) -> None:
-        """Give back the room of so many messages, which have so many bytes together."""
+        """Give back the room of ``count`` messages that have ``size`` bytes together."""
         self._used_count -= count
         self._used_size -= size
         if self._waiting:
             self._grant()
 
     def dismiss(self, now: float) -> None:
-        """End the wait of those whose deadline is past; of all, if ``now`` is infinity."""
+        """End the waits whose deadline has passed; all waits, if ``now`` is infinity."""
         while (waiter := self._deadlines.take_due(now)) is not None:
             del self._waiting[waiter]
             waiter.waker.set()

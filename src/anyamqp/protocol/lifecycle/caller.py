@@ -1,4 +1,4 @@
-"""The life of an RPC client, which owns one channel at a time, as a publisher does."""
+"""The life of an RPC client. Like a publisher, it owns one channel at a time."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ class CallerState(Enum):
     NEW = "new"
     """The block has not begun."""
     AWAY = "away"
-    """The channel is on no link, or not open there yet."""
+    """The channel is not open on a link."""
     OPEN = "open"
-    """The channel is open, and consumes replies."""
+    """The channel is open and consumes replies."""
     CLOSED = "closed"
-    """The block has ended, or there will be no channel again."""
+    """The block has ended, or no channel can be opened again."""
 
 
 class CallerEvent(Enum):
-    """What can happen to an RPC client."""
+    """The events of an RPC client."""
 
     ENTERED = "entered"
     """The block begins."""
     OPENED = "opened"
-    """The channel is open, and consumes replies."""
+    """The channel is open and consumes replies."""
     READY = "ready"
-    """The channel takes requests, now or again."""
+    """The channel accepts requests, for the first time or again."""
     LOST = "lost"
-    """The link is gone."""
+    """The link ended."""
     CHANNEL_CLOSED = "channel_closed"
     """The broker closed the channel for an error."""
     CHANNEL_GONE = "channel_gone"
-    """There is no channel to be had: the connection is closed, or has no number left for it."""
+    """No channel can be opened: the connection is closed, or has no channel number left."""
     GAVE_UP = "gave_up"
-    """No other channel is opened in place of the one that the broker closed."""
+    """No other channel replaces the one that the broker closed."""
     CLOSE = "close"
     """The block ends."""
 
 
 class CallerEffect(Enum):
-    """What the calls do in a row, in the order of the row."""
+    """The effects that the calls carry out."""
 
     SEND_WAITING = "send_waiting"
     LOSE = "lose"
-    """Send again what was sent, or settle it if it may not be sent again: its reply cannot come any more."""
+    """The replies to the sent requests are lost: send these again, or fail their calls."""
     ACCUSE = "accuse"
-    """Settle the calls that the broker closed the channel for."""
+    """Fail the calls to blame for the close."""
     REOPEN = "reopen"
-    """Lose the others and have another channel opened, or give up."""
+    """As LOSE, and ask for another channel; or give up."""
     FAIL_ALL = "fail_all"
-    """Settle every call with the error of the event, and refuse what comes."""
+    """Fail every call with the event's error, and refuse new ones with it."""
     FAIL_WITH_CHANNEL = "fail_with_channel"
-    """The same with the error of calls on the closed channel."""
+    """As FAIL_ALL, with the error that calls on the closed channel raise."""
 
 
 _State, _Event, _Effect = CallerState, CallerEvent, CallerEffect
@@ -68,10 +68,10 @@ CALLER: Table[CallerState, CallerEvent, CallerEffect] = Table(
     Row(_Event.LOST, (_State.OPEN,), _State.AWAY, (_Effect.LOSE,)),
     Ignored(_Event.LOST, (_State.AWAY,), "the channel was not open on that link, so nothing was sent there"),
     Row(_Event.CHANNEL_CLOSED, (_State.OPEN,), _State.AWAY, (_Effect.ACCUSE, _Effect.REOPEN)),
-    # An error before the channel is open is for no call: the broker does not let us have the channel.
+    # No call caused an error before the channel was open: the broker refuses the channel itself.
     Row(_Event.CHANNEL_CLOSED, (_State.AWAY,), _State.CLOSED, (_Effect.FAIL_WITH_CHANNEL,)),
     Row(_Event.CHANNEL_GONE, (_State.AWAY, _State.OPEN), _State.CLOSED, (_Effect.FAIL_WITH_CHANNEL,)),
     Row(_Event.GAVE_UP, (_State.AWAY,), _State.CLOSED, (_Effect.FAIL_ALL,)),
     Row(_Event.CLOSE, (_State.AWAY, _State.OPEN), _State.CLOSED, (_Effect.FAIL_ALL,)),
-    Ignored(_Event.CLOSE, (_State.CLOSED,), "a client that failed is left like any other"),
+    Ignored(_Event.CLOSE, (_State.CLOSED,), "a failed client is closed like any other"),
 )

@@ -1,11 +1,11 @@
-"""The life of a connection: what the user holds, for as long as the program runs.
+"""The life of a connection, the object that a user keeps for as long as the program runs.
 
-The supervisor runs it. CONNECTING and RECONNECTING are told apart by four steps, which come in a round: wait as the
-policy says, dial, shake hands, recover. Each step ends with an event, and the event's effects name the next step, so
-there is one task that dials and never two dials at a time (invariant 1).
+The supervisor runs it. CONNECTING and RECONNECTING each consist of four steps, which repeat: wait as the policy says,
+dial, shake hands, recover. Each step ends with an event, and the event's effects name the next step. So one task dials,
+and two dials never overlap (invariant 1).
 
-Absent on purpose: nothing leaves CLOSED, because a closed connection never opens again; there is no way from CLOSING
-but to CLOSED, because the close goes on whatever happens to the transport meanwhile.
+Absent on purpose: no row leaves CLOSED, because a closed connection never opens again; CLOSING leads only to CLOSED,
+because the close continues whatever happens to the transport.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from anyamqp.protocol.lifecycle.table import Ignored, Row, Table
 
 
 class ConnectionState(Enum):
-    """The states of a connection. :attr:`public` is the one that users see."""
+    """The states of a connection. :attr:`public` is the state that users see."""
 
     CONNECTING_NEW = "connecting: new"
-    """Not entered."""
+    """The user's block has not begun."""
     CONNECTING_WAITING = "connecting: waiting"
     """The policy asks for a pause before the next dial."""
     CONNECTING_DIALING = "connecting: dialing"
-    """Credentials are asked for, or a transport is being opened."""
+    """The supervisor asks for credentials or opens a transport."""
     CONNECTING_HANDSHAKING = "connecting: handshaking"
     CONNECTING_RECOVERING = "connecting: recovering"
-    """The link is open; topology and channels are being restored."""
+    """The link is open; recovery restores topology and channels."""
     OPEN = "open"
     BLOCKED = "blocked"
     RECONNECTING_WAITING = "reconnecting: waiting"
@@ -45,20 +45,20 @@ class ConnectionState(Enum):
 
 
 class ConnectionEvent(Enum):
-    """What can happen to a connection."""
+    """The events of a connection."""
 
     STARTED = "started"
-    """The user's block begins."""
+    """The user enters the block."""
     DUE = "due"
     """The pause before a dial is over."""
     DIALED = "dialed"
-    """There is a transport."""
+    """A transport is open."""
     REFUSED = "refused"
-    """There is none."""
+    """No transport could be opened."""
     CONNECTED = "connected"
     """The handshake is done."""
     OPENED = "opened"
-    """Topology and channels are restored."""
+    """Recovery has restored topology and channels."""
     LOST = "lost"
     """The link has ended."""
     BLOCKED = "blocked"
@@ -66,7 +66,7 @@ class ConnectionEvent(Enum):
     UNBLOCKED = "unblocked"
     """The broker accepts publishes again."""
     CLOSE = "close"
-    """The user leaves."""
+    """The user closes the connection."""
     CLOSED = "closed"
     """The task that serves the connection has ended."""
     FAILED = "failed"
@@ -74,7 +74,7 @@ class ConnectionEvent(Enum):
 
 
 class ConnectionEffect(Enum):
-    """What the supervisor does at a step of its connection. The first three are its next work."""
+    """The effects that the supervisor carries out. The first three start its next step."""
 
     WAIT = "ask the policy for a pause, and wait"
     DIAL = "dial"
@@ -88,7 +88,7 @@ class ConnectionEffect(Enum):
     SHUT_CHANNELS = "close the channels"
     INTERRUPT = "cut short the wait, the dial or the recovery"
     LEAVE_HANDSHAKE = "drop a transport on which the broker has said nothing"
-    LEAVE_LINK = "close the link, and wait for the answer no longer than an attempt may take to end"
+    LEAVE_LINK = "close the link, and await the answer only as long as an attempt may take to end"
     CLOSE_LINK = "close the link"
     END = "tell everybody that the connection is closed"
 
@@ -103,8 +103,8 @@ _HANDSHAKING = (_S.CONNECTING_HANDSHAKING, _S.RECONNECTING_HANDSHAKING)
 _RECOVERING = (_S.CONNECTING_RECOVERING, _S.RECONNECTING_RECOVERING)
 _UP = (_S.OPEN, _S.BLOCKED)
 _UNFINISHED = (*_WAITING, *_DIALING, *_HANDSHAKING, *_RECOVERING, *_UP)
-_LEAVING = "the close goes on whatever becomes of the attempt"
-_AT_ANY_TIME = "the broker may say so at any time; a connection that opens while it is blocked is told so then"
+_LEAVING = "the close continues, whether or not the attempt succeeds"
+_AT_ANY_TIME = "the broker may send this at any time; a connection that opens while blocked learns of it then"
 
 CONNECTION: Final[Table[ConnectionState, ConnectionEvent, ConnectionEffect]] = Table(
     "connection",
@@ -116,11 +116,11 @@ CONNECTION: Final[Table[ConnectionState, ConnectionEvent, ConnectionEffect]] = T
     Row(_E.REFUSED, (_S.RECONNECTING_DIALING,), _S.RECONNECTING_WAITING, (_F.WAIT,)),
     Row(_E.DIALED, (_S.CONNECTING_DIALING,), _S.CONNECTING_HANDSHAKING, (_F.RUN_LINK,)),
     Row(_E.DIALED, (_S.RECONNECTING_DIALING,), _S.RECONNECTING_HANDSHAKING, (_F.RUN_LINK,)),
-    # A transport that was there in the very moment of the close is left in order.
+    # The dial succeeded just before the close: the link still ends with a close handshake.
     Row(_E.DIALED, (_S.CLOSING,), _S.CLOSING, (_F.RUN_LINK,)),
     Row(_E.CONNECTED, (_S.CONNECTING_HANDSHAKING,), _S.CONNECTING_RECOVERING, (_F.RECOVER,)),
     Row(_E.CONNECTED, (_S.RECONNECTING_HANDSHAKING,), _S.RECONNECTING_RECOVERING, (_F.RECOVER,)),
-    # RabbitMQ takes no connection.close during the handshake, so a close that came then waits for its end.
+    # RabbitMQ accepts no connection.close during the handshake, so the close waits for the end of the handshake.
     Row(_E.CONNECTED, (_S.CLOSING,), _S.CLOSING, (_F.LEAVE_LINK,)),
     Row(_E.OPENED, (_S.CONNECTING_RECOVERING,), _S.OPEN, (_F.RESUME_CHANNELS,)),
     Row(_E.OPENED, (_S.RECONNECTING_RECOVERING,), _S.OPEN, (_F.COUNT_RECONNECT, _F.RESUME_CHANNELS)),
@@ -142,12 +142,12 @@ CONNECTION: Final[Table[ConnectionState, ConnectionEvent, ConnectionEffect]] = T
         _S.CLOSING,
         (_F.EMPTY_CONSUMERS, _F.SHUT_CHANNELS, _F.CLOSE_LINK, _F.TELL_UNBLOCKED),
     ),
-    Ignored(_E.CLOSE, (_S.CLOSING, _S.CLOSED), "closing twice is closing once"),
+    Ignored(_E.CLOSE, (_S.CLOSING, _S.CLOSED), "a second close changes nothing"),
     *(
         Ignored[_S, _E](event, (_S.CLOSING,), _LEAVING)
         for event in (_E.STARTED, _E.DUE, _E.REFUSED, _E.OPENED, _E.LOST)
     ),
     Row(_E.CLOSED, (*_UNFINISHED, _S.CLOSING), _S.CLOSED, (_F.SHUT_CHANNELS, _F.END)),
-    Ignored(_E.CLOSED, (_S.CLOSED,), "the task ends behind a failure as well"),
+    Ignored(_E.CLOSED, (_S.CLOSED,), "the task ends after a failure, too"),
     Row(_E.FAILED, (*_UNFINISHED, _S.CLOSING), _S.CLOSED, (_F.SHUT_CHANNELS, _F.END)),
 )

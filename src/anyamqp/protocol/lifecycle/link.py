@@ -1,10 +1,10 @@
 """The life of a link: one TCP connection, from the first byte to the last.
 
-The session runs it. It sees the methods of AMQP's class ``connection`` (AMQP 0-9-1, 2.2.4), frames that are out of
-place, and the end of the byte stream. An absent cell means that the *broker* may not send this here, so the session
-answers :class:`~anyamqp.errors.InvalidTransition` with a protocol error.
+The session runs it. The events are the methods of AMQP's class ``connection`` (AMQP 0-9-1, 2.2.4), misplaced frames,
+and the end of the byte stream. An absent cell means that the *broker* must not send this in that state, so the session
+turns :class:`~anyamqp.errors.InvalidTransition` into a protocol error.
 
-A link is never reused, hence it has no way back.
+A link is never reused, so no row leads back to an earlier state.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class LinkState(Enum):
 
 
 class LinkEvent(Enum):
-    """What can happen to a link."""
+    """The events of a link."""
 
     STARTED = "started"
     """connection.start came."""
@@ -42,39 +42,39 @@ class LinkEvent(Enum):
     UNBLOCKED = "unblocked"
     """connection.unblocked came (RabbitMQ)."""
     RENEWED = "renewed"
-    """connection.update-secret-ok came, for a request of ours (RabbitMQ)."""
+    """connection.update-secret-ok came, the answer to our request (RabbitMQ)."""
     CHANNEL_FRAME = "channel frame"
     """A frame came on a channel."""
     OUT_OF_PLACE = "out of place"
-    """A method of the connection came that a broker never sends, or content on channel 0."""
+    """Channel 0 received content, or a method that a broker never sends."""
     CLOSE = "close"
-    """We leave."""
+    """We close the link."""
     THEIR_CLOSE = "their close"
     """connection.close came."""
     THEIR_CLOSE_OK = "their close-ok"
     """connection.close-ok came."""
     BROKEN = "broken"
-    """The broker sent something that is not AMQP, or out of turn."""
+    """The broker sent bytes that are not AMQP, or a frame out of turn."""
     DIED = "died"
-    """The byte stream ended, the broker was silent for too long, or we cannot log in."""
+    """The byte stream ended, the broker was silent for too long, or we could not log in."""
 
 
 class LinkEffect(Enum):
-    """What a session does at a step of its link."""
+    """The effects that a session carries out."""
 
     LOG_IN = "answer connection.start with start-ok"
     ANSWER_CHALLENGE = "answer connection.secure with secure-ok"
     AGREE_AND_OPEN = "answer connection.tune with tune-ok, then send connection.open"
-    TELL_OPENED = "tell that the link is open"
-    TELL_BLOCKED = "tell that the broker has stopped reading publishes"
-    TELL_UNBLOCKED = "tell that the broker reads publishes again"
-    TELL_RENEWED = "tell that the broker has taken the oldest new secret"
+    TELL_OPENED = "report that the link is open"
+    TELL_BLOCKED = "report that the broker has stopped reading publishes"
+    TELL_UNBLOCKED = "report that the broker reads publishes again"
+    TELL_RENEWED = "report that the broker has accepted the oldest pending secret"
     SEND_CLOSE = "send connection.close"
-    NAME_FAULT = "send connection.close with the broker's fault: nothing can be read any more, so nothing is awaited"
+    NAME_FAULT = "send connection.close with the broker's fault; do not await close-ok, which could not be read"
     CONFIRM_CLOSE = "answer connection.close with close-ok"
-    TELL_REFUSED = "tell that the broker has ended the login"
-    TELL_ENDED = "tell that the link has ended, and why"
-    TELL_CLOSED = "tell that the link has ended because we closed it"
+    TELL_REFUSED = "report that the broker has ended the login"
+    TELL_ENDED = "report that the link has ended, and the reason"
+    TELL_CLOSED = "report that the link has ended because we closed it"
 
 
 _S: TypeAlias = LinkState
@@ -83,7 +83,7 @@ _F: TypeAlias = LinkEffect
 
 _LOGIN = (_S.AWAITING_START, _S.AWAITING_TUNE)
 _HANDSHAKE = (*_LOGIN, _S.AWAITING_OPEN_OK)
-_OVER = "after the end nothing counts that was on its way"
+_OVER = "events after the end change nothing"
 _LEAVING = "once connection.close is sent, all but close and close-ok is discarded (AMQP 0-9-1, 2.2.4)"
 
 LINK: Final[Table[LinkState, LinkEvent, LinkEffect]] = Table(
@@ -100,7 +100,7 @@ LINK: Final[Table[LinkState, LinkEvent, LinkEffect]] = Table(
     Row(_E.CLOSE, (_S.OPEN,), _S.CLOSING, (_F.SEND_CLOSE,)),
     Row(_E.THEIR_CLOSE, _LOGIN, _S.CLOSED, (_F.CONFIRM_CLOSE, _F.TELL_REFUSED)),
     Row(_E.THEIR_CLOSE, (_S.AWAITING_OPEN_OK, _S.OPEN), _S.CLOSED, (_F.CONFIRM_CLOSE, _F.TELL_ENDED)),
-    # Two closes that cross are a close of ours to which the broker agreed.
+    # If both closes cross, ours counts: the broker has agreed to it.
     Row(_E.THEIR_CLOSE, (_S.CLOSING,), _S.CLOSED, (_F.CONFIRM_CLOSE, _F.TELL_CLOSED)),
     Row(_E.THEIR_CLOSE_OK, (_S.CLOSING,), _S.CLOSED, (_F.TELL_CLOSED,)),
     Row(_E.BROKEN, (_S.OPEN,), _S.CLOSED, (_F.NAME_FAULT, _F.TELL_ENDED)),

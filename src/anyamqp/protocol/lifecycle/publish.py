@@ -1,10 +1,10 @@
-"""The life of one publish: on its way, then one outcome for ever (invariant 3).
+"""The life of one publish, which ends in exactly one outcome (invariant 3).
 
-This table runs in tests, not per message: the outbox moves publishes by plain code, and an observer holds each move
-against the table.
+This table runs in tests only: in production, the outbox moves publishes in plain code. In the tests, an observer checks
+each move against the table.
 
-A publish that timed out while it was sent stays in the ledger until the broker confirms it or the channel is gone, so
-that delivery tags are counted right. Whatever happens to it then changes its outcome no more.
+A publish that times out after it was sent stays in the ledger until the broker confirms it or the channel ends, so that
+delivery tags stay right. Its outcome does not change any more.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from anyamqp.protocol.lifecycle.table import Ignored, Row, Table
 
 
 class PublishState(Enum):
-    """Where a publish is, and how it ended."""
+    """The place of a publish, or its outcome."""
 
     QUEUED = "queued"
-    """In the backlog: not on the present channel."""
+    """In the backlog, not sent on the current channel."""
     SENT = "sent"
-    """In the ledger: it waits for its confirm."""
+    """In the ledger, awaiting its confirm."""
     RETURNED = "returned"
-    """In the ledger: the broker returned it, and its confirm follows."""
+    """In the ledger; the broker has returned it, and its confirm follows."""
     WAITING_TO_RESEND = "waiting_to_resend"
-    """The broker nacked it; it pauses before it is sent again."""
+    """Set aside: the broker nacked it, and it pauses before it is sent again."""
     CONFIRMED = "confirmed"
     """A receipt."""
     UNROUTABLE = "unroutable"
@@ -35,17 +35,17 @@ class PublishState(Enum):
     TIMED_OUT = "timed_out"
     """PublishTimeout, or its caller was cancelled."""
     UNKNOWN = "unknown"
-    """OutcomeUnknown: a loss caught it, and it may not be sent again."""
+    """OutcomeUnknown: its confirm was lost, and it may not be sent again."""
     BLOCKED = "blocked"
     """ConnectionBlocked: the broker accepted no publishes for too long."""
     CLOSED = "closed"
     """ConnectionClosed, ChannelClosed, or the error that the publisher failed with."""
     REFUSED = "refused"
-    """The error that the broker named for this very publish, or that AMQP cannot carry it."""
+    """The broker's error for this publish, or InvalidArgument because it does not fit a frame."""
 
 
 class PublishEvent(Enum):
-    """What can happen to a publish."""
+    """The events of a publish."""
 
     SENT = "sent"
     """It is in the outgoing buffer."""
@@ -54,21 +54,21 @@ class PublishEvent(Enum):
     ACKED = "acked"
     """basic.ack came."""
     NACKED = "nacked"
-    """basic.nack came, and nacks are not retried."""
+    """basic.nack came, and the policy does not retry nacks."""
     SET_ASIDE = "set_aside"
-    """basic.nack came, and it is to be sent again after a pause."""
+    """basic.nack came, and the policy retries it after a pause."""
     PAUSED = "paused"
     """The pause is over."""
     RECALLED = "recalled"
-    """The channel is gone, and it is to be sent again."""
+    """The channel ended, and the publish is sent again."""
     LOST = "lost"
-    """The channel is gone, and it may not be sent again."""
+    """The channel ended, and the publish may not be sent again."""
     EXPIRED = "expired"
-    """Its deadline is past, or its caller was cancelled."""
+    """Its deadline has passed, or its caller was cancelled."""
     BLOCKED = "blocked"
-    """The broker has been accepting no publishes for ``blocked_timeout``."""
+    """The connection has been blocked for ``blocked_timeout``."""
     REFUSED = "refused"
-    """The broker closed a channel or link for it, or it does not fit a frame."""
+    """The broker closed a channel or link because of it, or it does not fit a frame."""
     CLOSED = "closed"
     """The publisher is closed."""
 
@@ -102,19 +102,19 @@ PUBLISH: Table[PublishState, PublishEvent, Never] = Table(
     Row(_Event.RECALLED, _ON_THE_CHANNEL, _State.QUEUED),
     Row(_Event.LOST, _ON_THE_CHANNEL, _State.UNKNOWN),
     Row(_Event.EXPIRED, _WAITING, _State.TIMED_OUT),
-    # One that was set aside goes to the backlog first.
+    # A publish that was set aside goes to the backlog first.
     Row(_Event.BLOCKED, (_State.QUEUED,), _State.BLOCKED),
     Row(_Event.REFUSED, (_State.QUEUED, *_ON_THE_CHANNEL), _State.REFUSED),
     Row(_Event.CLOSED, _WAITING, _State.CLOSED),
     Ignored(
         _Event.RETURNED,
         (_State.TIMED_OUT,),
-        "the broker returns it all the same; the return must not be taken for that of another publish",
+        "the broker still returns it; the return must not be matched with another publish",
     ),
     Ignored(_Event.ACKED, (_State.TIMED_OUT,), "the confirm came too late"),
     Ignored(_Event.NACKED, (_State.TIMED_OUT,), "the confirm came too late"),
     Ignored(_Event.PAUSED, (_State.TIMED_OUT,), "it is not sent again"),
     Ignored(_Event.REFUSED, (_State.TIMED_OUT,), "the broker named its error too late"),
-    Ignored(_Event.CLOSED, (_State.TIMED_OUT,), "it is let go of with the others"),
-    Ignored(_Event.EXPIRED, _OUTCOMES, "a caller that has its outcome lets go of it, as one does that is cancelled"),
+    Ignored(_Event.CLOSED, (_State.TIMED_OUT,), "it is dropped with the others"),
+    Ignored(_Event.EXPIRED, _OUTCOMES, "a caller releases its publish with an outcome as it does when cancelled"),
 )

@@ -1,13 +1,13 @@
 """The life of a publisher.
 
-A publisher owns one channel at a time. It is *away* while that channel is open on no link, *held* while the channel is
-open but the broker does not accept publishes (the connection recovers, or the broker has blocked it), and *flowing* or
-*probing* otherwise. While it probes, it sends the publishes that the broker may have closed the channel for one at a
-time, each only after the confirm of the one before. Suspects survive a loss, so a publisher can be away or held with
-suspects or without.
+A publisher owns one channel at a time. It is *away* while that channel is not open, *held* while the channel is open
+but cannot publish (the connection recovers, or the broker has blocked it), and *flowing* or *probing* otherwise. After
+the broker has closed the channel for an unknown publish, the unconfirmed publishes are *suspects*. A probing publisher
+sends them one at a time, each after the confirm of the one before. Suspects survive a loss, so a publisher can be away
+or held with suspects or without.
 
-Absent on purpose: the channel becomes ready only after it was opened; nothing but the end of the block follows the
-close; no publisher is entered twice.
+Absent on purpose: a channel is ready only after it was opened; only CLOSED follows CLOSE; no publisher is entered
+twice.
 """
 
 from __future__ import annotations
@@ -25,46 +25,46 @@ class PublisherState(Enum):
     STARTING = "starting"
     """The first channel is not open yet."""
     AWAY = "away"
-    """The channel is on no link."""
+    """The channel is not open on a link."""
     AWAY_WITH_SUSPECTS = "away_with_suspects"
     HELD = "held"
-    """The channel is open, and the broker does not accept publishes."""
+    """The channel is open but cannot publish."""
     HELD_WITH_SUSPECTS = "held_with_suspects"
     FLOWING = "flowing"
-    """Publishes leave as they come."""
+    """Publishes are sent as they come."""
     PROBING = "probing"
-    """Suspects leave one at a time."""
+    """Suspects are sent one at a time."""
     CLOSING = "closing"
-    """The block ends: the channel is being closed."""
+    """The block ends: the channel closes."""
     CLOSED = "closed"
-    """The block has ended, or there will be no channel again."""
+    """The block has ended, or no channel can be opened again."""
 
 
 class PublisherEvent(Enum):
-    """What can happen to a publisher."""
+    """The events of a publisher."""
 
     ENTERED = "entered"
     """The block begins."""
     OPENED = "opened"
     """The channel is open and in confirm mode."""
     READY = "ready"
-    """The channel takes publishes, now or again."""
+    """The channel accepts publishes, for the first time or again."""
     BLOCKED = "blocked"
     """The broker stopped accepting publishes. READY or LOST ends it."""
     LOST = "lost"
-    """The link is gone, and no publish is to blame."""
+    """The link ended, and no publish is to blame."""
     LINK_CLOSED = "link_closed"
     """The broker closed the link, perhaps because of a publish."""
     CHANNEL_CLOSED = "channel_closed"
     """The broker closed the channel for an error."""
     CHANNEL_GONE = "channel_gone"
-    """There is no channel to be had: the connection is closed, or has no number left for it."""
+    """No channel can be opened: the connection is closed, or has no channel number left."""
     SUSPECTED = "suspected"
-    """Several publishes may be to blame for a close."""
+    """Several publishes may have caused the close."""
     PROBED = "probed"
     """No suspect is left."""
     GAVE_UP = "gave_up"
-    """No other channel is opened in place of the one that the broker closed."""
+    """No other channel replaces the one that the broker closed."""
     CLOSE = "close"
     """The block ends."""
     CLOSED = "closed"
@@ -72,19 +72,19 @@ class PublisherEvent(Enum):
 
 
 class PublisherEffect(Enum):
-    """What the outbox does in a row, in the order of the row."""
+    """The effects that the outbox carries out."""
 
     SEND_BACKLOG = "send_backlog"
     RECALL = "recall"
-    """Take back what is unconfirmed, to send it again; or settle it, if it may not be sent again."""
+    """Take back the unconfirmed publishes, to send them again; settle them if they may not be sent again."""
     ACCUSE = "accuse"
-    """The same, looking for the publish that the close was for."""
+    """Settle the publish that caused the close; if it is unknown, recall the unconfirmed publishes as suspects."""
     REOPEN = "reopen"
-    """Have another channel opened, or give up."""
+    """Ask for another channel, or give up."""
     FAIL_ALL = "fail_all"
-    """Settle everything that is left with the error of the event, and refuse what comes."""
+    """Settle every publish with the event's error, and refuse new ones with it."""
     FAIL_WITH_CHANNEL = "fail_with_channel"
-    """The same with the error of calls on the closed channel."""
+    """As FAIL_ALL, with the error that calls on the closed channel raise."""
 
 
 _State, _Event, _Effect = PublisherState, PublisherEvent, PublisherEffect
@@ -105,7 +105,7 @@ PUBLISHER: Table[PublisherState, PublisherEvent, PublisherEffect] = Table(
     Ignored(
         _Event.BLOCKED,
         (*_UNOPENED, _State.HELD, _State.HELD_WITH_SUSPECTS, _State.CLOSED),
-        "nothing flows that could be held; a publisher that failed is told until its block ends",
+        "nothing is being sent; a failed publisher is still told until its block ends",
     ),
     Row(_Event.LOST, (_State.HELD, _State.FLOWING), _State.AWAY, (_Effect.RECALL,)),
     Row(_Event.LOST, (_State.HELD_WITH_SUSPECTS, _State.PROBING), _State.AWAY_WITH_SUSPECTS, (_Effect.RECALL,)),
@@ -113,7 +113,7 @@ PUBLISHER: Table[PublisherState, PublisherEvent, PublisherEffect] = Table(
     Row(_Event.LINK_CLOSED, _OPEN, _State.AWAY, (_Effect.ACCUSE,)),
     Ignored(_Event.LINK_CLOSED, _UNOPENED, "nothing was sent on that link, so no publish of ours is to blame"),
     Row(_Event.CHANNEL_CLOSED, _OPEN, _State.AWAY, (_Effect.ACCUSE, _Effect.REOPEN)),
-    # An error before the channel is open is for no publish: the broker does not let us have the channel.
+    # No publish caused an error before the channel was open: the broker refuses the channel itself.
     Row(_Event.CHANNEL_CLOSED, _UNOPENED, _State.CLOSED, (_Effect.FAIL_WITH_CHANNEL,)),
     Row(_Event.CHANNEL_GONE, (*_UNOPENED, *_OPEN), _State.CLOSED, (_Effect.FAIL_WITH_CHANNEL,)),
     Row(_Event.SUSPECTED, (_State.AWAY,), _State.AWAY_WITH_SUSPECTS),
@@ -122,7 +122,7 @@ PUBLISHER: Table[PublisherState, PublisherEvent, PublisherEffect] = Table(
     Row(_Event.PROBED, (_State.PROBING,), _State.FLOWING),
     Row(_Event.GAVE_UP, (_State.AWAY, _State.AWAY_WITH_SUSPECTS), _State.CLOSED, (_Effect.FAIL_ALL,)),
     Row(_Event.CLOSE, (*_UNOPENED, *_OPEN), _State.CLOSING, (_Effect.FAIL_ALL,)),
-    Ignored(_Event.CLOSE, (_State.CLOSED,), "a publisher that failed is left like any other"),
+    Ignored(_Event.CLOSE, (_State.CLOSED,), "a failed publisher is closed like any other"),
     Row(_Event.CLOSED, (_State.CLOSING,), _State.CLOSED),
-    Ignored(_Event.CLOSED, (_State.CLOSED,), "a publisher that failed is left like any other"),
+    Ignored(_Event.CLOSED, (_State.CLOSED,), "a failed publisher is closed like any other"),
 )

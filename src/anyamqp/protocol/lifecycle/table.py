@@ -1,12 +1,12 @@
-"""Tables of states and events, and the objects that follow them.
+"""State tables, and the life cycles that follow them.
 
-A table is total. Each cell (state, event) is a *row*, which says where to go and what to do, or is *ignored*, with the
-reason, or is absent: the event cannot happen there, and firing it is a bug that raises
-:class:`~anyamqp.errors.InvalidTransition`. Whoever learns that something happened fires the event and carries out the
-effects that come back; nobody asks for the state to find out whether an event applies.
+A table is total. Each cell (state, event) is a *row* with a target state and effects, or is *ignored* for a stated
+reason, or is absent: the event cannot happen in that state, and firing it is a bug that raises
+:class:`~anyamqp.errors.InvalidTransition`. The code that learns of an event fires it and carries out the effects that
+``fire`` returns; it never reads the state to find out whether the event applies.
 
-The tables run on ``transitions``. One unbound machine serves all objects of a kind. It is asked at life-cycle events
-only, never per message.
+The tables run on ``transitions``. One unbound machine serves all objects of a kind. It runs at life-cycle events only,
+never per message.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ E = TypeVar("E", bound=Enum)
 F = TypeVar("F", bound=Enum)
 
 MACHINE_NAME = "anyamqp"
-"""By which the log of ``transitions`` can be told from that of other machines in the process."""
+"""The name that ``transitions`` logs, which identifies our machines among others in the process."""
 
 
 class Row(NamedTuple, Generic[S, E, F]):
-    """In each of ``sources``, ``event`` leads to ``target``, and ``effects`` are to be carried out in their order."""
+    """In each of ``sources``, ``event`` leads to ``target``; the caller carries out ``effects`` in order."""
 
     event: E
     sources: tuple[S, ...]
@@ -37,7 +37,7 @@ class Row(NamedTuple, Generic[S, E, F]):
 
 
 class Ignored(NamedTuple, Generic[S, E]):
-    """In each of ``sources``, ``event`` may happen and changes nothing, because of ``why``."""
+    """In each of ``sources``, ``event`` may happen and changes nothing; ``why`` is the reason."""
 
     event: E
     sources: tuple[S, ...]
@@ -45,7 +45,7 @@ class Ignored(NamedTuple, Generic[S, E]):
 
 
 class Step(NamedTuple, Generic[S, F]):
-    """An event was taken: the state before and after it, and the effects to carry out."""
+    """The result of an event: the states before and after it, and the effects to carry out."""
 
     source: S
     target: S
@@ -56,15 +56,15 @@ Cell: TypeAlias = Row[S, E, F] | Ignored[S, E]
 
 
 class Table(Generic[S, E, F]):
-    """The law of one kind of object.
+    """The state table of one kind of object.
 
     Args:
-        kind: what the objects are called.
-        initial: the state that their lives begin in.
+        kind: the name of the kind, for errors.
+        initial: the first state of each object.
         cells: the rows and the ignored events.
 
     Raises:
-        ValueError: two of them are about the same state and event.
+        ValueError: two cells have the same state and event.
     """
 
     def __init__(self, kind: str, initial: S, *cells: Cell[S, E, F]) -> None:
@@ -89,24 +89,24 @@ class Table(Generic[S, E, F]):
 
     @property
     def rows(self) -> tuple[Row[S, E, F], ...]:
-        """The rows, in the order in which they were given."""
+        """The rows, in the order of the table."""
         return tuple(dict.fromkeys(cell for cell in self.cells.values() if isinstance(cell, Row)))
 
     def begin(self) -> Lifecycle[S, E, F]:
-        """A life at its beginning."""
+        """Create the life cycle of one object, in the initial state."""
         return Lifecycle(self)
 
     def trigger(self, model: Lifecycle[S, E, F], event: E) -> None:
         """Change the state of ``model`` as the table says.
 
         Raises:
-            MachineError: the table has no such cell; nothing was changed.
+            MachineError: the table has no such cell; the state is unchanged.
         """
         self._machine.events[event.value].trigger(model)
 
 
 class Lifecycle(Generic[S, E, F]):
-    """The state of one object, changed by :meth:`fire` alone. Made by :meth:`Table.begin`."""
+    """The state of one object. Only :meth:`fire` changes it. Create one with :meth:`Table.begin`."""
 
     __slots__ = ("_table", "state")
 
@@ -115,7 +115,7 @@ class Lifecycle(Generic[S, E, F]):
         self._table = table
 
     def fire(self, event: E) -> Step[S, F]:
-        """Take an event.
+        """Fire an event: change the state as the table says.
 
         Raises:
             InvalidTransition: the table has no such cell; the state is unchanged.

@@ -13,15 +13,15 @@ class TransactionState(Enum):
 
     NEW = "new"
     BEGINNING = "beginning"
-    """Its block was entered; the channel is not transactional yet, or not open."""
+    """The block has begun; the channel is not open and transactional yet."""
     OPEN = "open"
-    """Inside its block."""
+    """The block runs."""
     ENDED = "ended"
-    """Its block was left: it is committed, rolled back, or lost."""
+    """The block has ended: the transaction is committed, rolled back, or lost."""
 
 
 class TransactionEvent(Enum):
-    """What can happen to a transaction."""
+    """The events of a transaction."""
 
     ENTERED = "entered"
     BEGUN = "begun"
