@@ -6,7 +6,10 @@ import subprocess
 import sys
 from functools import cache
 
+import anyio
 import pytest
+
+from anyamqp.testing import Broker
 
 LONGEST = 5.0
 """Seconds, on any machine and under any load: only an import that does work of its own takes so long. What it takes
@@ -78,3 +81,29 @@ def test_import_brings_no_distribution_but_those_it_depends_on() -> None:
 
 def test_import_is_done_within_a_wide_bound() -> None:
     assert imported()[0] < LONGEST
+
+
+FIRST_CONNECT = """
+import sys
+import {library}
+import anyamqp
+
+async def main():
+    async with anyamqp.connect({url!r}) as connection, connection.publisher() as publisher:
+        await publisher.publish(anyamqp.Message(b""), routing_key="nowhere", mandatory=False)
+
+already = set(sys.modules)
+{library}.run(main{call})
+print(*sorted(set(sys.modules) - already))
+"""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("library", "call"), [("asyncio", "()"), ("trio", "")])
+async def test_the_first_connect_loads_no_module(library: str, call: str) -> None:
+    """It would delay every task of a loop that runs; a program that has imported the loop has all with anyamqp."""
+    async with Broker() as broker:
+        script = FIRST_CONNECT.format(library=library, call=call, url=await broker.listen())
+        with anyio.fail_after(60):
+            run = await anyio.run_process([sys.executable, "-c", script])
+    assert run.stdout.split() == []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from random import Random
@@ -48,10 +47,10 @@ class Route:
     def __init__(self, addresses: Sequence[Address], *, shuffle: bool, random: Random) -> None:
         self._shuffle = shuffle
         self._random = random
-        self._addresses = deque(self._ordered(addresses))
+        self._addresses = self._ordered(addresses)
         self._left = len(self._addresses)
         """Addresses of this round, the present one included."""
-        self._records: deque[str] = deque()
+        self._records: list[str] = []
         """Records of the present address, the present one first; empty before it is resolved."""
 
     def __str__(self) -> str:
@@ -71,7 +70,7 @@ class Route:
 
     def resolved(self, records: Iterable[str]) -> None:
         """The address has these records."""
-        self._records = deque(self._ordered(dict.fromkeys(records)))
+        self._records = self._ordered(dict.fromkeys(records))
 
     def advance(self, *, start_over: bool) -> bool:
         """What was dialed is over: go on to the next.
@@ -87,10 +86,10 @@ class Route:
             self._left = len(self._addresses)
             return False
         if len(self._records) > 1:
-            self._records.popleft()
+            del self._records[0]
             return True
         self._records.clear()
-        self._addresses.rotate(-1)
+        self._addresses.append(self._addresses.pop(0))
         self._left -= 1
         if self._left:
             return True

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import anyio
 
+from anyamqp.net.event_loop import Flag
 from anyamqp.protocol.schedule import Schedule
 
 
@@ -76,7 +77,7 @@ class Timers:
 
     def __init__(self) -> None:
         self._schedule: Schedule[Timer] = Schedule()
-        self._earlier = anyio.Event()
+        self._earlier = Flag()
 
     def __len__(self) -> int:
         """Timers held, which are at most twice as many as those that are still to fire, and a few."""
@@ -96,6 +97,6 @@ class Timers:
         while True:
             while (timer := self._schedule.take_due(anyio.current_time())) is not None:
                 timer.fire()
-            self._earlier = anyio.Event()
+            self._earlier = Flag()
             with anyio.CancelScope(deadline=self._schedule.nearest):
                 await self._earlier.wait()

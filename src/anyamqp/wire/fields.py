@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from sys import intern
 from typing import Any, Final, TypeVar, cast
 
 from anyamqp.errors import InvalidArgument
@@ -90,7 +91,7 @@ class Reader:
         end = self._container(depth)
         table: dict[str, FieldValue] = {}
         while self.position < end:
-            key = self.shortstr()
+            key = intern(self.shortstr())  # most tables have the keys of others
             table[key] = self._value(depth)
         return self._ended(table, end)
 
