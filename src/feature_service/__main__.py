@@ -1,4 +1,4 @@
-"""The command ``feature-service``: ``run`` the service, or show what it stands in a ``demo``."""
+"""The command ``feature-service``: ``run`` the service, or ``demo`` how it survives faults."""
 
 from __future__ import annotations
 
@@ -63,15 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             return anyio.run(partial(demo, options), backend=parsed.backend)
         except SettingsError as error:
-            print(f"feature-service: {error}", file=sys.stderr)  # noqa: T201 - for who typed it
+            print(f"feature-service: {error}", file=sys.stderr)  # noqa: T201 - for the user
             return WRONG_SETTINGS
         except AnyamqpError as error:
-            print(f"feature-service: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 - the same
+            print(f"feature-service: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 - for the user
             return 1
     try:
         settings = ServiceSettings.from_environment()
     except SettingsError as error:
-        print(f"feature-service: {error}", file=sys.stderr)  # noqa: T201 - for who started it
+        print(f"feature-service: {error}", file=sys.stderr)  # noqa: T201 - for the user
         return WRONG_SETTINGS
     if (settings.health_port and _lacks("hypercorn", "health", "the health endpoint (HEALTH_PORT=0 for none)")) or (
         settings.backend == "trio" and _lacks("trio", "trio", "FEATURE_BACKEND=trio")
@@ -84,22 +84,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = anyio.run(run, settings, backend=settings.backend)
     except* SettingsError as group:
         for wrong in _leaves(group):
-            print(f"feature-service: {wrong}", file=sys.stderr)  # noqa: T201 - for who started it
+            print(f"feature-service: {wrong}", file=sys.stderr)  # noqa: T201 - for the user
     return code
 
 
 def _broker_of_demo(url: str | None) -> Settings | None:
-    """The broker that ``--url`` names, or the environment if the option has no value; None without the option."""
+    """The broker of ``--url``, or of the environment if the option has no value; None without the option."""
     if url is None:
         return None
     return Settings.from_urls(url) if url else Settings.from_environment()
 
 
 def _lacks(package: str, extra: str, user: str) -> bool:
-    """Whether a package is not installed; then it is told who needs it."""
+    """Whether a package is missing; if so, print which option needs it."""
     is_missing = find_spec(package) is None
     if is_missing:
-        print(  # noqa: T201 - for who started it
+        print(  # noqa: T201 - for the user
             f"feature-service: {user} needs {package}: pip install 'feature-service[{extra}]'", file=sys.stderr
         )
     return is_missing

@@ -1,17 +1,17 @@
-"""An order book per symbol, kept in step with the exchange's updates or known to be out of step.
+"""An order book, which knows whether it is in sync with the exchange.
 
 =====================================  ===============================================================================
-what arrives                           what follows
+update                                 effect
 =====================================  ===============================================================================
-snapshot, any ``u``                    replaces everything; in step (after a restart the exchange counts from 1 again)
-delta, out of step                     ignored: a change to an unknown book says nothing
+snapshot, any ``u``                    replaces the book; in sync (after a restart the exchange counts from 1 again)
+delta, out of sync                     ignored: the book that it changes is unknown
 delta, ``u`` = last + 1                applied
-delta, ``u`` > last + 1                a gap: out of step until the next snapshot
-delta, ``u`` <= last                   ignored: delivered again, or already part of the snapshot
-delta, ``u`` < last, newer ``seq``     the count began anew and its snapshot was lost: a gap as well
+delta, ``u`` > last + 1                a gap: out of sync until the next snapshot
+delta, ``u`` <= last                   ignored: delivered twice, or part of the snapshot already
+delta, ``u`` < last, newer ``seq``     the count restarted and its snapshot was lost: a gap, too
 =====================================  ===============================================================================
 
-Out of step, the book is empty and answers nothing: a level that may be gone is not a price.
+While out of sync, the book is empty and has no prices: its levels may be gone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Final
 from feature_service.events import BookDelta, BookSnapshot, Level
 
 MAX_LEVELS: Final = 1_000
-"""Levels kept on each side; the farthest from the market are dropped."""
+"""How many levels each side keeps; those farthest from the market are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,10 @@ class Quote:
 
     @classmethod
     def of(cls, bid: float | None, ask: float | None) -> Quote | None:
-        """A quote from two prices, or ``None`` when they make none.
+        """A quote from two prices; ``None`` if a price is absent or 0, or if the prices cross or touch.
 
-        A side without a price (absent or 0) makes none. Neither do prices that cross or touch: a matching engine trades
-        such orders against each other at once, so at least one of them is out of date, and a mid price or a spread of
-        zero or less computed from them would describe no market that ever was.
+        A matching engine trades crossing orders at once, so at least one of two such prices is out of date. Their mid
+        price and spread would describe a market that never existed.
         """
         if not bid or not ask or bid >= ask:
             return None
@@ -50,12 +49,12 @@ class Quote:
 
     @property
     def mid(self) -> float:
-        """Half way between both prices."""
+        """The mean of both prices."""
         return (self.bid + self.ask) / 2
 
     @property
     def spread(self) -> float:
-        """Ask less bid, above 0."""
+        """Ask minus bid, above 0."""
         return self.ask - self.bid
 
 
@@ -63,8 +62,8 @@ class OrderBook:
     """The book of one symbol.
 
     Args:
-        max_levels: how many levels each side keeps. Of a side that is cut, a level dropped earlier does not come back
-            when nearer ones go away; with the default that needs hundreds of deletions without a snapshot.
+        max_levels: how many levels each side keeps. A dropped level does not come back when nearer ones are deleted;
+            with the default, this takes hundreds of deletions without a snapshot.
     """
 
     __slots__ = ("_asks", "_bids", "_gaps", "_sequence", "_update_id")
@@ -77,18 +76,18 @@ class OrderBook:
         self._gaps = 0
 
     @property
-    def in_step(self) -> bool:
-        """Whether the book is that of the exchange: there was a snapshot, and no gap since."""
+    def in_sync(self) -> bool:
+        """Whether the book equals the exchange's: there was a snapshot, and no gap since then."""
         return self._update_id is not None
 
     @property
     def update_id(self) -> int | None:
-        """The ``u`` of the last update; ``None`` while out of step."""
+        """The ``u`` of the last update; ``None`` while out of sync."""
         return self._update_id
 
     @property
     def gaps(self) -> int:
-        """How often the book fell out of step."""
+        """How often the book fell out of sync."""
         return self._gaps
 
     @property
@@ -103,28 +102,28 @@ class OrderBook:
 
     @property
     def quote(self) -> Quote | None:
-        """Both best prices; ``None`` while out of step, with an empty side, or when they cross."""
+        """Both best prices; ``None`` while out of sync, if a side is empty, or if they cross."""
         bid, ask = self._bids.best, self._asks.best
         return Quote.of(bid and bid[0], ask and ask[0])
 
     @property
     def crossed(self) -> bool:
-        """Whether both sides have a price, and these make no quote."""
+        """Whether both sides have a price, but these make no quote."""
         return self.best_bid is not None and self.best_ask is not None and self.quote is None
 
     def bid_depth(self, levels: int) -> float | None:
-        """The size on the best `levels` bids together; ``None`` while out of step or crossed."""
-        return self._bids.depth(levels) if self.in_step and not self.crossed else None
+        """The total size of the best `levels` bids; ``None`` while out of sync or crossed."""
+        return self._bids.depth(levels) if self.in_sync and not self.crossed else None
 
     def ask_depth(self, levels: int) -> float | None:
-        """The size on the best `levels` asks together; ``None`` while out of step or crossed."""
-        return self._asks.depth(levels) if self.in_step and not self.crossed else None
+        """The total size of the best `levels` asks; ``None`` while out of sync or crossed."""
+        return self._asks.depth(levels) if self.in_sync and not self.crossed else None
 
     def apply(self, event: BookSnapshot | BookDelta) -> bool:
-        """Take an update in, as the table above says.
+        """Apply an update, as the table above says.
 
         Returns:
-            whether the book is now the one that the event describes; ``False`` for what was ignored and for a gap.
+            whether the update was applied; ``False`` if it was ignored or showed a gap.
         """
         if isinstance(event, BookSnapshot):
             self._bids.replace(event.bids)
@@ -158,8 +157,8 @@ class OrderBook:
 class _Side:
     """One side: sizes by price, and the prices in order, best first.
 
-    Prices are kept times `sign`, so that the best is the least on both sides. An ordinary list is the right structure
-    here: changes happen near its front, and moving a thousand pointers costs less than any tree.
+    Prices are multiplied by `sign`, so that the best is the least on both sides. They are in a list, because moving a
+    thousand pointers at most costs less than any tree.
     """
 
     __slots__ = ("_limit", "_order", "_sign", "_sizes")
@@ -195,7 +194,7 @@ class _Side:
                 self._sizes[key] = size
             elif self._sizes.pop(key, None) is not None:
                 del self._order[bisect_left(self._order, key)]
-        # Only now: a level over the limit may find its place by a deletion later in the same update.
+        # Only after the loop: a later deletion in the same update may make room for a level over the limit.
         self._cut()
 
     def _cut(self) -> None:

@@ -1,14 +1,14 @@
-"""The service's time, which goes on while the system's clock is set.
+"""The service's time, which is robust against steps of the system clock.
 
-Windows are kept in *steady* time: seconds since the epoch as the system's clock had them at the start, counted on by
-the monotonic clock. Steady time never jumps, so no window empties or gets stuck when the system's clock does. UTC, for
-the vectors' timestamps and for placing what the exchange stamped, is steady time plus a shift:
+Windows use *steady* time: the system clock's seconds since the epoch at the start, continued by the monotonic clock.
+Steady time never jumps, so no window empties or sticks when the system clock steps. UTC, for the vectors' timestamps
+and the exchange's stamps, is steady time plus a shift:
 
-* The system's clock differs by a second at most (it is being slewed): the shift follows it.
-* It differs by more, so it was set. While events arrive whose own stamps agree with the time before, that time is
-  kept: the exchange knows better. When no such stamp has come for 10 s, the shift follows the system's clock.
+* If the system clock differs from UTC by a second at most (it is being slewed), the shift follows it.
+* If it differs by more, it was set. While the stamps of arriving events agree with the old time, the service keeps the
+  old time and trusts the exchange. When no such stamp has come for 10 s, the shift follows the system clock.
 
-A stamp agrees when it is within a minute of the time kept, and nearer to it than to the system's clock.
+A stamp agrees if it is within a minute of the old time, and nearer to it than to the system clock.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Moment(NamedTuple):
     """One moment.
 
     Attributes:
-        steady: in steady time, which does not go back.
-        shift: how far UTC is ahead of it, in seconds.
+        steady: steady time in seconds, which does not go back.
+        shift: UTC minus steady time, in seconds.
     """
 
     steady: float
@@ -38,7 +38,7 @@ class Moment(NamedTuple):
 
     @property
     def utc(self) -> float:
-        """In seconds since the epoch."""
+        """UTC in seconds since the epoch."""
         return self.steady + self.shift
 
 
@@ -46,8 +46,8 @@ class Clock:
     """Steady time and UTC.
 
     Args:
-        wall: the system's clock, in seconds since the epoch.
-        monotonic: a clock that nobody sets, in seconds.
+        wall: the system clock, in seconds since the epoch.
+        monotonic: a monotonic clock, in seconds.
     """
 
     def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -57,11 +57,11 @@ class Clock:
         self._shift = 0.0
         self._stamp_shift = 0.0
         self._stamped_at = -_FRESH
-        """Steady time of the last plausible stamp, and the shift that it speaks for."""
+        """When the last plausible stamp came, in steady time. ``_stamp_shift`` is its shift."""
         self._is_doubtful = False
 
     def now(self) -> Moment:
-        """The present moment."""
+        """The current moment."""
         steady = self._origin + self._monotonic()
         wall_shift = self._wall() - steady
         step = wall_shift - self._shift
@@ -81,7 +81,7 @@ class Clock:
         return Moment(steady, wall_shift)
 
     def heard(self, stamp: float, moment: Moment) -> None:
-        """An event that bears this stamp, in seconds since the epoch, arrived at this moment."""
+        """An event with this stamp, in seconds since the epoch, arrived at this moment."""
         shift = stamp - moment.steady
         if abs(shift - self._shift) <= _PLAUSIBLE:
             self._stamp_shift = shift

@@ -1,7 +1,7 @@
-"""The main job: the service at work while its broker is cut, frozen, blocked and restarted, and an account at the end.
+"""The demo: the service works while its broker is cut, frozen, blocked and restarted; an account follows at the end.
 
-A gateway feeds a synthetic market, the service publishes feature vectors, a stand-in for the model service reads them.
-The account compares what each of them knows of itself, and passes only if nothing that was accepted is missing.
+A gateway feeds a synthetic market, the service publishes feature vectors, and a stand-in for the model service reads
+them. The account compares the records of all three. It adds up only if no accepted vector is missing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from feature_service.demo_view import View, choose_view
 
 
 async def demo(options: DemoOptions) -> int:
-    """Play, and draw up the account. Returns 0 if it adds up, else 1.
+    """Run the demo. Returns 0 if the account adds up, else 1.
 
     Raises:
         AnyamqpError: the running broker cannot be reached.
     """
-    # What anyamqp logs is what the view shows as transitions.
+    # The view shows transitions and faults, so the logs are not needed.
     logging.getLogger("anyamqp").addHandler(logging.NullHandler())
     logging.getLogger("feature_service").addHandler(logging.NullHandler())
     seed = random.SystemRandom().randrange(10_000) if options.seed is None else options.seed
@@ -60,7 +60,7 @@ async def _play(cast: Cast, view: View, duration: float) -> Account:
         if cast.prefix:
             with anyio.CancelScope(shield=True), anyio.move_on_after(PATIENCE):
                 await cast.remove()
-    # Now that everybody has left, the broker's count of closes is final.
+    # All connections are closed, so the broker's count of closes is final.
     return cast.account(channels_at_start, channels_now)
 
 
@@ -73,7 +73,7 @@ async def _background(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGen
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    """Wait for a state of several parties at once, which nobody announces; the account shows if it never came."""
+    """Poll until several parties are in a state at once. If they never are, the account shows it."""
     with anyio.move_on_after(PATIENCE):
         while not condition():  # noqa: ASYNC110 - see above
             await anyio.sleep(0.02)

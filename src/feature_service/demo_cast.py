@@ -1,4 +1,4 @@
-"""Who plays in the demo: the gateway, the service and the model service, what each knows of itself, and the account."""
+"""The demo's parties (gateway, service and model service) with their records, and the account."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ SYMBOLS: Final = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT")
 _DAY_MS: Final = 86_400_000
 _FEED_EVERY: Final = 0.05
 _INTERVAL: Final = 0.1
-"""Seconds from one vector of a symbol to the next: ten times as many as in earnest, so that there is more to lose."""
+"""Seconds between two vectors of a symbol. The default has a tenth as many, so the demo has more to lose."""
 PATIENCE: Final = 30.0
-"""Seconds that anything may take that must happen."""
+"""Seconds that the demo waits for any expected event."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the command line asked for.
+    """The options of the demo.
 
     Attributes:
         broker: a running RabbitMQ; None for the embedded broker.
-        seed: makes a run repeatable; None for a new one.
+        seed: makes a run repeatable; None for a random one.
         duration: seconds of faults.
-        live: whether a terminal shows the live view.
+        live: whether to show the live view, if there is a terminal.
         backend: the event loop.
     """
 
@@ -48,7 +48,7 @@ class DemoOptions:
 
 
 class CountingDialer:
-    """Opens TCP connections, and counts how many attempts are under way at once."""
+    """Opens TCP connections, and counts the attempts in progress at once."""
 
     def __init__(self) -> None:
         self.dials = 0
@@ -66,7 +66,7 @@ class CountingDialer:
 
 
 class AuditedOutbox(Outbox):
-    """An outbox that remembers what it accepted and what was confirmed."""
+    """An outbox that records which vectors were accepted and confirmed."""
 
     def __init__(self, bound: int) -> None:
         super().__init__(bound)
@@ -86,12 +86,12 @@ class AuditedOutbox(Outbox):
 
 @dataclass(slots=True)
 class ModelService:
-    """Who reads the vectors: remembers what came, and in which order.
+    """The reader of the vectors. It records their ids and checks their order.
 
     Attributes:
-        seen: message ids.
-        duplicates: deliveries of a vector that had come before.
-        disordered: first deliveries of a vector that is older than one of its symbol that had come before.
+        seen: the message ids so far.
+        duplicates: how many deliveries repeated an earlier one.
+        disordered: how many first deliveries were older than an earlier vector of the same symbol.
     """
 
     seen: set[str] = field(default_factory=set[str])
@@ -119,7 +119,7 @@ class ModelService:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What must add up at the end."""
+    """The records of all parties at the end of the demo."""
 
     accepted: set[str]
     confirmed: set[str]
@@ -135,11 +135,11 @@ class Account:
 
     @property
     def lost(self) -> list[str]:
-        """Accepted, and never delivered."""
+        """The vectors that were accepted but never delivered."""
         return sorted(self.accepted - self.delivered)
 
     def lines(self) -> list[tuple[str, str, bool]]:
-        """What is compared, what was found, and whether it is as it must be."""
+        """One line per check: its name, the finding, and whether the finding is right."""
         counts = f"{len(self.accepted)} = {len(self.confirmed)} = {len(self.delivered)}"
         lost = f"{len(self.lost)}{': ' + ', '.join(self.lost[:3]) if self.lost else ''}"
         lines = [
@@ -160,12 +160,12 @@ class Account:
 
     @property
     def adds_up(self) -> bool:
-        """Whether everything is as it must be."""
+        """Whether every check is right."""
         return all(is_right for _, _, is_right in self.lines())
 
 
 class Cast:
-    """Everybody on stage, and their connections by name."""
+    """All parties, and their connections by name."""
 
     def __init__(self, stage: Stage, seed: int, prefix: str, backend: str) -> None:
         self.stage = stage
@@ -200,14 +200,14 @@ class Cast:
 
     @property
     def channels(self) -> int:
-        """Open channels, by the broker's count where it can be asked, else by the clients'."""
+        """How many channels are open: the broker's count if it is known, else the clients'."""
         if self.stage.channel_count is not None:
             return self.stage.channel_count()
         return sum(connection.stats.open_channels for connection in self.connections.values())
 
     @property
     def is_calm(self) -> bool:
-        """Whether everybody is connected and has the channels that belong to it."""
+        """Whether all parties are connected and have the right number of channels."""
         expected = {"gateway": 1, "reading": len(self.sources), "publishing": 1, "model": 1}
         return all(
             connection.state is State.OPEN and connection.stats.open_channels == expected[name]
@@ -215,7 +215,7 @@ class Cast:
         ) and self.channels == sum(expected.values())
 
     async def feed(self) -> None:
-        """Play the gateway until cancelled."""
+        """Publish market events, as the gateway, until cancelled."""
         async with self.connections["gateway"].publisher() as publisher:
             while True:
                 for event in self.exchange.step(time.time()):
@@ -223,7 +223,7 @@ class Cast:
                 await anyio.sleep(_FEED_EVERY)
 
     async def declare(self) -> None:
-        """Make the queues that the gateway owns, and the one that both services share."""
+        """Declare the gateway's queues, and the queue that both services share."""
         async with self.connections["gateway"].channel() as channel:
             for source in self.sources:
                 await channel.declare_queue(source, durable=True, arguments={"x-message-ttl": _DAY_MS})

@@ -1,6 +1,6 @@
-"""Where the demo plays: a broker, and the faults that can be made there.
+"""The demo's brokers and their faults.
 
-The embedded broker fails by itself. A running RabbitMQ is left in peace: a proxy in between breaks the network instead.
+The embedded broker makes its own faults. A running RabbitMQ is not touched: a proxy in front of it breaks the network.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from anyamqp import Address, ReconnectPolicy, Settings, connect
 from anyamqp.testing import Broker, FaultProxy
 
 HEARTBEAT: Final = 1
-"""Seconds; short, so that a frozen broker is found within the patience of whoever watches."""
+"""Heartbeat interval in seconds; short, so that a frozen broker is found while the audience watches."""
 
 SILENCE: Final = 2 * HEARTBEAT + 1.0
-"""Seconds of silence that every client must take for the death of its peer."""
+"""Seconds of silence after which every client must have given up its link."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that goes wrong, and right again.
+    """A fault that ends by itself.
 
     Attributes:
-        name: what the audience reads.
-        happen: makes it happen; returns when it is over.
+        name: the name to show.
+        happen: makes the fault; returns when it is over.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Stage:
     """A broker with its faults.
 
     Attributes:
-        name: what the audience reads.
-        settings: how to reach it.
-        faults: what can happen there.
-        channel_count: how many channels the broker has open; None where only the clients can be asked.
-        unexpected_closes: how many clients went away without a close handshake, by the broker's own count.
+        name: the name to show.
+        settings: how to reach the broker.
+        faults: the faults that it can have.
+        channel_count: counts the broker's open channels; None if the broker cannot be asked.
+        unexpected_closes: counts the clients that left without a close handshake; None if the broker cannot be asked.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Stage:
 
 @dataclass(slots=True)
 class Schedule:
-    """Which fault comes when: each kind before any comes again, in an order and at distances of the seed's.
+    """A random schedule of faults. Each round has all faults, in random order and at random distances.
 
     Attributes:
-        happened: the faults so far, counted by name.
-        present: the fault that happens now.
+        happened: how often each fault has happened, by name.
+        present: the name of the fault that is happening now.
     """
 
     faults: tuple[Fault, ...]
@@ -70,7 +70,7 @@ class Schedule:
     present: str | None = None
 
     async def play(self, seconds: float) -> None:
-        """Let faults happen for so many seconds."""
+        """Make faults for so many seconds."""
         until = anyio.current_time() + seconds
         round_: list[Fault] = []
         while True:
@@ -132,16 +132,16 @@ async def embedded() -> AsyncGenerator[Stage, None]:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncGenerator[Stage, None]:
-    """A RabbitMQ that runs already, behind a proxy that breaks the network.
+    """A running RabbitMQ, behind a proxy that breaks the network.
 
     Args:
-        settings: how to reach it.
+        settings: how to reach the broker.
 
     Raises:
-        AnyamqpError: the broker cannot be reached, or does not let us in.
+        AnyamqpError: the broker cannot be reached, or refuses the login.
     """
     async with connect(settings, name="demo", ready_timeout=5.0):
-        pass  # there is one, and it lets us in: what goes wrong from here on is the demo's doing
+        pass  # the broker is there and accepts the login, so every later fault is the demo's
     address = settings.addresses[0]
     with FaultProxy(address.host, address.port) as proxy:
 

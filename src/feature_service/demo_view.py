@@ -1,4 +1,4 @@
-"""What the audience of the demo sees: a live view in a terminal, plain lines elsewhere."""
+"""The demo's output: a live view in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _REFRESH: Final = 0.1
 
 
 class View(Protocol):
-    """Shows the play."""
+    """Shows the demo."""
 
     def act(self, name: str) -> None:
         """A new act begins."""
         ...
 
     def conclude(self, account: Account) -> None:
-        """The play is over."""
+        """The demo is over: show the account."""
         ...
 
 
 @asynccontextmanager
 async def choose_view(cast: Cast, options: DemoOptions, seed: int) -> AsyncGenerator[View, None]:
-    """The live view if there is a terminal and it is wanted, else plain lines."""
+    """The live view if it is enabled and there is a terminal, else plain lines."""
     console = Console()
     began = anyio.current_time()
     view = (
@@ -97,7 +97,7 @@ def _conclude(console: Console, cast: Cast, account: Account, seed: int) -> None
 
 
 class PlainView:
-    """A line for each thing that happens, and one with the totals every second."""
+    """Prints a line for each event, and a line of totals each second."""
 
     def __init__(self, cast: Cast, console: Console, began: float, seed: int) -> None:
         self._cast = cast
@@ -119,7 +119,7 @@ class PlainView:
         self._say(f"{name:<10} {transition.source.name} -> {transition.target.name}{why}")
 
     async def run(self) -> None:
-        """Watch for faults, and tell the totals."""
+        """Print faults and totals until cancelled."""
         turns = 0
         while True:
             present = self._cast.schedule.present
@@ -136,7 +136,7 @@ class PlainView:
 
 
 class LiveView:
-    """The whole play on one screen."""
+    """Shows the whole demo on one screen."""
 
     def __init__(self, cast: Cast, console: Console, began: float, duration: float, seed: int) -> None:
         self._cast = cast
@@ -161,7 +161,7 @@ class LiveView:
         self._transitions.append((transition.at - self._began, name, transition))
 
     async def run(self) -> None:
-        """Draw ten times a second."""
+        """Draw the screen ten times a second, until cancelled."""
         with Live(self._screen(), console=self._console, auto_refresh=False, transient=False) as live:
             try:
                 while True:

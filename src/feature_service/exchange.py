@@ -1,8 +1,8 @@
-"""A synthetic exchange behind a synthetic gateway: market events for the demo, in the gateway's own JSON.
+"""A synthetic exchange and its gateway: market events for the demo, in the gateway's JSON.
 
-It is pure and repeatable: the same symbols, seed and times give the same bytes. Each symbol walks at random on its
-price grid. Every step of a symbol gives the trades, then the book's update, then the ticker's, all of one market:
-trades happen at the best prices, the ticker quotes the book, the book never crosses, and ``u`` has no gaps.
+It is deterministic: the same symbols, seed and times give the same bytes. The price of each symbol is a random walk on
+its price grid. Each step gives trades, a book update and a ticker update of one consistent market: trades happen at the
+best prices, the ticker quotes the book, the book never crosses, and ``u`` has no gaps.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ BOOKS: Final = "ws-gateway.orderbook"
 
 _LEVELS: Final = 50
 _SNAPSHOT_EVERY: Final = 250
-"""Steps from one snapshot to the next, on average."""
+"""How many steps lie between two snapshots, on average."""
 _FUNDING_INTERVAL: Final = 8 * 3600
 _PRICES: Final = {"BTCUSDT": (861_235, 1), "ETHUSDT": (282_540, 2), "SOLUSDT": (12_911, 2)}
-"""Where a walk begins, in steps of the price grid, and the decimals of that grid."""
+"""The start of a walk, in steps of the price grid, and the decimals of the grid."""
 _OTHER_PRICE: Final = (100_000, 3)
 
 _Sizes: TypeAlias = dict[int, int]
@@ -33,7 +33,7 @@ _Sizes: TypeAlias = dict[int, int]
 
 @dataclass(frozen=True, slots=True)
 class GatewayMessage:
-    """A message as the gateway publishes it: the queue that it goes to, and its body."""
+    """A message from the gateway: its queue and its body."""
 
     queue: str
     body: bytes
@@ -44,7 +44,7 @@ class SyntheticExchange:
 
     Args:
         symbols: such as ``["BTCUSDT", "ETHUSDT"]``.
-        seed: what the random walk starts from.
+        seed: the seed of the random walk.
 
     Raises:
         ValueError: there is no symbol.
@@ -57,19 +57,19 @@ class SyntheticExchange:
             raise ValueError("an exchange needs at least one symbol")
 
     def step(self, now: float) -> list[GatewayMessage]:
-        """Let every market move once.
+        """Move every market once.
 
         Args:
-            now: the present time in seconds since the epoch; it stamps the events and does not go back.
+            now: the current time in seconds since the epoch, which stamps the events. It must not go back.
 
         Returns:
-            the messages in the order in which the gateway would publish them.
+            the messages, in the order in which the gateway publishes them.
         """
         return [message for market in self._markets for message in market.step(now)]
 
 
 class _Market:
-    """One symbol: its book in integers, so that prices compare exactly, and what was told of its ticker."""
+    """The market of one symbol. Its book has integer prices, which compare exactly."""
 
     def __init__(self, symbol: str, source: random.Random) -> None:
         self._symbol = symbol
@@ -94,7 +94,7 @@ class _Market:
 
     def _walk(self) -> None:
         move = round(self._random.gauss(0, 1.5))
-        # A hundred steps above zero, so that fifty bids always have room.
+        # A hundred steps above zero leave room for fifty bids.
         self._best_bid = max(self._best_bid + move, 100)
         self._spread = self._random.choice((1, 1, 1, 2, 3))
 
@@ -135,7 +135,7 @@ class _Market:
         return self._message(BOOKS, "orderbook", f"orderbook.{_LEVELS}.{self._symbol}", payload, now)
 
     def _ticker(self, now: float) -> GatewayMessage | None:
-        """Everything at first, then what changed; nothing when nothing did."""
+        """All fields at first, then the changed ones; None if no field has changed."""
         funding_time = (int(now) // _FUNDING_INTERVAL + 1) * _FUNDING_INTERVAL
         if self._random.random() < 0.01:
             self._funding_rate += self._random.randrange(-5, 6)
@@ -155,7 +155,7 @@ class _Market:
         return self._message(TICKERS, "ticker", f"tickers.{self._symbol}", payload, now)
 
     def _side(self, known: _Sizes, prices: range) -> _Sizes:
-        """The levels at `prices`: mostly the sizes of before, a few of them changed."""
+        """The levels at `prices`, with mostly the old sizes."""
         return {
             price: known[price] if price in known and self._random.random() < 0.9 else self._size() for price in prices
         }
@@ -189,13 +189,13 @@ class _Market:
 
 
 def _changes(before: _Sizes, after: _Sizes) -> _Sizes:
-    """What turns one side into the other: new sizes, and 0 for the levels that are gone."""
+    """The update from one side to the other: the new sizes, and 0 for each deleted level."""
     gone = dict.fromkeys((price for price in before if price not in after), 0)
     return gone | {price: size for price, size in after.items() if before.get(price) != size}
 
 
 def _decimal(units: int, places: int) -> str:
-    """Integer units of the last decimal place as a decimal number: ``_decimal(861235, 1)`` is ``86123.5``."""
+    """Write an integer as a decimal number with so many places: ``_decimal(861235, 1)`` is ``86123.5``."""
     sign = "-" if units < 0 else ""
     whole, fraction = divmod(abs(units), 10**places)
     return f"{sign}{whole}.{fraction:0{places}d}"

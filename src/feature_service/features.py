@@ -1,8 +1,9 @@
-"""What the service computes: the state of one symbol, and its features at a time.
+"""The state of one symbol, and its features at a time.
 
-Let t be the time asked for, and the quote at t the best bid and ask of the order book when it is in step, else those of
-the ticker; a source that crosses, lacks a side, or was last heard more than 60 s before t gives none. The last traded
-price never stands in for a quote. Trades are those with a time in (t - w, t], w being the window in the feature's name.
+Let t be the requested time. The quote at t is the best bid and ask of the order book if it is in sync, else of the
+ticker. A source has no quote if its prices cross, if a side is missing, or if its last event is more than 60 s older
+than t. The last traded price never replaces a quote. Trades are those with a time in (t - w, t], where w is the window
+in the feature's name.
 
 ============================  =============================================================  =========================
 feature                       definition                                                     left out when
@@ -22,19 +23,19 @@ buy_sell_volume_ratio         volume bought / volume sold, 1 minute             
 trade_count_3s                number of trades, 3 s                                          no trade was ever seen
 net_aggressor_pressure        (bought - sold) / (bought + sold), 15 s, from -1 to 1          the window has no trades
 depth_bid_top5, top10         sum of the sizes of the best 5 or 10 bids of the order book    there is no order book
-depth_ask_top5, top10         the same of the asks                                           there is no order book
+depth_ask_top5, top10         the same for the asks                                          there is no order book
 depth_imbalance_top5          (depth_bid_top5 - depth_ask_top5) / (their sum), from -1 to 1  both are 0 or left out
 funding_rate                  of the ticker, for one funding interval                        not known
 time_to_funding               (next funding time - t) / 60, minutes                          not known, or it has passed
 time_of_day_sin, cos          sin and cos of 2 pi * (seconds since midnight UTC) / 86400     never
 ============================  =============================================================  =========================
 
-There is an order book when it is in step, not crossed, and was heard within 60 s. Volumes count from the first trade
-seen: a window that opened before it holds what came since. A trade with an ID that was counted already is not counted
-again, because a message that was not acknowledged before a connection failed is delivered twice.
+There is an order book if it is in sync, not crossed, and had an event within 60 s. Volumes count from the first trade
+seen, also in a window that began before it. A trade whose ID was counted already is not counted again: a message that
+was unacknowledged when a connection failed is delivered twice.
 
-A feature whose inputs are missing is left out, and so is every value that is not finite. A change of a definition is a
-new :data:`FEATURE_REGISTRY_VERSION`.
+A feature is left out if its inputs are missing or its value is not finite. Every change of a definition needs a new
+:data:`FEATURE_REGISTRY_VERSION`.
 """
 
 from __future__ import annotations
@@ -81,10 +82,10 @@ FEATURES: Final[tuple[str, ...]] = (
     "time_of_day_sin",
     "time_of_day_cos",
 )
-"""Every name that :meth:`SymbolState.features` may give, in the order in which it gives them."""
+"""The names that :meth:`SymbolState.features` may return, in its order."""
 
 HOLD: Final = 60.0
-"""For how many seconds a quote or a book is taken to be the present one after its source was last heard."""
+"""How many seconds a quote or a book stays valid after the last event of its source."""
 
 _RETURNS: Final = {"1s": 1.0, "3s": 3.0, "1m": 60.0}
 _VOLATILITIES: Final = {"1m": 60, "5m": 300}
@@ -95,7 +96,7 @@ _DAY: Final = 86_400
 
 
 class SymbolState:
-    """All that is known of one symbol."""
+    """The state of one symbol."""
 
     __slots__ = (
         "_ask",
@@ -126,11 +127,11 @@ class SymbolState:
 
     @property
     def book(self) -> OrderBook:
-        """The order book, to be looked at only."""
+        """The order book. Do not change it."""
         return self._book
 
     def apply(self, event: Event) -> None:
-        """Take in an event of this symbol."""
+        """Apply an event of this symbol."""
         match event:
             case Trade():
                 self._trades.add(event)
@@ -144,8 +145,8 @@ class SymbolState:
             case BookSnapshot() | BookDelta():
                 if self._book.apply(event):
                     self._book_time = event.time
-        # The quote as it stands at the newest time known: a source that catches up with a backlog must not write its
-        # old prices next to the present ones of the other.
+        # Take the quote at the newest known time: a source that catches up with a backlog must not mix its old prices
+        # with the current prices of the other source.
         self._newest = max(self._newest, event.time)
         quote = self._quote(self._newest)
         self._prices.add(self._newest, None if quote is None else quote.mid)
@@ -154,8 +155,8 @@ class SymbolState:
         """The features at `now`; see the table above.
 
         Args:
-            now: on the scale of the events' times, in seconds; it does not go back.
-            utc: the same moment in seconds since the epoch; `now` by default.
+            now: the time in seconds, on the scale of the events' times. It must not go back.
+            utc: the same time in seconds since the epoch; `now` by default.
         """
         utc = now if utc is None else utc
         quote = self._quote(now)
@@ -212,7 +213,7 @@ class _Latest:
 
 
 class _Trades:
-    """The trades of a symbol in all windows, each counted once."""
+    """The trades of a symbol in all windows. Each trade counts once."""
 
     __slots__ = ("_any", "_order", "_seen", "_windows")
 

@@ -1,18 +1,18 @@
-"""The health endpoints: ``GET`` (or ``HEAD``) ``/live``, ``/ready`` and ``/health``, answered in JSON.
+"""The health endpoints: ``GET`` or ``HEAD`` ``/live``, ``/ready`` and ``/health``, with JSON bodies.
 
 ===========  =======================================================  =================================================
 path         200 when                                                 for
 ===========  =======================================================  =================================================
-``/live``    the event loop answers, which it does as long as there   whoever restarts what hangs. No broker, queue or
-             is an answer at all                                      event has a say: a restart would bring none of
-                                                                      them back, and lose the vectors that wait
-``/ready``   both connections are open, every source queue is read,   whoever waits for the service before going on,
-             vectors go out, and the service is not stopping          such as a rolling update
+``/live``    the event loop runs; there is no other answer            a supervisor that restarts a hung process.
+                                                                      Brokers, queues and events do not count: a
+                                                                      restart mends none, and loses waiting vectors
+``/ready``   both connections are open, every source queue is read,   a supervisor that waits until the service works,
+             vectors are published, the service is not stopping       such as a rolling update
 ``/health``  it is ready and the buffer has room                      people and monitoring: the body has all details
 ===========  =======================================================  =================================================
 
-Otherwise the status is 503. An error is told by its class and its AMQP reply code alone: its text may name hosts,
-users and queues, which are in the log.
+Otherwise the status is 503. The body shows only the class and the AMQP reply code of an error: the text may name hosts,
+users and queues. It is in the log.
 """
 
 from __future__ import annotations
@@ -154,13 +154,13 @@ async def serve(service: FeatureService, stopped: anyio.Event) -> None:
     """Serve the health endpoints of a service until ``stopped`` is set.
 
     Raises:
-        SettingsError: the address or the port cannot be had.
+        SettingsError: the service cannot listen on the address or the port.
     """
     from hypercorn.config import Config
 
     config = Config()
     listener = _listen(service.settings)
-    # Bound here, because hypercorn leaks its socket where the port cannot be had.
+    # Bound here, because hypercorn leaks its socket if the port is in use.
     config.bind = [f"fd://{listener.detach()}"]
     config.errorlog = None
     host, port = service.settings.health_host, service.settings.health_port

@@ -1,4 +1,4 @@
-"""The vectors that were accepted and are not yet confirmed. Pure: it decides, others wait."""
+"""The vectors that were accepted but not yet confirmed. Nothing here awaits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from feature_service.vector import FeatureVector
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """An accepted vector on its way out.
+    """An accepted vector, ready to publish.
 
     Attributes:
-        message_id: what a consumer recognises it by, however often it is sent.
+        message_id: its id, the same however often it is sent, so that consumers recognise duplicates.
+        vector: the vector.
+        body: the vector as JSON.
     """
 
     message_id: str
@@ -23,13 +25,13 @@ class Parcel:
 
 
 class Outbox:
-    """Holds at most ``bound`` vectors, waiting or under way. What it accepted leaves it only when it is confirmed.
+    """Holds at most ``bound`` vectors, waiting or in flight. A vector leaves only when it is confirmed.
 
     Attributes:
-        accepted: vectors taken in.
-        refused: vectors turned away because it was full.
-        confirmed: vectors that the broker has taken over.
-        retried: vectors put back because their publish failed.
+        accepted: how many vectors were accepted.
+        refused: how many vectors were refused because the outbox was full.
+        confirmed: how many vectors the broker has confirmed.
+        retried: how many vectors were put back because their publish failed.
     """
 
     def __init__(self, bound: int) -> None:
@@ -53,7 +55,7 @@ class Outbox:
         """Accept a vector, or refuse it if there is no room.
 
         Returns:
-            What was accepted, or None.
+            The accepted vector, or None.
         """
         if self.is_full:
             self.refused += 1
@@ -64,18 +66,18 @@ class Outbox:
         return parcel
 
     def take(self, most: int) -> list[Parcel]:
-        """Take the oldest vectors to publish; each is then given to :meth:`confirm` or :meth:`put_back`."""
+        """Take at most ``most`` vectors to publish, oldest first. Pass each to :meth:`confirm` or :meth:`put_back`."""
         parcels = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
         self._under_way += len(parcels)
         return parcels
 
-    def confirm(self, parcel: Parcel) -> None:  # noqa: ARG002 - which one matters to those who keep accounts
-        """One of those under way is confirmed."""
+    def confirm(self, parcel: Parcel) -> None:  # noqa: ARG002 - subclasses use it
+        """The broker has confirmed a vector."""
         self._under_way -= 1
         self.confirmed += 1
 
     def put_back(self, parcels: Iterable[Parcel]) -> None:
-        """The publish of these failed: they go out next, in their order."""
+        """Put back vectors whose publish failed: they are published next, in the same order."""
         returned = list(parcels)
         self._under_way -= len(returned)
         self.retried += len(returned)

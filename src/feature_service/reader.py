@@ -1,10 +1,10 @@
-"""Reads one of the source queues, whatever happens to the queue, its broker or its messages.
+"""Reads one source queue, whatever happens to the queue, its broker or its messages.
 
-The service itself rejects messages beyond ``MAX_BODY``, after it has received them. A connection that takes no messages
-of that size could only close the channel, and then the broker would return every message that it had sent ahead, which
-counts against the delivery limit of each of them. That is left for a message beyond the connection's own
-``max_message_size`` of 128 MiB: RabbitMQ takes such a message only if it is configured to, and reading fails, with a
-warning at each attempt, until somebody removes it or the queue's delivery limit does.
+The service receives messages beyond ``MAX_BODY`` and then rejects them. If the connection refused them instead, it
+would have to close the channel, and the broker would requeue every prefetched message, which counts against the
+delivery limit of each. The connection does refuse a message beyond its ``max_message_size`` of 128 MiB, which RabbitMQ
+accepts only if configured so: reading then fails, with a warning at each attempt, until an operator or the queue's
+delivery limit removes the message.
 """
 
 from __future__ import annotations
@@ -22,29 +22,31 @@ from feature_service.pause import GrowingPause
 _LOGGER: Final = logging.getLogger("feature_service")
 
 _PREFETCH: Final = 20
-"""How many messages the broker sends ahead. It bounds the bodies in memory: to 20 MiB a queue if none is beyond
-``MAX_BODY``; else to 320 MiB with the 16 MiB that RabbitMQ 4 takes by default, 2.5 GiB with the 128 MiB of RabbitMQ 3.
+"""How many messages the broker sends ahead. It bounds the bodies in memory: to 20 MiB per queue if none is beyond
+``MAX_BODY``, else to 320 MiB with RabbitMQ 4 (messages up to 16 MiB by default) or 2.5 GiB with RabbitMQ 3 (128 MiB).
 """
 _TURN_BYTES: Final = 64 * 1024
-"""Bytes of bodies that a reader takes before it lets others run. The worst body of 1 MiB takes 20 ms of CPU time."""
+"""How many bytes of bodies a reader handles before it yields. The worst body of 1 MiB takes 20 ms of CPU time."""
 
 Handle: TypeAlias = Callable[[str, Delivery], None]
-"""Takes a delivery of a queue in and settles it."""
+"""Handles a delivery of the named queue, and settles it."""
 
 
 class QueueReader:
     """Reads one queue.
 
     Args:
-        queue: its name. It belongs to another service: declared passively, waited for while it is not there.
-        connection: takes messages of any size that the broker takes, so that they can be rejected.
-        handle: is given every message.
-        turns: shared by all readers: one body beyond 64 KiB is taken at a time, then others run.
+        queue: the queue's name. The queue belongs to another service: the reader declares it passively, and waits
+            for it while it does not exist.
+        connection: a connection that accepts messages of every size that the broker accepts, so that ``handle`` can
+            reject them.
+        handle: called with every message.
+        turns: a lock that all readers share. A reader takes it for each 64 KiB of bodies, which lets other tasks run.
 
     Attributes:
-        queue: its name.
+        queue: the queue's name.
         last_error: why the queue could not be read; None once it is read again.
-        last_message_at: when the last message came, on the event loop's clock; None if none came.
+        last_message_at: when the last message came, on the event loop's clock; None if none has come.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class QueueReader:
                         self._take(delivery)
                         continue
                     taken = 0
-                    async with self._turns:  # lets others run, and other readers wait
+                    async with self._turns:  # other tasks run, other readers wait
                         self._take(delivery)
             finally:
                 self._consumer = None

@@ -1,9 +1,9 @@
 """The service: market events in, feature vectors out.
 
-Two connections, because RabbitMQ blocks those that publish when it is short of memory, and reading should go on then.
-Three kinds of tasks, which know nothing of each other but the states of the symbols and the outbox between them: one
-reader a source queue, one that computes at each interval, one that publishes. The one that computes never waits for a
-broker.
+The service has two connections: RabbitMQ blocks publishing connections when it is short of memory, and the service goes
+on reading then. It has three kinds of tasks: one reader per source queue, one task that computes vectors at each
+interval, and one that publishes them. They share only the states of the symbols and the outbox, so the computing task
+never waits for a broker.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _LOG_EVERY: Final = 1000
 
 @dataclass(slots=True)
 class Counters:
-    """What the service has seen.
+    """Counts of events and messages.
 
     Attributes:
-        events: events read, by the queue they came from.
-        bad_events: messages that could not be read; they are rejected, not requeued.
-        oversized: those of them that were larger than ``MAX_BODY``.
-        faults: those of them that met a fault of ours; the log has its traceback.
+        events: how many events were read, by queue.
+        bad_events: how many messages could not be read; they are rejected, not requeued.
+        oversized: how many of these were larger than ``MAX_BODY``.
+        faults: how many of these failed because of a bug in the service; the log has its traceback.
     """
 
     events: dict[str, int] = field(default_factory=dict[str, int])
@@ -55,18 +55,18 @@ class Counters:
 
 
 class FeatureService:
-    """Reads market events, keeps a state for each symbol, publishes a vector for each symbol and interval.
+    """Reads market events, keeps the state of each symbol, and publishes a vector per symbol and interval.
 
     Args:
-        settings: what it is told.
-        dial_reading: opens the transport of the connection that reads.
-        dial_publishing: opens the transport of the connection that publishes.
-        outbox: where accepted vectors wait; one of ``settings.buffer`` by default.
-        clock: the system's clock, in seconds since the epoch; :class:`Clock` says what happens when it is set.
+        settings: the settings of the service.
+        dial_reading: opens transports for the reading connection.
+        dial_publishing: opens transports for the publishing connection.
+        outbox: holds the accepted vectors; by default, one with room for ``settings.buffer``.
+        clock: the system clock, in seconds since the epoch; see :class:`Clock`.
 
     Attributes:
-        readers: one for each source queue.
-        publishing_error: why no vectors could be published; None once they go out again.
+        readers: the readers of the source queues.
+        publishing_error: why no vectors could be published; None once they are published again.
     """
 
     def __init__(
@@ -99,10 +99,10 @@ class FeatureService:
         self._was_full = False
 
     async def run(self) -> None:
-        """Work until :meth:`stop`, then publish what waits, within ``shutdown_timeout``, and close.
+        """Work until :meth:`stop`, then publish the waiting vectors within ``shutdown_timeout``, and close.
 
         Raises:
-            ConnectionClosed: a connection gave up; with the service's own policy none does.
+            ConnectionClosed: a connection gave up, which the service's own policy never does.
         """
         LOGGER.info(
             "a vector per symbol each %g s: from %s to %s, at %s, virtual host %r",
@@ -137,12 +137,12 @@ class FeatureService:
 
     @property
     def is_publishing(self) -> bool:
-        """Whether vectors go out now: the queue is declared and the broker takes publishes."""
+        """Whether vectors are published now: the queue is declared, and the broker accepts publishes."""
         return self._has_publisher and self.publishing.state is State.OPEN
 
     @property
     def is_ready(self) -> bool:
-        """Whether it does its whole work: it is not stopping, every source is read, and vectors go out."""
+        """Whether the service is fully working: it reads every source, publishes vectors, and is not stopping."""
         is_reading = all(reader.is_reading for reader in self.readers)
         return is_reading and self.reading.state is State.OPEN and self.is_publishing and not self.is_stopping
 
@@ -153,7 +153,7 @@ class FeatureService:
 
     @property
     def displaced_symbols(self) -> int:
-        """How many symbols lost their place to others, because there are more than ``max_symbols``."""
+        """How many symbols were displaced because there are more than ``max_symbols``."""
         return self._symbols.displaced
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class FeatureService:
         except BadEvent as error:
             self._refuse(source, delivery, str(error))
         except Exception as error:
-            # A fault of ours costs one message: raised, it would end the service, which met the same message again.
+            # Reject the message, or this bug would end the service, which would then receive the message again.
             if self.counters.faults % _LOG_EVERY == 0:
                 LOGGER.exception("fault %d: an event from %s could not be taken in", self.counters.faults + 1, source)
             self.counters.faults += 1
@@ -197,7 +197,7 @@ class FeatureService:
             LOGGER.warning("bad event %d, from %s: %s", self.counters.bad_events + 1, source, reason)
         self.counters.bad_events += 1
         self.counters.oversized += len(delivery.body) > MAX_BODY
-        # Requeued, it would come back for ever and hold up the messages behind it.
+        # A requeued message would come back for ever and delay the messages behind it.
         delivery.reject(requeue=False)
 
     # --- computing --------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class FeatureService:
         interval = self.settings.interval
         due = anyio.current_time()
         while True:
-            # A late turn is made up for once, not by a burst of vectors for moments that are past.
+            # After a delay, compute once: no burst of vectors for past moments.
             due = max(due + interval, anyio.current_time())
             await anyio.sleep_until(due)
             moment = self._clock.now()
@@ -215,7 +215,7 @@ class FeatureService:
                     self._symbols.remove(name)
                     continue
                 self._offer(self._vector(name, symbol, moment))
-                await anyio.lowlevel.checkpoint()  # many symbols must not keep the heartbeats waiting
+                await anyio.lowlevel.checkpoint()  # so that many symbols do not delay heartbeats
 
     def _vector(self, name: str, symbol: Symbol, moment: Moment) -> FeatureVector:
         found = symbol.state.features(moment.steady, utc=moment.utc)
@@ -262,7 +262,7 @@ class FeatureService:
             await pause()
 
     async def _send(self, publisher: anyamqp.Publisher) -> None:
-        """Publish a batch and wait for every outcome; what failed goes back, and the first failure is raised."""
+        """Publish a batch and await every outcome. Put failed vectors back and raise the first failure."""
         parcels = self.outbox.take(_BATCH)
         failed: list[Parcel] = []
         failure: anyamqp.AnyamqpError | None = None

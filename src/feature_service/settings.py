@@ -1,4 +1,4 @@
-"""What the service is told by its environment."""
+"""The settings of the service, read from the environment."""
 
 from __future__ import annotations
 
@@ -33,30 +33,31 @@ _VARIABLES: Final = {
     "health_port": "HEALTH_PORT",
     "log_level": "LOG_LEVEL",
 }
-"""The variable that each setting comes from."""
+"""The environment variable of each setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
-    """The settings of the service; each comes from the variable named in brackets, or has its default.
+    """The settings of the service. Each comes from the variable named in brackets, or is the default.
 
     Attributes:
         broker: where RabbitMQ is [``RABBITMQ_*``].
         sources: the queues to read, which another service owns.
         queue: the queue to publish to.
-        interval: seconds from one vector of a symbol to the next, from 0.01 to 3600 [``FEATURE_INTERVAL``].
-        buffer: how many accepted vectors may wait for their confirm [``FEATURE_BUFFER``].
-        max_symbols: how many symbols are kept, from 2 to 100,000; which ones, when there are more,
-            :mod:`feature_service.symbols` says [``FEATURE_MAX_SYMBOLS``].
-        shutdown_timeout: seconds that the waiting vectors get at the end, at most 3600 [``FEATURE_SHUTDOWN_TIMEOUT``].
-        health_host: address of the health endpoints [``HEALTH_HOST``]. They need no password, so they are on loopback
-            unless this says otherwise; in a container it is ``0.0.0.0``.
+        interval: seconds between two vectors of a symbol, from 0.01 to 3600 [``FEATURE_INTERVAL``].
+        buffer: how many accepted vectors may await their confirm [``FEATURE_BUFFER``].
+        max_symbols: how many symbols to keep, from 2 to 100,000 [``FEATURE_MAX_SYMBOLS``]. If there are more,
+            :mod:`feature_service.symbols` chooses.
+        shutdown_timeout: seconds to publish the waiting vectors at the end, at most 3600
+            [``FEATURE_SHUTDOWN_TIMEOUT``].
+        health_host: address of the health endpoints [``HEALTH_HOST``]. They need no password, so the default is
+            loopback; in a container, use ``0.0.0.0``.
         health_port: their port; 0 for none [``HEALTH_PORT``].
         log_level: such as ``INFO`` [``LOG_LEVEL``].
         backend: the event loop, ``asyncio`` or ``trio`` [``FEATURE_BACKEND``].
 
     Raises:
-        SettingsError: a value is wrong; the text names its variable and says what would be right.
+        SettingsError: a value is wrong; the text names its variable and a right value.
     """
 
     broker: anyamqp.Settings
@@ -89,13 +90,13 @@ class ServiceSettings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> ServiceSettings:
-        """The settings that the environment holds. A variable that is empty counts as absent.
+        """Read the settings from the environment. An empty variable counts as absent.
 
         Args:
             environment: the variables; ``os.environ`` by default.
 
         Raises:
-            SettingsError: a value is wrong; the text names the variable and says what would be right.
+            SettingsError: a value is wrong; the text names its variable and a right value.
         """
         variables = os.environ if environment is None else environment
 
@@ -122,7 +123,7 @@ class ServiceSettings:
 
 
 def for_service(broker: anyamqp.Settings) -> anyamqp.Settings:
-    """The same broker, waited for however long it is away: computing goes on meanwhile, and health tells."""
+    """The broker's settings without any time limit: the service goes on computing while the broker is away."""
     return replace(broker, request_timeout=None, reconnect=replace(broker.reconnect, refusal_grace=inf))
 
 
@@ -140,7 +141,7 @@ def _whole(name: str, text: str) -> int:
 
 
 def _check_seconds(name: str, value: float, least: float, most: float) -> None:
-    if not (value > 0 and least <= value <= most):  # NaN compares with nothing
+    if not (value > 0 and least <= value <= most):  # false for NaN, too
         bounds = f"from {least:g} to {most:g}" if least else f"above 0, and at most {most:g}"
         raise anyamqp.SettingsError(f"{_VARIABLES[name]}: {value} is not a number of seconds {bounds}")
 

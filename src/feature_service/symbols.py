@@ -1,14 +1,14 @@
-"""The symbols that the service keeps, of which there are only so many places.
+"""The symbols that the service keeps, in a limited number of places.
 
-Anybody who can publish to a source queue can name any symbol, so the places are given by a segmented LRU (Karedla,
-Love and Wherry, "Caching strategies to improve disk system performance", 1994):
+Anybody who can publish to a source queue can name any symbol, so a segmented LRU assigns the places (Karedla, Love and
+Wherry, "Caching strategies to improve disk system performance", 1994):
 
-* A new symbol is a *newcomer*. When no place is free, it takes that of the newcomer heard least recently.
-* With its third trade it becomes *established*. Four fifths of the places are open to established symbols; one more
-  established symbol sends the one of them that traded least recently back among the newcomers.
+* A new symbol is a *newcomer*. If no place is free, it displaces the newcomer whose last event is oldest.
+* With its third trade, a newcomer becomes *established*. At most four fifths of the places are for established symbols;
+  when there is one too many, the one whose last trade is oldest becomes a newcomer again.
 
-So symbols that come once take places from each other only, however many they are, and a symbol that trades gets its
-place from them and keeps it. What happens depends on nothing but the order of the events; every step is O(1).
+So symbols that appear once displace only each other, however many there are, and a trading symbol takes a place from
+them and keeps it. The result depends only on the order of the events. Every step is O(1).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 from feature_service.features import SymbolState
 
 LEAST_SYMBOLS: Final = 2
-"""One place for an established symbol, one for newcomers. A single place would go to whatever symbol came last."""
+"""One place for an established symbol and one for newcomers. With a single place, the last symbol would always win."""
 
 _ESTABLISHED_AFTER: Final = 3
 
@@ -30,9 +30,9 @@ class Symbol:
     """A symbol that has a place.
 
     Attributes:
-        state: all that is known of its market.
+        state: the state of its market.
         heard_at: when its last event came, in steady time.
-        trace_id: of the last event that had one.
+        trace_id: the trace id of the last event that had one.
         trades: how many trades it had as a newcomer.
     """
 
@@ -66,11 +66,11 @@ class Symbols:
         return name in self._newcomers or name in self._established
 
     def items(self) -> list[tuple[str, Symbol]]:
-        """All of them, to go through while places change hands."""
+        """A copy of all symbols with their names, so that the caller may remove some while iterating."""
         return [*self._established.items(), *self._newcomers.items()]
 
     def heard(self, name: str, *, traded: bool) -> Symbol:
-        """An event of this symbol came, which was a trade or not. Returns the symbol in its place."""
+        """Record an event of a symbol, which was a trade or not. Returns the symbol, which may be new."""
         if (symbol := self._established.get(name)) is not None:
             if traded:
                 self._established.move_to_end(name)

@@ -1,4 +1,4 @@
-"""The feature vector, the message that the service publishes, and its JSON form."""
+"""The feature vector that the service publishes, and its JSON form."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class FeatureVector:
         timestamp: seconds since the epoch; the JSON form has ISO 8601 in UTC, to the microsecond.
         symbol: such as ``BTCUSDT``.
         features: values by name, all finite.
-        feature_registry_version: which definitions the values follow.
-        trace_id: of the event that led to it, if known.
+        feature_registry_version: the version of the definitions of the features.
+        trace_id: the trace id of the latest event; None if unknown.
 
     Raises:
-        ValueError: a feature is NaN or infinite. JSON cannot carry it, and a vector that was accepted must not fail
-            later, on its way out.
+        ValueError: a feature is NaN or infinite, which JSON cannot represent; or the timestamp is out of range. An
+            accepted vector must not fail later, when it is published.
     """
 
     timestamp: float
@@ -46,7 +46,7 @@ class FeatureVector:
         object.__setattr__(self, "features", MappingProxyType(dict(self.features)))
 
     def to_json(self) -> bytes:
-        """The body to publish: JSON in UTF-8, without ``trace_id`` when there is none."""
+        """The body to publish: JSON in UTF-8, without ``trace_id`` if there is none."""
         fields: dict[str, object] = {
             "timestamp": _moment(self.timestamp).isoformat(timespec="microseconds"),
             "symbol": self.symbol,
@@ -59,10 +59,10 @@ class FeatureVector:
 
     @classmethod
     def from_json(cls, body: bytes) -> FeatureVector:
-        """Read what :meth:`to_json` wrote; the timestamp comes back to the microsecond.
+        """Read a body from :meth:`to_json`. The timestamp is exact to the microsecond.
 
         Raises:
-            BadEvent: it is not such a body; the error names the field.
+            BadEvent: the body is not a feature vector; the error names the field.
         """
         fields = Fields.decode(body)
         return cls(

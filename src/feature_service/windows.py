@@ -1,18 +1,17 @@
 """Rolling windows over trades and prices, in bounded memory.
 
-Time is an argument, in seconds since the epoch. It is rounded to milliseconds, the exchange's own resolution: whether
-something lies in a window is then a comparison of integers, and a window of a minute holds at most 60,000 entries
-however many trades there are.
+Time is an argument, in seconds since the epoch. It is rounded to milliseconds, the exchange's resolution. So windows
+compare integers, and a window of a minute holds at most 60,000 entries, however many trades there are.
 
-A window of length w at time t is the half-open interval (t - w, t]: what is exactly w old has left it.
+A window of length w at time t is the half-open interval (t - w, t]: an entry that is exactly w old has left it.
 
 Late events
-    A *trade* that comes late goes to its place: it counts in every window that still reaches back to it, and in no
-    other. A *price* that comes late takes effect at the newest time known: prices are the state of a market in the
-    order in which it was learned, and an older stamp on newer news is the work of two clocks.
+    A late *trade* counts at its own time, in every window that still reaches back to it. A late *price* takes effect at
+    the newest known time: prices describe the market in the order in which they arrived, and an older stamp on a newer
+    price comes from a second clock.
 
-Cost: adding is O(1) amortised in order and O(log n) plus the move of a list's tail out of order; sums are O(1)
-amortised; a price is O(log n); a volatility looks at one price for each second of its length.
+Cost: adding is O(1) amortised in order; out of order it is O(log n) plus the move of a list's tail. Sums are O(1)
+amortised, a price is O(log n), and a volatility reads one price for each second of its length.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ _MS: Final = 1000
 
 
 class ExactSum:
-    """A running sum of floats without rounding errors: what is added and later taken away leaves nothing behind.
+    """A running sum of floats without rounding errors: adding a term and subtracting it later restores the sum.
 
-    Shewchuk's partials, as in :func:`math.fsum`: the sum is held as floats that do not overlap. A plain running sum
-    would keep the rounding of every trade of the day, and a window without trades would have a volume of 1e-12.
+    The sum is held as floats that do not overlap (Shewchuk's partials, as in :func:`math.fsum`). A plain running sum
+    would accumulate the rounding errors of the whole day, and an empty window could have a volume of 1e-12.
     """
 
     __slots__ = ("_partials",)
@@ -39,7 +38,7 @@ class ExactSum:
         self._partials: list[float] = []
 
     def add(self, term: float) -> None:
-        """Add a finite number; a negative one takes away."""
+        """Add a finite number, which may be negative."""
         partials: list[float] = []
         for partial in self._partials:
             large, small = (term, partial) if abs(term) >= abs(partial) else (partial, term)
@@ -59,7 +58,7 @@ class ExactSum:
 
 @dataclass(frozen=True, slots=True)
 class TradeSums:
-    """What was traded in a window."""
+    """The sums of the trades in a window."""
 
     count: int
     buy_volume: float
@@ -69,20 +68,20 @@ class TradeSums:
 
     @property
     def volume(self) -> float:
-        """What was traded on both sides."""
+        """The volume of both sides."""
         return self.buy_volume + self.sell_volume
 
     @property
     def signed_volume(self) -> float:
-        """Bought less sold, by who took the initiative."""
+        """The buy volume minus the sell volume, by the aggressor's side."""
         return self.buy_volume - self.sell_volume
 
 
 class TradeWindow:
     """The trades of the last `span` seconds, as sums.
 
-    Trades of one millisecond share an entry. A trade ahead of the clock counts at once: to hold it back could only lose
-    it from the shortest window.
+    Trades of one millisecond share an entry. A trade ahead of the clock counts at once: if it were held back, the
+    shortest window might miss it.
     """
 
     __slots__ = ("_buy", "_count", "_entries", "_head", "_keys", "_notional", "_sell", "_span")
@@ -101,7 +100,7 @@ class TradeWindow:
         return len(self._keys) - self._head
 
     def add(self, at: float, price: float, size: float, *, buy: bool) -> None:
-        """Count a trade, unless it is so late that the window has moved past it."""
+        """Count a trade, unless the window has already moved past it."""
         key = _milliseconds(at)
         newest = self._keys[-1] if len(self) else key
         if key <= newest - self._span:
@@ -111,14 +110,14 @@ class TradeWindow:
             self._keys.insert(place, key)
             self._entries.insert(place, _Entry())
         entry = self._entries[place]
-        # The totals hold the entries as they are, each rounded by itself; hence out and in again.
+        # The totals are sums of the rounded entries, so subtract the old entry and add the new one.
         self._count_entry(entry, -1)
         entry.add(price, size, buy=buy)
         self._count_entry(entry, 1)
         self._forget(max(newest, key))
 
     def sums(self, now: float) -> TradeSums:
-        """What the window holds at `now`. It only moves on: asked for an earlier time, it leaves out what has left."""
+        """The sums at `now`. The window only moves forward: at an earlier time, it lacks the trades that have left."""
         self._forget(_milliseconds(now))
         return TradeSums(self._count, self._buy.value, self._sell.value, self._notional.value)
 
@@ -127,7 +126,7 @@ class TradeWindow:
         for entry in self._entries[self._head : end]:
             self._count_entry(entry, -1)
         self._head = end
-        # Moving the rest to the front costs as much as there is left, so wait until as much has gone.
+        # Moving the rest to the front costs its length, so wait until half of the list is free.
         if self._head > len(self._keys) // 2:
             del self._keys[: self._head]
             del self._entries[: self._head]
@@ -143,13 +142,13 @@ class TradeWindow:
 class PriceHistory:
     """The prices of a market as a step function of time.
 
-    A price holds until the next one, but no longer than `hold`: after a silence the price is unknown, not unchanged.
-    ``None`` in place of a price says that it is unknown from then on.
+    A price is valid until the next one, but no longer than `hold`: after a silence the price is unknown, not unchanged.
+    A price of ``None`` means that it is unknown from then on.
 
     Args:
-        reach: how far back :meth:`at` is asked, in seconds.
-        volatility_reach: the longest window that :meth:`volatility` is asked for, in seconds.
-        hold: how long a price holds, in seconds.
+        reach: how far back :meth:`at` may be asked, in seconds.
+        volatility_reach: the longest window for :meth:`volatility`, in seconds.
+        hold: how long a price is valid, in seconds.
     """
 
     __slots__ = ("_fine", "_seconds")
@@ -162,12 +161,12 @@ class PriceHistory:
         return len(self._fine) + len(self._seconds)
 
     def add(self, at: float, price: float | None) -> None:
-        """The price, above 0, from `at` on."""
+        """Set the price, above 0, from `at` on."""
         self._fine.add(_milliseconds(at), price)
         self._seconds.add(_milliseconds(at), price)
 
     def at(self, at: float) -> float | None:
-        """The last price at or before `at`; ``None`` when the history does not reach back so far or it was unknown."""
+        """The last price at or before `at`; ``None`` if it was unknown or is older than the history."""
         return self._fine.at(_milliseconds(at))
 
     def volatility(self, now: float, seconds: int) -> float | None:
@@ -178,10 +177,10 @@ class PriceHistory:
 
             sqrt(sum((r(k) - mean(r))^2) / (n - 1)) over the n returns with K - seconds < k <= K
 
-        of which both prices are known. It is per second, not scaled to a day or a year.
+        for which both prices are known. It is per second, not scaled to a day or a year.
 
         Returns:
-            ``None`` when fewer than half of the returns, or fewer than two, are known.
+            The volatility; ``None`` if fewer than half of the returns, or fewer than two, are known.
         """
         last = floor(now)
         prices = [self._seconds.at(second * _MS) for second in range(last - seconds, last + 1)]
@@ -213,7 +212,7 @@ class _Entry:
 
 
 class _Steps:
-    """A step function that keeps one value for each `grain` milliseconds: the last at or before its end."""
+    """A step function with one value per `grain` milliseconds: the last value at or before the grain's end."""
 
     __slots__ = ("_grain", "_hold", "_keys", "_span", "_times", "_values")
 
@@ -237,8 +236,8 @@ class _Steps:
         self._keys.append(key)
         self._times.append(at)
         self._values.append(value)
-        # The newest entry that has left the span stays: it tells the value at the span's beginning. The span is counted
-        # from the grain before the key, for the key lies up to a grain ahead of the time that is asked for.
+        # Keep the newest entry that has left the span: it is the value at the span's start. The span is measured from
+        # the grain before the key, because the key may be up to a grain ahead of the requested time.
         gone = bisect_right(self._keys, key - self._grain - self._span) - 1
         if gone > len(self._keys) // 2:
             del self._keys[:gone]

@@ -22,16 +22,16 @@ def book_of(u: int = 10, seq: int | None = None) -> OrderBook:
     return book
 
 
-def test_new_book_is_out_of_step_and_answers_nothing() -> None:
+def test_new_book_is_out_of_sync_and_answers_nothing() -> None:
     book = OrderBook()
-    assert not book.in_step
+    assert not book.in_sync
     assert (book.quote, book.best_bid, book.best_ask, book.bid_depth(5), book.ask_depth(5)) == (None,) * 5
 
 
 def test_snapshot_gives_best_prices_and_depths_whatever_its_order() -> None:
     book = OrderBook()
     assert book.apply(snapshot(10, BIDS[::-1], ASKS[::-1]))
-    assert (book.in_step, book.update_id) == (True, 10)
+    assert (book.in_sync, book.update_id) == (True, 10)
     assert book.best_bid == (100.0, 1.0)
     assert book.best_ask == (101.0, 8.0)
     assert (book.bid_depth(2), book.bid_depth(5)) == (1 + 2, 1 + 2 + 4)
@@ -92,40 +92,40 @@ def test_level_of_size_zero_in_a_snapshot_is_none() -> None:
 def test_delta_before_any_snapshot_is_ignored() -> None:
     book = OrderBook()
     assert not book.apply(delta(1, BIDS, ASKS))
-    assert (book.in_step, book.best_bid, book.gaps) == (False, None, 0)
+    assert (book.in_sync, book.best_bid, book.gaps) == (False, None, 0)
 
 
-def test_gap_puts_the_book_out_of_step_until_the_next_snapshot() -> None:
+def test_gap_puts_the_book_out_of_sync_until_the_next_snapshot() -> None:
     book = book_of(u=10)
     assert not book.apply(delta(12, bids=[(100.5, 1.0)]))
-    assert (book.in_step, book.gaps, book.quote, book.best_bid, book.bid_depth(5)) == (False, 1, None, None, None)
+    assert (book.in_sync, book.gaps, book.quote, book.best_bid, book.bid_depth(5)) == (False, 1, None, None, None)
     assert not book.apply(delta(13))
-    assert not book.in_step
+    assert not book.in_sync
     assert book.apply(snapshot(14, BIDS, ASKS))
-    assert (book.in_step, book.gaps) == (True, 1)
+    assert (book.in_sync, book.gaps) == (True, 1)
 
 
 @pytest.mark.parametrize("u", [10, 9, 1])
 def test_repeated_or_older_delta_is_ignored(u: int) -> None:
     book = book_of(u=10, seq=50)
     assert not book.apply(delta(u, bids=[(100.5, 1.0)], seq=50))
-    assert (book.in_step, book.best_bid, book.update_id) == (True, (100.0, 1.0), 10)
+    assert (book.in_sync, book.best_bid, book.update_id) == (True, (100.0, 1.0), 10)
 
 
 def test_older_number_with_a_newer_sequence_means_that_a_snapshot_was_lost() -> None:
     book = book_of(u=1000, seq=50)
     assert not book.apply(delta(2, bids=[(100.5, 1.0)], seq=51))
-    assert (book.in_step, book.gaps) == (False, 1)
+    assert (book.in_sync, book.gaps) == (False, 1)
 
 
 # Crossed
 
 
 @pytest.mark.parametrize("bid", [101.0, 102.5])
-def test_crossed_or_touching_book_is_in_step_but_gives_no_quote_and_no_depth(bid: float) -> None:
+def test_crossed_or_touching_book_is_in_sync_but_gives_no_quote_and_no_depth(bid: float) -> None:
     book = book_of()
     book.apply(delta(11, bids=[(bid, 1.0)]))
-    assert (book.in_step, book.crossed, book.quote, book.bid_depth(5), book.ask_depth(5)) == (
+    assert (book.in_sync, book.crossed, book.quote, book.bid_depth(5), book.ask_depth(5)) == (
         True,
         True,
         None,
@@ -217,7 +217,7 @@ def test_book_agrees_with_the_naive_model(
         model.apply(whole, u, bids, asks)
 
         assert book.update_id == model.last
-        assert book.in_step is (model.last is not None)
+        assert book.in_sync is (model.last is not None)
         best_bid, best_ask = max(model.bids.items(), default=None), min(model.asks.items(), default=None)
         assert (book.best_bid, book.best_ask) == (best_bid, best_ask)
         crossed = best_bid is not None and best_ask is not None and best_bid[0] >= best_ask[0]
