@@ -29,9 +29,9 @@ from anyamqp.errors import (
     TransportError,
 )
 from anyamqp.protocol.events import Blocked, Ended, Opened, Replied, Stalled, Tuning, Unblocked
+from anyamqp.protocol.handshake import CAPABILITIES
 from anyamqp.protocol.lifecycle import LinkEvent, LinkState
 from anyamqp.protocol.sasl import External, Mechanism, Plain
-from anyamqp.protocol.session import CAPABILITIES
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route
 from anyamqp.wire.frames import HEARTBEAT_FRAME, PROTOCOL_HEADER, Frame, Heartbeat, ProtocolHeader, build

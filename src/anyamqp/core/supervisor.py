@@ -53,9 +53,9 @@ from anyamqp.net.dialer import Dial, Dialer
 from anyamqp.net.event_loop import Loop, failure_of, running_loop
 from anyamqp.net.link import Link, LinkOwner
 from anyamqp.net.timers import Timer, Timers
-from anyamqp.protocol.channels import HIGHEST_CHANNEL
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.lifecycle import CONNECTION, ConnectionEffect, ConnectionEvent, LinkState, State, Transition
+from anyamqp.protocol.numbers import HIGHEST_CHANNEL
 from anyamqp.protocol.reconnect import Attempts, Life, Turns
 from anyamqp.protocol.sasl import Mechanism
 from anyamqp.protocol.session import Session

@@ -1,23 +1,17 @@
-"""What a session knows of its channels: numbers, which reply belongs to which request, how content is put together.
+"""The channels of one session: which request a reply answers, and what may arrive when.
 
-A number is taken by channel.open and free again after close-ok, ours or theirs. Between our channel.close and its
-close-ok whatever else arrives on the number is discarded (AMQP 0-9-1, 4.9 and 2.2.5). Content is a method, a header and
-as many body frames as the header announces (4.2.6), with nothing of the same channel in between.
-
-RabbitMQ, 3.10 to 4.3, goes on after a channel.close of its own: deliveries that its channel process had before it
-follow (rabbitmq-server, issue 13384), and where the two closes cross, the close-ok that answers ours may follow or may
-be lost. So a number that the broker closed is the last to be taken again, and what comes on it is discarded.
+Between our channel.close and its close-ok the broker's other frames on the channel are discarded (AMQP 0-9-1, 4.9 and
+2.2.5). After the broker's channel.close they are discarded until the number is free again
+(:mod:`anyamqp.protocol.numbers`).
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from collections.abc import Callable
+from typing import Final
 
 from anyamqp.errors import (
     ChannelError,
-    ChannelLimitReached,
     CloseFacts,
     CloseFrame,
     CommandInvalid,
@@ -25,140 +19,90 @@ from anyamqp.errors import (
     FrameError,
     InvalidUse,
     MalformedProperties,
-    ReplyError,
     Side,
     UnexpectedFrame,
-    printable,
-    reply_error,
 )
-from anyamqp.protocol.acks import Acks
+from anyamqp.protocol.acks import Acks, UnsentAcks
+from anyamqp.protocol.assembly import Assembly, stray_body, stray_header
+from anyamqp.protocol.closes import REPLY_SUCCESS, error_of, frame_of, unexpected
 from anyamqp.protocol.events import (
     ChannelClosed,
     ChannelReleased,
-    Confirm,
-    ConfirmsReceived,
-    Content,
-    ContentsReceived,
-    Event,
+    EventQueue,
     MethodReceived,
     Replied,
 )
+from anyamqp.protocol.numbers import ChannelNumbers
+from anyamqp.protocol.output import Output
 from anyamqp.protocol.requests import Purpose, Request
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Received, encode_ack
+from anyamqp.wire.basic import Received
 from anyamqp.wire.frames import Payload, method_name
 from anyamqp.wire.methods import Method
 from anyamqp.wire.receiving import Delivered, Header
 
-HIGHEST_CHANNEL = 65535
-REPLY_SUCCESS = 200
-_CONTENT_METHODS = (methods.Basic.Deliver, methods.Basic.Return, methods.Basic.GetOk)
-_CONFIRMS = (methods.Basic.Ack, methods.Basic.Nack)
-_SMALL = 1024
-"""Bytes below which a piece of a body is not kept by itself."""
-_UNASKED = (methods.Basic.Cancel, methods.Channel.Flow)
-_FIRST_WORDS = (methods.Channel.OpenOk, methods.Channel.Close)
-"""What a new channel can hear first."""
+_CONTENT_METHODS: Final = (methods.Basic.Deliver, methods.Basic.Return, methods.Basic.GetOk)
+_CONFIRMS: Final = (methods.Basic.Ack, methods.Basic.Nack)
+_UNASKED: Final = (methods.Basic.Cancel, methods.Channel.Flow)
+_FIRST_METHODS: Final = (methods.Channel.OpenOk, methods.Channel.Close)
+"""The methods that can be the first on a new channel."""
 
 
 class _Channel:
-    """One number in use."""
+    """A channel number in use."""
 
-    __slots__ = (
-        "acks",
-        "closing",
-        "getting",
-        "has_past",
-        "header",
-        "last_tag",
-        "method",
-        "pieces",
-        "received",
-        "requests",
-    )
+    __slots__ = ("acks", "closing", "content", "has_past", "last_tag", "requests")
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_past: bool) -> None:
         self.acks = Acks()
         self.closing = False
-        self.has_past = False
-        """Whether what comes may still belong to the number's last channel: until open-ok."""
+        """Whether we sent channel.close."""
+        self.has_past = has_past
+        """Whether frames may still belong to the number's last channel: until the first method of this one."""
         self.requests: deque[Request] = deque()
-        """The requests that are not answered yet, the oldest first."""
+        """The requests without a reply, the oldest first."""
         self.last_tag = 0
         """The highest delivery tag that came."""
-        self.method: Method | None = None
-        """The method whose content is coming in."""
-        self.getting: Request | None = None
-        """The request that this content answers."""
-        self.header: Header | None = None
-        self.pieces: list[bytes | bytearray | memoryview] = []
-        self.received = 0
-
-    def keep(self, piece: bytes | memoryview) -> None:
-        """Keep a piece of a body; copied, if it is small beside what it keeps alive or beside an object of its own."""
-        alive = memoryview(piece.obj).nbytes if isinstance(piece, memoryview) else len(piece)
-        if len(piece) >= _SMALL and 2 * len(piece) >= alive:
-            self.pieces.append(piece)
-        elif self.pieces and isinstance(latest := self.pieces[-1], bytearray):
-            latest += piece
-        else:
-            self.pieces.append(bytearray(piece))
+        self.content: Assembly | None = None
+        """The content that is coming in."""
 
 
 class Channels:
     """The channels of one session.
 
     Args:
-        send: writes a method on a channel.
-        answer: does so with a method that the broker's own traffic makes us send, which it may not take.
-        answer_with: writes such a method as a frame.
-        events: where to tell what happened.
+        output: the frames of the session.
+        unsent_acks: the acks of the session that no frame carries yet.
+        events: the events of the session.
         max_message_size: the largest body accepted, in bytes.
     """
 
-    def __init__(
-        self,
-        send: Callable[[int, Method], None],
-        answer: Callable[[int, Method], None],
-        answer_with: Callable[[bytes], None],
-        events: deque[Event],
-        max_message_size: int,
-    ) -> None:
-        self._send = send
-        self._answer = answer
-        self._answer_with = answer_with
+    def __init__(self, output: Output, unsent_acks: UnsentAcks, events: EventQueue, max_message_size: int) -> None:
+        self._output = output
+        self._unsent_acks = unsent_acks
         self._events = events
         self._max_message_size = max_message_size
+        self._numbers = ChannelNumbers()
         self._channels: dict[int, _Channel] = {}
-        self._free: list[int] = []
-        self._closed_by_broker: dict[int, None] = {}
-        """Numbers on which something may still come, in the order of their closes."""
-        self._highest = 0
-        self._acking: set[int] = set()
-        """The numbers whose acks have not all left yet."""
 
     def __len__(self) -> int:
         return len(self._channels)
 
     def open(self, channel_max: int, purpose: Purpose) -> int:
-        """Send channel.open on the lowest free number; only if there is none, on one that the broker closed.
+        """Send channel.open.
+
+        Args:
+            channel_max: the highest channel number allowed; 0 for no limit.
+            purpose: for whom the reply is.
+
+        Returns:
+            The channel's number.
 
         Raises:
-            ChannelLimitReached: ``channel_max`` channels are open; 0 stands for as many as AMQP can number.
+            ChannelLimitReached: ``channel_max`` channels are open.
         """
-        channel = _Channel()
-        if self._free:
-            number = heapq.heappop(self._free)
-        elif self._highest < (channel_max or HIGHEST_CHANNEL):
-            self._highest += 1
-            number = self._highest
-        elif self._closed_by_broker:
-            number = next(iter(self._closed_by_broker))
-            del self._closed_by_broker[number]
-            channel.has_past = True
-        else:
-            raise ChannelLimitReached(f"all {self._highest} channels that the connection may have are open")
-        self._channels[number] = channel
+        number, has_past = self._numbers.take(channel_max)
+        self._channels[number] = _Channel(has_past=has_past)
         self.request(number, Request(methods.Channel.Open(), purpose))
         return number
 
@@ -166,7 +110,10 @@ class Channels:
         """Send channel.close; the number is free again after close-ok.
 
         Returns:
-            The requests that will not be answered any more.
+            The requests that will not be answered any more, the oldest first.
+
+        Raises:
+            InvalidUse: the channel is not open.
         """
         self.send(number, methods.Channel.Close(code, text, 0, 0))
         channel = self._channels[number]
@@ -174,7 +121,17 @@ class Channels:
         return tuple(channel.requests)
 
     def request(self, number: int, request: Request, as_sent: Method | None = None) -> None:
-        """Send a method that the broker answers."""
+        """Send a method that the broker answers.
+
+        Args:
+            number: the channel's number.
+            request: the request.
+            as_sent: the method to send in place of the request's own.
+
+        Raises:
+            InvalidUse: the channel is not open.
+            InvalidArgument: AMQP cannot carry an argument; nothing was sent.
+        """
         self.send(number, as_sent or request.method)
         channel = self._channels[number]
         channel.requests.append(request)
@@ -187,35 +144,47 @@ class Channels:
         return () if channel is None else tuple(channel.requests)
 
     def has_unanswered(self, number: int) -> bool:
-        """Whether there are any."""
+        """Whether a channel has requests without a reply."""
         return bool(self._channels[number].requests)
 
     def send(self, number: int, method: Method) -> None:
-        """Send a method, behind the acks that were given before it."""
+        """Send a method, after the acks that were given before it.
+
+        Raises:
+            InvalidUse: the channel is not open.
+            InvalidArgument: AMQP cannot carry an argument; nothing was sent.
+        """
         self._make_ready(number)
-        self._send(number, method)
+        self._output.send(number, method)
 
     def _make_ready(self, number: int) -> None:
+        """Send a channel's acks, so that a method can follow them."""
         self.require_open(number)
-        if number in self._acking:
-            self._flush_acks_of(number)
+        self._unsent_acks.flush(number)
 
     def ack(self, number: int, tag: int, *, multiple: bool) -> None:
-        """Acknowledge; leaves with :meth:`flush_acks`, together with others where one frame can stand for them."""
+        """Acknowledge a delivery; one frame may stand for several acks.
+
+        Raises:
+            InvalidUse: no channel has this number.
+        """
         channel = self._channels.get(number)
         if channel is None:
             raise _not_open(number)
         if channel.closing:
-            return  # its end gives back whatever is open
+            return  # the broker requeues unsettled deliveries when the channel ends
         if multiple:
             self._respond(number, methods.Basic.Ack(tag, multiple=True))
             channel.acks.settle_up_to(tag)
-        else:
-            channel.acks.ack(tag)
-            self._acking.add(number)
+        elif channel.acks.ack(tag):
+            self._unsent_acks.add(number, channel.acks)
 
     def nack(self, number: int, method: methods.Basic.Nack | methods.Basic.Reject) -> None:
-        """Send basic.nack or basic.reject."""
+        """Send basic.nack or basic.reject.
+
+        Raises:
+            InvalidUse: no channel has this number.
+        """
         channel = self._channels.get(number)
         if channel is not None and channel.closing:
             return
@@ -227,39 +196,20 @@ class Channels:
             acks.settle(tag)
 
     def _respond(self, number: int, method: Method) -> None:
+        """Send a method that the broker's own traffic demands, after the acks that were given before it."""
         self._make_ready(number)
-        self._answer(number, method)
-
-    @property
-    def has_acks(self) -> bool:
-        """Whether acks wait to leave."""
-        return bool(self._acking)
-
-    @property
-    def unsent_acks(self) -> int:
-        """How many acks wait to leave."""
-        return sum(len(self._channels[number].acks) for number in self._acking)
+        self._output.answer(number, method)
 
     def settled_count(self, number: int) -> float:
-        """How many deliveries are settled by frames that have left; infinity where they are not counted."""
+        """How many deliveries are settled by frames that have been written; infinity where that is not known."""
         return self._channels[number].acks.settled_count
 
-    def flush_acks(self) -> None:
-        """Send the acks that were given so far."""
-        for number in list(self._acking):
-            self._flush_acks_of(number)
-
-    def drop_acks(self) -> None:
-        """Forget the acks that have not left: nothing can leave any more."""
-        self._acking.clear()
-
-    def _flush_acks_of(self, number: int) -> None:
-        self._acking.discard(number)
-        for tag, multiple in self._channels[number].acks.take():
-            self._answer_with(encode_ack(number, tag, multiple=multiple))
-
     def require_open(self, number: int) -> None:
-        """Raise :class:`InvalidUse` unless frames may go out on the number; else the broker closes the connection."""
+        """Refuse frames on a channel that is not open: the broker would close the connection.
+
+        Raises:
+            InvalidUse: the channel is not open, or we have closed it.
+        """
         channel = self._channels.get(number)
         if channel is None or channel.closing:
             raise _not_open(number)
@@ -268,14 +218,14 @@ class Channels:
         """Take a frame.
 
         Raises:
-            ReplyError: it cannot be at this place.
+            ReplyError: the broker may not send it here.
         """
         channel = self._channels.get(number)
         if channel is None:
             self._late(number, payload)
             return
         if channel.has_past:
-            if not isinstance(payload, _FIRST_WORDS):
+            if not isinstance(payload, _FIRST_METHODS):
                 return
             channel.has_past = False
         if isinstance(payload, Delivered):
@@ -291,60 +241,55 @@ class Channels:
             self._method(number, channel, payload)
 
     def _late(self, number: int, payload: Payload) -> None:
-        if number not in self._closed_by_broker:
+        """Take a frame on a number that is not in use."""
+        if not self._numbers.is_retired(number):
             raise unexpected(ChannelError, f"a frame on channel {number}, which is not open")
-        if isinstance(payload, methods.Channel.CloseOk):  # the last word that there can be
-            del self._closed_by_broker[number]
-            heapq.heappush(self._free, number)
+        if isinstance(payload, methods.Channel.CloseOk):  # the broker sends nothing after it
+            self._numbers.release(number)
 
     def _method(self, number: int, channel: _Channel, method: Method) -> None:
-        if isinstance(method, _CONFIRMS) and channel.method is None and not channel.closing:
-            self._confirmed(number, method)
-        elif isinstance(method, methods.Basic.Deliver) and channel.method is None and not channel.closing:
-            channel.last_tag = method.delivery_tag
-            channel.method = method
+        if isinstance(method, _CONFIRMS) and channel.content is None and not channel.closing:
+            self._events.add_confirm(number, method)
         elif isinstance(method, methods.Channel.Close):
-            self._acking.discard(number)  # nothing but close-ok may follow
-            self._answer(number, methods.Channel.CloseOk())
-            del self._channels[number]
-            self._closed_by_broker[number] = None
-            if channel.closing:  # the two crossed
-                self._events.append(ChannelReleased(number))
-            else:
-                unanswered = tuple(channel.requests)
-                self._events.append(ChannelClosed(number, error_of(frame_of(method)), unanswered))
+            self._close_received(number, channel, method)
         elif isinstance(method, methods.Channel.CloseOk):
             if not channel.closing:
                 raise unexpected(CommandInvalid, f"channel.close-ok on channel {number}, which nobody closed")
-            self._acking.discard(number)
-            del self._channels[number]
-            heapq.heappush(self._free, number)
+            self._drop(number)
+            self._numbers.release(number)
             self._events.append(ChannelReleased(number))
         elif channel.closing:
             return
-        elif channel.method is not None:
+        elif channel.content is not None:
+            outer = method_name(channel.content.method)
             raise unexpected(
-                UnexpectedFrame,
-                f"{method_name(method)} on channel {number} inside the content of {method_name(channel.method)}",
+                UnexpectedFrame, f"{method_name(method)} on channel {number} inside the content of {outer}"
             )
         elif isinstance(method, _CONTENT_METHODS):
-            if isinstance(method, methods.Basic.GetOk):
-                channel.last_tag = method.delivery_tag
-                channel.getting = request = self._answered_by(method, number, channel)
-                if isinstance(request.method, methods.Basic.Get) and request.method.no_ack:
-                    channel.acks.settle(channel.last_tag)
-            channel.method = method
+            self._content_begins(number, channel, method)
         elif isinstance(method, _UNASKED):
             if isinstance(method, methods.Channel.Flow):
-                self._answer(number, methods.Channel.FlowOk(method.active))
+                self._output.answer(number, methods.Channel.FlowOk(method.active))
             self._events.append(MethodReceived(number, method))
         else:
             request = self._answered_by(method, number, channel)
-            channel.requests.popleft()
-            request.reply = method
-            if isinstance(method, methods.Basic.RecoverOk):  # the broker has taken back all that was open
+            if isinstance(method, methods.Basic.RecoverOk):  # the broker has taken back all unsettled deliveries
                 channel.acks.settle_up_to(channel.last_tag)
-            self._events.append(Replied(number, request))
+            self._replied(number, channel, request, method)
+
+    def _close_received(self, number: int, channel: _Channel, close: methods.Channel.Close) -> None:
+        self._drop(number)  # before close-ok, behind which no ack may follow
+        self._output.answer(number, methods.Channel.CloseOk())
+        self._numbers.retire(number)
+        if channel.closing:  # the two closes crossed
+            self._events.append(ChannelReleased(number))
+        else:
+            self._events.append(ChannelClosed(number, error_of(frame_of(close)), tuple(channel.requests)))
+
+    def _drop(self, number: int) -> None:
+        """Forget a channel, with its unsent acks."""
+        self._unsent_acks.drop(number)
+        del self._channels[number]
 
     def _answered_by(self, method: Method, number: int, channel: _Channel) -> Request:
         """The request that the method answers."""
@@ -354,111 +299,85 @@ class Channels:
             )
         return channel.requests[0]
 
+    def _replied(
+        self, number: int, channel: _Channel, request: Request, reply: Method, content: Received | None = None
+    ) -> None:
+        """The oldest request has its reply."""
+        channel.requests.popleft()
+        request.reply, request.content = reply, content
+        self._events.append(Replied(number, request))
+
+    # --- content ----------------------------------------------------------------------------------------------------
+
+    def _content_begins(
+        self, number: int, channel: _Channel, method: methods.Basic.Deliver | methods.Basic.Return | methods.Basic.GetOk
+    ) -> None:
+        request = None
+        if not isinstance(method, methods.Basic.Return):
+            channel.last_tag = method.delivery_tag
+        if isinstance(method, methods.Basic.GetOk):
+            request = self._answered_by(method, number, channel)
+            if isinstance(request.method, methods.Basic.Get) and request.method.no_ack:
+                channel.acks.settle(channel.last_tag)
+        channel.content = Assembly(number, method, request)
+
     def _delivered(self, number: int, channel: _Channel, delivered: Delivered) -> None:
         method, encoded, body = delivered
-        if channel.method is not None or len(body) > self._max_message_size:
-            # What is wrong is told as it is of single frames.
+        if channel.content is not None or len(body) > self._max_message_size:
+            # The fault is reported as it is for single frames.
             self._method(number, channel, method)
             self._header(number, channel, Header(len(body), encoded))
             return
         channel.last_tag = method.delivery_tag
-        self._tell(number, (method, Received(body, encoded)))
+        self._events.add_content(number, (method, Received(body, encoded)))
 
     def _header(self, number: int, channel: _Channel, header: Header) -> None:
-        if channel.method is None or channel.header is not None:
-            raise unexpected(UnexpectedFrame, f"a content header on channel {number} that belongs to no method")
+        if channel.content is None:
+            raise stray_header(number)
+        content = channel.content.add_header(header)
         if header.body_size > self._max_message_size:
-            text = f"a message of {header.body_size} bytes, but max_message_size is {self._max_message_size}"
-            self._respond(number, methods.Channel.Close(ContentTooLarge.code, text, 0, 0))
-            channel.closing = True
-            error = ContentTooLarge(
-                text,
-                method=method_name(channel.method),
-                found_by=Side.CLIENT,
-                close=CloseFacts(None, CloseFrame(ContentTooLarge.code, text, None), Side.CLIENT),
-            )
-            self._events.append(ChannelClosed(number, error, tuple(channel.requests)))
-            return
-        channel.header = header
-        if not header.body_size:
-            self._finish(number, channel, header.encoded, b"")
+            self._refuse(number, channel, header, channel.content.method)
+        elif content is not None:
+            self._finish(number, channel, channel.content, content)
 
     def _body(self, number: int, channel: _Channel, piece: bytes | memoryview) -> None:
-        header = channel.header
-        if header is None:
-            raise unexpected(UnexpectedFrame, f"a body frame on channel {number} that belongs to no content header")
-        channel.received += len(piece)
-        if channel.received > header.body_size:
-            raise unexpected(
-                FrameError,
-                f"{channel.received} bytes of body on channel {number}, but {header.body_size} announced",
-            )
-        if len(piece) == header.body_size:
-            self._finish(number, channel, header.encoded, bytes(piece))
-            return
-        if piece:  # AMQP allows empty body frames; kept, a stream of them would grow without end
-            channel.keep(piece)
-        if channel.received == header.body_size:
-            self._finish(number, channel, header.encoded, b"".join(channel.pieces))
-            channel.pieces.clear()
+        if channel.content is None:
+            raise stray_body(number)
+        content = channel.content.add_body(piece)
+        if content is not None:
+            self._finish(number, channel, channel.content, content)
 
-    def _finish(self, number: int, channel: _Channel, encoded: bytes, body: bytes) -> None:
-        message = Received(body, encoded)
-        method, channel.method, channel.header, channel.received = channel.method, None, None, 0
-        if method is None:
-            return
+    def _refuse(self, number: int, channel: _Channel, header: Header, method: Method) -> None:
+        """Close a channel on which a message is too large."""
+        text = f"a message of {header.body_size} bytes, but max_message_size is {self._max_message_size}"
+        self._respond(number, methods.Channel.Close(ContentTooLarge.code, text, 0, 0))
+        channel.closing = True
+        self._events.append(ChannelClosed(number, _too_large(text, method), tuple(channel.requests)))
+
+    def _finish(self, number: int, channel: _Channel, assembly: Assembly, content: Received) -> None:
+        channel.content = None
+        method = assembly.method
         if not isinstance(method, methods.Basic.Deliver):
-            _check_properties(number, message)
-        request, channel.getting = channel.getting, None
-        if request is not None:
-            channel.requests.popleft()
-            request.reply, request.content = method, message
-            self._events.append(Replied(number, request))
+            _check_properties(number, content)
+        if assembly.request is not None:
+            self._replied(number, channel, assembly.request, method, content)
         else:
-            self._tell(number, (method, message))
-
-    def _tell(self, number: int, content: Content) -> None:
-        latest = self._events[-1] if self._events else None
-        if isinstance(latest, ContentsReceived) and latest.channel == number:
-            latest.contents.append(content)
-        else:
-            self._events.append(ContentsReceived(number, [content]))
-
-    def _confirmed(self, number: int, confirm: Confirm) -> None:
-        latest = self._events[-1] if self._events else None
-        if isinstance(latest, ConfirmsReceived) and latest.channel == number:
-            latest.confirms.append(confirm)
-        else:
-            self._events.append(ConfirmsReceived(number, [confirm]))
+            self._events.add_content(number, (method, content))
 
 
 def _check_properties(number: int, message: Received) -> None:
-    # Returns and replies to basic.get are few, and what they are matched by is in the properties. A delivery's are for
-    # its consumer to read, or to stumble over.
+    # Returns and replies to basic.get are few, and returns are matched to their publishes by a property. A delivery's
+    # properties are decoded when its consumer reads them.
     try:
         _ = message.properties
     except MalformedProperties as error:
         raise unexpected(FrameError, f"content header on channel {number}: {error}") from error
 
 
+def _too_large(text: str, method: Method) -> ContentTooLarge:
+    close = CloseFacts(None, CloseFrame(ContentTooLarge.code, text, None), Side.CLIENT)
+    return ContentTooLarge(text, method=method_name(method), found_by=Side.CLIENT, close=close)
+
+
 def _not_open(number: int) -> InvalidUse:
     return InvalidUse(f"channel {number} is not open on this link")
-
-
-def unexpected(error: type[ReplyError], text: str) -> ReplyError:
-    """The error for something that the broker may not send."""
-    return error(text, found_by=Side.CLIENT)
-
-
-def frame_of(close: methods.Connection.Close | methods.Channel.Close) -> CloseFrame:
-    """What a close of the broker's says."""
-    culprit = None
-    if close.class_id:
-        known = methods.INDEX_MAPPING.get(close.class_id << 16 | close.method_id)
-        culprit = method_name(known) if known else f"method {close.class_id}.{close.method_id}"
-    return CloseFrame(close.reply_code, printable(close.reply_text), culprit)
-
-
-def error_of(close: CloseFrame) -> ReplyError:
-    """The error that a close of the broker's, which came first, carries."""
-    return reply_error(close.code, close.text, method=close.method, close=CloseFacts(close, None, Side.BROKER))

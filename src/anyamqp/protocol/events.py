@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple, TypeAlias
 
 from anyamqp.errors import AnyamqpError, ReplyError
@@ -129,3 +130,25 @@ Event: TypeAlias = (
     | Ended
     | Transition
 )
+
+
+class EventQueue(deque[Event]):
+    """The events that the session's caller has not taken yet."""
+
+    __slots__ = ()
+
+    def add_content(self, channel: int, content: Content) -> None:
+        """Add a content; consecutive ones share an event."""
+        latest = self[-1] if self else None
+        if isinstance(latest, ContentsReceived) and latest.channel == channel:
+            latest.contents.append(content)
+        else:
+            self.append(ContentsReceived(channel, [content]))
+
+    def add_confirm(self, channel: int, confirm: Confirm) -> None:
+        """Add a confirm; consecutive ones share an event."""
+        latest = self[-1] if self else None
+        if isinstance(latest, ConfirmsReceived) and latest.channel == channel:
+            latest.confirms.append(confirm)
+        else:
+            self.append(ConfirmsReceived(channel, [confirm]))
