@@ -90,7 +90,7 @@ class Window:
 
     @property
     def nearest(self) -> float:
-        """The first deadline of those who wait; infinity if there is none."""
+        """The earliest deadline of a waiter; infinity if nobody waits."""
         return self._deadlines.nearest
 
     def _grant(self) -> None:
