@@ -1,4 +1,4 @@
-"""What all tests share: the event loops to run on, and how hard the property tests try."""
+"""Shared by all tests: the event loops, and the number of examples of property tests."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_configure() -> None:
-    """Heed Ctrl-C even where a shell ignores it for a background job: programs that tests start inherit that."""
+    """Handle Ctrl-C even if a shell ignores it for a background job, because programs that tests start inherit that."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
-    """Name the thread after its test: pytest-timeout shows stacks under their threads' names, and nothing else."""
+    """Name the thread after its test, because pytest-timeout shows only the names of threads above their stacks."""
     threading.main_thread().name = nodeid
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"], ids=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """The event loop of a test marked ``anyio``: each such test runs on both."""
+    """The event loop of a test marked ``anyio``. Each such test runs on both loops."""
     backend: str = request.param
     return backend

@@ -1,4 +1,4 @@
-"""How long the codec takes for what travels once a message."""
+"""How long the codec takes for the frames of one message."""
 
 from __future__ import annotations
 

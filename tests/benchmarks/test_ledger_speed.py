@@ -1,4 +1,4 @@
-"""How long the ledger of confirms takes, however the broker confirms."""
+"""How long the ledger takes for each way to confirm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SETS = 20
 
 
 def full() -> tuple[tuple[Ledger[int]], dict[str, Any]]:
-    """A full window, as the arguments of what is measured."""
+    """A full window, as the arguments of the measured function."""
     ledger: Ledger[int] = Ledger()
     for number in range(WINDOW):
         ledger.add(number)

@@ -1,4 +1,4 @@
-"""How long a session takes for what goes on between two turns of the event loop, from canned bytes."""
+"""How long a session takes for the input and output of one turn of the event loop, from recorded bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The broker's memory alarm: it stops reading from whoever publishes, says so, and later that it is over."""
+"""The broker's memory alarm: it stops reading from publishing connections, and reports the begin and the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ends a consumer and what does not: its queue deleted, an ack that took too long, permissions that are gone."""
+"""Events that may end a consumer: a deleted queue, an ack that took too long, lost permissions."""
 
 from __future__ import annotations
 

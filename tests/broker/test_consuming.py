@@ -1,4 +1,4 @@
-"""What a consumer can be told, each option by its effect on a real broker; and handlers that run for deliveries."""
+"""The options of a consumer, by their effect on a real broker; and handlers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user reads when RabbitMQ refuses something: what is wrong, where, and what was asked."""
+"""When RabbitMQ refuses a request, the error names the request and the mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deliveries that failed, on a real broker: delivery limits, dead letters, and few redeliveries."""
+"""Failed deliveries on a real broker: delivery limits, dead letters, and few redeliveries."""
 
 from __future__ import annotations
 

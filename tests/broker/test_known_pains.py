@@ -1,4 +1,4 @@
-"""What users of other clients suffer from, with RabbitMQ: each test names the threads in which they tell of it.
+"""Known problems of other clients, on RabbitMQ. Each test names the issue threads.
 
 docs/pains.md has the whole list; here are those that no other test holds.
 """

@@ -1,4 +1,4 @@
-"""What all tests of the service share."""
+"""Fixtures of all tests of the service."""
 
 from __future__ import annotations
 

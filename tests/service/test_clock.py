@@ -1,4 +1,4 @@
-"""The service's clock: steady time never jumps, and UTC follows the system's clock unless the events know better."""
+"""The service's clock: steady time never jumps; UTC follows the system clock unless the events disagree."""
 
 from __future__ import annotations
 

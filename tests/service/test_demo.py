@@ -1,4 +1,4 @@
-"""The main job: the demo passes when all is well, and only then."""
+"""The demo passes if and only if nothing is lost."""
 
 from __future__ import annotations
 

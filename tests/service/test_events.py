@@ -1,4 +1,4 @@
-"""Reading the gateway's messages: what is understood, and that everything else is a BadEvent that names the field."""
+"""Reading the gateway's messages: valid ones are parsed, all others raise a BadEvent that names the field."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def read_ticker(message: bytes) -> Ticker:
     return event
 
 
-# What the gateway sends
+# Valid messages
 
 
 def test_trade_as_the_gateway_sends_it() -> None:
@@ -401,7 +401,7 @@ def test_symbol_outside_of_ascii_is_refused(symbol: str) -> None:
     assert fault(topic).field == "topic"
 
 
-# Whatever comes
+# Any input
 
 
 def parse_or_refuse(message: bytes) -> None:

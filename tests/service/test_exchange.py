@@ -1,4 +1,4 @@
-"""The synthetic exchange: repeatable, consistent, and understood by everything that reads the real one."""
+"""The synthetic exchange: deterministic, consistent, and readable like the real one."""
 
 from __future__ import annotations
 

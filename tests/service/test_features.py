@@ -1,4 +1,4 @@
-"""The features of one symbol: each definition with the arithmetic beside it, and when each is left out."""
+"""The features of one symbol: each definition by example, and when each is left out."""
 
 from __future__ import annotations
 
@@ -312,7 +312,7 @@ def test_time_of_day_by_hand() -> None:
     assert ten["time_of_day_cos"] == pytest.approx(math.cos(2 * math.pi * 10 / 24))
 
 
-# Whatever comes
+# Any input
 
 MOMENTS = st.floats(0, 120)
 AMOUNTS = st.sampled_from([0.0, 1e-18, 0.5, 1.0, 3.0, 1e18])

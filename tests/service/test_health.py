@@ -1,4 +1,4 @@
-"""``/health``, ``/ready`` and ``/live`` tell the truth, on both loops; one test asks over real HTTP."""
+"""``/health``, ``/ready`` and ``/live`` are right, on both loops; one test uses real HTTP."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def send(broker: Broker, queue: str, body: bytes) -> None:
 async def running(
     broker: Broker, settings: ServiceSettings, *, sources: Sequence[str] = SOURCES
 ) -> AsyncGenerator[FeatureService, None]:
-    """A service that is as ready as these source queues let it be."""
+    """A service with these source queues."""
     await declare(broker, *sources)
     service = FeatureService(settings, dial_reading=broker.dial, dial_publishing=broker.dial)
     async with anyio.create_task_group() as tasks:
@@ -62,7 +62,7 @@ async def running(
 
 
 async def asked(service: FeatureService, path: str, method: str = "GET") -> tuple[int, Any]:
-    """What the application answers, without a server in between."""
+    """Call the application directly, without a server. Returns its answer."""
     sent: list[MutableMapping[str, Any]] = []
 
     async def receive() -> MutableMapping[str, Any]:

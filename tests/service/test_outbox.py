@@ -1,4 +1,4 @@
-"""The outbox never drops what it accepted."""
+"""The outbox never drops an accepted vector."""
 
 from __future__ import annotations
 

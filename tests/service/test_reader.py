@@ -1,4 +1,4 @@
-"""Reading leaves room for everybody else."""
+"""Readers let other tasks run."""
 
 from __future__ import annotations
 

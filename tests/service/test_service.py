@@ -1,4 +1,4 @@
-"""The service on the embedded broker: what it accepts is delivered, whatever happens in between."""
+"""The service on the embedded broker: every accepted vector is delivered, whatever happens to the broker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
 
 class Ledger(Outbox):
-    """An outbox that remembers what it accepted."""
+    """An outbox that records the accepted vectors."""
 
     def __init__(self, bound: int) -> None:
         super().__init__(bound)

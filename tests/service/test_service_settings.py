@@ -1,4 +1,4 @@
-"""The service's settings: each variable does what it says, and a wrong one is named."""
+"""The service's settings: each variable has its effect, and errors name a wrong one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGTERM: the process stops reading, publishes what waits, closes cleanly, and exits with 0."""
+"""SIGTERM: the process stops reading, publishes the waiting vectors, closes cleanly, and exits with 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which symbols keep their place when there are more of them than places."""
+"""Which symbols keep their places when there are more symbols than places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A broker that does not read makes publishers wait, whatever they publish with (invariant 11)."""
+"""A broker that does not read makes publishers wait, with every way to publish (invariant 11)."""
 
 from __future__ import annotations
 

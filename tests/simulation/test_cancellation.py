@@ -1,4 +1,4 @@
-"""Cancellation at every await: whatever was cancelled, nothing is left behind.
+"""Cancellation at every await leaves nothing behind.
 
 Invariant 6: the broker's channel count equals the client's. Invariant 7: no task, socket or timer is left. Each
 scenario is run again and again, cancelled at its first, second, third ... suspension, until it ends before that.

@@ -1,4 +1,4 @@
-"""Single messages on a user's channel: fetched, given back, published without a confirm."""
+"""Single messages on a user's channel: get, requeue, and publish without a confirm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What connecting waits for, counted in round trips beside a peer that does nothing but the handshake.
+"""Connecting takes as few round trips as a peer that does only the handshake.
 
 In virtual time, over a distance, so every round trip is exact. The raw handshake has three: header and start, start-ok
 and tune, tune-ok with open and open-ok.

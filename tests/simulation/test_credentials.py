@@ -1,4 +1,4 @@
-"""Credentials over the life of a connection, in virtual time: asked for, updated, renewed before they expire."""
+"""The credentials of a connection, in virtual time: each login, updates, and renewal before they expire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded broker as anyamqp meets it, over memory and over TCP: what it answers, and the faults it makes."""
+"""The embedded broker with anyamqp as its client, over memory and TCP: its answers and its faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The smallest version of each fault that was found in the embedded broker and in recovery on it."""
+"""Minimal reproductions of bugs in the embedded broker and in recovery on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entering a consumer whose queue is not there, or goes at that moment, in virtual time."""
+"""Entering a consumer whose queue is missing, or vanishes at that moment, in virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deliveries that failed, in virtual time: what goes back to the queue, when, how often, and how it is told."""
+"""Failed deliveries, in virtual time: which ones are requeued, when and how often, and the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Misuse of what is open: refused by a sentence, and nothing is sent."""
+"""Misuse of open objects raises a clear error and sends nothing."""
 
 from __future__ import annotations
 

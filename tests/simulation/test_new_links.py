@@ -1,4 +1,4 @@
-"""What goes over a new link after a loss, method by method, against a broker by hand."""
+"""The methods sent on a new link after a loss, with a scripted broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A broker that says what it should not, and a connection that goes on."""
+"""A connection survives a broker that sends wrong methods."""
 
 from __future__ import annotations
 

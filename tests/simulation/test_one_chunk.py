@@ -1,4 +1,4 @@
-"""What the broker says in one breath is acted on step by step: a close behind a message does not come before it."""
+"""Methods that arrive in one chunk are handled in order: a close does not overtake the message before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pool of channels: who gets which channel, who waits, and what is left."""
+"""A pool of channels: lending, waiting, and its end."""
 
 from __future__ import annotations
 

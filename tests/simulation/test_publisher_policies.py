@@ -1,6 +1,6 @@
-"""What a publisher does as it was told to: resend or not, retry nacks, wait while blocked; against a broker by hand.
+"""The options of a publisher: resend or not, retry nacks, wait while blocked.
 
-The broker here confirms nothing by itself: a test says what it answers, and when, in virtual time.
+The scripted broker confirms nothing by itself: a test decides what it answers, and when, in virtual time.
 """
 
 from __future__ import annotations

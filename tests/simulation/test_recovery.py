@@ -1,4 +1,4 @@
-"""What a recovery survives: names that pamqp refuses, entities that cannot be declared any more, faults of our own."""
+"""Recovery survives names that pamqp refuses, entities that cannot be declared any more, and our own bugs."""
 
 from __future__ import annotations
 

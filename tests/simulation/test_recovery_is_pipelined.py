@@ -1,4 +1,4 @@
-"""What recovery waits for, counted in round trips: in virtual time, over a distance, so every one of them is exact.
+"""Recovery takes few round trips: counted in virtual time with latency, so that the counts are exact.
 
 Of a recovery, 3 round trips are the handshake. Each kind of entity that there is takes one, all its declares sent one
 behind the other; the close of the channel that declared takes one, and all channels together, with qos, confirm mode

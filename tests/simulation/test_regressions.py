@@ -1,4 +1,4 @@
-"""The smallest version of each fault that was found in the floors above the protocol."""
+"""Minimal reproductions of bugs found above ``protocol/``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request and reply against a broker by hand: what goes out on the wire, and how each call ends."""
+"""Request and reply with a scripted broker: the methods sent, and how each call ends."""
 
 from __future__ import annotations
 

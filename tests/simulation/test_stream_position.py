@@ -1,4 +1,4 @@
-"""Where a stream is read on after a loss before the first delivery: what basic.consume asks for, in virtual time."""
+"""The stream offset in basic.consume after a loss before the first delivery, in virtual time."""
 
 from __future__ import annotations
 

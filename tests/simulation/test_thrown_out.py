@@ -1,4 +1,4 @@
-"""A channel that the broker closes again and again, for nothing that its owner did: pauses that grow, and an end.
+"""A channel that the broker closes again and again: its owner pauses for longer each time, then gives up.
 
 In virtual time, with a broker that closes each channel as soon as it is set up.
 """

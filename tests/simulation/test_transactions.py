@@ -1,4 +1,4 @@
-"""Transactions against a broker by hand: what is sent, in which order, and on which link."""
+"""Transactions with a scripted broker: the methods sent, their order, and their link."""
 
 from __future__ import annotations
 

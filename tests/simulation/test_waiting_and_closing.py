@@ -1,4 +1,4 @@
-"""Waiting for a connection, being told of it, and its end: in virtual time, so every second is exact."""
+"""Waiting for a connection, its transitions, and its end, in virtual time, so that every second is exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Acks that are put together against a naive broker: a set of tags that are open."""
+"""Merged acks against a naive broker, which is a set of open tags."""
 
 from __future__ import annotations
 

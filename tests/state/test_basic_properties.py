@@ -1,4 +1,4 @@
-"""What is coded by hand against pamqp, byte for byte and both ways."""
+"""The hand-written codec of basic frames against pamqp, byte for byte, in both directions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However the broker's bytes are cut, who acts on an event finds the session as it was when the event happened."""
+"""However the broker's bytes are cut, the session's state at each event is that of the event's time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is recorded to be declared again, against a naive model that looks at everything each time."""
+"""The topology to recover, against a naive model that searches everything each time."""
 
 from __future__ import annotations
 

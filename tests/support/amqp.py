@@ -1,4 +1,4 @@
-"""The broker's side of the wire for tests: frames by hand, and a session that is driven by them."""
+"""The broker's side of the wire for tests: hand-made frames, and a session that receives them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ E = TypeVar("E")
 
 
 class Whole(NamedTuple):
-    """A content that a session told of."""
+    """A content from a session's event."""
 
     channel: int
     method: Method
@@ -44,7 +44,7 @@ class Whole(NamedTuple):
 
 
 def frame(kind: int, channel: int, payload: bytes, *, end: bytes = b"\xce") -> bytes:
-    """A frame, right or wrong."""
+    """A frame, valid or not."""
     return struct.pack(">BHI", kind, channel, len(payload)) + payload + end
 
 
@@ -59,12 +59,12 @@ def header(channel: int, body_size: int, *, class_id: int = 60, properties: byte
 
 
 def method_frame(channel: int, class_id: int, method_id: int, arguments: bytes = b"") -> bytes:
-    """A method frame by numbers."""
+    """A method frame, from its class and method numbers."""
     return frame(METHOD, channel, struct.pack(">HH", class_id, method_id) + arguments)
 
 
 def arguments(method: Method) -> bytes:
-    """A method's arguments as pamqp encodes them, with tags of all 64 bits."""
+    """A method's arguments as pamqp encodes them, with full 64-bit tags."""
     out = bytearray()
     bits = 0
     definition: type[base.Frame] = commands.INDEX_MAPPING[method.index]
@@ -83,7 +83,7 @@ def arguments(method: Method) -> bytes:
 
 
 def any_method(channel: int, method: Method) -> bytes:
-    """A method frame as pamqp encodes it, with tags of all 64 bits."""
+    """A method frame as pamqp encodes it, with full 64-bit tags."""
     return frame(METHOD, channel, method.index.to_bytes(4, "big") + arguments(method))
 
 
@@ -93,14 +93,14 @@ def content(channel: int, method: Method, data: bytes, *, frame_max: int = FRAME
 
 
 def decode(data: bytes, *, max_frame_size: int = FRAME_MAX, as_server: bool = False) -> list[Frame]:
-    """The frames of a whole stream."""
+    """Decode a whole stream."""
     decoder = Decoder(max_frame_size, as_server=as_server)
     decoder.feed(data)
     return list(decoder.frames())
 
 
 def comparable(frames: Iterable[Frame]) -> list[Frame]:
-    """Frames whose pieces of bodies are bytes, so that their repr tells all."""
+    """Frames with bodies as bytes, so that their repr shows everything."""
     return [
         Frame(channel, bytes(payload)) if isinstance(payload, memoryview) else Frame(channel, payload)
         for channel, payload in frames
@@ -108,13 +108,13 @@ def comparable(frames: Iterable[Frame]) -> list[Frame]:
 
 
 def theirs_of(method: Method) -> base.Frame:
-    """The same method as pamqp has it."""
+    """Convert a method to pamqp's class."""
     kind: type[base.Frame] = commands.INDEX_MAPPING[method.index]
     return kind(**{name: getattr(method, name) for name in method.defaults})
 
 
 def ours_of(theirs: base.Frame) -> Method:
-    """A method of pamqp's as we have it."""
+    """Convert a method from pamqp's class."""
     return methods.INDEX_MAPPING[theirs.index](**dict(theirs))
 
 
@@ -122,12 +122,12 @@ def ours_of(theirs: base.Frame) -> Method:
 
 
 class Dialogue:
-    """A session, and a broker that says what the test tells it to.
+    """A session, and a broker that the test scripts.
 
     Attributes:
         session: the session under test.
-        events: everything that it has told, in order.
-        now: the time; a test moves it by hand.
+        events: all events of the session, in order.
+        now: the time in seconds; the test advances it.
     """
 
     def __init__(
@@ -154,16 +154,16 @@ class Dialogue:
         self._sent = Decoder(1 << 31, as_server=True)
 
     def say(self, *data: bytes) -> list[Event]:
-        """Give the session bytes from the broker; what it told, without transitions."""
+        """Pass bytes from the broker to the session. Returns its events, without transitions."""
         self.session.receive(b"".join(data), self.now)
         return self.news()
 
     def tell(self, method: Method, channel: int = 0) -> list[Event]:
-        """Give the session a method from the broker; what it told, without transitions."""
+        """Pass a method from the broker to the session. Returns its events, without transitions."""
         return self.say(any_method(channel, method))
 
     def news(self) -> list[Event]:
-        """What the session told since the last call, without transitions."""
+        """The session's events since the last call, without transitions."""
         fresh = all_events(self.session)
         self.events += fresh
         return [event for event in fresh if not isinstance(event, Transition)]
@@ -174,11 +174,11 @@ class Dialogue:
         return list(self._sent.frames())
 
     def output(self) -> bytes:
-        """The next bytes that the session sends."""
+        """Take the bytes that the session sends next."""
         return b"".join(self.session.output(self.now))
 
     def sent_methods(self) -> list[Method]:
-        """The methods that the session sent since the last call; it must have sent nothing else."""
+        """The methods that the session sent since the last call. It must have sent nothing else."""
         return [expect(frame.payload, Method) for frame in self.sent()]
 
     def start(
@@ -187,15 +187,15 @@ class Dialogue:
         mechanisms: str = "PLAIN AMQPLAIN",
         server_properties: dict[str, Any] | None = None,
     ) -> list[Event]:
-        """The broker's connection.start."""
+        """Pass the broker's connection.start to the session."""
         return self.tell(methods.Connection.Start(0, 9, server_properties or {"product": "test"}, mechanisms))
 
     def tune(self, tuning: Tuning = PROPOSAL) -> list[Event]:
-        """The broker's connection.tune."""
+        """Pass the broker's connection.tune to the session."""
         return self.tell(methods.Connection.Tune(*tuning))
 
     def open(self, tuning: Tuning = PROPOSAL) -> None:
-        """The whole handshake; what was said in it is gone from ``sent`` and ``news``."""
+        """Do the whole handshake, and clear ``sent`` and ``news``."""
         self.start()
         self.tune(tuning)
         self.tell(methods.Connection.OpenOk())
@@ -203,20 +203,20 @@ class Dialogue:
         assert self.session.state is LinkState.OPEN
 
     def open_channel(self) -> int:
-        """An open channel; what was said for it is gone from ``sent`` and ``news``."""
+        """Open a channel, and clear ``sent`` and ``news``. Returns its number."""
         number = self.session.open_channel()
         self.tell(methods.Channel.OpenOk(), number)
         self.sent()
         return number
 
     def ended(self) -> Ended:
-        """The one :class:`Ended` that was told."""
+        """The only :class:`Ended` event so far."""
         self.news()
         (ended,) = [event for event in self.events if isinstance(event, Ended)]
         return ended
 
     def transitions(self) -> list[Transition]:
-        """All transitions that were told."""
+        """All transitions so far."""
         self.news()
         return [event for event in self.events if isinstance(event, Transition)]
 
@@ -229,7 +229,7 @@ def opened(*, tuning: Tuning = PROPOSAL, proposal: Tuning = PROPOSAL, max_messag
 
 
 def all_events(session: Session) -> list[Event]:
-    """All that a session has to tell."""
+    """All events that a session has."""
     events: list[Event] = []
     while (event := session.next_event()) is not None:
         events.append(event)
@@ -237,7 +237,7 @@ def all_events(session: Session) -> list[Event]:
 
 
 def contents(told: Iterable[Event]) -> list[Whole]:
-    """The contents among what a session told."""
+    """The contents in a session's events."""
     events = [event for event in told if isinstance(event, ContentsReceived)]
     return [Whole(event.channel, *content) for event in events for content in event.contents]
 
@@ -249,12 +249,12 @@ def whole(event: Event) -> Whole:
 
 
 def octets(payload: Payload) -> bytes:
-    """What a body frame carries, of which large ones are told as views."""
+    """The payload of a body frame as bytes; large ones come as views."""
     assert isinstance(payload, bytes | memoryview), f"{payload!r} is no piece of a body"
     return bytes(payload)
 
 
 def expect(value: object, kind: type[E]) -> E:
-    """The value, which must be of that kind."""
+    """Return the value, which must be of that type."""
     assert isinstance(value, kind), f"{value!r} is not a {kind.__name__}"
     return value

@@ -1,4 +1,4 @@
-"""The fixture of pytest-benchmark, which has no types of its own."""
+"""Types for the fixture of pytest-benchmark, which has none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 class Benchmark(Protocol):
-    """Calls a function many times, or once where benchmarks are switched off, and gives what it returned."""
+    """Calls a function many times, or once if benchmarks are off. Returns its result."""
 
     def __call__(self, function: Callable[P, R], /, *positional: P.args, **named: P.kwargs) -> R: ...
 

@@ -1,4 +1,4 @@
-"""A transport over a distance: whatever one end sends reaches the other so much later, and nothing waits for it."""
+"""A transport with latency: bytes arrive a fixed time after they were sent, and sending never waits."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 Dial: TypeAlias = Callable[[object], Awaitable[anyio.abc.ByteStream]]
 _Sent: TypeAlias = tuple[float, bytes | Exception]
-"""When it arrives, and what: bytes, or the end of the stream."""
+"""The arrival time, and bytes or the end of the stream."""
 
 
 class Distance:
-    """Puts a distance between a client and its broker: ``async with Distance(broker.dial, 0.05) as distance``.
+    """Adds latency between a client and its broker: ``async with Distance(broker.dial, 0.05) as distance``.
 
     Args:
-        dial: opens a transport without a distance.
-        latency: seconds that bytes are under way in each direction.
+        dial: opens a transport without latency.
+        latency: seconds that bytes take in each direction.
 
     Attributes:
-        round_trip: seconds from a question to its answer.
+        round_trip: seconds from a request to its answer.
     """
 
     def __init__(self, dial: Dial, latency: float) -> None:
@@ -43,7 +43,7 @@ class Distance:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(None, None, None)  # what the block raised leaves it as itself
+        await self._tasks.__aexit__(None, None, None)  # raise the block's exception unchanged
 
     async def dial(self, address: object = None) -> anyio.abc.ByteStream:
         """Open a transport; fits ``connect(..., dial=distance.dial)``. Opening it takes no time."""

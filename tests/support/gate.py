@@ -1,4 +1,4 @@
-"""A transport with a gate: what the broker sends while it is shut comes in one chunk when it opens."""
+"""A transport with a gate: it holds the broker's bytes while it is shut, and delivers them in one chunk on opening."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Gate:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(None, None, None)  # what the block raised leaves it as itself
+        await self._tasks.__aexit__(None, None, None)  # raise the block's exception unchanged
 
     async def dial(self, address: object = None) -> anyio.abc.ByteStream:
         """Open a transport; fits ``connect(..., dial=gate.dial)``."""
@@ -39,17 +39,17 @@ class Gate:
         return stream
 
     def shut(self) -> None:
-        """Let nothing in."""
+        """Hold everything that the broker sends."""
         self._is_shut = True
 
     async def open(self) -> None:
-        """Let in what has come so far, when everybody has said all there is to say."""
+        """Deliver everything held, once neither side has more to send."""
         await anyio.wait_all_tasks_blocked()
         self._is_shut = False
         self.announce()
 
     def announce(self) -> None:
-        """Something has changed."""
+        """Wake the tasks that wait for a condition."""
         self._changed.set()
         self._changed = anyio.Event()
 

@@ -1,4 +1,4 @@
-"""A broker by hand: it takes note of everything that a client sends; a test says what it answers, and when."""
+"""A scripted broker. It records everything that a client sends; a test decides how and when it answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from anyamqp.wire.receiving import Header
 URL: Final = "amqp://guest:guest@memory/?heartbeat=0"
 FRAME_MAX: Final = 131072
 STEADY: Final = ReconnectPolicy(first=0.0, initial=1.0, factor=1.0, maximum=1.0, jitter=0.0)
-"""At once, then every second."""
+"""Dial at once, then every second."""
 EAGER: Final = ReconnectPolicy(initial=0.001, factor=1.0, maximum=0.001, jitter=0.0)
 """For tests in real time."""
 
@@ -32,12 +32,12 @@ M = TypeVar("M", bound=Method)
 
 @dataclass(frozen=True)
 class Sent:
-    """A publish as the broker got it.
+    """A publish that the broker received.
 
     Attributes:
-        at: when, in seconds from the start of the test.
-        channel: on which channel.
-        tag: the number that a confirm of it carries.
+        at: when it came, in seconds from the start of the test.
+        channel: the channel that it came on.
+        tag: its delivery tag, for a confirm.
     """
 
     at: float
@@ -49,7 +49,7 @@ class Sent:
 
 @dataclass
 class Habits:
-    """What the broker does by itself on every link.
+    """The broker's automatic answers on every link.
 
     Attributes:
         silent_on: channels on which it answers nothing.
@@ -61,12 +61,12 @@ class Habits:
 
 
 class ServedLink:
-    """The broker's end of one link. Answers requests that succeed; of the rest it only takes note.
+    """The broker's end of one link. It answers requests as if they succeeded, and records everything else.
 
     Attributes:
         published: the publishes, in order.
         methods: all methods with their channels, in order; publishes are among them.
-        flow_oks: what the client answered to channel.flow.
+        flow_oks: the client's answers to channel.flow.
     """
 
     def __init__(self, stream: MemoryStream, start: float, habits: Habits) -> None:
@@ -80,22 +80,22 @@ class ServedLink:
         self._tags: dict[int, int] = {}
         self._incoming: dict[int, tuple[methods.Basic.Publish, list[Header], list[bytes]]] = {}
 
-    # What a test has it say.
+    # Sending.
 
     async def tell(self, channel: int, *methods: Method) -> None:
         """Send methods, in one piece."""
         await self._stream.send(b"".join(encode_method(channel, method) for method in methods))
 
     async def ack(self, tag: int, *, multiple: bool = False, channel: int | None = None) -> None:
-        """Confirm, on the channel of the last publish unless another one is given."""
+        """Confirm, by default on the channel of the last publish."""
         await self.tell(channel or self._publishing, methods.Basic.Ack(tag, multiple))
 
     async def nack(self, tag: int, *, multiple: bool = False, channel: int | None = None) -> None:
-        """Refuse, on the channel of the last publish unless another one is given."""
+        """Refuse, by default on the channel of the last publish."""
         await self.tell(channel or self._publishing, methods.Basic.Nack(tag, multiple, requeue=False))
 
     async def give_back(self, *publishes: Sent) -> None:
-        """Return them as unroutable, in this order."""
+        """Return publishes as unroutable, in this order."""
         for sent in publishes:
             method = methods.Basic.Return(312, "NO_ROUTE", sent.method.exchange, sent.method.routing_key)
             await self.tell_content(sent.channel, method, sent.message)
@@ -111,7 +111,7 @@ class ServedLink:
         await self._stream.send(b"".join(encode_content(channel, method, message, FRAME_MAX)))
 
     async def answer_all(self) -> None:
-        """Answer what was left unanswered."""
+        """Answer all unanswered requests."""
         waiting, self._unanswered = self._unanswered, []
         for channel, answer in waiting:
             await self.tell(channel, answer)
@@ -126,7 +126,7 @@ class ServedLink:
         await settled()
 
     async def close_channel(self, close: methods.Channel.Close, channel: int | None = None) -> None:
-        """Close a channel, that of the last publish unless another one is given."""
+        """Close a channel, by default that of the last publish."""
         await self.tell(channel or self._publishing, close)
         await settled()
 
@@ -138,10 +138,10 @@ class ServedLink:
         self._stream.reset()
         await settled()
 
-    # What it got.
+    # Received.
 
     def bodies(self, channel: int | None = None) -> list[bytes]:
-        """What was published, on one channel or on all."""
+        """The published bodies, on one channel or on all."""
         return [sent.message.body for sent in self.published if channel in (None, sent.channel)]
 
     def sent(self, kind: type[M], channel: int | None = None) -> list[M]:
@@ -152,7 +152,7 @@ class ServedLink:
     def _publishing(self) -> int:
         return self.published[-1].channel if self.published else 1
 
-    # What it does by itself.
+    # Answering.
 
     async def serve(self) -> None:
         decoder = Decoder(FRAME_MAX, as_server=True)
@@ -204,7 +204,7 @@ class ServedLink:
 
 
 def _answer(method: Method) -> Method | None:
-    """What a broker answers when all is well."""
+    """The answer to a request that succeeds."""
     if isinstance(method, methods.Basic.Consume):
         return methods.Basic.ConsumeOk(method.consumer_tag)
     if isinstance(method, methods.Basic.Cancel):
@@ -232,11 +232,11 @@ _ANSWERS: dict[type[Method], Method] = {
 
 
 class HandBroker:
-    """Where the links of a test end.
+    """The scripted broker of a test.
 
     Attributes:
         links: all links so far.
-        habits: what the broker does by itself.
+        habits: the broker's automatic answers.
         is_refusing: whether it refuses new links.
     """
 
@@ -249,12 +249,12 @@ class HandBroker:
 
     @property
     def link(self) -> ServedLink:
-        """The present link."""
+        """The current link."""
         return self.links[-1]
 
     @property
     def published(self) -> list[Sent]:
-        """What was published, on all links together."""
+        """The publishes on all links together."""
         return [sent for link in self.links for sent in link.published]
 
     def bodies(self) -> list[bytes]:
@@ -271,7 +271,7 @@ class HandBroker:
 
 
 async def settled() -> None:
-    """Wait until everything that was said has had its effect; takes no time."""
+    """Wait until all sent bytes have been handled. Takes no virtual time."""
     await anyio.wait_all_tasks_blocked()
 
 
@@ -279,10 +279,10 @@ async def settled() -> None:
 async def connected(
     *, reconnect: ReconnectPolicy = STEADY, **changes: Any
 ) -> AsyncGenerator[tuple[HandBroker, Connection], None]:
-    """A broker by hand and a connection to it.
+    """A scripted broker and a connection to it.
 
     Args:
-        reconnect: its reconnect policy.
+        reconnect: the connection's reconnect policy.
         changes: other settings that differ from the defaults.
     """
     settings = replace(anyamqp.Settings.from_urls(URL), reconnect=reconnect, **changes)

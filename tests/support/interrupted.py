@@ -1,4 +1,4 @@
-"""A program for Ctrl-C: ``python -m support.interrupted URL BACKEND WHAT``.
+"""A program to interrupt with Ctrl-C: ``python -m support.interrupted URL BACKEND TASK``.
 
 It says ``ready`` and then does one of these: ``connecting``; ``busy`` publishing and consuming; waiting in the block of
 a connection, ``nested`` with three channels or ``patient`` with a long close time-out.
@@ -16,23 +16,23 @@ import anyamqp
 from anyamqp import Connection, Message, Settings
 
 
-async def main(url: str, what: str) -> None:
+async def main(url: str, task: str) -> None:
     """Connect, and be interrupted."""
-    settings = replace(Settings.from_urls(url), close_timeout=30.0 if what == "patient" else 2.0)
-    if what == "connecting":
+    settings = replace(Settings.from_urls(url), close_timeout=30.0 if task == "patient" else 2.0)
+    if task == "connecting":
         say_ready()
     async with anyamqp.connect(settings) as connection:
-        if what == "busy":
+        if task == "busy":
             await work(connection)
         async with AsyncExitStack() as stack:
-            for _ in range(3 if what == "nested" else 0):
+            for _ in range(3 if task == "nested" else 0):
                 await stack.enter_async_context(connection.channel())
             say_ready()
             await anyio.sleep_forever()
 
 
 async def work(connection: Connection) -> None:
-    """Keep the tasks of the connection running, so that a signal finds one of them rather than this one."""
+    """Keep the connection's tasks busy, so that a signal interrupts one of them rather than this task."""
     async with connection.channel() as channel, connection.publisher() as publisher:
         queue = await channel.declare_queue(durable=False, exclusive=True)
         async with connection.consumer(queue, no_ack=True) as consumer:
@@ -45,7 +45,7 @@ async def work(connection: Connection) -> None:
 
 
 def say_ready() -> None:
-    """Tell the test."""
+    """Tell the test that the work has begun."""
     sys.stdout.write("ready\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""What a closed connection could leave behind in this process: tasks, timers, sockets, threads."""
+"""Finds leaks of a closed connection in this process: tasks, timers, sockets, threads."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 import trio
 
 _POOLS = ("AnyIO worker thread", "Trio thread")
-"""Threads that the event loops keep for the blocking calls of the tests themselves."""
+"""Threads that the event loops keep for the tests' own blocking calls."""
 
 
 @dataclass(frozen=True)
 class Belongings:
-    """What there is at one moment, each thing held so that nothing new can be mistaken for it.
+    """A snapshot of tasks, timers, sockets and threads. It holds the objects, so that no new one can have the same id.
 
     Attributes:
-        tasks: on asyncio the tasks.
-        timers: on asyncio what is scheduled for later. On trio a deadline lives no longer than the task that it is for.
-        living: on trio, which hands out no tasks, how many there are.
+        tasks: the tasks, on asyncio.
+        timers: the scheduled callbacks, on asyncio. On trio, a deadline ends with its task.
+        living: the number of tasks, on trio, which does not list them.
         sockets: the kernel's numbers of the open sockets.
-        threads: the threads, except for those of the loops' own pools.
+        threads: the threads, except those of the loops' own pools.
     """
 
     tasks: frozenset[object]
@@ -33,7 +33,7 @@ class Belongings:
     threads: frozenset[threading.Thread]
 
     def added_since(self, before: Belongings) -> Mapping[str, object]:
-        """What is here and was not there; empty if there is nothing."""
+        """The objects that are not in the snapshot ``before``; empty if there are none."""
         added = {
             "tasks": self.tasks - before.tasks,
             "timers": self.timers - before.timers,
@@ -45,7 +45,7 @@ class Belongings:
 
 
 def belongings() -> Belongings:
-    """What there is now, on the event loop that runs."""
+    """Take a snapshot of the running event loop and the process."""
     tasks: frozenset[object] = frozenset()
     timers: frozenset[object] = frozenset()
     living = 0

@@ -1,4 +1,4 @@
-"""Market events for tests: the gateway's messages as they arrive, and short ways to make events."""
+"""Market events for tests: sample messages of the gateway, and functions that make events."""
 
 from __future__ import annotations
 
@@ -77,6 +77,6 @@ def delta(
 
 
 def only(events: tuple[Event, ...]) -> Event:
-    """The one event that there is."""
+    """The only event."""
     assert len(events) == 1
     return events[0]

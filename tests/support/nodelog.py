@@ -1,4 +1,4 @@
-"""A node's log as far as a moment: the node writes it with a delay."""
+"""Reads a node's log up to a known event, because the node writes it with a delay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def log_of_graceful_close(node: Node, name: str, start: int = 0) -> str:
 
 
 async def log_mark(node: Node) -> int:
-    """How long the log is, once it holds everything so far."""
+    """The length of the log, once everything so far is written."""
     name = unique("mark")
     async with anyamqp.connect(node.url, name=name):
         pass

@@ -1,4 +1,4 @@
-"""Holds each move of each publish against the table of a publish, while the real outbox makes it (invariant 3)."""
+"""Checks each move of each publish in the real outbox against the table of a publish (invariant 3)."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ _CALLS: Final = (
 )
 """The calls of an outbox that may move publishes."""
 _MOST: Final = 64
-"""Publishes that are compared with their places after each call."""
+"""How many publishes are compared with their places after each call."""
 
 
 class Observer:
-    """The life of each publish of the test, by the table.
+    """Follows each publish of a test through the table.
 
     Attributes:
-        lives: where each publish is, as its events tell.
+        lives: the life cycle of each publish, from its events.
     """
 
     def __init__(self) -> None:
@@ -91,8 +91,8 @@ class Observer:
             wrap(Outbox, name, self._compare)
 
     def fire(self, pending: PendingPublish, event: PublishEvent) -> None:
-        """Something happened to a publish; the table must have a cell for it."""
-        if pending in self.lives:  # not before it was accepted
+        """Fire an event of a publish, for which the table must have a cell."""
+        if pending in self.lives:  # only after it was accepted
             self.lives[pending].fire(event)
 
     # --- what the outbox does ---------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ class Observer:
             assert state in {expected, PublishState.TIMED_OUT}
 
     def check_outcomes(self) -> None:
-        """Compare each publish's outcome with where its events led."""
+        """Compare each publish's outcome with the state that its events led to."""
         for pending, life in self.lives.items():
             if life.state in _WAITING:
                 assert pending.outcome is None

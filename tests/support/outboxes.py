@@ -1,4 +1,4 @@
-"""An outbox to be stepped without an event loop, on a channel that only writes down what it is told."""
+"""An outbox without an event loop, on a channel that only records calls."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TOO_LARGE = b"x" * 101
 
 
 class PlainChannel:
-    """A channel for publishes.
+    """A channel that records publishes.
 
     Attributes:
-        can_publish: whether it takes them.
-        bodies: those that it took, in their order.
+        can_publish: whether it accepts publishes.
+        bodies: the bodies that it accepted, in order.
         flushes: whether each flush was awaited.
     """
 
@@ -46,11 +46,11 @@ class PlainChannel:
 
 
 class Publishing:
-    """A publisher's outbox, its present channel, and the time.
+    """A publisher's outbox, its current channel, and the time.
 
     Attributes:
-        effects: what the outbox asked for so far.
-        now: the time, in seconds.
+        effects: the outbox's effects so far.
+        now: the time in seconds.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Publishing:
         deadline: float = math.inf,
         is_awaited: bool = False,
     ) -> PendingPublish:
-        """Hand a publish over, for which there is room."""
+        """Submit a publish that has room in the window."""
         identity = message_id or f"m{next(self._ids)}"
         pending = PendingPublish(
             self.outbox.counters,
@@ -122,12 +122,12 @@ class Publishing:
         self.outbox.returned(method, Received(body, encode_properties(Properties(message_id=message_id))))
 
     def lose(self, error: AnyamqpError | None = None) -> None:
-        """The link is gone."""
+        """The link ends."""
         self.channel.can_publish = False
         self.outbox.link_lost(error, self.now)
 
     def fail(self, error: AnyamqpError) -> None:
-        """The channel is closed; another one takes its place where the outbox asks for it."""
+        """The channel is closed; another one replaces it if the outbox asks for one."""
         self.channel.can_publish = False
         self.outbox.channel_failed(error, self.now)
         effects = self.outbox.take_effects()
@@ -136,7 +136,7 @@ class Publishing:
             self.channel = self.outbox.channel = PlainChannel()
 
     def advance(self, seconds: float) -> None:
-        """Time passes, and the outbox is called at its deadlines."""
+        """Advance the time, and call the outbox at its deadlines."""
         end = self.now + seconds
         while self.outbox.deadline <= end:
             self.now = max(self.now, self.outbox.deadline)

@@ -1,4 +1,4 @@
-"""Tables written by hand, to hold a machine's own against."""
+"""Tables written by hand, to compare with the real ones."""
 
 from __future__ import annotations
 

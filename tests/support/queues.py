@@ -1,4 +1,4 @@
-"""Names and contents of queues at a broker that other tests use at the same time."""
+"""Names and contents of queues on a broker that other tests share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from anyamqp import Channel, Delivery
 
 
 def unique(kind: str) -> str:
-    """A name that nothing else at the broker has."""
+    """A name that is unique on the broker."""
     return f"{kind}-{uuid.uuid4().hex}"
 
 
 async def depth(channel: Channel, queue: str) -> int:
-    """How many messages are ready in a queue; those that a consumer holds do not count."""
+    """How many messages are ready in a queue, without those that a consumer holds."""
     return (await channel.declare_queue(queue, passive=True)).message_count
 
 
@@ -23,7 +23,7 @@ async def until_depth(channel: Channel, queue: str, expected: int, *, within: fl
     """Wait until so many messages are ready: the broker handles acks and returns in its own time.
 
     Raises:
-        TimeoutError: that took longer than ``within`` seconds.
+        TimeoutError: it took longer than ``within`` seconds.
     """
     with anyio.fail_after(within):
         while await depth(channel, queue) != expected:  # noqa: ASYNC110 - the broker announces nothing
@@ -31,7 +31,7 @@ async def until_depth(channel: Channel, queue: str, expected: int, *, within: fl
 
 
 async def take_all(channel: Channel, queue: str) -> list[Delivery]:
-    """All ready messages of a queue, taken out of it."""
+    """Take all ready messages out of a queue."""
     taken: list[Delivery] = []
     while (delivery := await channel.get(queue, no_ack=True)) is not None:
         taken.append(delivery)
@@ -39,5 +39,5 @@ async def take_all(channel: Channel, queue: str) -> list[Delivery]:
 
 
 async def take_bodies(channel: Channel, queue: str) -> list[bytes]:
-    """The bodies of all ready messages of a queue, taken out of it."""
+    """Take all ready messages out of a queue. Returns their bodies."""
     return [delivery.body for delivery in await take_all(channel, queue)]

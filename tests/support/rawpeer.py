@@ -1,4 +1,4 @@
-"""A client that says exactly what a test tells it to, frame by frame: right, wrong or nothing at all."""
+"""A client that a test scripts frame by frame, with valid frames, invalid frames or none."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CAPABILITIES: Final[Mapping[str, FieldValue]] = {
 }
 
 PATIENCE: Final = 5.0
-"""Seconds that a frame may take to come."""
+"""Seconds to wait for a frame."""
 
 QUEUE: Final = build(methods.Queue.Declare, queue="q", durable=True)
 CONSUME: Final = build(methods.Basic.Consume, queue="q")
@@ -47,19 +47,19 @@ CONSUME: Final = build(methods.Basic.Consume, queue="q")
 M = TypeVar("M", bound=Method)
 
 Dial: TypeAlias = Callable[[Broker], Awaitable[anyio.abc.ByteStream]]
-"""A way to a broker."""
+"""Opens a transport to a broker."""
 
 
 class RawPeer:
-    """An AMQP client without a mind of its own.
+    """An AMQP client that sends only the frames of the test.
 
     Args:
-        stream: the transport, on which nothing was said yet.
+        stream: a new transport.
 
     Attributes:
         stream: the transport.
-        tuning: what was agreed in the handshake.
-        heartbeats: how many heartbeats came and were passed over.
+        tuning: the limits that the handshake agreed on.
+        heartbeats: how many heartbeats came and were skipped.
     """
 
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
@@ -95,10 +95,10 @@ class RawPeer:
     # --- hearing ----------------------------------------------------------------------------------------------------
 
     async def frame(self, *, within: float = PATIENCE) -> Frame:
-        """The next frame that is no heartbeat.
+        """The next frame other than a heartbeat.
 
         Args:
-            within: seconds that it may take.
+            within: seconds to wait for it.
 
         Raises:
             TimeoutError: none came in time.
@@ -116,7 +116,7 @@ class RawPeer:
                 self.heartbeats += 1
 
     async def expect(self, channel: int, kind: type[M], *, within: float = PATIENCE) -> M:
-        """The next frame, which must be that method on that channel."""
+        """The next frame, which must be a method of this type on this channel."""
         frame = await self.frame(within=within)
         payload = frame.payload
         assert isinstance(payload, kind), f"{method_name(kind)} expected, but {frame} came"
@@ -160,7 +160,7 @@ class RawPeer:
         name: str = "raw",
         capabilities: Mapping[str, FieldValue] = CAPABILITIES,
     ) -> None:
-        """The handshake up to start-ok; the broker's answer is not taken."""
+        """Do the handshake up to start-ok, without reading the answer."""
         await self.say(PROTOCOL_HEADER)
         await self.expect(0, methods.Connection.Start)
         properties = field_table({"connection_name": name, "capabilities": capabilities})
@@ -168,7 +168,7 @@ class RawPeer:
         await self.send(0, build(methods.Connection.StartOk, **start_ok, locale="en_US"))
 
     async def tune(self, **changes: int) -> None:
-        """Take tune, and agree to it but for the ``changes``."""
+        """Read tune and agree to it, except for ``changes``."""
         tune = await self.expect(0, methods.Connection.Tune)
         proposed = Tuning(tune.channel_max or 0, tune.frame_max or 0, tune.heartbeat or 0)
         self.tuning = proposed._replace(**changes)
@@ -189,14 +189,14 @@ async def raw_peer(
     name: str = "raw",
     capabilities: Mapping[str, FieldValue] = CAPABILITIES,
 ) -> AsyncGenerator[RawPeer, None]:
-    """A peer whose handshake is done, with channels of these numbers. Leaving closes the transport, without a word.
+    """A peer after its handshake, with channels of these numbers. On exit it closes the transport without a handshake.
 
     Args:
-        stream: the transport, on which nothing was said yet.
+        stream: a new transport.
         channels: numbers of channels to open.
-        heartbeat: the interval to agree on, in seconds; the peer itself never sends heartbeats.
+        heartbeat: the interval to agree on, in seconds. The peer itself never sends heartbeats.
         name: the connection's name.
-        capabilities: what it says it can do.
+        capabilities: the capabilities that it announces.
     """
     async with stream:
         peer = RawPeer(stream)
@@ -210,11 +210,11 @@ async def raw_peer(
 async def serving(
     *channels: int, dial: Dial = Broker.dial, heartbeat: int = 0
 ) -> AsyncGenerator[tuple[Broker, RawPeer], None]:
-    """A broker and a peer of it that is past its handshake.
+    """A broker, and a peer after its handshake.
 
     Args:
         channels: numbers of channels to open.
-        dial: the way to the broker.
+        dial: opens a transport to the broker.
         heartbeat: the interval to agree on, in seconds.
     """
     async with Broker() as broker, raw_peer(await dial(broker), *channels, heartbeat=heartbeat) as peer:
@@ -222,7 +222,7 @@ async def serving(
 
 
 async def fill(peer: RawPeer, count: int, size: int) -> None:
-    """Declare :data:`QUEUE` and publish so many messages of that size on channel 1; all are there afterwards."""
+    """Declare :data:`QUEUE` and publish ``count`` messages of ``size`` bytes on channel 1, until all are confirmed."""
     await peer.call(1, QUEUE, methods.Queue.DeclareOk)
     await peer.call(1, build(methods.Confirm.Select), methods.Confirm.SelectOk)
     for number in range(count):

@@ -1,4 +1,4 @@
-"""Cancelling at one chosen await, on any event loop."""
+"""Cancels code at one chosen await, on any event loop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def cancel_at(at: int, work: Callable[[], Awaitable[object]]) -> bool:
     """Run ``work`` and cancel it at its ``at``-th suspension, counted from 1.
 
     Returns:
-        Whether there was one; False means that the work came to its end before.
+        Whether the work was suspended that often; False means that it ended before.
     """
     with anyio.CancelScope() as scope:
         counted = _Counted(work(), at, scope.cancel)

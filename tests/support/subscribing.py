@@ -1,4 +1,4 @@
-"""A world of plain values around a consumer's subscription: its channel, a link, and a broker that may do anything."""
+"""A model of a subscription's surroundings: its channel, a link, and a broker that may do anything."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AWAITING = (ConsumerState.AWAITING_QUEUE, ConsumerState.AWAITING_RETURN)
 
 
 class OnLink:
-    """The channel on one link: what was delivered on it, and what became of that."""
+    """The channel on one link, with its deliveries and their settlements."""
 
     thread = get_ident()
     settled_up_to = 0
@@ -64,7 +64,7 @@ class OnLink:
 
 
 class Waker:
-    """Of a task that waits for a delivery."""
+    """Stands for a task that waits for a delivery."""
 
     is_set = False
 
@@ -94,7 +94,7 @@ class World:
         self.now = 0.0
         self.channel: Literal["none", "detached", "opening", "open", "closed"] = "none"
         self.consumes = False
-        """Whether basic.consume was sent on the present link."""
+        """Whether basic.consume was sent on the current link."""
         self.has_link = True
         self.has_room = True
         self.on_link = OnLink()
@@ -108,7 +108,7 @@ class World:
         self.refused: AnyamqpError | None = None
         self.requests: list[Method] = []
         self.effects: list[SubscriptionEffect] = []
-        """All that were carried out."""
+        """All effects that were carried out."""
         self.told: Counter[ConsumerEffect] = Counter()
         self.is_reading = True
         self.tag = 0
@@ -208,7 +208,7 @@ class World:
 
     def fail_entering(self) -> None:
         self.is_entering = False
-        self.is_leaving = True  # the channel of a consumer that has ended may be closed, or may not
+        self.is_leaving = True  # the channel of an ended consumer may be closed or open
         self.carry_out(self.core.entering_failed(self.now))
         self.is_leaving = False
         assert self.core.state in OVER
@@ -308,7 +308,7 @@ class World:
         assert core.is_reading_paused != self.is_reading
 
     def check_settled(self) -> None:
-        """Between two events, when every effect was carried out."""
+        """Check the state between two events, after all effects were carried out."""
         state = self.core.state
         if state is ConsumerState.NEVER_CONSUMED:
             assert self.channel == "closed"
@@ -323,7 +323,7 @@ class World:
 
 
 def errors() -> dict[str, AnyamqpError]:
-    """Errors that may close its channel, by name."""
+    """The errors that may close the channel, by name."""
     return {
         "not found": NotFound("gone", method="basic.consume"),
         "timed out": PreconditionFailed("late ack"),

@@ -1,4 +1,4 @@
-"""What users write, for the type checkers: it is checked in their strict modes and never run."""
+"""Sample user code. The type checkers check it in strict mode; it never runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The facts in which versions of RabbitMQ differ, as far as the tests meet them.
+"""Differences between versions of RabbitMQ that matter to the tests.
 
-A test asks its node, ``node.facts``, and asserts what that version does; no test compares versions itself.
+A test reads ``node.facts`` of its node and asserts that version's behaviour; no test compares versions itself.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Facts:
         nack_counts_towards_limit: basic.nack with requeue counts towards a quorum queue's delivery limit, as
             basic.reject does.
         records_default_queue_type: a queue that was declared without ``x-queue-type`` is listed with it.
-        has_deprecated_features: its configuration may forbid features that are on their way out, such as transient
-            queues that are not exclusive, which then cost the link (541).
+        has_deprecated_features: its configuration may forbid deprecated features, such as transient queues that are not
+            exclusive; using one then closes the connection (541).
     """
 
     unknown_exchange_type_costs_link: bool
@@ -60,14 +60,14 @@ _4_3: Final = replace(
 )
 
 _SINCE: Final[dict[Version, Facts]] = {(3, 10): _3_10, (4, 0): _4_0, (4, 3): _4_3}
-"""The versions with which something changed, oldest first."""
+"""The versions that changed something, oldest first."""
 
 
 def facts_of(version: Version) -> Facts:
-    """The facts of a version; of one that is not listed, those of the newest older one.
+    """The facts of a version; if it is not listed, those of the newest listed version before it.
 
     Raises:
-        LookupError: the version is older than all that are listed.
+        LookupError: the version is older than all listed ones.
     """
     known = [facts for since, facts in _SINCE.items() if since <= version]
     if not known:

@@ -1,4 +1,4 @@
-"""Waiting for a state that nobody announces, measuring how long it took, and seeing the tasks that still run."""
+"""Polls for a state, measures time, and lists running tasks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ async def eventually(condition: Callable[[], bool], *, within: float = 10.0, eve
     """Wait until ``condition`` holds, for at most ``within`` seconds, looking again after ``every`` seconds.
 
     Raises:
-        AssertionError: it did not hold within so many seconds.
+        AssertionError: it did not hold in time.
     """
     with anyio.move_on_after(within):
         while not condition():  # noqa: ASYNC110 - of a foreign state, which announces nothing
@@ -21,7 +21,7 @@ async def eventually(condition: Callable[[], bool], *, within: float = 10.0, eve
 
 
 class Stopwatch:
-    """Seconds since it was made, by the event loop's clock, which is virtual in simulations."""
+    """Seconds since its creation, on the event loop's clock, which is virtual in simulations."""
 
     def __init__(self) -> None:
         self._start = anyio.current_time()
@@ -32,5 +32,5 @@ class Stopwatch:
 
 
 def running_tasks() -> set[int]:
-    """The identities of the tasks that run now."""
+    """The ids of the running tasks."""
     return {task.id for task in anyio.get_running_tasks()}

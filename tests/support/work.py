@@ -1,4 +1,4 @@
-"""Counting work instead of time: what is counted is the same on every machine and at every run."""
+"""Counts work instead of time, so that the result is the same on every machine and in every run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Self
 
 
 class Work:
-    """What Python does in a ``with`` block: functions called, its own and built-in ones, and lines run in them.
+    """Counts the steps of Python in a ``with`` block: function calls, built-in ones too, and lines run.
 
-    What a built-in function does inside is not seen: that it is called is one step, however long its argument.
+    A call of a built-in function is one step, however long its argument.
 
     Attributes:
-        steps: how many of those there were.
+        steps: how many steps there were.
     """
 
     def __init__(self) -> None:

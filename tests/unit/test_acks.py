@@ -1,4 +1,4 @@
-"""Acknowledgements that leave together: which frames they become, and what they may not overtake."""
+"""Merged acknowledgements: their frames, and the frames that they may not overtake."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anyamqp.wire.methods import Method
 from support.amqp import Dialogue, content, expect, opened
 
 Told = tuple[str, int, bool]
-"""What a frame says: its method, its tag, and whether it is ``multiple``."""
+"""A frame's method, its tag, and whether it is ``multiple``."""
 
 
 def told(method: Method) -> Told:
@@ -24,7 +24,7 @@ def told(method: Method) -> Told:
 
 
 class Bench:
-    """An open session with a channel to which so many messages were delivered."""
+    """An open session with a channel and so many deliveries on it."""
 
     def __init__(self, deliveries: int = 10) -> None:
         self.dialogue: Dialogue = opened()
@@ -40,7 +40,7 @@ class Bench:
             self.dialogue.say(content(self.number, method, b"x"))
 
     def get(self, *, no_ack: bool) -> None:
-        """Fetch one."""
+        """Fetch a message."""
         self.session.request(self.number, methods.Basic.Get(queue="q", no_ack=no_ack))
         self.delivered += 1
         reply = methods.Basic.GetOk(self.delivered, redelivered=False, exchange="", routing_key="q", message_count=0)

@@ -1,4 +1,4 @@
-"""Keywords of queues and consumers become the arguments that RabbitMQ knows, or an error that names them."""
+"""Keyword arguments of queues and consumers become RabbitMQ's arguments, or an error names the wrong one."""
 
 from __future__ import annotations
 

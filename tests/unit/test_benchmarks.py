@@ -1,4 +1,4 @@
-"""What the benchmark makes of its measurements; the measuring itself is ``make bench-quick``."""
+"""The evaluation of the benchmark's measurements; ``make bench-quick`` does the measuring."""
 
 from __future__ import annotations
 

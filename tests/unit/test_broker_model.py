@@ -53,7 +53,7 @@ def bodies(of: Queue) -> list[bytes]:
 
 
 class Taker:
-    """A consumer that takes so many messages."""
+    """A consumer that accepts so many messages."""
 
     def __init__(self, room: int = 1000) -> None:
         self.room = room

@@ -20,7 +20,7 @@ AWAY   -       OPEN   -     AWAY CLOSED         CLOSED       CLOSED  CLOSED
 OPEN   -       -      OPEN  AWAY AWAY           CLOSED       -       CLOSED
 CLOSED -       -      -     -    -              -            -       CLOSED
 """
-"""Where each event leads; "-" if it cannot happen."""
+"""The target of each event; "-" if it cannot happen."""
 
 ACTS: dict[str, Callable[[Calls], None]] = {
     "ENTERED": lambda calls: calls.enter(),
@@ -33,7 +33,7 @@ ACTS: dict[str, Callable[[Calls], None]] = {
     "CLOSE": lambda calls: calls.close(),
 }
 WAYS = {"NEW": (), "AWAY": ("ENTERED",), "OPEN": ("ENTERED", "OPENED"), "CLOSED": ("ENTERED", "CHANNEL_GONE")}
-"""How to come to each state."""
+"""The events that lead to each state."""
 
 
 class Silent:

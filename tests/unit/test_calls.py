@@ -1,4 +1,4 @@
-"""The calls of an RPC client, stepped without an event loop."""
+"""The calls of an RPC client, without an event loop."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Bell:
 
 
 class Client:
-    """An RPC client's calls, its present channel, and the time."""
+    """An RPC client's calls, its current channel, and the time."""
 
     def __init__(self, *, resend: bool = False, is_open: bool = True) -> None:
         self.channel = PlainChannel()
@@ -59,7 +59,7 @@ class Client:
         self.calls.channel_ready()
 
     def call(self, name: str, *, exchange: str = "", body: bytes = b"", deadline: float = math.inf) -> Call:
-        """Begin a call, whose id and body are its name."""
+        """Begin a call with its name as id and body."""
         call = Call(
             name,
             Route(exchange, "key", mandatory=True),
@@ -87,7 +87,7 @@ class Client:
         self.calls.link_lost(error)
 
     def fail(self, error: AnyamqpError) -> None:
-        """The channel is closed; another one takes its place where that is asked for."""
+        """The channel is closed; another one replaces it if the calls ask for one."""
         self.channel.can_publish = False
         self.calls.channel_failed(error, self.now)
         effects = self.calls.take_effects()

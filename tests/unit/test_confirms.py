@@ -8,7 +8,7 @@ from anyamqp.protocol.confirms import Ledger
 
 
 def ledger(items: str) -> Ledger[str]:
-    """A ledger with one publish a letter, tagged from 1."""
+    """A ledger with one publish per letter, tagged from 1."""
     made: Ledger[str] = Ledger()
     for item in items:
         made.add(item)

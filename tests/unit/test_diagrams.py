@@ -1,4 +1,4 @@
-"""The diagrams: complete, up to date, and readable, whatever the table."""
+"""The diagrams are complete, up to date, and readable for any table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheels of the two distributions: what is in them, and what each needs."""
+"""The wheels of the two distributions: their files and their dependencies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of the docs name tests; each of them must be there."""
+"""The tables of the docs name tests; each of these must exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The error tree: every class answers whose fault and whether a retry can cure it."""
+"""The error tree: every class says whose fault it is and whether a retry can cure it."""
 
 from __future__ import annotations
 

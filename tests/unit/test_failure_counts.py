@@ -1,4 +1,4 @@
-"""How often a message has failed, and the fate of its delivery."""
+"""How often a message has failed, and what happens to its delivery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log: lines of one kind that come too fast are counted, and nothing else is left out. In virtual time."""
+"""The log: frequent lines of one kind are only counted; all other lines are written. In virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done without anyio does what anyio does: the clock, and waiting."""
+"""The event-loop primitives behave like anyio's: the clock, and waiting."""
 
 from __future__ import annotations
 

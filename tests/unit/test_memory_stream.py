@@ -1,4 +1,4 @@
-"""Streams in memory end the ways TCP connections do, and hold no more than their capacity (invariant 11)."""
+"""Streams in memory end in the same ways as TCP connections, and hold no more than their capacity (invariant 11)."""
 
 from __future__ import annotations
 

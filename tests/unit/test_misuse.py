@@ -1,4 +1,4 @@
-"""Calls that cannot work are refused by a sentence that names the mistake, before anything happens."""
+"""A wrong call raises an error that names the mistake, before anything happens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ message: Any = Message
 settings: Any = anyamqp.Settings
 policy: Any = anyamqp.ReconnectPolicy
 tls: Any = anyamqp.TLS
-"""Untyped, so that they can be called as they should not be."""
+"""Untyped, so that the tests can call them wrongly."""
 
 
 def fresh() -> Any:

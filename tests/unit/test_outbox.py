@@ -1,4 +1,4 @@
-"""The outbox of a publisher, stepped without an event loop: each outcome, the order, and when it asks for a channel."""
+"""The outbox of a publisher, without an event loop: each outcome, the order, and when it asks for a channel."""
 
 from __future__ import annotations
 

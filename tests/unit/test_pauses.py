@@ -1,4 +1,4 @@
-"""Pauses that grow."""
+"""Growing pauses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On an event loop that anyio did not start: what most programs run, and what web servers bring."""
+"""On an event loop that anyio did not start, as in most programs and in web servers."""
 
 from __future__ import annotations
 

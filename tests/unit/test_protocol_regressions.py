@@ -1,4 +1,4 @@
-"""The smallest version of each fault that reading and fuzzing the protocol floor has found."""
+"""Minimal reproductions of the bugs that reviews and fuzzing have found in ``protocol/``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each fault of the proxy, seen from both ends of one connection through it."""
+"""Each fault of the proxy, observed at both ends of a connection through it."""
 
 from __future__ import annotations
 

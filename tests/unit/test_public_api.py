@@ -1,4 +1,4 @@
-"""What ``import anyamqp`` gives."""
+"""The public names of ``anyamqp``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every AMQP reply code, as a connection's close and as a channel's: which error it is, and what that tells.
+"""Every AMQP reply code, in a connection's close and in a channel's: the error, and its facts.
 
 Source of the table: AMQP 0-9-1 specification, section 1.4 "Constants"; whose fault each is and whether trying again
 helps is what anyamqp makes of RabbitMQ's use of them.

@@ -1,4 +1,4 @@
-"""The session as a connection: handshake, tuning, heartbeats, the ways in which it ends."""
+"""The session's connection class: handshake, tuning, heartbeats, and its ends."""
 
 from __future__ import annotations
 

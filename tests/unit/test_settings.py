@@ -1,4 +1,4 @@
-"""Settings as values: what is right is taken, what is wrong is named, and no secret is shown."""
+"""Settings: right values are accepted, errors name wrong ones, and no secret is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Returns that wait on one channel on one link."""
+"""Paused returns of one channel on one link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The link's own socket: what it sends, what it takes, and how it ends."""
+"""The link's own socket: sending, receiving, and its ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The place from which a stream is read on."""
+"""The position from which a consumer resumes a stream."""
 
 from __future__ import annotations
 

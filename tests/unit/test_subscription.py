@@ -1,4 +1,4 @@
-"""A consumer's subscription, stepped without an event loop: which channel, when, and what ends it."""
+"""A consumer's subscription, without an event loop: its channels, and its ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be done later, in virtual time: in order, never after it was cancelled, on the very second."""
+"""Timers, in virtual time: they fire in order, on the second, and never after a cancel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where is dialed next, what DNS has to do with it, and what TLS settings and failures are called."""
+"""The order of addresses, DNS, and the errors of TLS settings and handshakes."""
 
 from __future__ import annotations
 

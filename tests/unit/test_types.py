@@ -1,4 +1,4 @@
-"""The types are part of the product: users' code passes the strict modes of both checkers, and nothing is untyped."""
+"""The types are part of the product: users' code passes both checkers in strict mode, and nothing is untyped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""URLs and environment: what is right is understood, what is wrong is named, and no secret is shown."""
+"""URLs and environment: right values are understood, errors name wrong ones, and no secret is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The window of a publisher, stepped without an event loop: who gets room, in which order, and who waits no longer."""
+"""The window of a publisher, without an event loop: which waiters get room, in which order, and which give up."""
 
 from __future__ import annotations
 
