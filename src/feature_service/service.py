@@ -22,8 +22,9 @@ import anyio.lowlevel
 import anyamqp
 from anyamqp import Connection, Delivery, Message, State
 from feature_service.clock import Clock, Moment
-from feature_service.events import MAX_BODY, BadEvent, Event, Trade, parse
+from feature_service.events import Event, Trade, parse
 from feature_service.features import FEATURE_REGISTRY_VERSION, HOLD
+from feature_service.fields import MAX_BODY, BadBody
 from feature_service.outbox import Outbox, Parcel
 from feature_service.pause import GrowingPause
 from feature_service.reader import QueueReader
@@ -164,7 +165,7 @@ class FeatureService:
             events = parse(delivery.body, now=moment.steady, shift=moment.shift)
             for event in events:
                 self._apply(event, moment)
-        except BadEvent as error:
+        except BadBody as error:
             self._refuse(source, delivery, str(error))
         except Exception as error:
             # Reject the message, or this bug would end the service, which would then receive the message again.

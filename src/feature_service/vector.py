@@ -8,12 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite
 from types import MappingProxyType
-from typing import Final
 
-from feature_service.events import BadEvent, Fields, read_time
-
-_LONGEST_TRACE_ID: Final = 256
-_LONGEST_NAME: Final = 64
+from feature_service.fields import LONGEST_ID, LONGEST_NAME, BadBody, Fields, read_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,7 @@ class FeatureVector:
         """Read a body from :meth:`to_json`. The timestamp is exact to the microsecond.
 
         Raises:
-            BadEvent: the body is not a feature vector; the error names the field.
+            BadBody: the body is not a feature vector; the error names the field.
         """
         fields = Fields.decode(body)
         return cls(
@@ -70,7 +66,7 @@ class FeatureVector:
             symbol=fields.text("symbol"),
             features=_features(fields.child("features")),
             feature_registry_version=fields.text("feature_registry_version"),
-            trace_id=fields.optional_text("trace_id", _LONGEST_TRACE_ID),
+            trace_id=fields.optional_text("trace_id", LONGEST_ID),
         )
 
 
@@ -78,15 +74,15 @@ def _features(fields: Fields) -> dict[str, float]:
     found: dict[str, float] = {}
     for name in fields.names():
         value = fields.get(name)
-        where = fields.where(name[:_LONGEST_NAME])
+        where = fields.where(name[:LONGEST_NAME])
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadEvent(where, f"must be a number, not {type(value).__name__}")
+            raise BadBody(where, f"must be a number, not {type(value).__name__}")
         try:
             found[name] = float(value)
         except OverflowError:
-            raise BadEvent(where, "is out of range") from None
+            raise BadBody(where, "is out of range") from None
         if not isfinite(found[name]):
-            raise BadEvent(where, "is out of range")
+            raise BadBody(where, "is out of range")
     return found
 
 

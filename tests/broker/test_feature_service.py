@@ -12,7 +12,7 @@ import pytest
 
 import anyamqp
 from anyamqp import Message, Settings
-from feature_service.events import MAX_BODY
+from feature_service.fields import MAX_BODY
 from feature_service.service import FeatureService
 from feature_service.settings import ServiceSettings, for_service
 from support.market import TRADE_MESSAGE

@@ -1,4 +1,4 @@
-"""Reading the gateway's messages: valid ones are parsed, all others raise a BadEvent that names the field."""
+"""Reading the gateway's messages: valid ones are parsed, all others raise a BadBody that names the field."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_service.events import (
-    MAX_BODY,
-    MOST_EVENTS,
     MOST_LEVELS,
-    BadEvent,
     BookDelta,
     BookSnapshot,
     Side,
@@ -22,6 +19,7 @@ from feature_service.events import (
     Trade,
     parse,
 )
+from feature_service.fields import MAX_BODY, MOST_OBJECTS, BadBody
 from support.market import DELTA_MESSAGE, MESSAGES, SNAPSHOT_MESSAGE, T0, TICKER_MESSAGE, TRADE_MESSAGE, body, only
 
 NOW = T0 + 1
@@ -43,8 +41,8 @@ def edited(message: bytes, path: str, value: object) -> bytes:
     return json.dumps(root).encode()
 
 
-def fault(message: bytes) -> BadEvent:
-    with pytest.raises(BadEvent) as caught:
+def fault(message: bytes) -> BadBody:
+    with pytest.raises(BadBody) as caught:
         parse(message, now=NOW)
     return caught.value
 
@@ -360,17 +358,17 @@ def test_body_of_too_many_values_is_refused_unread(values: list[str]) -> None:
 
 def test_trades_as_many_as_the_exchange_sends_are_within_the_limits() -> None:
     inner = json.loads(TRADE_MESSAGE)["payload"]
-    assert len(parse(edited(TRADE_MESSAGE, "payload", {"data": [inner] * MOST_EVENTS}), now=NOW)) == MOST_EVENTS
+    assert len(parse(edited(TRADE_MESSAGE, "payload", {"data": [inner] * MOST_OBJECTS}), now=NOW)) == MOST_OBJECTS
 
 
 def test_list_of_too_many_events_is_refused_unread() -> None:
-    message = edited(TICKER_MESSAGE, "payload", {"symbol": "BTCUSDT", "data": NOTHING_NEW * (MOST_EVENTS + 1)})
+    message = edited(TICKER_MESSAGE, "payload", {"symbol": "BTCUSDT", "data": NOTHING_NEW * (MOST_OBJECTS + 1)})
     assert str(fault(message)) == "payload.data has 1025 entries, more than 1024"
 
 
 def test_list_of_the_most_events_is_read() -> None:
-    message = edited(TICKER_MESSAGE, "payload", {"symbol": "BTCUSDT", "data": NOTHING_NEW * MOST_EVENTS})
-    assert len(parse(message, now=NOW)) == MOST_EVENTS
+    message = edited(TICKER_MESSAGE, "payload", {"symbol": "BTCUSDT", "data": NOTHING_NEW * MOST_OBJECTS})
+    assert len(parse(message, now=NOW)) == MOST_OBJECTS
 
 
 def test_book_of_too_many_levels_is_refused_unread() -> None:
@@ -407,7 +405,7 @@ def test_symbol_outside_of_ascii_is_refused(symbol: str) -> None:
 def parse_or_refuse(message: bytes) -> None:
     try:
         events = parse(message, now=NOW)
-    except BadEvent:
+    except BadBody:
         return
     assert all(0 <= event.time <= NOW and event.symbol for event in events)
 

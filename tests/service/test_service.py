@@ -14,9 +14,10 @@ import pytest
 import anyamqp
 from anyamqp import Connection, Message, ReconnectPolicy, Settings, State
 from anyamqp.testing import Broker
-from feature_service.events import MAX_BODY, Event
+from feature_service.events import Event
 from feature_service.exchange import SyntheticExchange
 from feature_service.features import FEATURE_REGISTRY_VERSION, FEATURES
+from feature_service.fields import MAX_BODY
 from feature_service.health import report
 from feature_service.outbox import Outbox, Parcel
 from feature_service.service import FeatureService

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_service.events import BadEvent
+from feature_service.fields import BadBody
 from feature_service.vector import FeatureVector
 from support.market import T0, body
 
@@ -78,18 +78,18 @@ def test_vector_does_not_change_with_the_dictionary_it_came_from() -> None:
     ],
 )
 def test_reading_names_the_field_at_fault(changes: dict[str, object], field: str) -> None:
-    with pytest.raises(BadEvent) as caught:
+    with pytest.raises(BadBody) as caught:
         FeatureVector.from_json(body(**FIELDS | changes))
     assert caught.value.field == field
 
 
 def test_reading_refuses_a_number_that_is_infinite_as_a_float() -> None:
-    with pytest.raises(BadEvent, match=r"features\.mid_price is out of range"):
+    with pytest.raises(BadBody, match=r"features\.mid_price is out of range"):
         FeatureVector.from_json(VECTOR.to_json().replace(b"100.5", b"1e999"))
 
 
 def test_reading_refuses_nan() -> None:
-    with pytest.raises(BadEvent, match="NaN"):
+    with pytest.raises(BadBody, match="NaN"):
         FeatureVector.from_json(VECTOR.to_json().replace(b"100.5", b"NaN"))
 
 
@@ -108,5 +108,5 @@ def test_every_vector_survives_the_way_there_and_back(
 
 @given(st.binary(max_size=100))
 def test_any_bytes_are_read_or_refused(message: bytes) -> None:
-    with pytest.raises(BadEvent):
+    with pytest.raises(BadBody):
         FeatureVector.from_json(message)
