@@ -146,7 +146,7 @@ async def test_a_deleted_queue_raises_at_everyone_who_iterates(shared_node: Node
         assert (consumer.is_consuming, bench.connection.stats.link_number) == (False, 1)
 
 
-async def test_a_deleted_queue_raises_after_what_was_delivered_before(shared_node: Node) -> None:
+async def test_a_deleted_queue_raises_after_its_last_deliveries(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench, bench.connection.consumer(bench.queue) as consumer:
         await bench.publish(b"a", b"b")
         first = await next_of(consumer)
@@ -233,16 +233,14 @@ async def test_a_queue_deleted_while_the_connection_was_away_is_not_found(shared
             await next_of(consumer)
 
 
-async def test_a_queue_deleted_while_the_connection_was_away_ends_the_iteration_when_told_so(
-    shared_node: Node,
-) -> None:
+async def test_end_applies_to_a_queue_deleted_while_away(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench, bench.connection.consumer(bench.queue, on_cancel="end") as consumer:
         await bench.delete_while_away()
         with anyio.fail_after(30):
             assert [delivery async for delivery in consumer] == []
 
 
-async def test_a_queue_deleted_while_the_connection_was_away_is_waited_for_when_told_so(shared_node: Node) -> None:
+async def test_resubscribe_applies_to_a_queue_deleted_while_away(shared_node: Node) -> None:
     async with (
         a_bench(shared_node) as bench,
         bench.connection.consumer(bench.queue, on_cancel="resubscribe") as consumer,
@@ -327,7 +325,7 @@ async def test_a_cancelled_consumer_does_not_consume_again_after_a_loss(shared_n
 # --- an ack that takes too long ---------------------------------------------------------------------------------------
 
 
-async def test_an_ack_that_takes_too_long_costs_the_delivery_and_not_the_consumer(
+async def test_a_late_ack_loses_the_delivery_and_not_the_consumer(
     impatient_node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with a_bench(impatient_node, queue_type="quorum") as bench:

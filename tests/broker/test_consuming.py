@@ -373,7 +373,7 @@ async def test_a_message_that_is_too_large_ends_its_consumer_and_nothing_else(sh
 # --- handlers ---------------------------------------------------------------------------------------------------------
 
 
-async def test_process_runs_so_many_handlers_at_a_time_and_acks_what_they_handled(shared_node: Node) -> None:
+async def test_process_limits_concurrency_and_acks_each_delivery(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench:
         await bench.publish(*numbered(20))
         gate = Gate()

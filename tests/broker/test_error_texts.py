@@ -80,7 +80,7 @@ REFUSED: tuple[tuple[Request, type[ReplyError], str], ...] = (
 @pytest.mark.parametrize(
     ("request_", "error", "text"), REFUSED, ids=lambda value: value if isinstance(value, str) else ""
 )
-async def test_a_refused_request_says_what_was_asked_and_what_is_wrong(
+async def test_a_refused_request_names_itself_and_the_mistake(
     shared_node: Node, request_: Request, error: type[ReplyError], text: str
 ) -> None:
     with anyio.fail_after(LIMIT):

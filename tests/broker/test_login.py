@@ -149,7 +149,7 @@ async def test_wrong_password_is_refused_and_shown_nowhere(
     assert password not in f"{caught.value} {caught.value!r} {connection!r} {caplog.text}"
 
 
-async def test_mechanism_that_the_broker_does_not_offer_is_named_with_what_it_offers(login_node: Node) -> None:
+async def test_a_missing_mechanism_is_named_with_the_offered_ones(login_node: Node) -> None:
     with anyio.fail_after(LIMIT), pytest.raises(LoginRefused) as caught:
         async with to(login_node, External()):
             pytest.fail("logged in")
@@ -264,7 +264,7 @@ async def test_token_that_is_not_renewed_does_expire(login_node: Node) -> None:
                 assert connection.stats.link_number == 1
 
 
-async def test_token_that_the_broker_refuses_is_told_and_costs_the_link(login_node: Node) -> None:
+async def test_a_refused_token_is_reported_and_ends_the_link(login_node: Node) -> None:
     async def credentials() -> Credentials:
         await anyio.lowlevel.checkpoint()
         return Credentials("tests", token(time.time() + 60))

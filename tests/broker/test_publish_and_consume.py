@@ -346,7 +346,7 @@ async def test_settling_twice_is_refused_and_costs_no_channel(shared_node: Node)
         assert await bench.ready_messages() == 0
 
 
-async def test_what_was_not_settled_goes_back_when_the_consumer_ends(shared_node: Node) -> None:
+async def test_unsettled_deliveries_are_requeued_at_the_consumers_end(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench:
         await bench.publish(b"a", b"b", b"c")
         async with bench.connection.consumer(bench.queue) as consumer:

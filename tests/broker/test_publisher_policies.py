@@ -100,7 +100,7 @@ def numbered(count: int) -> list[Message]:
 # --- defaults -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_consumer_sees_the_defaults_and_what_a_message_says_instead(shared_node: Node) -> None:
+async def test_a_messages_properties_override_the_publishers_defaults(shared_node: Node) -> None:
     defaults = Properties(
         content_type="application/json",
         headers={"origin": "defaults", "shared": "defaults"},
@@ -202,7 +202,7 @@ async def test_a_nack_of_a_full_queue_is_retried_no_longer_than_the_deadline(sha
 # --- losses ---------------------------------------------------------------------------------------------------------
 
 
-async def test_without_resend_a_reset_leaves_what_was_sent_unknown_and_the_rest_goes_out(shared_node: Node) -> None:
+async def test_without_resend_a_reset_leaves_sent_publishes_unknown(shared_node: Node) -> None:
     """Invariant 3."""
     with FaultProxy(shared_node.host, shared_node.port) as proxy:
         async with (
@@ -279,7 +279,7 @@ async def test_several_tasks_on_one_publisher_keep_each_tasks_order_over_resets(
 # --- unroutable -----------------------------------------------------------------------------------------------------
 
 
-async def test_unroutable_among_routable_with_the_same_id_is_told_from_them(shared_node: Node) -> None:
+async def test_returns_among_routable_ones_with_the_same_id_are_matched(shared_node: Node) -> None:
     """Invariant 3."""
     async with a_bench(shared_node) as bench, bench.connection.publisher(exchange="amq.direct") as publisher:
         await bench.channel.bind_queue(bench.queue, "amq.direct", "bound")
@@ -301,9 +301,7 @@ async def test_unroutable_among_routable_with_the_same_id_is_told_from_them(shar
 
 
 @pytest.mark.parametrize("changed", [{}, {"BCC": ["nobody"]}], ids=["as sent", "without BCC"])
-async def test_unroutable_with_the_same_id_and_key_is_told_by_what_is_in_it(
-    shared_node: Node, changed: FieldTable
-) -> None:
+async def test_returns_with_the_same_id_and_key_are_matched_by_content(shared_node: Node, changed: FieldTable) -> None:
     """Invariant 3. The exchange routes by a header, which is all that differs between those that reach the queue and
     the others. RabbitMQ 4 returns the headers sorted, and every version returns them without BCC.
     """

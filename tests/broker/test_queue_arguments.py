@@ -179,7 +179,7 @@ async def with_limit(url: str) -> AsyncGenerator[Bench, None]:
         yield made
 
 
-async def test_delivery_limit_dead_letters_what_is_rejected_too_often(shared_node: Node) -> None:
+async def test_delivery_limit_dead_letters_often_rejected_messages(shared_node: Node) -> None:
     async with with_limit(shared_node.url) as made:
         await made.publish(b"poison")
         counts: list[int | None] = []

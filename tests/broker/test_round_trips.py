@@ -109,7 +109,7 @@ async def test_every_property_comes_back(shared_node: Node) -> None:
     assert await round_trip(shared_node, message) == message
 
 
-async def test_what_a_message_does_not_say_is_absent_but_for_its_id_and_persistence(shared_node: Node) -> None:
+async def test_unset_properties_are_absent_except_id_and_persistence(shared_node: Node) -> None:
     message = await round_trip(shared_node, Message(b"x"))
     assert message.message_id is not None
     assert message == Message(b"x", message_id=message.message_id, persistent=True)

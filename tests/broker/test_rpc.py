@@ -291,7 +291,7 @@ async def test_a_missing_exchange_fails_its_call_and_others_go_on(shared_node: N
         assert bench.connection.stats.link_number == 1
 
 
-async def test_a_missing_exchange_takes_the_replies_of_calls_that_may_not_be_sent_again(shared_node: Node) -> None:
+async def test_a_missing_exchange_loses_replies_without_resend(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench, bench.connection.rpc_client() as rpc:
         lost: list[str] = []
 
@@ -311,7 +311,7 @@ async def test_a_missing_exchange_takes_the_replies_of_calls_that_may_not_be_sen
         assert bench.server.seen == [b"slow", b"ping"]
 
 
-async def test_only_the_call_through_the_missing_exchange_is_told_of_it(shared_node: Node) -> None:
+async def test_only_the_call_through_the_missing_exchange_fails(shared_node: Node) -> None:
     async with a_bench(shared_node) as bench, bench.connection.rpc_client(resend=True) as rpc:
         exchange = await bench.exchange()
         answered: list[bytes] = []
@@ -519,7 +519,7 @@ async def fail_once(request: Delivery) -> Message:
     return Message(request.body.upper())
 
 
-async def test_a_handlers_error_is_raised_at_the_caller_and_the_serving_goes_on(
+async def test_a_handlers_error_reaches_the_caller_and_serving_continues(
     shared_node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with (

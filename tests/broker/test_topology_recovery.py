@@ -111,7 +111,7 @@ async def test_everything_is_declared_again_by_default(shared_node: Node) -> Non
         await case.delete(queue, exchanges=(exchange,))
 
 
-async def test_transient_mode_brings_back_what_the_broker_drops_by_itself_and_nothing_else(shared_node: Node) -> None:
+async def test_transient_mode_recovers_only_transient_entities(shared_node: Node) -> None:
     durable, exclusive, exchange = unique("durable"), unique("exclusive"), unique("auto-delete-x")
     recovery = TopologyRecovery(mode=RecoveryMode.TRANSIENT)
     async with losable(shared_node, recovery) as case, case.connection.channel() as channel:

@@ -93,7 +93,7 @@ async def test_acknowledgements_are_part_of_it(shared_node: Node) -> None:
         assert await bodies(connection, queue) == [b"kept", b"made of it"]
 
 
-async def test_what_reaches_no_queue_is_raised_at_the_commit_and_the_rest_is_there(shared_node: Node) -> None:
+async def test_commit_raises_unroutable_messages_and_keeps_the_rest(shared_node: Node) -> None:
     async with queue_on(shared_node.url) as (connection, channel, queue):
         with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - the end of the block raises
             async with channel.transaction() as transaction:

@@ -35,7 +35,7 @@ def when_declared(broker: Broker, act: Callable[[Peer], object]) -> None:
 
 
 @pytest.mark.anyio
-async def test_recovery_goes_on_when_the_broker_closes_its_channel_between_two_steps() -> None:
+async def test_recovery_survives_a_close_between_two_steps() -> None:
     """Nothing that the broker sends may end the connection for good."""
     async with (
         Broker() as broker,
@@ -64,7 +64,7 @@ async def test_recovery_goes_on_when_the_broker_closes_its_channel_between_two_s
 
 
 @pytest.mark.anyio
-async def test_recovery_goes_on_when_the_broker_closes_its_channel_for_what_was_not_asked() -> None:
+async def test_recovery_survives_a_close_for_a_method_not_sent() -> None:
     """Invariant 12: the close names a method that nothing waits for."""
     async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial, reconnect=QUICK) as connection:
         async with connection.channel() as channel:

@@ -277,7 +277,7 @@ async def test_reading_stops_while_settlements_are_not_taken() -> None:
         tasks.cancel_scope.cancel()
 
 
-async def test_reading_stops_while_what_comes_after_the_stop_cannot_be_given_back() -> None:
+async def test_reading_pauses_while_late_deliveries_cannot_be_requeued() -> None:
     async with connected() as (peers, connection), connection.consumer("q", consumer_tag="c") as consumer:
         await consumer.stop()
         peers.flood(delivery(1))
@@ -292,7 +292,7 @@ class TestDeadPeer:
     def anyio_backend(self) -> tuple[str, dict[str, object]]:
         return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
 
-    async def test_who_floods_and_reads_nothing_is_given_up_in_two_intervals(self) -> None:
+    async def test_a_flooding_peer_that_reads_nothing_is_given_up(self) -> None:
         async with connected(heartbeat=10) as (peers, connection), connection.channel():
             flooded_at = anyio.current_time()
             peers.flood(FLOW)

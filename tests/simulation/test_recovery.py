@@ -183,7 +183,7 @@ async def test_a_hook_that_changes_an_entitys_arguments_changes_nothing() -> Non
         assert broker.model.queues["q"].arguments == {"nested": {"key": "value"}}
 
 
-async def test_what_no_longer_fits_a_frame_costs_its_owner_and_nobody_else() -> None:
+async def test_an_entity_that_no_longer_fits_a_frame_fails_only_its_owner() -> None:
     """As on a node of the cluster with a smaller frame_max."""
     told: list[tuple[str, AnyamqpError]] = []
     recovery = TopologyRecovery(on_error=lambda entity, error: told.append((entity.name, error)))

@@ -115,7 +115,7 @@ async def test_a_new_publish_is_confirmed_a_round_trip_after_the_recovery() -> N
         assert await far.round_trips(publish) == NEWS + HANDSHAKE + QUEUES + CLOSE + CHANNELS + 1
 
 
-async def test_what_is_unconfirmed_is_sent_again_in_one_go_before_what_is_new() -> None:
+async def test_unconfirmed_publishes_are_sent_again_before_new_ones() -> None:
     async with far_away() as far, far.connection.channel() as channel:
         await channel.declare_queue("q")
         async with far.connection.publisher(window=1000) as publisher:
@@ -126,7 +126,7 @@ async def test_what_is_unconfirmed_is_sent_again_in_one_go_before_what_is_new() 
         assert far.broker.queues["q"].bodies() == [*(b"%d" % number for number in range(500)), b"new"]
 
 
-async def test_what_the_broker_refuses_does_not_have_all_the_rest_sent_again_each_time() -> None:
+async def test_refused_queues_do_not_redeclare_all_others() -> None:
     count = 300
     names = [f"q{number}" for number in range(count)]
     async with far_away() as far, far.connection.channel() as channel:
@@ -138,7 +138,7 @@ async def test_what_the_broker_refuses_does_not_have_all_the_rest_sent_again_eac
         assert far.connection.stats.frames_sent - sent < 20 * count  # all the rest each time would be 45,000
 
 
-async def test_what_follows_a_refused_entity_is_back_a_few_round_trips_later() -> None:
+async def test_entities_after_a_refused_one_recover_soon() -> None:
     names = [f"q{number}" for number in range(1000)]
     async with far_away() as far, far.connection.channel() as channel:
         for name in names:

@@ -53,7 +53,7 @@ async def lose(broker: Broker, connection: Connection) -> None:
     await eventually(lambda: connection.stats.reconnects > reconnects, within=120, every=0.1)
 
 
-async def test_what_came_since_the_consumer_began_is_asked_for_again(asked: list[object]) -> None:
+async def test_messages_since_the_consumers_start_are_requested_again(asked: list[object]) -> None:
     """By an interval, which the broker counts back on its own clock, with 5 s for what the request takes."""
     async with (
         Broker() as broker,

@@ -77,7 +77,7 @@ class Bouncer:
 
 
 @pytest.mark.parametrize("setup", [methods.Confirm.Select, methods.Basic.Consume], ids=["publisher", "rpc"])
-async def test_who_is_thrown_out_again_and_again_pauses_longer_each_time_and_gives_up(
+async def test_repeated_closes_lead_to_growing_pauses_and_an_end(
     setup: type[Method], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with WithReplyTo() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:

@@ -148,7 +148,7 @@ def _plausible(draw: st.DrawFn) -> bytes:
 
 
 @given(steps, st.lists(_plausible(), max_size=8))
-def test_what_brokers_say_at_the_wrong_time_is_taken_or_ends_the_session_once(count: int, said: list[bytes]) -> None:
+def test_misplaced_methods_are_accepted_or_end_the_session_once(count: int, said: list[bytes]) -> None:
     hear(prefix(count), said)
 
 

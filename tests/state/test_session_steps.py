@@ -90,7 +90,7 @@ def test_how_the_bytes_are_cut_changes_nothing_that_is_told(frames: list[bytes],
 
 
 @pytest.mark.parametrize("multiple", [False, True])
-def test_what_came_before_a_message_that_is_too_large_may_still_be_settled(*, multiple: bool) -> None:
+def test_deliveries_before_a_too_large_message_can_be_settled(*, multiple: bool) -> None:
     """The channel is closed for the message, and nothing more goes out on it; the broker gives back what is open."""
     dialogue = with_two_channels()
     session = dialogue.session

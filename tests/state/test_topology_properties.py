@@ -159,7 +159,7 @@ def test_what_is_recorded_is_what_is_there(taken: list[Step]) -> None:
 
 
 @given(st.lists(steps, max_size=20), st.data())
-def test_what_is_forgotten_is_not_declared_again_and_the_rest_is(taken: list[Step], data: st.DataObject) -> None:
+def test_forgotten_entities_are_not_declared_again(taken: list[Step], data: st.DataObject) -> None:
     topology = Topology(RecoveryMode.EVERYTHING)
     for step in taken:
         record(topology, step)

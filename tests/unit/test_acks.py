@@ -90,7 +90,7 @@ def test_acks_above_an_open_delivery_leave_one_by_one() -> None:
     assert bench.sent() == [ack(2), ack(3), ack(4)]
 
 
-def test_acks_on_both_sides_of_an_open_delivery_leave_as_what_they_are() -> None:
+def test_acks_around_an_open_delivery_are_not_merged() -> None:
     bench = Bench()
     bench.ack(5, 1, 2, 6)
     assert sorted(bench.sent()) == [ack(2, multiple=True), ack(5), ack(6)]
@@ -124,7 +124,7 @@ def test_the_next_batch_is_one_frame_again() -> None:
     assert bench.sent() == [ack(5, multiple=True)]
 
 
-def test_what_was_nacked_does_not_stand_in_the_way_of_a_multiple_frame() -> None:
+def test_nacked_deliveries_do_not_prevent_a_multiple_ack() -> None:
     bench = Bench()
     bench.nack(2)
     bench.reject(3)
@@ -194,7 +194,7 @@ def test_after_a_recover_the_old_deliveries_do_not_stand_in_the_way() -> None:
     assert bench.sent() == [ack(8, multiple=True)]
 
 
-def test_what_was_fetched_without_acknowledgement_does_not_stand_in_the_way() -> None:
+def test_messages_got_without_ack_do_not_prevent_merged_acks() -> None:
     """Invariant 11: nobody will ever settle it, so the gap would be remembered for ever."""
     bench = Bench(0)
     bench.get(no_ack=True)
@@ -213,7 +213,7 @@ def test_what_was_fetched_and_is_open_stands_in_the_way() -> None:
     assert bench.sent() == [ack(2), ack(3)]
 
 
-def test_acks_after_a_rollback_leave_alone_what_it_opened_again() -> None:
+def test_acks_after_a_rollback_spare_reopened_deliveries() -> None:
     """RabbitMQ, "Semantics of tx": after tx.rollback what was acknowledged in the transaction is open again."""
     bench = Bench(5)
     bench.session.request(bench.number, methods.Tx.Select())
@@ -320,7 +320,7 @@ def test_in_order_nothing_is_remembered() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2], ids=["one stays open", "tags are left out"])
-def test_what_is_settled_out_of_order_is_not_remembered_without_end(step: int) -> None:
+def test_tags_settled_out_of_order_are_not_kept_for_ever(step: int) -> None:
     """Invariant 11."""
     acks = Acks()
     tracemalloc.start()
@@ -335,7 +335,7 @@ def test_what_is_settled_out_of_order_is_not_remembered_without_end(step: int) -
 
 
 @pytest.mark.parametrize("settle", [Acks.ack, Acks.settle], ids=["ack", "nack"])
-def test_what_is_settled_is_counted_however_much_is_out_of_order(settle: Callable[[Acks, int], None]) -> None:
+def test_settled_tags_are_counted_in_any_order(settle: Callable[[Acks, int], None]) -> None:
     acks = Acks()
     for tag in range(2, 100_000):
         settle(acks, tag)
@@ -343,7 +343,7 @@ def test_what_is_settled_is_counted_however_much_is_out_of_order(settle: Callabl
     assert acks.settled_count == 99_998
 
 
-def test_what_is_remembered_no_longer_is_not_counted_when_settled_many_at_once() -> None:
+def test_forgotten_tags_do_not_count_when_many_settle_at_once() -> None:
     acks = Acks()
     for tag in range(2, 100_000):
         acks.settle(tag)

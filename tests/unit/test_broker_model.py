@@ -195,9 +195,7 @@ def test_messages_wait_in_their_order() -> None:
 
 
 @given(st.integers(1, 8).flatmap(lambda count: st.tuples(st.just(count), st.permutations(range(count)))))
-def test_requeued_messages_take_their_old_places_in_whatever_order_they_come_back(
-    case: tuple[int, list[int]],
-) -> None:
+def test_requeued_messages_take_their_old_places_in_any_order(case: tuple[int, list[int]]) -> None:
     count, order = case
     waiting = queue(Model())
     for number in range(count + 2):
@@ -219,7 +217,7 @@ def test_consumers_take_turns() -> None:
     assert (one.bodies, other.bodies) == ([b"\0", b"\2"], [b"\1", b"\3"])
 
 
-def test_full_consumer_is_passed_over_and_what_nobody_takes_waits() -> None:
+def test_full_consumers_are_skipped_and_messages_wait() -> None:
     waiting = queue(Model())
     full, one = Taker(0), Taker(2)
     waiting.consumers.extend([full, one])
@@ -322,7 +320,7 @@ def test_auto_delete_exchange_that_was_never_bound_stays() -> None:
     st.sets(names),
     st.lists(st.tuples(names, st.booleans()), max_size=5),
 )
-def test_deleting_among_cycles_of_auto_delete_exchanges_leaves_no_binding_to_what_is_gone(
+def test_deleting_cyclic_auto_delete_exchanges_leaves_no_dangling_binding(
     links: list[tuple[str, str]], auto: set[str], deleted: list[tuple[str, bool]]
 ) -> None:
     model = Model()

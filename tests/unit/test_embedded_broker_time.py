@@ -46,7 +46,7 @@ async def test_client_that_sends_heartbeats_stays() -> None:
 
 
 @pytest.mark.anyio
-async def test_blocked_client_is_not_dropped_for_a_silence_that_nobody_listens_to() -> None:
+async def test_a_blocked_client_is_not_taken_for_silent() -> None:
     async with serving(1, heartbeat=10) as (broker, peer):
         await fill(peer, 1, 10)
         broker.block("low on memory")

@@ -68,7 +68,7 @@ def test_a_count_that_comes_again_was_published_and_is_counted_from() -> None:
     assert failures_of(counts, delivery(message_id="m", headers=dead_lettered)) == 2
 
 
-def test_a_told_count_of_one_is_not_taken_for_another_of_the_same_body() -> None:
+def test_a_count_from_headers_is_not_used_for_the_same_body() -> None:
     counts = FailureCounts()
     counts.failed(delivery(headers={"x-delivery-count": 1}), "requeue")
     assert len(counts) == 0

@@ -113,7 +113,7 @@ def test_link_that_dies_young_is_followed_by_what_is_untried() -> None:
     assert waits == [0.0, 0.2, 0.0, 0.4]
 
 
-def test_loss_of_a_stable_link_is_met_as_the_policy_says_whatever_is_untried() -> None:
+def test_the_policy_decides_after_the_loss_of_a_stable_link() -> None:
     counting = attempts(ReconnectPolicy.constant(2.0))
     assert counting.ended(RESET, life=idle(1.0), untried=True, now=5.0) == 2.0
 

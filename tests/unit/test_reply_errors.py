@@ -125,7 +125,7 @@ def test_closes_that_cross_are_both_told_and_ours_was_first() -> None:
     assert str(facts) == "we closed: 200 bye; then the broker closed: 320 CONNECTION_FORCED - shutdown"
 
 
-def test_a_body_that_is_too_large_tells_what_we_closed_its_channel_with() -> None:
+def test_a_too_large_body_reports_our_close_of_the_channel() -> None:
     dialogue = opened(max_message_size=10)
     number = dialogue.open_channel()
     (closed,) = dialogue.say(content(number, methods.Basic.Deliver("tag", 1, False, "", "q"), b"x" * 11))

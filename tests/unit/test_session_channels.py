@@ -119,7 +119,7 @@ def test_numbers_that_the_broker_closed_are_the_last_to_be_taken_again_the_oldes
     assert [dialogue.session.open_channel() for _ in range(4)] == [2, 5, 3, 1]
 
 
-def test_what_comes_on_a_channel_that_the_broker_closed_is_discarded() -> None:
+def test_input_on_a_channel_closed_by_the_broker_is_discarded() -> None:
     """RabbitMQ, 3.10 to 4.3, sends what its channel's process had at hand when it closed the channel."""
     dialogue = opened()
     number = dialogue.open_channel()
@@ -132,9 +132,7 @@ def test_what_comes_on_a_channel_that_the_broker_closed_is_discarded() -> None:
 
 
 @pytest.mark.parametrize("closes_at_once", [False, True])
-def test_what_comes_before_open_ok_on_a_number_taken_again_belongs_to_the_channel_before(
-    *, closes_at_once: bool
-) -> None:
+def test_input_before_open_ok_belongs_to_the_earlier_channel(*, closes_at_once: bool) -> None:
     dialogue = opened(tuning=Tuning(1, 8192, 60))
     number = dialogue.open_channel()
     dialogue.session.close_channel(number)

@@ -109,7 +109,7 @@ async def test_a_large_amount_arrives_whole(listener: socket.socket) -> None:
     assert bytes(got) == data
 
 
-async def test_a_listener_gets_what_comes_until_it_has_enough_and_may_go_on_later(listener: socket.socket) -> None:
+async def test_a_listener_gets_bytes_until_it_has_enough(listener: socket.socket) -> None:
     stream, peer = await connected(listener)
     got = bytearray()
 

@@ -81,7 +81,7 @@ def test_entering_that_fails_ends_the_consumer_and_its_channel(*, is_there: bool
     assert (world.core.state, world.channel) == (ConsumerState.NEVER_CONSUMED, "closed")
 
 
-def test_entering_that_fails_after_consume_ok_ends_what_the_topology_heard_of() -> None:
+def test_a_failed_enter_after_consume_ok_ends_the_consumer() -> None:
     world = consuming()
     world.fail_entering()
     assert world.core.state is ConsumerState.ENDED
@@ -225,7 +225,7 @@ def test_a_pause_ends_with_the_connection() -> None:
 
 
 @pytest.mark.parametrize("on_cancel", ["raise", "end"])
-def test_a_cancelled_consumer_whose_queue_is_there_gives_back_and_goes_on(on_cancel: OnCancel) -> None:
+def test_a_cancelled_consumer_requeues_and_continues(on_cancel: OnCancel) -> None:
     world = consuming(on_cancel)
     world.now += 1
     world.deliver(2)
@@ -399,7 +399,7 @@ def test_without_acknowledgements_everything_that_arrived_is_handed_out() -> Non
     assert all(not effect.deliveries for effect in world.effects if isinstance(effect, GiveBack))
 
 
-def test_a_link_that_is_lost_while_stopping_takes_everything_back_by_itself() -> None:
+def test_a_loss_while_stopping_needs_no_requeue() -> None:
     """Invariant 8."""
     world = consuming()
     world.deliver(2)
@@ -425,7 +425,7 @@ def test_stop_before_the_block_begins_changes_nothing() -> None:
     assert world.core.state is ConsumerState.CONSUMING
 
 
-def test_a_connection_that_closes_takes_everything_back_behind_basic_cancel() -> None:
+def test_closing_requeues_everything_after_basic_cancel() -> None:
     world = consuming()
     world.deliver(2)
     on_link = world.on_link
@@ -435,7 +435,7 @@ def test_a_connection_that_closes_takes_everything_back_behind_basic_cancel() ->
     assert on_link.given_back == 2
 
 
-def test_a_connection_that_closes_while_stopping_takes_back_the_kept_ones_once() -> None:
+def test_closing_while_stopping_requeues_kept_deliveries_once() -> None:
     world = consuming()
     world.deliver(2)
     on_link = world.on_link

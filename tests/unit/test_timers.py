@@ -47,7 +47,7 @@ async def running() -> AsyncGenerator[Bench, None]:
         tasks.cancel_scope.cancel()
 
 
-async def test_each_fires_on_its_second_whatever_the_order_in_which_they_were_added() -> None:
+async def test_timers_fire_on_time_in_any_order_of_adding() -> None:
     async with running() as bench:
         for seconds in (3.0, 1.0, 2.0):
             bench.later(seconds, f"after {seconds:g}")
@@ -84,7 +84,7 @@ async def test_a_later_one_that_is_added_while_waiting_does_not_hold_up_the_firs
         assert bench.done == [("first", 2), ("second", 51)]
 
 
-async def test_what_was_added_before_anybody_waits_fires_all_the_same() -> None:
+async def test_timers_added_before_anybody_waits_fire() -> None:
     bench = Bench()
     bench.later(1.0, "early bird")
     async with anyio.create_task_group() as tasks:

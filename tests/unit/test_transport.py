@@ -52,7 +52,7 @@ def test_all_records_of_a_name_come_before_the_next_address() -> None:
     assert (way.address, way.record) == (A, None)
 
 
-def test_what_was_good_is_where_the_next_round_begins_and_it_is_resolved_anew() -> None:
+def test_the_next_round_begins_with_the_last_good_address() -> None:
     way = route(A, B)
     way.advance(start_over=False)
     way.resolved(["10.0.0.1", "10.0.0.2"])
