@@ -32,7 +32,7 @@ class Bench:
     queue: str
 
     async def bodies(self) -> list[bytes]:
-        """What is in the queue, taken out of it."""
+        """Take all messages out of the queue."""
         async with self.other.channel() as channel:
             return await take_bodies(channel, self.queue)
 
@@ -67,7 +67,7 @@ async def a_bench(node: Node, settings: Settings | None = None) -> AsyncGenerato
 
 
 async def provoke(bench: Bench) -> Publication:
-    """The publish upon which the broker blocks the connection; it takes this one, or reads it after the alarm."""
+    """Publish once, so that the broker blocks the connection. It takes the publish now, or after the alarm."""
     publication = await bench.publisher.submit(Message(b"provokes"), routing_key=bench.queue)
     await eventually(lambda: bench.connection.state is State.BLOCKED)
     return publication

@@ -74,11 +74,11 @@ class Bench:
         return await depth(self.channel, self.queue)
 
     async def until_ready(self, expected: int) -> None:
-        """Wait until so many messages wait: the broker takes acks and returns in when it likes."""
+        """Wait until so many messages wait: the broker handles acks and returns in its own time."""
         await until_depth(self.channel, self.queue, expected)
 
     async def delete_while_away(self) -> None:
-        """Have the connection lost, and back when the queue is deleted."""
+        """Cut the connection, delete the queue, and let the connection come back."""
         reconnects = self.connection.stats.reconnects
         self.proxy.refuse()
         self.proxy.reset()
@@ -90,7 +90,7 @@ class Bench:
         )
 
     async def lose(self) -> None:
-        """Have the connection lost, and wait until it is back."""
+        """Cut the connection, and wait until it is back."""
         reconnects = self.connection.stats.reconnects
         self.proxy.reset()
         await eventually(
@@ -156,7 +156,7 @@ async def test_a_deleted_queue_raises_after_its_last_deliveries(shared_node: Nod
         assert (await next_of(consumer)).body == b"b"
         with pytest.raises(ConsumerCancelled):
             await next_of(consumer)
-        first.ack()  # of a queue that is gone: the broker takes it all the same
+        first.ack()  # its queue is gone; the broker still accepts the ack
         async with bench.connection.channel() as channel:
             await channel.set_qos(1)
 

@@ -42,7 +42,7 @@ EAGER = ReconnectPolicy(maximum=0.2, stable_after=0.0)
 
 @dataclass(frozen=True)
 class Bench:
-    """A connection, a queue whose rejected messages go to another one, and what fills and counts them."""
+    """A connection, a queue with dead letters, and helpers that fill and count queues."""
 
     connection: Connection
     channel: Channel
@@ -55,15 +55,15 @@ class Bench:
                 await publisher.submit(Message(body), routing_key=to or self.queue)
 
     async def ready(self, queue: str | None = None) -> int:
-        """How many messages wait in the queue, at nobody's."""
+        """How many messages are ready in the queue."""
         return await depth(self.channel, queue or self.queue)
 
     async def until_ready(self, expected: int, queue: str | None = None) -> None:
-        """Wait until so many messages wait: the broker takes acks and returns in when it likes."""
+        """Wait until so many messages wait: the broker handles acks and returns in its own time."""
         await until_depth(self.channel, queue or self.queue, expected)
 
     async def take_all(self, queue: str | None = None) -> list[bytes]:
-        """The bodies that wait in the queue, which is empty then."""
+        """Take all messages out of the queue. Returns their bodies."""
         return await take_bodies(self.channel, queue or self.queue)
 
 
@@ -104,8 +104,8 @@ class Gate:
     """A handler whose runs wait until they are let go.
 
     Attributes:
-        began: what it was called with, in order.
-        ended: what it has finished, in order.
+        began: the bodies that it was called with, in order.
+        ended: the bodies that it has finished, in order.
         running: how many run now.
         most: how many ran at one time at most.
     """

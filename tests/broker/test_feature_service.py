@@ -28,7 +28,7 @@ OVERSIZED = TRADE_MESSAGE + b" " * (MAX_BODY + 1 - len(TRADE_MESSAGE))
 
 @dataclass
 class Bench:
-    """A source queue with a delivery limit and dead letters, and the service that is to read it."""
+    """A source queue with a delivery limit and dead letters, and the service that reads it."""
 
     service: FeatureService
     publisher: anyamqp.Publisher

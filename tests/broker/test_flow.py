@@ -1,4 +1,4 @@
-"""A broker under its memory alarm: what the state shows, how long publishes wait for it to end, and what goes on."""
+"""The memory alarm: the state, the wait of publishes, and everything that continues."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ class Bench:
     queue: str
 
     async def block(self, publisher: Publisher) -> Publication:
-        """Raise the alarm, and publish what makes the broker block the connection; it reads that after the alarm."""
+    """Raise the alarm, and publish once, so that the broker blocks the connection. It reads the publish later."""
         await self.alarm.set()
         publication = await publisher.submit(Message(b"provokes"), routing_key=self.queue)
         await eventually(lambda: self.connection.state is State.BLOCKED)
         return publication
 
     async def bodies(self) -> list[bytes]:
-        """What is in the queue, taken out of it."""
+        """Take all messages out of the queue."""
         async with self.other.channel() as channel:
             return await take_bodies(channel, self.queue)
 
@@ -227,7 +227,7 @@ async def test_a_second_of_patience_fails_a_publish_after_that_second(alarmed_no
         with pytest.raises(ConnectionBlocked, match=REASON):
             await publisher.publish(Message(b"refused"), routing_key=bench.queue)
         assert 1 <= anyio.current_time() - since < 10
-        # What was sent before the block waits on, and is confirmed in the end.
+        # The publishes sent before the block wait, and are confirmed in the end.
         await bench.alarm.clear()
         assert (await provoking).attempts == 1
         assert await bench.bodies() == [b"provokes"]

@@ -1,4 +1,4 @@
-"""Requests that go wrong on a real broker in ways that have to be told apart."""
+"""Requests that fail on a real broker in ways that a client must distinguish."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_a_request_that_costs_the_link_raises_the_brokers_error_and_is_not
 
 
 async def test_a_get_that_was_cancelled_gives_its_message_back(shared_node: Node) -> None:
-    """The reply that nobody waits for any more carries a message, which would stay with the channel unacknowledged."""
+    """The reply to a cancelled request carries a message, which would stay unacknowledged."""
     queue = unique("queue")
     with anyio.fail_after(20):
         async with (
@@ -122,7 +122,7 @@ async def test_an_exchange_that_costs_the_link_when_it_is_declared_again_is_give
 async def test_a_transient_queue_is_given_up_where_the_next_node_forbids_it(
     shared_node: Node, make_node: MakeNode
 ) -> None:
-    """541 for a queue that is neither durable nor exclusive: declared again, it would cost link after link."""
+    """541 for a queue that is neither durable nor exclusive: declared again, it would close link after link."""
     forbids = shared_node.facts.has_deprecated_features
     permit = "deprecated_features.permit.transient_nonexcl_queues"
     permissive = make_node(config={permit: "true"} if forbids else {})

@@ -24,7 +24,7 @@ SLACK = 1.5
 
 
 def settings_for(host: str, port: int, heartbeat: int) -> Settings:
-    """A frozen broker still accepts TCP connections, so an attempt must not take long to be given up."""
+    """A frozen broker still accepts TCP connections, so an attempt needs a short time-out."""
     return replace(
         Settings.from_urls(f"amqp://guest:guest@{host}:{port}/"),
         heartbeat=heartbeat,
@@ -111,7 +111,7 @@ async def test_an_idle_connection_stays_up_and_the_broker_keeps_it(shared_node: 
 
 
 async def test_a_client_that_only_listens_keeps_sending_heartbeats(shared_node: Node) -> None:
-    """Bytes that come in are no reason to stay silent: never silent for longer than the interval."""
+    """Input is no reason to stay silent: the client is never silent for longer than the interval."""
     settings = settings_for(shared_node.host, shared_node.port, 1)
     async with (
         a_queue(shared_node) as queue,

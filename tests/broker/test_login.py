@@ -98,7 +98,7 @@ class ChallengeDemo:
     """RabbitMQ's RABBIT-CR-DEMO: the user's name at once, the password when asked for it.
 
     Attributes:
-        challenges: what it was asked.
+        challenges: the challenges that came.
     """
 
     name = "RABBIT-CR-DEMO"
@@ -212,7 +212,7 @@ def _base64url(data: bytes) -> str:
 
 
 async def declare(connection: Connection) -> None:
-    """Something that the broker allows to those only whose token holds."""
+    """An operation that needs a valid token."""
     async with connection.channel() as channel:
         queue = await channel.declare_queue(unique("queue"), exclusive=True)
         await channel.delete_queue(queue)
@@ -239,7 +239,7 @@ async def test_token_is_renewed_by_itself_before_it_expires(login_node: Node, ca
 
 
 async def test_token_that_is_not_renewed_does_expire(login_node: Node) -> None:
-    """Without which the test above would prove nothing."""
+    """The test above relies on this."""
     expires_at = int(time.time()) + 3
     lifetimes = iter([expires_at, expires_at + 60])
 

@@ -1,4 +1,4 @@
-"""The parts of AMQP that the other files do not need: kinds of exchanges, recover, publishing without a confirm."""
+"""Other parts of AMQP: types of exchanges, recover, publishing without a confirm."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIMIT = 60.0
 
 
 class Bench:
-    """A channel for declaring, a publisher, and what they made."""
+    """A channel for declaring, a publisher, and their entities."""
 
     def __init__(self, connection: Connection, channel: Channel, publisher: Publisher) -> None:
         self.connection = connection
@@ -44,7 +44,7 @@ class Bench:
         return name
 
     async def bodies(self, queue: str) -> list[bytes]:
-        """What is in the queue, which is empty afterwards."""
+        """Take all messages out of the queue."""
         return await take_bodies(self.channel, queue)
 
     async def clean(self) -> None:

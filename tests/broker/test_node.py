@@ -1,4 +1,4 @@
-"""The harness itself: a node does what the tests that rely on it assume."""
+"""The test harness: a node behaves as the tests assume."""
 
 from __future__ import annotations
 

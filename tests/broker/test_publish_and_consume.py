@@ -40,7 +40,7 @@ FRAME_OVERHEAD = 8
 
 @dataclass(frozen=True)
 class Bench:
-    """What nearly every test here needs: a connection, a channel, a publisher and an empty queue."""
+    """A connection, a channel, a publisher and an empty queue."""
 
     connection: Connection
     channel: Channel
@@ -55,7 +55,7 @@ class Bench:
         return await depth(self.channel, self.queue)
 
     async def until_ready(self, expected: int) -> None:
-        """Wait until so many messages are ready: the broker takes acks and returns in when it likes."""
+        """Wait until so many messages are ready: the broker handles acks and returns in its own time."""
         await until_depth(self.channel, self.queue, expected)
 
 
@@ -132,7 +132,7 @@ async def test_a_full_queue_that_rejects_publishes_nacks(shared_node: Node) -> N
 
 
 async def test_a_missing_exchange_fails_only_that_publish(shared_node: Node) -> None:
-    """Invariants 3 and 5: the guilty one has its outcome, those around it are confirmed and in order."""
+    """Invariants 3 and 5: the guilty publish has its outcome; the others are confirmed, in order."""
     async with a_bench(shared_node) as bench:
         missing = unique("exchange")
 

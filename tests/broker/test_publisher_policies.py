@@ -1,4 +1,4 @@
-"""What a publisher does as it was told to, against RabbitMQ: defaults, refusals, nacks, losses, sizes."""
+"""The options of a publisher on RabbitMQ: defaults, refusals, nacks, losses, sizes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Bench:
     queue: str
 
     async def take(self) -> list[Delivery]:
-        """What is in the queue, taken out of it."""
+        """Take all messages out of the queue."""
         return await take_all(self.channel, self.queue)
 
     async def bodies(self) -> list[bytes]:
@@ -74,7 +74,7 @@ class Bench:
 async def a_bench(
     node: Node, settings: Settings | None = None, *, max_length: int | None = None
 ) -> AsyncGenerator[Bench, None]:
-    """A bench; with ``max_length``, what does not fit into the queue is nacked."""
+    """A bench. With ``max_length``, the broker nacks publishes that do not fit into the queue."""
     queue = unique("queue")
     with anyio.fail_after(LIMIT):
         async with anyamqp.connect(node.url) as other, other.channel() as channel:

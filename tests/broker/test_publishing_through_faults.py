@@ -28,9 +28,9 @@ pytestmark = pytest.mark.anyio
 
 TASKS = 20
 EACH = 100
-"""Publishes of each of the tasks."""
+"""How many publishes each task makes."""
 BULK = 3_000
-"""Publishes of the one task that submits and flushes."""
+"""How many publishes the task makes that submits and flushes."""
 BATCH = 150
 TOTAL = TASKS * EACH + BULK
 LIMIT = 100.0
@@ -143,7 +143,7 @@ def assert_nothing_is_lost_or_out_of_order(traffic: Traffic, delivered: list[byt
     # Invariant 3: none of these faults is a reason to fail, with a minute for each publish.
     assert traffic.failed == {}
     assert len(traffic.confirmed) == traffic.started >= TOTAL
-    # The faults did meet publishes that were under way.
+    # The faults hit pending publishes.
     assert any(receipt.attempts > 1 for receipt in traffic.confirmed.values())
     # Invariant 4, and nothing that was never published.
     assert set(traffic.confirmed) - set(delivered) == set()

@@ -1,4 +1,4 @@
-"""What each keyword of ``declare_queue`` makes RabbitMQ do, and reading a stream."""
+"""The effect of each keyword of ``declare_queue`` on RabbitMQ, and reading a stream."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_a_queue_that_nobody_uses_for_expires_is_gone(shared_node: Node) -
         assert await is_there()
         with anyio.move_on_after(20):
             while True:
-                await anyio.sleep(0.5)  # each look is a use, so the looks must be rarer than the queue expires
+                await anyio.sleep(0.5)  # each look is a use, so the interval must be longer than the expiry
                 if not await is_there():
                     return
         pytest.fail("still there")

@@ -1,4 +1,4 @@
-"""What comes back after a loss, and what does not, against RabbitMQ.
+"""Recovery after a loss, on RabbitMQ.
 
 The invariants of the design, by number: in OPEN the broker counts the channels that the client counts (6), afterwards
 nothing is left (7), an ack never crosses links (8).
@@ -74,7 +74,7 @@ async def until_recovered(connection: Connection, reconnects: int) -> None:
 
 
 async def lose(node: Node, connection: Connection, loss: Loss = close_all) -> None:
-    """Have the connection lost, and wait until it is back."""
+    """Cut the connection, and wait until it is back."""
     reconnects = connection.stats.reconnects
     await loss(node)
     await until_recovered(connection, reconnects + 1)
@@ -246,7 +246,7 @@ async def test_stale_ack_sends_nothing_and_is_counted(shared_node: Node) -> None
             await channel.declare_queue(name, passive=True)
             assert connection.stats.stale_acks == 1
         async with connection.channel() as channel:
-            # What the consumer had not settled when it closed its channel would be back.
+            # Deliveries left unsettled at the channel's end would be back.
             assert (await channel.declare_queue(name, passive=True)).message_count == 0
         await delete(connection, name)
 

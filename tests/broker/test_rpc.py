@@ -1,4 +1,4 @@
-"""Request and reply over direct reply-to, on a real broker: who gets which reply, and what goes wrong cleanly."""
+"""Request and reply over direct reply-to, on a real broker: replies reach their callers, and failures are clean."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Bench:
     server: Server
 
     async def lose(self) -> None:
-        """Have the clients' connection lost."""
+        """Cut the clients' connection."""
         link = self.connection.stats.link_number
         self.proxy.reset()
         await eventually(lambda: self.connection.stats.link_number > link, within=20)
@@ -130,7 +130,7 @@ async def a_bench(node: Node, *, serving: bool = True) -> AsyncGenerator[Bench, 
 
 
 def calls_of(rpc: RpcClient) -> int:
-    """How many calls a client has under way."""
+    """How many pending calls a client has."""
     return len(vars(rpc)["_shell"].calls)
 
 

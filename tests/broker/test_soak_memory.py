@@ -1,4 +1,4 @@
-"""Tens of thousands of messages over links that are cut again and again: memory is afterwards what it was before."""
+"""Tens of thousands of messages over links that are cut again and again do not increase memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BOUND: Final = 64 * 1024
 
 @pytest.fixture
 def tracing() -> Iterator[None]:
-    """Memory is traced while the test runs, and nothing is logged: pytest keeps what is."""
+    """Trace memory during the test, without logging: pytest keeps log records."""
     logging.disable()
     tracemalloc.start()
     yield

@@ -1,4 +1,4 @@
-"""TLS with RabbitMQ: who is trusted by whom, what is said when they are not, and a network that breaks below it."""
+"""TLS with RabbitMQ: certificates, errors when one is not trusted, and network faults."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Papers:
 
     @property
     def tls(self) -> TLS:
-        """What the broker takes."""
+        """Settings that the broker accepts."""
         return TLS(ca_file=self.ca, certificate_file=self.client)
 
 
@@ -99,7 +99,7 @@ async def publish(connection: Connection, body: bytes = b"hello") -> None:
 
 
 async def refused(connection: Connection) -> TLSError:
-    """What entering raises, at once."""
+    """The error that entering raises at once."""
     with anyio.fail_after(LIMIT), pytest.raises(TLSError) as caught:
         async with connection:
             pytest.fail("connected")
@@ -133,7 +133,7 @@ async def test_publish_is_confirmed_and_the_close_is_clean(tls_node: Node, paper
 
 
 def closes(node: Node, peer: str) -> list[str]:
-    """What the log says of the end of that connection; a clean one is told at level info."""
+    """The log lines about the end of a connection. A clean end has level info."""
     return [line for line in node.log_text().splitlines() if "closing AMQP connection" in line and peer in line]
 
 

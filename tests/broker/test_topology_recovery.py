@@ -1,4 +1,4 @@
-"""Which declared entities come back after a loss, who is told of the others, and what is forgotten, with RabbitMQ.
+"""Recovery of declared entities on RabbitMQ: restored, failed and forgotten ones.
 
 Each test declares something, takes the connection away, changes the broker behind its back where that matters, and
 looks at what is there when the connection is OPEN again.
@@ -312,7 +312,7 @@ async def test_requests_that_waited_name_the_queue_as_the_broker_does_now(shared
 
 
 async def eventually_not(has: Callable[[str], Awaitable[bool]], name: str) -> None:
-    """Wait until the broker has done what it does a little later than it says."""
+    """Wait until the broker has finished: it answers a little earlier."""
     with anyio.fail_after(20):
         while await has(name):
             continue

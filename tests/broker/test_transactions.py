@@ -32,7 +32,7 @@ async def queue_on(url: str) -> AsyncGenerator[tuple[anyamqp.Connection, Channel
 
 
 async def bodies(connection: anyamqp.Connection, queue: str) -> list[bytes]:
-    """What is in the queue; it stays there."""
+    """The messages in the queue, which stay there."""
     found: list[bytes] = []
     async with connection.channel() as channel:
         while (delivery := await channel.get(queue)) is not None:

@@ -1,4 +1,4 @@
-"""What differs from loop to loop, on uvloop: reading, waiting, and being cancelled in the midst of it."""
+"""The parts that depend on the event loop, on uvloop: reading, waiting, and cancellation."""
 
 from __future__ import annotations
 

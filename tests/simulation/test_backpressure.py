@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 BODY = bytes(64 * 1024)
 COUNT = 64
 MOST = 3 * MIB
-"""Bytes that the client takes at most: as much as its mark waits, as much is being sent, and the transport has some."""
+"""The most bytes that the client accepts: its limit in the buffer, as much being sent, and some in the transport."""
 
 Publish = Callable[[Message], Awaitable[object]]
 

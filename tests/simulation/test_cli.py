@@ -110,7 +110,7 @@ async def test_check_takes_the_password_of_a_url_from_the_environment(
 async def test_password_of_the_environment_is_for_a_url_that_lacks_one(
     user: str, code: int, anyio_backend_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be another broker's, so a URL without a user does not send it."""
+    """The password may be for another broker, so a URL without a user does not send it."""
     monkeypatch.setenv("RABBITMQ_PASSWORD", SECRET)
     async with Broker(username="me", password="own") as broker:
         await broker.listen()

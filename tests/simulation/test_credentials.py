@@ -50,12 +50,12 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
 
 
 class Guarded(Broker):
-    """A broker whose password the test sets.
+    """A broker with a password that the test sets.
 
     Attributes:
-        password: what lets a client in.
+        password: the password that logs a client in.
         logins: the passwords that clients came with.
-        refusal: how it answers the next new secret; None takes it.
+        refusal: the close for the next new secret; None to accept it.
     """
 
     def __init__(self) -> None:
@@ -79,13 +79,13 @@ class Issuer:
     """A credentials function that makes the broker's password new each time.
 
     Args:
-        broker: whose password it is.
+        broker: the broker whose password it sets.
         life: seconds that a password holds; None for ever.
 
     Attributes:
         asked: when it was asked, in seconds since it was made.
-        life: as above, for the passwords to come.
-        instead: what it does instead, if anything.
+        life: as above, for the next passwords.
+        instead: called instead, if set.
     """
 
     def __init__(self, broker: Guarded, life: float | None) -> None:

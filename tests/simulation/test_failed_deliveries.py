@@ -50,7 +50,7 @@ PAUSES = [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0]
 """Seconds between a failure and the next delivery of the same message, by default."""
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
-"""For what trio does not know: an exception of cancellation that anyone may raise."""
+"""Not on trio, which has no cancellation exception that anyone may raise."""
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
 
 
 class Tap(anyio.abc.ByteStream):
-    """A transport that keeps what was sent through it."""
+    """A transport that records the sent bytes."""
 
     def __init__(self, inner: anyio.abc.ByteStream) -> None:
         self.sent = b""
@@ -96,7 +96,7 @@ class Bench:
 
     @property
     def queue(self) -> tuple[int, int]:
-        """Messages that wait, messages that somebody has."""
+        """How many messages are ready, and how many are unacknowledged."""
         view = self.broker.queues["q"]
         return view.messages, view.unacked
 
@@ -164,7 +164,7 @@ async def processing(
     concurrency: int = 1,
     prefetch: int = 10,
 ) -> AsyncGenerator[Consumer, None]:
-    """Have the handler run until the block ends."""
+    """Run the handler until the block ends."""
     async with bench.connection.consumer("q", prefetch=prefetch) as consumer, anyio.create_task_group() as tasks:
         tasks.start_soon(partial(consumer.process, handler, concurrency=concurrency, on_error=on_error))
         yield consumer

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.anyio
 FRAME_MAX: Final = 131072
 MIB: Final = 1024 * 1024
 MOST_READ: Final = 2 * MIB
-"""Bytes of a flood that a client reads at most while nothing of its answers is taken."""
+"""The most bytes of a flood that a client reads while the peer reads none of its answers."""
 
 START: Final = methods.Connection.Start(0, 9, {"product": "hostile"}, "PLAIN", "en_US")
 ANSWERS: Final[dict[type[object], Method]] = {
@@ -55,9 +55,9 @@ class Peer:
     """The broker's end of one link: it answers until a test has it flood.
 
     Attributes:
-        heard: the methods that it took, without those of the handshake.
-        flooded: bytes of floods that the client took.
-        heartbeats: how many of the client's it took.
+        heard: the methods that it read after the handshake.
+        flooded: how many bytes of floods the client has read.
+        heartbeats: how many heartbeats it has read.
         is_flooding: whether floods go on; set by a test.
     """
 
@@ -79,7 +79,7 @@ class Peer:
         self._changed = anyio.Event()
 
     def count(self, kind: type[Method]) -> int:
-        """How often it heard a method."""
+        """How often a method came."""
         return sum(isinstance(method, kind) for method in self.heard)
 
     async def tell(self, *data: bytes) -> None:
@@ -97,12 +97,12 @@ class Peer:
             return
 
     async def flood_after(self, first: bytes, data: bytes) -> None:
-        """Say something first, then flood."""
+        """Send some frames first, then flood."""
         await self.tell(first)
         await self.flood(data)
 
     async def serve(self) -> None:
-        """Answer what is asked, as long as it reads."""
+        """Answer requests, as long as it reads."""
         decoder = Decoder(FRAME_MAX, as_server=True)
         while True:
             while self._allowance <= 0:
@@ -126,7 +126,7 @@ class Peer:
 
 
 class Peers:
-    """Where the links of a test end."""
+    """The peers of all links of a test."""
 
     def __init__(self, tasks: anyio.abc.TaskGroup, *, heartbeat: int = 0) -> None:
         self.all: list[Peer] = []
@@ -144,13 +144,13 @@ class Peers:
         return theirs
 
     async def stop_taking(self, channel: Channel) -> None:
-        """Have the latest stop reading, and fill its transport."""
+        """Make the latest peer stop reading, and fill its transport."""
         self.latest.take(0)
         await channel.publish(Message(bytes(2 * CAPACITY)))
         await still()
 
     def flood(self, *frames: bytes) -> None:
-        """Have the latest stop reading and send these frames for ever."""
+        """Make the latest peer stop reading and send these frames for ever."""
         self.latest.take(0)
         once = b"".join(frames)
         self._tasks.start_soon(self.latest.flood, once * (64 * 1024 // len(once) + 1))
@@ -174,7 +174,7 @@ async def connected(
 
 
 async def still() -> None:
-    """Wait until nobody does anything any more: the flood waits for a client that does not read."""
+    """Wait until all tasks wait: the flood waits for the client to read."""
     with anyio.fail_after(10):
         await anyio.wait_all_tasks_blocked()
 
@@ -430,7 +430,7 @@ async def test_a_stream_that_delivers_whole_chunks_is_slowed_down_instead() -> N
 
 
 async def test_others_get_their_turn_while_a_flood_is_worked_off() -> None:
-    """Invariant 12: a piece of a flood that takes long keeps the event loop from nobody."""
+    """Invariant 12: a long piece of a flood does not block the event loop."""
     turns = 0
 
     async def take_turns() -> None:

@@ -1,4 +1,4 @@
-"""What a connection, a channel, a message on its way weighs at most, on each event loop.
+"""The most memory of a connection, a channel and a pending message, on each event loop.
 
 Weighed by tracemalloc, the embedded broker's own memory left out. docs/memory.md has the same on a real broker; the
 bounds are about one and a half times what is measured.
@@ -57,7 +57,7 @@ def weigh() -> Iterator[Scale]:
 
     def scale() -> int:
         gc.collect()
-        if not tracemalloc.is_tracing():  # not earlier: every module that is imported would be traced
+        if not tracemalloc.is_tracing():  # not earlier, or imports would be traced
             tracemalloc.start(_DEPTH)
             return 0
         # By place, of which there are few, and not trace by trace, of which there are many.

@@ -19,7 +19,7 @@ SETTLING = (methods.Basic.Ack, methods.Basic.Nack, methods.Basic.Reject)
 
 
 async def lose(broker: HandBroker, connection: Connection) -> None:
-    """Have the link lost and another one made."""
+    """Drop the link, and wait for the next one."""
     await broker.link.reset()
     await connection.wait_ready(10)
     await settled()
@@ -61,7 +61,7 @@ async def test_an_acknowledgement_does_not_cross_to_the_next_link(settle: Callab
 
 
 def requests(broker: HandBroker) -> list[str]:
-    """What was asked for on the present link's channel 1."""
+    """The requests on channel 1 of the current link."""
     return [method_name(method) for number, method in broker.link.methods if number == 1]
 
 
@@ -103,7 +103,7 @@ async def test_a_stream_is_read_on_behind_what_was_handed_out() -> None:
 
 
 async def test_an_exclusive_consumer_outlasts_the_lock_of_its_own_lost_link() -> None:
-    """Only we know that the old link is dead: the broker refuses until it has noticed."""
+    """Only the client knows that the old link is dead; the broker refuses until it notices."""
     in_use = methods.Channel.Close(403, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use", 60, 20)
     async with connected(reconnect=EAGER) as (broker, connection), connection.consumer("q", exclusive=True) as consumer:
         broker.habits.silent_to.add(methods.Basic.Consume)
@@ -145,7 +145,7 @@ async def test_a_get_without_ack_is_not_repeated(*, no_ack: bool, asked_again: i
 
 
 async def test_what_was_declared_passively_is_not_declared_again() -> None:
-    """It is somebody else's: the broker would make it anew, with settings that nobody meant."""
+    """The queue is somebody else's: a declare could create it again, with wrong settings."""
     async with connected(reconnect=EAGER) as (broker, connection), connection.channel() as channel:
         await channel.declare_exchange("our exchange")
         await channel.declare_queue("ours")

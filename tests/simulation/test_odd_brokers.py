@@ -46,7 +46,7 @@ class Lying(anyio.abc.ByteStream):
 async def test_a_confirm_that_nothing_waits_for_is_logged_and_ignored(
     lie: methods.Basic.Ack | methods.Basic.Nack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """amqp-client.rb 94, where that kills the reader."""
+    """amqp-client.rb 94: it kills the reader there."""
     links: list[Lying] = []
 
     async def dial(_: anyamqp.Address) -> anyio.abc.ByteStream:

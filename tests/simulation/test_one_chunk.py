@@ -32,7 +32,7 @@ class Scene(NamedTuple):
 
 @asynccontextmanager
 async def scene() -> AsyncGenerator[Scene, None]:
-    """A broker with a queue; what was behind the gate leaves the connection open, or brings it back."""
+    """A broker with a queue. After the gate opens, the connection is open or comes back."""
     with anyio.fail_after(LIMIT):
         async with (
             Broker() as broker,

@@ -74,12 +74,12 @@ class Bench:
 
     @property
     def queue(self) -> tuple[int, int, int]:
-        """Messages that wait, messages that somebody has, consumers."""
+        """How many messages are ready, how many are unacknowledged, and how many consumers there are."""
         view = self.broker.queues["q"]
         return view.messages, view.unacked, view.consumers
 
     def lose(self, *, for_good: bool = False) -> None:
-        """Have the connections lost; ``for_good`` keeps them away."""
+        """Drop the connections; ``for_good`` keeps them away."""
         if for_good:
             self.broker.refuse()
         self.broker.reset_connections()
@@ -113,7 +113,7 @@ async def a_bench() -> AsyncGenerator[Bench, None]:
 
 
 class Gate:
-    """A handler whose runs wait until they are let go."""
+    """A handler whose runs wait until the test releases them."""
 
     def __init__(self) -> None:
         self.began: list[bytes] = []

@@ -50,7 +50,7 @@ class Call:
         self._arguments: dict[str, Any] = {"routing_key": "server", **arguments}
 
     async def start(self, tasks: anyio.abc.TaskGroup) -> Self:
-        """Make the call; the broker has it afterwards, if it can be sent."""
+        """Make the call, and wait until it is sent, if it can be."""
         tasks.start_soon(self._run)
         await settled()
         return self
@@ -77,12 +77,12 @@ async def calling(
 
 
 async def answer(broker: HandBroker, request: Sent, body: bytes = b"pong") -> None:
-    """Answer a request on the present link."""
+    """Answer a request on the current link."""
     await broker.link.deliver(Message(body, correlation_id=request.message.correlation_id))
 
 
 async def lose(broker: HandBroker, connection: Connection) -> None:
-    """Have the link lost and another one made."""
+    """Drop the link, and wait for the next one."""
     await broker.link.reset()
     await connection.wait_ready(10)
     await settled()
@@ -207,7 +207,7 @@ async def test_leaving_the_block_ends_its_calls() -> None:
 
 
 async def test_a_loss_fails_what_was_sent_and_sends_nothing_again() -> None:
-    """The server may have done it: only the caller knows whether it may be done twice."""
+    """The server may have handled the request; only the caller knows whether it may run twice."""
     async with calling() as (broker, connection, rpc, tasks):
         call = await Call(rpc, b"pay").start(tasks)
         await lose(broker, connection)
