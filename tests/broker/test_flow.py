@@ -71,7 +71,7 @@ class Bench:
     queue: str
 
     async def block(self, publisher: Publisher) -> Publication:
-    """Raise the alarm, and publish once, so that the broker blocks the connection. It reads the publish later."""
+        """Raise the alarm, and publish once: the broker then blocks the connection, and reads the publish later."""
         await self.alarm.set()
         publication = await publisher.submit(Message(b"provokes"), routing_key=self.queue)
         await eventually(lambda: self.connection.state is State.BLOCKED)
