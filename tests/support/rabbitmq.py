@@ -187,6 +187,8 @@ class Node:
         plugins: the plugins to enable; those that they need come along.
         name: the part of the node's name before ``@localhost``.
         certificates: what the node shows on its TLS port, ``tls_port``; None if it is not to listen there.
+        neighbour: a node of the same cluster, which is started first and closed last: the two share its cookie and its
+            epmd.
 
     Raises:
         MissingBroker: RabbitMQ is not installed.
@@ -201,6 +203,7 @@ class Node:
         plugins: Sequence[str] = (),
         name: str = "test",
         certificates: Certificates | None = None,
+        neighbour: Node | None = None,
     ) -> None:
         self._scripts = find_scripts()
         self._epmd = _find_epmd(self._scripts)
@@ -208,12 +211,21 @@ class Node:
         self._reserved = [_reserve_port() for _ in range(4)]
         self.port, self.tls_port, self._dist_port, self._epmd_port = (int(s.getsockname()[1]) for s in self._reserved)
         self.name = f"{name}@localhost"
+        self._has_epmd = neighbour is None
+        cookie = secrets.token_hex(16)
+        if neighbour is not None:
+            self._epmd_port, cookie = neighbour.meeting_place
         self._broker: subprocess.Popen[bytes] | None = None
         self._helpers: list[subprocess.Popen[bytes]] = []
         self._frozen = False
         self._starts_logged = 0
         """Starts that the log told of before the present one."""
-        self._write_files(_configuration(config) + self._tls_listener(certificates), advanced, plugins)
+        self._write_files(_configuration(config) + self._tls_listener(certificates), advanced, plugins, cookie)
+
+    @property
+    def meeting_place(self) -> tuple[int, str]:
+        """The port of the epmd, and the Erlang cookie: nodes that share both may form a cluster."""
+        return self._epmd_port, (self._folder / "home" / ".erlang.cookie").read_text()
 
     @property
     def host(self) -> str:
@@ -257,12 +269,11 @@ class Node:
         self._starts_logged = self.log_text().count(_STARTED)
         atexit.register(self.close)
         with (self._folder / "out").open("wb") as output:
-            epmd = self._spawn(
-                [str(self._epmd), "-address", _LOCALHOST, "-port", str(self._epmd_port)], subprocess.DEVNULL
-            )
-            self._helpers.append(epmd)
+            if self._has_epmd:
+                command = [str(self._epmd), "-address", _LOCALHOST, "-port", str(self._epmd_port)]
+                self._helpers.append(self._spawn(command, subprocess.DEVNULL))
             self._broker = self._spawn([str(self._scripts / "rabbitmq-server")], output.fileno())
-        self._helpers.append(self._watch(epmd.pid, self._broker.pid))
+        self._helpers.append(self._watch(*(helper.pid for helper in self._helpers), self._broker.pid))
         self._frozen = False
         try:
             self._await_ready()
@@ -416,7 +427,7 @@ class Node:
             "ssl_options.fail_if_no_peer_cert = true\n"
         )
 
-    def _write_files(self, configuration: str, advanced: str, plugins: Sequence[str]) -> None:
+    def _write_files(self, configuration: str, advanced: str, plugins: Sequence[str], secret: str) -> None:
         home = self._folder / "home"
         for folder in (home, self._folder / "mnesia", self._folder / "log"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -425,7 +436,7 @@ class Node:
         (self._folder / "advanced.config").write_text(f"[{advanced}].\n")
         cookie = home / ".erlang.cookie"
         if not cookie.exists():
-            cookie.write_text(secrets.token_hex(16))
+            cookie.write_text(secret)
             cookie.chmod(0o400)
 
     def _environment(self) -> dict[str, str]:

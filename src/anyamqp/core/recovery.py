@@ -158,7 +158,8 @@ class Recovery:
         def done(reply: Method) -> None:
             recorded = entities.popleft()
             self._declared[recorded] = None
-            if self._topology.declared_again(recorded, reply):
+            self._topology.declared_again(recorded, reply)
+            if recorded.is_named_by_broker:
                 self._named[recorded] = None
 
         if self._channel is None or self._channel.link_channel is None:

@@ -58,6 +58,11 @@ class Recorded:
     entity: Entity
     owner: weakref.ReferenceType[Declarer]
 
+    @property
+    def is_named_by_broker(self) -> bool:
+        """Whether it is a queue to which the broker gives a new name each time."""
+        return isinstance(self.request, methods.Queue.Declare) and not self.request.queue
+
 
 class Topology:
     """What was declared on a connection and not deleted since.
@@ -117,15 +122,15 @@ class Topology:
 
     def forget(self, recorded: Recorded) -> None:
         """Do not declare it again, unless it was declared anew meanwhile."""
+        if not self.holds(recorded):
+            return
         request = recorded.request
         if isinstance(request, methods.Exchange.Declare):
-            if self._exchanges.get(request.exchange) is recorded:
-                del self._exchanges[request.exchange]
+            del self._exchanges[request.exchange]
         elif isinstance(request, methods.Queue.Declare):
-            if self._queues.get(recorded.entity.name) is recorded:
-                del self._queues[recorded.entity.name]
-        elif self._bindings.get(key := self._key(request)) is recorded:
-            self._drop_binding(key)
+            del self._queues[recorded.entity.name]
+        else:
+            self._drop_binding(self._key(request))
 
     # --- names ------------------------------------------------------------------------------------------------------
 
@@ -169,6 +174,15 @@ class Topology:
         """The queue that has this name now or had it first, if it was declared on this connection."""
         return self._queues.get(self.first_name(name))
 
+    def holds(self, recorded: Recorded) -> bool:
+        """Whether it was neither deleted nor declared anew since it was recorded."""
+        request = recorded.request
+        if isinstance(request, methods.Exchange.Declare):
+            return self._exchanges.get(request.exchange) is recorded
+        if isinstance(request, methods.Queue.Declare):
+            return self._queues.get(recorded.entity.name) is recorded
+        return self._bindings.get(self._key(request)) is recorded
+
     def ends(self, recorded: Recorded) -> list[Recorded]:
         """What a binding binds, as far as it was declared on this connection; nothing for anything but a binding."""
         request = recorded.request
@@ -176,8 +190,8 @@ class Topology:
             return []
         return self._ends_of(self._key(request))
 
-    def declared_again(self, recorded: Recorded, reply: Method) -> bool:
-        """Take note of the name that the broker gave a queue this time. Returns whether it gave one."""
+    def declared_again(self, recorded: Recorded, reply: Method) -> None:
+        """Take note of the name that the broker gave a queue this time."""
         if isinstance(reply, methods.Queue.DeclareOk):
             name = reply.queue
             first = recorded.entity.name
@@ -185,7 +199,6 @@ class Topology:
                 self._first.pop(self._present.get(first, ""), None)
                 self._present[first] = name
                 self._first[name] = first
-        return isinstance(recorded.request, methods.Queue.Declare) and not recorded.request.queue
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

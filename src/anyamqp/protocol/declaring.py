@@ -1,0 +1,332 @@
+"""Declaring exchanges, queues and bindings again on a new link, so that none waits for another without need.
+
+In the order exchanges, queues, bindings; a step begins when each entity of the step before is declared, failed, late or
+put aside. The requests of a step are sent one behind the other on a *lane*, a channel of recovery's own. A binding
+waits for its own ends only.
+
+* **Late.** A broker may take a minute and more to answer for one queue (RabbitMQ: a classic queue whose node is down),
+  and works on nothing behind it on the same channel. If a lane is silent for ``PATIENCE`` seconds, the entity at its
+  head is late. It keeps the lane; the entities behind it are sent again on other lanes, whose number doubles each time
+  that one becomes late. A declare or bind may be sent twice, except for a queue that the broker names: each declare
+  would make another queue. Such a queue is sent only behind others of its kind, and stays where it is.
+* **Put aside.** An entity that is locked (405) may be locked by our last link, whose death the broker has not noticed
+  (RabbitMQ: two to three heartbeat intervals). It is tried again after pauses, until the grace is over.
+* **Repeated.** When the broker notices that death, it deletes everything that was exclusive or auto-delete: an exchange
+  between our declare of it and our bind, for example. So where something is missing (404) that was just declared, the
+  pass begins anew, a few times, before an entity fails.
+* **Careful.** A broker may close the link without a word of which request it was for. Then one request at a time is
+  sent on the next link, and the one that is under way when it happens again fails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final, NamedTuple, TypeAlias
+
+from anyamqp.errors import AnyamqpError, NotFound, ReplyError, ResourceLocked, is_unexplained_close
+from anyamqp.protocol.entity_lives import BINDINGS, EXCHANGES, NAMED, OVER, QUEUES, EntityLife, EntityLives
+from anyamqp.protocol.lanes import Lane, Lanes
+from anyamqp.protocol.lifecycle.entity import EntityEffect, EntityEvent, EntityState
+from anyamqp.protocol.pauses import Pauses
+from anyamqp.protocol.topology import Recorded, Topology
+from anyamqp.wire.methods import Method
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE_FOR_LOCKS: Final = 2.0
+_LONGEST_PAUSE: Final = 10.0
+"""Seconds between attempts at an entity that was put aside, and before a pass that begins anew."""
+
+_MOST_REPEATS: Final = 3
+"""Passes on one link besides the first."""
+
+_FEW: Final = 16
+"""Requests sent at a time after one was refused, doubled with each success: the broker does nothing behind a refused
+one, and a thousand refusals among ten thousand entities would mean millions of requests. Of the entities that were put
+aside as many are tried at a time."""
+
+_STEPS: Final = ((EXCHANGES,), (NAMED, EXCHANGES, QUEUES), (NAMED, EXCHANGES, QUEUES, BINDINGS))
+"""The kinds that may be sent in each step."""
+
+
+class Send(NamedTuple):
+    """Send these requests on the channel of this lane, one behind the other.
+
+    A lane that is new gets a channel first; if no number is free, :meth:`Declaring.no_channel` is told instead. Of each
+    request that cannot be sent :meth:`Declaring.unsendable` is told.
+    """
+
+    lane: int
+    entities: Sequence[Recorded]
+
+
+class CloseLane(NamedTuple):
+    """Close the channel of this lane: nothing more is sent on it."""
+
+    lane: int
+
+
+class TellFailed(NamedTuple):
+    """This entity is not recovered, because of this error."""
+
+    recorded: Recorded
+    error: AnyamqpError
+
+
+class Pending(NamedTuple):
+    """An entity that is not back, and the reason, in words."""
+
+    recorded: Recorded
+    reason: str
+
+
+DeclaringEffect: TypeAlias = Send | CloseLane | TellFailed
+Effects: TypeAlias = Sequence[DeclaringEffect]
+
+
+class Declaring:
+    """Declares the entities of a connection on one link.
+
+    Each method that tells of an event returns the effects, to be carried out at once and in their order. ``now`` is in
+    seconds on the event loop's clock.
+
+    Args:
+        topology: where the entities come from; it hears the names of queues that the broker names.
+        entities: those to declare, in the order of their declaration.
+        most_lanes: how many channels may be open for this.
+        locked_until: until when a lock may be that of our last link.
+        is_careful: whether to send one request at a time, and to wait for each answer as long as it takes.
+
+    Attributes:
+        is_careful: the same for the next link, once :meth:`lost` was told.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        entities: Sequence[Recorded],
+        *,
+        most_lanes: int,
+        locked_until: float,
+        is_careful: bool,
+    ) -> None:
+        self.is_careful: bool = is_careful
+        self._topology = topology
+        self._entities = EntityLives(topology, entities)
+        self._lanes = Lanes(most_lanes)
+        self._locked_until = locked_until
+        self._batch: float = 1 if is_careful else math.inf
+        """How many requests are sent at a time on a lane."""
+        self._step = 0
+        self._aside_until = math.inf
+        self._aside_pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._repeat_at = math.inf
+        """When the pass begins anew; nothing is sent before."""
+        self._repeat_pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE, free=1)
+
+    # --- questions ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything is answered except for entities that are late, put aside, or wait for one of these."""
+        return not self._entities.count(EntityState.SENT) and self._repeat_at == math.inf
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to declare."""
+        return not self._entities.left and self._repeat_at == math.inf
+
+    @property
+    def deadline(self) -> float:
+        """When to call :meth:`due` next; infinity for never."""
+        overdue_at = math.inf if self.is_careful else self._lanes.overdue_at
+        is_waiting = self._entities.is_any_waiting and self._repeat_at == math.inf
+        resume_at = self._lanes.resume_at if is_waiting else math.inf
+        return min(overdue_at, resume_at, self._aside_until, self._repeat_at)
+
+    def pending(self) -> list[Pending]:
+        """The entities that are not back, and why."""
+        return [Pending(one.recorded, one.reason) for one in self._entities if one.state not in OVER]
+
+    def holds(self, queue: str) -> bool:
+        """Whether this queue is still to be declared."""
+        entity = self._entities.queue(queue)
+        return entity is not None and entity.state not in OVER
+
+    def will_declare(self, queue: str, now: float) -> bool:
+        """Whether a queue that is missing will be declared, once more perhaps. Asking for it makes it so."""
+        entity = self._entities.queue(queue)
+        if entity is None or entity.state in (EntityState.FAILED, EntityState.GONE):
+            return False
+        if entity.state is EntityState.DECLARED:
+            if entity.kind == NAMED or not self._may_repeat:
+                return False
+            self._repeat(now)
+        return True
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    def begin(self, now: float) -> Effects:
+        """The link is open."""
+        return self._proceed(now)
+
+    def answered(self, number: int, reply: Method, now: float) -> Effects:
+        """The oldest request on a lane succeeded."""
+        lane = self._lanes[number]
+        entity = lane.in_flight.popleft()
+        lane.heard_at = now
+        self._topology.declared_again(entity.recorded, reply)
+        self._fire(entity, EntityEvent.ANSWERED, now)
+        if entity.error is not None:
+            # The reason that it was put aside for may have been that of others as well.
+            entity.error = None
+            self._aside_pauses.reset()
+            self._retry(list(self._entities.aside), now)
+        if not lane.in_flight:
+            if not lane.is_late and not self.is_careful:
+                self._batch *= 2
+            lane.is_late = False
+        elif not self._entities.is_any_waiting:
+            return ()
+        return self._proceed(now)
+
+    def refused(self, number: int, error: ReplyError, now: float) -> Effects:
+        """The broker closed a lane for its oldest request, and did nothing behind that."""
+        lane = self._lanes.remove(number)
+        if not self.is_careful:
+            self._batch = _FEW
+        effects: Effects = ()
+        if lane.in_flight:
+            entity = lane.in_flight.popleft()
+            effects = self._fire(entity, self._meaning(entity, error, now), now, error)
+        self._undo(lane, now)
+        return [*effects, *self._proceed(now)]
+
+    def unsendable(self, number: int, recorded: Recorded, error: AnyamqpError, now: float) -> Effects:
+        """A request was not sent, because AMQP or the link cannot carry it. Told after :class:`Send` is carried out."""
+        lane = self._lanes[number]
+        entity = next(one for one in lane.in_flight if one.recorded is recorded)
+        lane.in_flight.remove(entity)
+        effects = self._fire(entity, EntityEvent.REFUSED, now, error)
+        return effects if lane.in_flight else [*effects, *self._proceed(now)]
+
+    def no_channel(self, number: int, now: float) -> Effects:
+        """No number is free for the channel of a lane. Told instead of carrying out :class:`Send`."""
+        self._undo(self._lanes.remove(number), now)
+        self._lanes.not_to_be_had(now + self._aside_pauses.next())
+        return ()
+
+    def lost(self, error: AnyamqpError | None, now: float) -> Effects:
+        """The link has ended. Nothing else is told after this."""
+        suspects = [lane.in_flight[0] for lane in self._lanes if lane.in_flight]
+        if not suspects or not is_unexplained_close(error):
+            return ()
+        if self.is_careful:
+            return self._fire(suspects[0], EntityEvent.REFUSED, now, error)
+        self.is_careful = True
+        return ()
+
+    def due(self, now: float) -> Effects:
+        """:attr:`deadline` may have passed."""
+        if not self.is_careful:
+            for lane in self._lanes.overdue(now):
+                self._overtake(lane, now)
+        if now >= self._aside_until:
+            self._retry(list(islice(self._entities.aside, _FEW)), now)
+        if now >= self._repeat_at:
+            self._repeat_at = math.inf
+            self._step = 0
+            for entity in self._entities:
+                if entity.state is EntityState.DECLARED and entity.kind != NAMED:
+                    self._fire(entity, EntityEvent.REPEATED, now)
+        return self._proceed(now)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _proceed(self, now: float) -> Effects:
+        """Send what can be sent now; when there is nothing more to send, close the lanes."""
+        if self._repeat_at < math.inf:
+            return ()
+        idle = self._lanes.idle()
+        places = len(idle) + self._lanes.room(now)
+        most = places * self._batch if places else 0
+        ready = self._entities.ready(_STEPS[self._step], most)
+        while not ready and self._step + 1 < len(_STEPS) and not self._entities.is_any_undecided(_STEPS[self._step]):
+            self._step += 1
+            ready = self._entities.ready(_STEPS[self._step], most)
+        if ready:
+            size = int(min(self._batch, math.ceil(len(ready) / places)))
+            parts = [ready[first : first + size] for first in range(0, len(ready), size)]
+            return [self._send(idle.pop(0) if idle else self._lanes.new(), part, now) for part in parts]
+        if self._entities.is_any_undecided(_STEPS[-1]):
+            return ()
+        return [CloseLane(self._lanes.remove(lane.number).number) for lane in idle]
+
+    def _send(self, lane: Lane, entities: Sequence[EntityLife], now: float) -> Send:
+        lane.heard_at = now
+        for entity in entities:
+            self._fire(entity, EntityEvent.SENT, now)
+            entity.lane = lane
+            lane.in_flight.append(entity)
+        return Send(lane.number, [entity.recorded for entity in entities])
+
+    def _overtake(self, lane: Lane, now: float) -> None:
+        """The entity at the head of the lane is late: those behind it are to be sent on other lanes."""
+        lane.is_late = True
+        for place, entity in enumerate(lane.in_flight):
+            if entity.lane is lane:
+                stays = place == 0 or entity.kind == NAMED
+                self._fire(entity, EntityEvent.SILENT if stays else EntityEvent.OVERTAKEN, now)
+
+    def _undo(self, lane: Lane, now: float) -> None:
+        for entity in lane.in_flight:
+            if entity.lane is lane:
+                self._fire(entity, EntityEvent.UNDONE, now)
+
+    def _meaning(self, entity: EntityLife, error: ReplyError, now: float) -> EntityEvent:
+        """The meaning of an error that closed a lane."""
+        if isinstance(error, ResourceLocked) and now < self._locked_until:
+            return EntityEvent.NOT_YET
+        if isinstance(error, NotFound):
+            if entity.kind in (NAMED, QUEUES):
+                # A queue that is missing would be made, so it exists, but its node is down (RabbitMQ).
+                return EntityEvent.NOT_YET
+            is_declared = any(end.state is EntityState.DECLARED for end in self._entities.ends(entity))
+            if self._may_repeat and is_declared:
+                return EntityEvent.VANISHED
+        return EntityEvent.REFUSED
+
+    @property
+    def _may_repeat(self) -> bool:
+        return self._repeat_at < math.inf or self._repeat_pauses.taken < _MOST_REPEATS
+
+    def _repeat(self, now: float) -> None:
+        if self._repeat_at == math.inf:
+            self._repeat_at = now + self._repeat_pauses.next()
+
+    def _retry(self, entities: Sequence[EntityLife], now: float) -> None:
+        """Try again entities that were put aside."""
+        self._aside_until = math.inf
+        for entity in entities:
+            self._fire(entity, EntityEvent.DUE, now)
+        self._pause_aside(now)
+
+    def _pause_aside(self, now: float) -> None:
+        if self._entities.aside and self._aside_until == math.inf:
+            longest = _LONGEST_PAUSE_FOR_LOCKS if now < self._locked_until else _LONGEST_PAUSE
+            self._aside_until = now + min(self._aside_pauses.next(), longest)
+
+    def _fire(
+        self, entity: EntityLife, event: EntityEvent, now: float, error: AnyamqpError | None = None
+    ) -> list[DeclaringEffect]:
+        effects: list[DeclaringEffect] = []
+        for effect in self._entities.fire(entity, event):
+            if effect is EntityEffect.PUT_ASIDE:
+                entity.error = error
+                self._pause_aside(now)
+            elif effect is EntityEffect.REPEAT:
+                self._repeat(now)
+            elif effect is EntityEffect.TELL_FAILED and error is not None:
+                effects.append(TellFailed(entity.recorded, error))
+        return effects

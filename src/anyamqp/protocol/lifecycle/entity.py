@@ -1,0 +1,113 @@
+"""An exchange, a queue or a binding in the recovery of one link: whether it is declared there again.
+
+:mod:`anyamqp.protocol.declaring` runs it. The request that declares an entity may be sent on more than one channel, the
+second time because the first one is stuck behind an entity that the broker does not answer. So answers and refusals may
+come in almost any state, and the first one counts.
+
+Absent on purpose: nothing is sent that is not WAITING, so nothing is sent twice on one channel.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, TypeAlias
+
+from anyamqp.protocol.lifecycle.table import Ignored, Row, Table
+
+
+class EntityState(Enum):
+    """The states of an entity."""
+
+    WAITING = "waiting"
+    """It is to be sent."""
+    SENT = "sent"
+    """Its request is on its way, or behind others that the broker works on."""
+    LATE = "late"
+    """The broker has not answered in time, and may take as long as it likes."""
+    HELD = "held"
+    """A binding of something that is late, put aside or held up itself."""
+    ASIDE = "aside"
+    """The broker refuses it for now: to be tried again."""
+    DECLARED = "declared"
+    FAILED = "failed"
+    GONE = "gone"
+    """It was deleted or declared anew meanwhile."""
+
+
+class EntityEvent(Enum):
+    """What can happen to an entity."""
+
+    SENT = "sent"
+    """Its request is sent."""
+    ANSWERED = "answered"
+    """The broker declared it."""
+    SILENT = "silent"
+    """The broker has answered nothing for a while, and this entity is next."""
+    OVERTAKEN = "overtaken"
+    """It is behind one that is late."""
+    UNDONE = "undone"
+    """The channel that it was sent on is closed because of another one."""
+    HELD_UP = "held_up"
+    """It needs an entity that is late or put aside."""
+    FREED = "freed"
+    """That entity is decided."""
+    NOT_YET = "not_yet"
+    """The broker refused it for a reason that passes: a lock of our last link, a node that is down."""
+    DUE = "due"
+    """The pause before another try is over."""
+    VANISHED = "vanished"
+    """The broker refused it because something that this recovery declared is gone again."""
+    REPEATED = "repeated"
+    """The pass begins anew."""
+    REFUSED = "refused"
+    """The broker refused it, or it cannot be sent."""
+    REPLACED = "replaced"
+    """The topology does not hold it any more."""
+
+
+class EntityEffect(Enum):
+    """The consequences of an event."""
+
+    FREE = "free"
+    """Free the bindings that it holds up."""
+    PUT_ASIDE = "put_aside"
+    """Try it again after a pause."""
+    REPEAT = "repeat"
+    """Begin the pass anew after a pause."""
+    TELL_FAILED = "tell_failed"
+    """Tell that it is not recovered."""
+
+
+_S: TypeAlias = EntityState
+_E: TypeAlias = EntityEvent
+_F: TypeAlias = EntityEffect
+
+_UNANSWERED: Final = (_S.SENT, _S.LATE)
+_ELSEWHERE: Final = "the channel that it was sent on first answers last"
+_OVER: Final = (_S.DECLARED, _S.FAILED, _S.GONE)
+
+ENTITY: Final[Table[EntityState, EntityEvent, EntityEffect]] = Table(
+    "entity",
+    _S.WAITING,
+    Row(_E.SENT, (_S.WAITING,), _S.SENT),
+    Row(_E.ANSWERED, (_S.WAITING, *_UNANSWERED, _S.HELD, _S.ASIDE), _S.DECLARED, (_F.FREE,)),
+    Ignored(_E.ANSWERED, _OVER, _ELSEWHERE),
+    # --- the broker does not answer
+    Row(_E.SILENT, (_S.SENT,), _S.LATE),
+    Row(_E.OVERTAKEN, (_S.SENT,), _S.WAITING),
+    Row(_E.UNDONE, _UNANSWERED, _S.WAITING),
+    # --- something that it needs
+    Row(_E.HELD_UP, (_S.WAITING,), _S.HELD),
+    Row(_E.FREED, (_S.HELD,), _S.WAITING),
+    # --- refused for now
+    Row(_E.NOT_YET, (_S.WAITING, *_UNANSWERED), _S.ASIDE, (_F.PUT_ASIDE,)),
+    Ignored(_E.NOT_YET, (_S.HELD, _S.ASIDE, *_OVER), _ELSEWHERE),
+    Row(_E.DUE, (_S.ASIDE,), _S.WAITING),
+    Row(_E.VANISHED, (_S.WAITING, *_UNANSWERED), _S.WAITING, (_F.REPEAT,)),
+    Ignored(_E.VANISHED, (_S.HELD, _S.ASIDE, *_OVER), _ELSEWHERE),
+    Row(_E.REPEATED, (_S.DECLARED,), _S.WAITING),
+    # --- refused for good
+    Row(_E.REFUSED, (_S.WAITING, *_UNANSWERED, _S.HELD, _S.ASIDE), _S.FAILED, (_F.TELL_FAILED, _F.FREE)),
+    Ignored(_E.REFUSED, _OVER, _ELSEWHERE),
+    Row(_E.REPLACED, (_S.WAITING,), _S.GONE, (_F.FREE,)),
+)
