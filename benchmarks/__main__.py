@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.broker import running_broker
-from benchmarks.cases import BY_NAME, CLIENTS
+from benchmarks.cases import BY_NAME, CLIENTS, C
+from benchmarks.clients.with_librabbitmq import CannotCompile, compiled
 from benchmarks.machine import machine
 from benchmarks.pages import ASIDE, DOCS, folder_of
 from benchmarks.report import save, terminal
@@ -29,14 +31,28 @@ def main() -> None:
         page = save(folder_of(arguments.render), kept["plan"], kept["machine"], results, kept["command"])
     else:
         plan = _plan(arguments)
-        with running_broker(arguments.url) as url:
-            facts = machine(url)
+        is_whole = plan == FULL
+        with ExitStack() as stack:
+            version = _compile(stack) if any(client.name == C for client in plan.clients) else ""
+            url = stack.enter_context(running_broker(arguments.url))
+            facts = machine(url) | ({"librabbitmq": version} if version else {})
+            if not version:
+                plan = replace(plan, clients=tuple(client for client in plan.clients if client.name != C))
             results = measure(plan, url, lambda line: print(line, flush=True))
-        folder = arguments.output or (DOCS if plan == FULL else ASIDE)
+        folder = arguments.output or (DOCS if is_whole else ASIDE)
         page = save(folder, plan.name, facts, results, " ".join(["python -m benchmarks", *sys.argv[1:]]))
     print(f"\n{terminal(Summary(results))}\n\nWritten: {page}")
     if failed := [result for result in results if result.error]:
         sys.exit(f"{len(failed)} runs failed: " + "; ".join(f"{one.case} {one.client}: {one.error}" for one in failed))
+
+
+def _compile(stack: ExitStack) -> str:
+    """Compile the C client for as long as the stack is open. Returns its version; nothing if it cannot be compiled."""
+    try:
+        return stack.enter_context(compiled())
+    except CannotCompile as error:
+        print(f"{C} is left out: {error}", flush=True)
+        return ""
 
 
 def _arguments() -> argparse.Namespace:

@@ -77,7 +77,9 @@ class Client:
 
 
 AIO_PIKA: Final = "aio-pika asyncio"
+AIO_PIKA_UVLOOP: Final = "aio-pika uvloop"
 PIKA_SELECT: Final = "pika Select"
+C: Final = "C librabbitmq"
 RAW: Final = "raw socket"
 
 CASES: Final = (
@@ -119,13 +121,20 @@ CLIENTS: Final = (
     Client("anyamqp uvloop", "with_anyamqp", "anyamqp", _OURS, 4, "uvloop"),
     Client("anyamqp trio", "with_anyamqp", "anyamqp", _OURS, 4, "trio"),
     Client(AIO_PIKA, "with_aio_pika", "aio-pika", _ALL | {"latency"}, 1, "asyncio"),
-    Client("aio-pika uvloop", "with_aio_pika", "aio-pika", _ALL, 1, "uvloop"),
+    Client(AIO_PIKA_UVLOOP, "with_aio_pika", "aio-pika", _ALL, 1, "uvloop"),
     Client("pika Blocking", "with_pika_blocking", "pika", _ONE_BY_ONE, 2),
     Client(PIKA_SELECT, "with_pika_select", "pika", (_ALL - {"tasks"}) | {"latency"}, 3),
     Client("py-amqp", "with_py_amqp", "amqp", _ONE_BY_ONE, 2),
+    Client(C, "with_librabbitmq", "", _ALL - {"tasks"}, 5),
     Client(RAW, "with_raw_socket", "", _ALL | {"latency"}, 6),
 )
-"""The columns."""
+"""The columns. The C client is left out where it cannot be compiled."""
+
+
+def forms_of_aio_pika(case: Case) -> list[tuple[Case, Client]]:
+    """The ways in which aio-pika can do what a case is about: on either event loop, and confirms also from tasks."""
+    cases = (case, BY_NAME["tasks"]) if case.name == "confirms" else (case,)
+    return [(one, client) for one in cases for client in CLIENTS if client.distribution == "aio-pika"]
 
 
 def messages_for(case: Case, client: Client, scale: float) -> int:

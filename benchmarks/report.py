@@ -6,7 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.cases import CASES, CLIENTS, FAIRNESS, LATENCY, PREFETCH, QUIET_QUEUES, QUIET_RATE, RAW, Case, Client
+from benchmarks.cases import (
+    CASES,
+    CLIENTS,
+    FAIRNESS,
+    LATENCY,
+    PREFETCH,
+    QUIET_QUEUES,
+    QUIET_RATE,
+    RAW,
+    TASKS,
+    Case,
+    Client,
+    forms_of_aio_pika,
+)
 from benchmarks.pages import link_to_raw, write_raw
 from benchmarks.picture import draw
 from benchmarks.runner import FULL, Result
@@ -16,6 +29,7 @@ _RAW_CLIENT = next(client for client in CLIENTS if client.name == RAW)
 _NAME = "benchmarks"
 _PERCENTILES = ("p50", "p99", "p99.9")
 _MARKS = {True: "met", False: "missed", None: "-"}
+_OURS = [client for client in CLIENTS if client.is_ours]
 
 _METHOD = """\
 Every figure is the median of {rounds} rounds, with the least and the most beside it. A run is one case of one client in
@@ -34,9 +48,11 @@ is told.
   with basic.cancel, both within the time measured. Then another connection counts: what was published must be in the
   queue, what was acknowledged must be gone. A run that fails this has no figure.
 * **Peers are used as their users use them.** aio-pika: `connect_robust`, `consume` with a callback, and a task for each
-  publish in the window. pika and py-amqp: callbacks. A client that cannot do a case has a "-" there.
-* **The raw socket is the limit here**: a blocking socket, bytes that were encoded beforehand, deliveries counted frame
-  by frame, an ack frame for each. "From 64 tasks" it has 64 confirms under way.
+  publish in the window. pika and py-amqp: callbacks. librabbitmq: a program in C that measures itself; it is left out
+  where it cannot be compiled. A client that cannot do a case has a "-" there.
+* **The raw socket is the limit here**: a blocking socket that reads up to 120 KiB at once, bytes that were encoded
+  beforehand, deliveries counted frame by frame, one ack frame for those of a read, as anyamqp merges its own. "From 64
+  tasks" it has 64 confirms under way.
 * **CPU** is the operating system's user and system time of the client's process, over the messages.
 * **Remote calls** go one after the other over direct reply-to, to a server in a process of its own that uses the same
   client. Their figure is the median latency: less is better.
@@ -71,6 +87,8 @@ def page(summary: Summary, facts: Mapping[str, str], command: str, rounds: int) 
         f"Written by `{command}`; the raw samples are in {link_to_raw(_NAME)}.",
         f"![Throughput and latency of each client]({_NAME}.svg)",
     ]
+    if cases:
+        parts += ["## Beside aio-pika at its best", _leads(summary, cases)]
     if any(case.targets for case in cases):
         parts += ["## Against the targets", _targets(summary, cases)]
     if cases:
@@ -93,8 +111,20 @@ def _title(case: Case) -> str:
     return f"{case.title[0].upper()}{case.title[1:]}"
 
 
+def _leads(summary: Summary, cases: Sequence[Case]) -> str:
+    rows = [
+        [case.title, *("-" if lead is None else _range(lead, ".1f") for lead in leads)]
+        for case in cases
+        if any(leads := [summary.lead(case, client, forms_of_aio_pika(case)) for client in _OURS])
+    ]
+    return (
+        "How many times as fast as aio-pika anyamqp is. Each round compares with the best that aio-pika did in it: on "
+        f"asyncio or uvloop, and for confirms also from {TASKS} tasks.\n\n"
+        + table(["case", *(client.name for client in _OURS)], rows)
+    )
+
+
 def _targets(summary: Summary, cases: Sequence[Case]) -> str:
-    ours = [client for client in CLIENTS if client.is_ours]
     rows = [
         [case.title, f"{first.peer}, {_bound(first)}", *map(_verdict, (first, *others)), _limit(summary, first)]
         for case in cases
@@ -102,13 +132,13 @@ def _targets(summary: Summary, cases: Sequence[Case]) -> str:
     ]
     for case in cases:
         if case.cpu_target is not None:
-            figures = [summary.cpu(case, client) for client in ours]
+            figures = [summary.cpu(case, client) for client in _OURS]
             told = (_cpu(one, case.cpu_target) for one in figures)
             rows.append([case.title, f"CPU ≤ {case.cpu_target:g} µs", *told, ""])
     return (
         f"anyamqp's figure over the peer's. The last column has the {RAW}'s over the same peer's: what no client in "
         "front of this broker on this machine can be much above.\n\n"
-        + table(["case", "target", *(one.name for one in ours), RAW], rows)
+        + table(["case", "target", *(one.name for one in _OURS), RAW], rows)
     )
 
 
@@ -133,7 +163,7 @@ def _cpu(spread: Spread | None, target: float) -> str:
 
 
 def _glance(summary: Summary, cases: Sequence[Case]) -> str:
-    rows = [[client.name, *(_brief(summary, case, client) for case in cases)] for client in CLIENTS]
+    rows = [[client.name, *(_brief(summary, case, client) for case in cases)] for client in summary.clients()]
     return "Medians; in brackets, µs of the client's CPU time a message.\n\n" + table(
         ["client", *(f"{case.title}, {case.unit}" for case in cases)], rows
     )
@@ -168,7 +198,7 @@ def _latency(summary: Summary) -> str:
                 for percentile in _PERCENTILES
             ),
         ]
-        for client in CLIENTS
+        for client in summary.clients()
         if "latency" in client.cases
     ]
     return (
@@ -200,7 +230,7 @@ def _fairness(summary: Summary) -> str:
             _value(summary.latency(FAIRNESS, client, "loop late", "p99")),
             _value(summary.latency(FAIRNESS, client, "loop late", "max")),
         ]
-        for client in CLIENTS
+        for client in summary.clients()
         if client.is_ours
     ]
     return (
@@ -250,15 +280,22 @@ def terminal(summary: Summary) -> str:
     parts: list[str] = []
     if cases:
         head = ["", *(f"{case.name} {case.unit}" for case in cases)]
-        rows = [[client.name, *(_brief(summary, case, client) for case in cases)] for client in CLIENTS]
+        rows = [[client.name, *(_brief(summary, case, client) for case in cases)] for client in summary.clients()]
         parts.append("Medians (µs of CPU a message)\n" + _columns([head, *rows]))
         rows = [
             [case.name, f"{first.peer} {_bound(first)}", *map(_short_verdict, (first, *others)), _limit(summary, first)]
             for case in cases
             for first, *others in summary.verdicts(case)
         ]
-        head = ["", "target", *(client.name for client in CLIENTS if client.is_ours), RAW]
+        head = ["", "target", *(client.name for client in _OURS), RAW]
         parts.append("Ratios to the peers\n" + _columns([head, *rows]))
+        rows = [
+            [case.name, *(_times(summary.lead(case, client, forms_of_aio_pika(case))) for client in _OURS)]
+            for case in cases
+        ]
+        parts.append(
+            "Times as fast as aio-pika at its best\n" + _columns([["", *(client.name for client in _OURS)], *rows])
+        )
     for case, whats in ((LATENCY, ("confirm", "end to end")), (FAIRNESS, ("alone", "beside", "loop late"))):
         if summary.has(case):
             parts.append(f"{case.title[0].upper()}{case.title[1:]}, µs\n" + _latencies(summary, case, whats))
@@ -269,6 +306,10 @@ def _short_verdict(verdict: Verdict) -> str:
     return "-" if verdict.ratio is None else f"{verdict.ratio.median:.2f} {_MARKS[verdict.is_met]}"
 
 
+def _times(lead: Spread | None) -> str:
+    return "-" if lead is None else f"{lead.median:.1f}"
+
+
 def _latencies(summary: Summary, case: Case, whats: Sequence[str]) -> str:
     head = ["", *(f"{what} {percentile}" for what in whats for percentile in _PERCENTILES)]
     rows = [
@@ -276,7 +317,7 @@ def _latencies(summary: Summary, case: Case, whats: Sequence[str]) -> str:
             client.name,
             *(_value(summary.latency(case, client, what, percentile)) for what in whats for percentile in _PERCENTILES),
         ]
-        for client in CLIENTS
+        for client in summary.clients()
         if case.name in client.cases
     ]
     return _columns([head, *rows])

@@ -49,6 +49,10 @@ class Summary:
         """Whether anybody was measured in it."""
         return any(name == case.name for name, _ in self._results)
 
+    def clients(self) -> list[Client]:
+        """Those that were measured."""
+        return [client for client in CLIENTS if any(name == client.name for _, name in self._results)]
+
     def error(self, case: Case, client: Client) -> str:
         """Why a client has no figure, or not as many as there were rounds."""
         return next((result.error for result in self._of(case, client) if result.error), "")
@@ -75,6 +79,19 @@ class Summary:
         ]
         return spread(ratios) if ratios else None
 
+    def lead(self, case: Case, ours: Client, others: Sequence[tuple[Case, Client]]) -> Spread | None:
+        """How many times as fast as the fastest of some others anyamqp is; formed round by round, as :meth:`ratio`."""
+        best: dict[int, float] = {}
+        for other_case, other in others:
+            for result in self._good((other_case.name, other.name)):
+                best[result.round] = max(best.get(result.round, 0.0), _speed(other_case, result))
+        leads = [
+            _speed(case, result) / best[result.round]
+            for result in self._good((case.name, ours.name))
+            if result.round in best
+        ]
+        return spread(leads) if leads else None
+
     def verdicts(self, case: Case, clients: Sequence[Client] = CLIENTS) -> list[list[Verdict]]:
         """For each peer with a target, one verdict for each event loop of ours."""
         return [
@@ -100,6 +117,11 @@ def figure(case: Case, result: Result) -> float:
     speed = result.messages / result.seconds
     # Each body goes out and comes back.
     return speed * 2 * case.size / MIB if case.unit == "MiB/s" else speed
+
+
+def _speed(case: Case, result: Result) -> float:
+    """The figure where more is better, and its reciprocal where less is."""
+    return 1 / figure(case, result) if case.unit == "µs" else figure(case, result)
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -12,7 +12,9 @@ from pamqp import base, body, commands, frame, header, heartbeat
 from pamqp.common import FieldTable
 
 PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
-CHUNK: Final = 1024 * 1024
+CHUNK: Final = 120 * 1024
+"""Bytes of one read: glibc allocates larger buffers with mmap, and unmaps them after every read."""
+
 FRAME_OVERHEAD: Final = 8
 METHOD, HEADER, BODY = 1, 2, 3
 
@@ -21,7 +23,7 @@ BODY_SIZE: Final = struct.Struct(">Q")
 BODY_SIZE_AT: Final = 7 + 4
 """Where the body size stands, from the beginning of a content header's frame."""
 
-_BATCH = 64
+_BATCH, _LARGE = 64, 1024 * 1024
 _PATIENCE = 15.0
 
 M = TypeVar("M", bound=base.Frame)
@@ -151,7 +153,7 @@ class Wire:
     def fill(self, queue: str, count: int, size: int) -> None:
         """Publish so many messages; all are there afterwards."""
         one = self.publication(1, queue, bytes(size))
-        many = one * _BATCH if size < CHUNK else one
+        many = one * _BATCH if size < _LARGE else one
         step = len(many) // len(one)
         for _ in range(count // step):
             self.socket.sendall(many)

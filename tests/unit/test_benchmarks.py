@@ -8,7 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cases import AIO_PIKA, BY_NAME, CASES, CLIENTS, FAIRNESS, LATENCY, RAW
+from benchmarks.cases import (
+    AIO_PIKA,
+    AIO_PIKA_UVLOOP,
+    BY_NAME,
+    CASES,
+    CLIENTS,
+    FAIRNESS,
+    LATENCY,
+    RAW,
+    C,
+    forms_of_aio_pika,
+)
+from benchmarks.clients.with_librabbitmq import CannotCompile, compiled
 from benchmarks.pages import DOCS, ROOT, folder_of, link_to_raw, raw_of, write_raw
 from benchmarks.picture import draw
 from benchmarks.report import page, terminal
@@ -76,6 +88,47 @@ def test_less_is_better_for_a_latency() -> None:
     summary = Summary([result("rpc", client, 1) for client in (OURS.name, AIO_PIKA, RAW)])
     met = {verdicts[0].peer: verdicts[0].is_met for verdicts in summary.verdicts(BY_NAME["rpc"])}
     assert met == {AIO_PIKA: False, RAW: True}
+
+
+def test_the_lead_is_over_the_best_form_of_aio_pika() -> None:
+    results = [
+        result("confirms", OURS.name, 1, speed=6000),
+        result("confirms", AIO_PIKA, 1, speed=500),
+        result("confirms", AIO_PIKA_UVLOOP, 1, speed=800),
+        result("tasks", AIO_PIKA, 1, speed=1000),
+    ]
+    confirms = BY_NAME["confirms"]
+    lead = Summary(results).lead(confirms, OURS, forms_of_aio_pika(confirms))
+    assert lead == pytest.approx(Spread(6, 6, 6))
+
+
+def test_a_lead_in_latency_is_the_peers_over_ours() -> None:
+    rpc = BY_NAME["rpc"]
+    half = replace(result("rpc", OURS.name, 1), latencies={"call": {**PERCENTILES, "p50": 50.0}})
+    lead = Summary([half, result("rpc", AIO_PIKA, 1)]).lead(rpc, OURS, forms_of_aio_pika(rpc))
+    assert lead == pytest.approx(Spread(2, 2, 2))
+
+
+def test_a_client_that_was_not_measured_has_no_row() -> None:
+    left_out = [one for one in everything() if one.client != C]
+    summary = Summary(left_out)
+    assert C not in page(summary, {}, "command", 1)
+    assert C not in terminal(summary)
+
+
+def test_without_a_compiler_the_c_client_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(CannotCompile, match="no C compiler"), compiled():
+        pass
+
+
+def test_without_the_library_the_c_client_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho 'source.c:1:10: fatal error: amqp.h: No such file or directory' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    with pytest.raises(CannotCompile, match=r"^amqp\.h: No such file or directory$"), compiled():
+        pass
 
 
 def test_a_large_body_counts_out_and_in() -> None:
