@@ -27,6 +27,7 @@ CONNECTS: Final = 20
 DELAYED_CONNECTS: Final = 5
 PACKAGES: Final = ("anyamqp", "anyio", "aio_pika", "pika")
 CLIENTS: Final = ("raw socket", "anyamqp", "anyamqp on trio", "aio-pika")
+FIRST: Final = CLIENTS[1:]
 DEADLINE: Final = 60.0
 
 
@@ -46,6 +47,7 @@ def main() -> None:
                 "rounds": rounds,
                 "machine": machine(url),
                 **imports(rounds, lambda line: print(line, flush=True)),
+                **first_confirms(url, rounds, lambda line: print(line, flush=True)),
                 **connects(url, lambda line: print(line, flush=True)),
             }
     folder = folder_of(arguments.render) if arguments.render else ASIDE if arguments.quick else DOCS
@@ -105,6 +107,24 @@ def _forget(files: Iterable[str]) -> None:
         with open(file, "rb") as opened:  # noqa: PTH123 - a descriptor is wanted, not a path
             os.fsync(opened.fileno())
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+# --- the first confirm ----------------------------------------------------------------------------------------------
+
+
+def first_confirms(url: str, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Publish one message in a fresh process, with bytecode and files in memory; the clients take turns."""
+    samples: dict[str, list[dict[str, float]]] = {client: [] for client in FIRST}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(rounds + 1):
+            for client, of_client in samples.items():
+                arguments = ["-m", "benchmarks.startup_worker", "confirm", client, url]
+                output, _ = _run(arguments, Path(folder), writes=not number)
+                if number:
+                    of_client.append(json.loads(output))
+    for client, of_client in samples.items():
+        say(f"first confirm: {client} {median(one['ms'] for one in of_client):.1f} ms")
+    return {"first_confirms": samples}
 
 
 # --- connecting -----------------------------------------------------------------------------------------------------

@@ -36,6 +36,11 @@ _WEIGHTS: Final = f"""\
 The {_MOST} modules that weigh most in a process that imports anyamqp (`-X importtime`, warm), each without what it
 imports itself. The interpreter's own start is among them."""
 
+_FIRST: Final = """\
+From the end of the imports to the first confirm, in a fresh process, with bytecode and files in memory: the event loop
+starts, a connection and a publisher open, and one message is confirmed. The program imports the event loop's library
+before the client. Modules are those that were loaded meanwhile, in a loop that runs and whose tasks wait for that."""
+
 _CONNECTS: Final = f"""\
 From the call until the connection can be used, each connection closed before the next. Round trips: the same through a
 proxy without and with {DELAY * 1000:.0f} ms of delay in each direction; what that adds to the median,
@@ -66,6 +71,9 @@ def page(kept: Mapping[str, Any]) -> str:
         _verdict(kept["imports"]),
         _WEIGHTS,
         _modules(kept["modules"]),
+        "## First confirm",
+        _FIRST,
+        _first_confirms(kept["first_confirms"]),
         "## Connect",
         _CONNECTS,
         _connects(kept["connects"], kept["round_trips"]),
@@ -98,6 +106,18 @@ def _verdict(samples: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -
 def _modules(modules: Mapping[str, Sequence[float]]) -> str:
     heaviest = sorted(modules.items(), key=lambda one: -spread(one[1]).median)[:_MOST]
     return table(["module", "ms"], [[f"`{name}`", _spread(values, ".1f")] for name, values in heaviest])
+
+
+def _first_confirms(samples: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    rows = [
+        [
+            client,
+            *(_spread([one[what] for one in of_client], ".1f") for what in ("ms", "cpu")),
+            f"{of_client[-1]['modules']}",
+        ]
+        for client, of_client in samples.items()
+    ]
+    return table(["", "ms", "CPU", "modules"], rows)
 
 
 def _connects(direct: Mapping[str, Sequence[float]], trips: Mapping[str, Sequence[float]]) -> str:
