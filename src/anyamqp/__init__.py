@@ -3,7 +3,8 @@
 from anyamqp.channel import Channel, Queue
 from anyamqp.connection import Connection, connect
 from anyamqp.consumer import Consumer
-from anyamqp.core.journal import Stats, TransitionStream
+from anyamqp.core.stats import Stats
+from anyamqp.core.transition_stream import TransitionStream
 from anyamqp.delivery import Delivery
 from anyamqp.endpoint import TLS, Address, Credentials, CredentialsSource, Login
 from anyamqp.entities import Entity, RecoveryMode, TopologyRecovery

@@ -13,8 +13,9 @@ import anyio.abc
 from anyamqp.channel import Channel, Queue
 from anyamqp.checks import check_flag, check_seconds
 from anyamqp.consumer import DEFAULT_PREFETCH, Consumer
-from anyamqp.core.journal import Stats, TransitionStream
+from anyamqp.core.stats import Stats
 from anyamqp.core.supervisor import Supervisor
+from anyamqp.core.transition_stream import TransitionStream
 from anyamqp.endpoint import TLS, CredentialsSource
 from anyamqp.entities import TopologyRecovery
 from anyamqp.errors import (

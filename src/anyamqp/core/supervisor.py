@@ -28,8 +28,9 @@ from anyio.lowlevel import RunVar
 
 from anyamqp.core.channel import Block, ChannelHost, Consuming, LogicalChannel, Publishing
 from anyamqp.core.credentials import CredentialsKeeper
-from anyamqp.core.journal import Journal, Stats
+from anyamqp.core.journal import Journal
 from anyamqp.core.recovery import Recovery
+from anyamqp.core.stats import Stats
 from anyamqp.core.waiting import Signal
 from anyamqp.entities import Entity
 from anyamqp.errors import (
@@ -53,9 +54,9 @@ from anyamqp.net.dialer import Dial, Dialer
 from anyamqp.net.event_loop import Loop, failure_of, running_loop
 from anyamqp.net.link import Link, LinkOwner
 from anyamqp.net.timers import Timer, Timers
+from anyamqp.protocol.channel_numbers import HIGHEST_CHANNEL
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.lifecycle import CONNECTION, ConnectionEffect, ConnectionEvent, LinkState, State, Transition
-from anyamqp.protocol.numbers import HIGHEST_CHANNEL
 from anyamqp.protocol.reconnect import Attempts, Life, Turns
 from anyamqp.protocol.sasl import Mechanism
 from anyamqp.protocol.session import Session

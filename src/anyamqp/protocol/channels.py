@@ -2,7 +2,7 @@
 
 Between our channel.close and its close-ok the broker's other frames on the channel are discarded (AMQP 0-9-1, 4.9 and
 2.2.5). After the broker's channel.close they are discarded until the number is free again
-(:mod:`anyamqp.protocol.numbers`).
+(:mod:`anyamqp.protocol.channel_numbers`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from anyamqp.errors import (
 )
 from anyamqp.protocol.acks import Acks, UnsentAcks
 from anyamqp.protocol.assembly import Assembly, stray_body, stray_header
+from anyamqp.protocol.channel_numbers import ChannelNumbers
 from anyamqp.protocol.closes import REPLY_SUCCESS, error_of, frame_of, unexpected
 from anyamqp.protocol.events import (
     ChannelClosed,
@@ -32,7 +33,6 @@ from anyamqp.protocol.events import (
     MethodReceived,
     Replied,
 )
-from anyamqp.protocol.numbers import ChannelNumbers
 from anyamqp.protocol.output import Output
 from anyamqp.protocol.requests import Purpose, Request
 from anyamqp.wire import methods

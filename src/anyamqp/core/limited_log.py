@@ -1,0 +1,107 @@
+"""A log whose frequent lines are counted instead of written.
+
+A broker or a user's function can cause some lines again and again. Of each kind, 20 lines are written in 10 seconds;
+one line at the end of that time says how many more there were, and shows the latest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import anyio
+
+_PERIOD: Final = 10.0
+"""Seconds in which the lines of one kind are counted."""
+_MOST_LINES: Final = 20
+"""Lines of one kind that are written in a period."""
+_MANY_KINDS: Final = 100
+"""Kinds that are counted before those whose period is over are forgotten."""
+
+
+class _Kind:
+    """The lines of one kind in one period."""
+
+    __slots__ = ("arguments", "level", "logger", "more", "text", "until", "written")
+
+    def __init__(self, logger: logging.Logger, until: float) -> None:
+        self.logger: logging.Logger = logger
+        self.until: float = until
+        self.written: int = 0
+        self.more: int = 0
+        """Lines that were not written; ``level``, ``text`` and ``arguments`` belong to these."""
+        self.level: int = logging.NOTSET
+        """The highest level."""
+        self.text: str = ""
+        """The text of the latest."""
+        self.arguments: tuple[object, ...] = ()
+
+
+class LimitedLog:
+    """The lines of one connection.
+
+    Args:
+        prefix: the start of each line.
+        later: calls a function after some seconds.
+    """
+
+    __slots__ = ("_kinds", "_later", "prefix")
+
+    def __init__(self, prefix: str, later: Callable[[float, Callable[[], None]], object]) -> None:
+        self.prefix: str = prefix
+        self._later = later
+        self._kinds: dict[str, _Kind] = {}
+
+    def __len__(self) -> int:
+        """How many kinds are counted."""
+        return len(self._kinds)
+
+    def write(
+        self,
+        kind: str,
+        logger: logging.Logger,
+        level: int,
+        text: str,
+        *arguments: object,
+        error: BaseException | None = None,
+    ) -> None:
+        """Write a line, or count it if there were too many of its kind.
+
+        Args:
+            kind: the kind of the line.
+            logger: where to write it.
+            level: its level.
+            text: its text, whose first argument is the prefix.
+            arguments: the other arguments.
+            error: an exception whose traceback follows the line.
+        """
+        if not logger.isEnabledFor(level):
+            return
+        now = anyio.current_time()
+        lines = self._kinds.get(kind)
+        if lines is None or (now >= lines.until and not lines.more):
+            if len(self._kinds) >= _MANY_KINDS:
+                self._kinds = {key: one for key, one in self._kinds.items() if one.more or now < one.until}
+            lines = self._kinds[kind] = _Kind(logger, now + _PERIOD)
+        if lines.written < _MOST_LINES:
+            lines.written += 1
+            logger.log(level, text, self.prefix, *arguments, exc_info=error)
+            return
+        if not lines.more:
+            self._later(lines.until - now, partial(self._write_count, kind))
+        lines.more += 1
+        lines.level, lines.text, lines.arguments = max(level, lines.level), text, arguments
+
+    def write_counts(self) -> None:
+        """Write how many lines of each kind were only counted."""
+        for kind in list(self._kinds):
+            self._write_count(kind)
+
+    def _write_count(self, kind: str) -> None:
+        lines = self._kinds.pop(kind, None)
+        if lines is not None and lines.more:
+            text = "%s... and %d more like it within %.0f s; the latest: %s"
+            latest = lines.text % ("", *lines.arguments)
+            lines.logger.log(lines.level, text, self.prefix, lines.more, _PERIOD, latest)

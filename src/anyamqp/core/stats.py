@@ -1,0 +1,46 @@
+"""The statistics of a connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from anyamqp.protocol.lifecycle import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """A connection at one moment.
+
+    Attributes:
+        state: the connection's state.
+        link_number: the present or last link, counted from 1; 0 before the first.
+        dials: attempts to connect so far.
+        reconnects: how often the connection was lost and came back.
+        open_channels: channels in use on the present link.
+        unconfirmed: publishes that wait for an outcome.
+        blocked_since: when the broker blocked the connection, on the event loop's clock; None if it is not blocked.
+        last_error: the last error that cost a link or an attempt; None if there was none.
+        stale_acks: acks, nacks and rejects that were not sent because their link was gone.
+        unknown_confirms: confirms for a tag that nothing waited for.
+        dropped_transitions: transitions that slow readers of the stream missed.
+        stalls: how often the event loop was late by more than a quarter of the heartbeat interval.
+        bytes_sent, bytes_received: on all links together.
+        frames_sent, frames_received: on all links together.
+    """
+
+    state: State
+    link_number: int
+    dials: int
+    reconnects: int
+    open_channels: int
+    unconfirmed: int
+    blocked_since: float | None
+    last_error: Exception | None
+    stale_acks: int
+    unknown_confirms: int
+    dropped_transitions: int
+    stalls: int
+    bytes_sent: int
+    bytes_received: int
+    frames_sent: int
+    frames_received: int
