@@ -3,6 +3,7 @@
 # make test-rabbitmq4   the broker tests on RabbitMQ 4.0 and 4.3, which it fetches once: scripts/ensure-rabbitmq4
 #                       (make test-rabbitmq-4.3: on one of them)
 # make check     linter, formatter, type checkers
+# make law       change each cell of each table, and see that a test fails: writes docs/law.md (about 5 minutes)
 # make diagrams  draw the life cycles anew from their tables
 # make bench            anyamqp beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)
 # make bench-quick      one short round of the same, to the terminal (two minutes)
@@ -24,7 +25,7 @@ export PYTHON
 # A test that hangs ends its worker, and xdist gives it to the next one: once more is enough.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 1
 
-.PHONY: demo test test-rabbitmq4 check diagrams bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
+.PHONY: demo test test-rabbitmq4 check diagrams law bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
 
 demo: $(DEMO)
 	$(BIN)/feature-service demo
@@ -47,6 +48,9 @@ check: $(DEV)
 
 diagrams: $(DEV)
 	$(BIN)/python -m tools.diagrams
+
+law: $(DEV)
+	$(BIN)/python -m tools.law
 
 bench: $(DEV)
 	scripts/ensure-rabbitmq

@@ -9,6 +9,10 @@ import anyio
 import pytest
 
 from anyamqp import Channel, Connection, ConnectionLost, InvalidArgument, InvalidUse, Message, State, Unroutable
+from anyamqp.core.link_channel import LinkChannel
+from anyamqp.errors import InvalidTransition
+from anyamqp.protocol.lifecycle.transaction import TransactionEvent
+from anyamqp.transaction import Transaction
 from anyamqp.wire import methods
 from anyamqp.wire.frames import method_name
 from support.handbroker import EAGER, HandBroker, ServedLink, connected, settled
@@ -205,6 +209,36 @@ async def test_one_is_entered_once_and_works_inside_its_block() -> None:
         with pytest.raises(InvalidUse, match="entered once"):
             async with transaction:
                 pytest.fail("entered")
+
+
+async def test_events_that_cannot_be_are_refused_in_each_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invariant 2."""
+    visited: list[str] = []
+
+    def check(transaction: Transaction, *possible: TransactionEvent) -> None:
+        lifecycle = transaction._lifecycle  # pyright: ignore[reportPrivateUsage] - where its events are fired
+        state = lifecycle.state
+        visited.append(state.name)
+        for event in TransactionEvent:
+            if event not in possible:
+                with pytest.raises(InvalidTransition):
+                    lifecycle.fire(event)
+                assert lifecycle.state is state
+
+    async with a_channel() as (_, _, channel):
+        transaction = channel.transaction()
+        begin = transaction._begin  # pyright: ignore[reportPrivateUsage] - it is replaced
+
+        async def watched() -> LinkChannel:
+            check(transaction, TransactionEvent.BEGUN, TransactionEvent.FAILED)
+            return await begin()
+
+        monkeypatch.setattr(transaction, "_begin", watched)
+        check(transaction, TransactionEvent.ENTERED)
+        async with transaction:
+            check(transaction, TransactionEvent.LEFT)
+        check(transaction)
+    assert visited == ["NEW", "BEGINNING", "OPEN", "ENDED"]
 
 
 async def test_one_that_could_not_begin_may_be_entered_again() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from anyamqp.errors import FrameError, NotFound
-from anyamqp.protocol.lifecycle.publish import PUBLISH, PublishState
+from anyamqp.errors import FrameError, InvalidTransition, NotFound
+from anyamqp.protocol.lifecycle.publish import PUBLISH, PublishEvent, PublishState
 from anyamqp.protocol.pending import PendingPublish
 from anyamqp.protocol.publishing import PublishPolicy
 from support.observer import Observer
@@ -111,16 +111,35 @@ def observer(monkeypatch: pytest.MonkeyPatch) -> Observer:
     return observer
 
 
-@pytest.mark.parametrize(("walk", "end"), list(WALKS.items()))
-def test_walk(observer: Observer, walk: str, end: str) -> None:
+def walked(walk: str) -> PendingPublish:
+    """A publish after these steps."""
     kind, _, steps = walk.rpartition(": ")
     p = Publishing(policy=PublishPolicy(resend=kind == "resend", retry_nacked=kind == "retry", blocked_timeout=10.0))
     pending = p.publish(b"x", message_id="id", deadline=20.0)
-    for step in steps.split(", "):
+    for step in filter(None, steps.split(", ")):
         STEPS[step](p)
+    return pending
+
+
+@pytest.mark.parametrize(("walk", "end"), list(WALKS.items()))
+def test_walk(observer: Observer, walk: str, end: str) -> None:
+    pending = walked(walk)
     assert state_after(observer, pending) == end
     pending.time_out()  # as its caller does, who has the outcome or is cancelled
     observer.check_outcomes()
+
+
+WAYS = {"SENT": "", "RETURNED": "return", **{end: walk for walk, end in WALKS.items() if end != "SENT"}}
+"""A walk to each state."""
+
+
+@pytest.mark.parametrize(("state", "event"), [cell[:2] for cell in cells_of(PLAN) if cell[2] == "-"])
+def test_event_that_cannot_be_is_refused(observer: Observer, state: str, event: str) -> None:
+    pending = walked(WAYS[state])
+    assert state_after(observer, pending) == state
+    with pytest.raises(InvalidTransition):
+        observer.fire(pending, PublishEvent[event])
+    assert state_after(observer, pending) == state
 
 
 def test_publish_that_cannot_be_sent_is_refused(observer: Observer) -> None:

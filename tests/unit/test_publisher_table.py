@@ -123,6 +123,39 @@ def test_last_suspect_ends_the_suspicion(state: str, target: str) -> None:
     assert p.state().name == target
 
 
+@pytest.mark.parametrize("state", ["FLOWING", "HELD", "HELD_WITH_SUSPECTS", "PROBING"])
+def test_next_channel_comes_at_once_after_a_close_for_a_named_publish(state: str) -> None:
+    """Any other young end of a channel makes the next one wait a little longer each time."""
+    p = Publishing()
+    p.fail(PreconditionFailed("PRECONDITION_FAILED"))
+    p.effects.clear()
+    p.open()
+    p.publish(b"1")
+    if "SUSPECTS" in state or state == "PROBING":
+        p.publish(b"2")
+        p.fail(NotFound("NOT_FOUND", method="basic.publish"))
+        p.effects.clear()
+        p.open()
+    if "HELD" in state:
+        ACTS["BLOCKED"](p)
+    assert p.state().name == state
+    p.fail(NotFound("NOT_FOUND", method="basic.publish"))
+    assert p.effects == [OpenChannel(0.0)]
+
+
+@pytest.mark.parametrize(
+    ("state", "event"),
+    [(state, event) for state in WAYS for event in ("SUSPECTED", "PROBED") if (state, event) not in INNER],
+)
+def test_suspicion_that_cannot_be_is_refused(state: str, event: str) -> None:
+    p = at(state)
+    waiting = p.outbox.places.unsettled()
+    with pytest.raises(InvalidTransition):
+        p.outbox._fire(PublisherEvent[event])  # pyright: ignore[reportPrivateUsage] - where its events are fired
+    assert p.state().name == state
+    assert p.outbox.places.unsettled() == waiting
+
+
 class Silent:
     """Wakes nobody."""
 

@@ -576,7 +576,11 @@ def test_closes_that_cross_are_a_close_of_ours() -> None:
         pytest.param(any_method(0, BLOCKED), id="blocked"),
         pytest.param(any_method(0, UNBLOCKED), id="unblocked"),
         pytest.param(any_method(0, START), id="start"),
+        pytest.param(any_method(0, SECURE), id="secure"),
+        pytest.param(any_method(0, TUNE), id="tune"),
         pytest.param(any_method(0, OPEN_OK), id="open-ok"),
+        pytest.param(any_method(0, methods.Connection.StartOk()), id="a client's method"),
+        pytest.param(header(0, 5), id="content on channel 0"),
         pytest.param(HEARTBEAT_FRAME, id="heartbeat"),
         pytest.param(any_method(1, methods.Channel.Close(404, "NOT_FOUND", 0, 0)), id="channel.close"),
         pytest.param(any_method(1, methods.Channel.Flow(active=False)), id="channel.flow"),
@@ -595,6 +599,14 @@ def test_whatever_comes_after_our_close_is_discarded(data: bytes) -> None:
     assert dialogue.session.state is LinkState.CLOSING
     assert dialogue.session.blocked is None
     assert dialogue.tell(CLOSE_OK) == [Ended(None)]
+
+
+def test_a_fault_after_our_close_ends_the_session_without_a_word() -> None:
+    dialogue = at(LinkState.CLOSING)
+    dialogue.say(frame(9, 0, b""))
+    assert expect(dialogue.ended().error, ReplyError).code == 501
+    assert dialogue.session.state is LinkState.CLOSED
+    assert dialogue.sent() == []
 
 
 def after_our_close() -> Dialogue:
@@ -633,6 +645,7 @@ def test_after_the_end_nothing_is_heard_or_sent(end: Callable[[], Dialogue]) -> 
     assert dialogue.tell(methods.Channel.Flow(active=False), 1) == []
     assert dialogue.say(b"garbage!!") == []
     dialogue.session.transport_ended(TransportError("again"), dialogue.now)
+    dialogue.session.close(dialogue.now)
     assert dialogue.news() == []
     assert dialogue.session.poll(dialogue.now + 1000) == math.inf
     assert dialogue.news() == []

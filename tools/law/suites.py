@@ -1,0 +1,57 @@
+"""The tables, the tests that run the objects that follow them, and the survivors that make no difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from anyamqp.protocol.lifecycle import LINK
+from anyamqp.protocol.lifecycle.caller import CALLER
+from anyamqp.protocol.lifecycle.publish import PUBLISH
+from anyamqp.protocol.lifecycle.publisher import PUBLISHER
+from anyamqp.protocol.lifecycle.transaction import TRANSACTION
+from tools.law.mutants import AnyTable
+
+
+class Suite(NamedTuple):
+    """A table and its tests.
+
+    Attributes:
+        name: of the table.
+        table: the table itself.
+        tests: files or tests, each of which runs real objects that follow the table.
+        equivalent: why some mutants make no difference, by patterns of their names (:mod:`fnmatch`).
+    """
+
+    name: str
+    table: AnyTable
+    tests: Sequence[str]
+    equivalent: Mapping[str, str]
+
+
+_APART = "a session's output and its events are taken apart from each other, so their order shows nowhere"
+
+SUITES = (
+    Suite(
+        "link",
+        LINK,
+        (
+            "tests/unit/test_session.py",
+            "tests/unit/test_session_channels.py",
+            "tests/state/test_session_steps.py",
+            "tests/state/test_refusals_law.py",
+        ),
+        {
+            "*, THEIR_CLOSE: TELL_* before CONFIRM_CLOSE": _APART,
+            "OPEN, BROKEN: TELL_ENDED before NAME_FAULT": _APART,
+            "OPEN, CHANNEL_FRAME: absent": "an open session hands frames to the channels without asking the table",
+            "CLOSED, *: absent": (
+                "a refusal here is a fault of the broker's, which is BROKEN, which is ignored in CLOSED as well"
+            ),
+        },
+    ),
+    Suite("publisher", PUBLISHER, ("tests/unit/test_publisher_table.py", "tests/unit/test_outbox.py"), {}),
+    Suite("publish", PUBLISH, ("tests/unit/test_publish_table.py",), {}),
+    Suite("RPC client", CALLER, ("tests/unit/test_caller_table.py", "tests/unit/test_calls.py"), {}),
+    Suite("transaction", TRANSACTION, ("tests/simulation/test_transactions.py",), {}),
+)
