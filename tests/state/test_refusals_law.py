@@ -115,6 +115,6 @@ def test_link_refuses(state: str, event: str) -> None:
             assert session.state.name == name
     dialogue.sent()
     with pytest.raises(InvalidTransition):
-        session._fire(LinkEvent[event], dialogue.now)  # pyright: ignore[reportPrivateUsage] - where its events are fired
+        session._zero._fire(LinkEvent[event], dialogue.now)  # pyright: ignore[reportPrivateUsage] - where they are fired
     assert session.state.name == state
     assert dialogue.sent() == []
