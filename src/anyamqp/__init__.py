@@ -1,7 +1,8 @@
 """anyamqp: an AMQP 0-9-1 client on anyio in which nothing confirmed is lost, nothing hangs, and anyone can see why."""
 
-from anyamqp.channel import Channel, Queue
-from anyamqp.connection import Connection, connect
+from anyamqp.channel import Channel
+from anyamqp.connecting import connect
+from anyamqp.connection import Connection
 from anyamqp.consumer import Consumer
 from anyamqp.core.stats import Stats
 from anyamqp.core.transition_stream import TransitionStream
@@ -75,6 +76,7 @@ from anyamqp.protocol.sasl import External, Mechanism
 from anyamqp.protocol.subscription import OnCancel
 from anyamqp.publication import Publication, Receipt
 from anyamqp.publisher import Publisher
+from anyamqp.queue import Queue
 from anyamqp.rpc import RpcClient, serve_rpc
 from anyamqp.settings import VERSION, ReconnectPolicy, Settings
 from anyamqp.transaction import Transaction

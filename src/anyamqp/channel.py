@@ -1,100 +1,67 @@
-"""A user's channel: ``async with connection.channel() as channel``.
+"""A channel for declarations, single messages and transactions.
 
-Declarations, single messages, transactions. Publishing with confirms and consuming have channels of their own:
-:class:`anyamqp.publisher.Publisher` and :class:`anyamqp.consumer.Consumer`.
+Publishing with confirms and consuming have channels of their own: :class:`anyamqp.publisher.Publisher` and
+:class:`anyamqp.consumer.Consumer`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Never, Self, Unpack
 
-from anyamqp.checks import check_seconds, check_text, check_whole
-from anyamqp.core.channel import ChannelHost, ChannelOwner, LogicalChannel, Recorder
-from anyamqp.core.link_channel import LinkChannel
+from anyamqp.channel_shell import ChannelShell
+from anyamqp.checks import check_seconds, check_whole
+from anyamqp.core.channel import Answer
+from anyamqp.declarations import (
+    exchange_arguments,
+    exchange_binding,
+    exchange_declaration,
+    queue_binding,
+    queue_declaration,
+    queue_unbinding,
+)
 from anyamqp.delivery import Delivery
-from anyamqp.errors import AnyamqpError, InvalidArgument
 from anyamqp.message import FieldTable, Message, check_message
 from anyamqp.misuse import Entered, explained, surplus_error
-from anyamqp.options import QueueOptions, queue_arguments
+from anyamqp.options import QueueOptions
 from anyamqp.protocol.contents import delivery_of
-from anyamqp.protocol.events import Content
 from anyamqp.protocol.lifecycle import State
 from anyamqp.protocol.requests import Purpose
+from anyamqp.queue import Queue
 from anyamqp.transaction import Transaction
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Routes, encode_properties
-from anyamqp.wire.frames import build, field_table, method_name
+from anyamqp.wire.frames import build, method_name
 from anyamqp.wire.methods import Method
 
 
-class Queue:
-    """A declared queue.
+class Channel(Entered):
+    """A channel of a connection: ``async with connection.channel() as channel``. Made by :meth:`Connection.channel`.
 
-    A queue that the broker named comes back under a new name after a reconnect; :attr:`name` follows.
-
-    Attributes:
-        message_count: messages that were ready when it was declared.
-        consumer_count: consumers that it had when it was declared.
-    """
-
-    __slots__ = ("_declared_name", "_recorder", "consumer_count", "message_count")
-
-    def __init__(self, name: str, message_count: int, consumer_count: int, recorder: Recorder) -> None:
-        self._declared_name = name
-        self._recorder = recorder
-        self.message_count: int = message_count
-        self.consumer_count: int = consumer_count
-
-    @property
-    def name(self) -> str:
-        """Its present name."""
-        return self._recorder.present_name(self._declared_name)
-
-    def __repr__(self) -> str:
-        return f"<Queue {self.name!r}>"
-
-
-def checked_name(queue: object) -> str:
-    """A queue's name, as a caller gave it.
-
-    Raises:
-        InvalidArgument: it is no text.
-    """
-    if not isinstance(queue, str):
-        raise InvalidArgument(f"queue: {type(queue).__name__} instead of a Queue or its name")
-    return queue
-
-
-class Channel(Entered, ChannelOwner):
-    """A channel of a connection: ``async with connection.channel() as channel``.
-
-    Made by the connection. It survives reconnects. An error that the broker finds in a request closes it for good
-    (AMQP 0-9-1, 4.9: soft errors); the request raises that error, every later one raises :class:`ChannelClosed`.
+    It survives reconnects. An error that the broker finds in a request closes it for good (AMQP 0-9-1, 4.9: soft
+    errors); the request raises that error, every later one raises :class:`ChannelClosed`.
 
     All requests wait while the connection is away, and are sent again if a loss caught them. They raise
     :class:`RequestTimeout` after ``request_timeout``, :class:`ChannelClosed`, :class:`ConnectionClosed`,
-    :class:`InvalidArgument` for what AMQP cannot carry, and the :class:`ReplyError` that the broker names.
-
-    Args:
-        host: the connection.
-        wait: seconds to wait for a free channel number on entering, when ``channel_max`` channels are open.
+    :class:`InvalidArgument` for arguments that AMQP cannot carry, and the :class:`ReplyError` that the broker names.
     """
 
+    _kind = "a channel"
     _block = "async with connection.channel() as channel"
 
-    def __init__(self, host: ChannelHost, *, wait: float = 0.0) -> None:
+    def __init__(self, shell: ChannelShell, *, wait: float = 0.0) -> None:
         check_seconds("wait", wait)
-        self._host = host
+        self._shell = shell
+        self._core = shell.channel
         self._wait = wait
-        self._core = LogicalChannel(host, self)
         self._routes = Routes()
-        self._prefetch: int | None = None
-        self._transaction: Transaction | None = None
 
     def __repr__(self) -> str:
         return f"<Channel {str(self._core).removeprefix('channel ')} {self.state.name}>"
+
+    @property
+    def _is_new(self) -> bool:
+        return self._shell.is_new
 
     @property
     def state(self) -> State:
@@ -102,11 +69,12 @@ class Channel(Entered, ChannelOwner):
         return self._core.state
 
     async def __aenter__(self) -> Self:
-        self._host.loop.require_here("a channel")
+        self._core.require_here()
+        self._check_new()
         try:
-            await self.open()
+            await self._shell.open(self._wait)
         except BaseException:
-            self.begin_close()
+            self._core.begin_close()
             raise
         return self
 
@@ -115,31 +83,14 @@ class Channel(Entered, ChannelOwner):
     ) -> None:
         await self.close()
 
-    async def open(self) -> None:
-        """Begin to live, and wait until the channel is open. Entering the block does it.
-
-        Raises:
-            ChannelLimitReached: as many are open as was agreed, and none was closed in time.
-            RequestTimeout: it took longer than ``request_timeout``.
-            ConnectionClosed: the connection is closed.
-        """
-        self._host.loop.require_here("a channel")
-        await self._core.open_within(self._wait)
-
     async def close(self) -> None:
-        """Close the channel and wait for the broker's close-ok.
+        """Close the channel and wait for the broker's close-ok. The end of the block does it as well.
 
-        All closes of a connection share one ``close_timeout``: a broker that has not answered one in time is not waited
-        for again.
+        All closes of a connection share one ``close_timeout``: once the broker has left one unanswered for that long,
+        the others do not wait for it again.
         """
-        self._host.loop.require_here("a channel")
+        self._core.require_here()
         await self._core.close()
-
-    def begin_close(self) -> None:
-        """Send channel.close and wait for nothing; the number is free again when the broker's close-ok comes."""
-        self._core.begin_close()
-
-    # --- queues, exchanges, bindings --------------------------------------------------------------------------------
 
     @explained
     async def declare_queue(
@@ -153,45 +104,35 @@ class Channel(Entered, ChannelOwner):
         arguments: FieldTable | None = None,
         **options: Unpack[QueueOptions],
     ) -> Queue:
-        """Declare a queue (queue.declare); it is declared again after every reconnect.
+        """Declare a queue (queue.declare), now and after every reconnect.
 
         Args:
-            name: its name; empty lets the broker choose one.
-            passive: only check that it exists. Such a declaration is not repeated after a reconnect.
+            name: its name; if it is empty, the broker chooses one.
+            passive: only check that it exists; this is not repeated after a reconnect.
             durable: it survives a restart of the broker.
-            exclusive: only this connection may use it, and it goes with the connection.
-            auto_delete: it goes when its last consumer does.
-            arguments: what no keyword says, such as ``{"x-queue-leader-locator": "balanced"}``.
-            options: what keywords say, such as ``queue_type="quorum"``: see :class:`QueueOptions`.
+            exclusive: only this connection may use it, and it is deleted with the connection.
+            auto_delete: it is deleted with its last consumer.
+            arguments: arguments that are not among the options, such as ``{"x-queue-leader-locator": "balanced"}``.
+            options: the options of :class:`QueueOptions`, such as ``queue_type="quorum"``.
 
         Raises:
-            InvalidArgument: an option is wrong, or cannot be had together with another.
+            InvalidArgument: an option is wrong, or cannot be combined with another.
             NotFound: passive, and there is no such queue.
             PreconditionFailed: it exists with other settings.
             ResourceLocked: it is another connection's exclusive queue.
         """
-        queue_type = options.get("queue_type")
-        if queue_type in ("quorum", "stream") and (not durable or exclusive or auto_delete) and not passive:
-            raise InvalidArgument(f"queue_type: a {queue_type} queue is durable, never exclusive, never auto_delete")
-        method = build(
-            methods.Queue.Declare,
-            queue=name,
-            passive=passive,
-            durable=durable,
-            exclusive=exclusive,
-            auto_delete=auto_delete,
-            arguments=field_table(queue_arguments(field_table(arguments), options)),
+        method = queue_declaration(
+            name, arguments, options, passive=passive, durable=durable, exclusive=exclusive, auto_delete=auto_delete
         )
         reply = await self._change(method)
         if not isinstance(reply, methods.Queue.DeclareOk):
             raise TypeError(f"queue.declare was answered by {method_name(reply)}")
-        recorder = self._host.recorder
-        name = recorder.first_name(reply.queue)
-        return Queue(name, reply.message_count, reply.consumer_count, recorder)
+        recorder = self._shell.host.recorder
+        return Queue(recorder.first_name(reply.queue), reply.message_count, reply.consumer_count, recorder)
 
     @explained
     async def delete_queue(self, queue: Queue | str, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        """Delete a queue (queue.delete); RabbitMQ takes the deletion of no queue for a success.
+        """Delete a queue (queue.delete). RabbitMQ reports success even if there is no such queue.
 
         Args:
             queue: the queue or its name.
@@ -199,12 +140,12 @@ class Channel(Entered, ChannelOwner):
             if_empty: only if it has no messages.
 
         Returns:
-            How many messages went with it.
+            How many messages were in it.
 
         Raises:
-            PreconditionFailed: it is in use, or not empty.
+            PreconditionFailed: ``if_unused`` or ``if_empty``, and it is not.
         """
-        method = build(methods.Queue.Delete, queue=self._name(queue), if_unused=if_unused, if_empty=if_empty)
+        method = build(methods.Queue.Delete, queue=self._shell.name_of(queue), if_unused=if_unused, if_empty=if_empty)
         reply = await self._change(method)
         return reply.message_count if isinstance(reply, methods.Queue.DeleteOk) else 0
 
@@ -213,47 +154,31 @@ class Channel(Entered, ChannelOwner):
         """Drop the messages that are ready in a queue (queue.purge).
 
         Returns:
-            How many there were.
+            How many were dropped.
 
         Raises:
             NotFound: there is no such queue.
         """
-        reply = (await self._core.request(build(methods.Queue.Purge, queue=self._name(queue)))).reply
+        reply = (await self._request(build(methods.Queue.Purge, queue=self._shell.name_of(queue)))).reply
         return reply.message_count if isinstance(reply, methods.Queue.PurgeOk) else 0
 
     @explained
     async def bind_queue(
         self, queue: Queue | str, exchange: str, routing_key: str = "", *, arguments: FieldTable | None = None
     ) -> None:
-        """Bind a queue to an exchange (queue.bind); it is bound again after every reconnect.
+        """Bind a queue to an exchange (queue.bind), now and after every reconnect.
 
         Raises:
             NotFound: there is no such queue or exchange.
         """
-        await self._change(
-            build(
-                methods.Queue.Bind,
-                queue=self._name(queue),
-                exchange=exchange,
-                routing_key=routing_key,
-                arguments=field_table(arguments),
-            )
-        )
+        await self._change(queue_binding(self._shell.name_of(queue), exchange, routing_key, arguments))
 
     @explained
     async def unbind_queue(
         self, queue: Queue | str, exchange: str, routing_key: str = "", *, arguments: FieldTable | None = None
     ) -> None:
-        """Undo :meth:`bind_queue` (queue.unbind); RabbitMQ takes the removal of no binding for a success."""
-        await self._change(
-            build(
-                methods.Queue.Unbind,
-                queue=self._name(queue),
-                exchange=exchange,
-                routing_key=routing_key,
-                arguments=field_table(arguments),
-            )
-        )
+        """Undo :meth:`bind_queue` (queue.unbind). RabbitMQ reports success even if there is no such binding."""
+        await self._change(queue_unbinding(self._shell.name_of(queue), exchange, routing_key, arguments))
 
     @explained
     async def bind_exchange(
@@ -264,36 +189,20 @@ class Channel(Entered, ChannelOwner):
         Args:
             destination: the exchange that messages go to.
             source: the exchange that they come from.
-            routing_key: which ones.
+            routing_key: the key that selects them, as the type of ``source`` reads it.
             arguments: for exchange types that route by them.
 
         Raises:
             NotFound: there is no such exchange.
         """
-        await self._change(
-            build(
-                methods.Exchange.Bind,
-                destination=destination,
-                source=source,
-                routing_key=routing_key,
-                arguments=field_table(arguments),
-            )
-        )
+        await self._change(exchange_binding(methods.Exchange.Bind, destination, source, routing_key, arguments))
 
     @explained
     async def unbind_exchange(
         self, destination: str, source: str, routing_key: str = "", *, arguments: FieldTable | None = None
     ) -> None:
         """Undo :meth:`bind_exchange` (exchange.unbind)."""
-        await self._change(
-            build(
-                methods.Exchange.Unbind,
-                destination=destination,
-                source=source,
-                routing_key=routing_key,
-                arguments=field_table(arguments),
-            )
-        )
+        await self._change(exchange_binding(methods.Exchange.Unbind, destination, source, routing_key, arguments))
 
     @explained
     async def declare_exchange(
@@ -308,42 +217,29 @@ class Channel(Entered, ChannelOwner):
         alternate_exchange: str | None = None,
         arguments: FieldTable | None = None,
     ) -> None:
-        """Declare an exchange (exchange.declare); it is declared again after every reconnect.
+        """Declare an exchange (exchange.declare), now and after every reconnect.
 
         Args:
             name: its name.
             type: ``direct``, ``fanout``, ``topic``, ``headers``, or a plugin's.
-            passive: only check that it exists. Such a declaration is not repeated after a reconnect.
+            passive: only check that it exists; this is not repeated after a reconnect.
             durable: it survives a restart of the broker.
-            auto_delete: it goes when the last binding from it does.
+            auto_delete: it is deleted with the last binding from it.
             internal: only other exchanges may publish to it.
-            alternate_exchange: where messages go that it cannot route (RabbitMQ, "Alternate Exchanges").
-            arguments: what a plugin's type asks for, such as ``{"x-delayed-type": "direct"}``.
+            alternate_exchange: gets the messages that it cannot route (RabbitMQ, "Alternate Exchanges").
+            arguments: the arguments of a plugin's type, such as ``{"x-delayed-type": "direct"}``.
 
         Raises:
             InvalidArgument: the alternate exchange is given in ``arguments`` as well.
             NotFound: passive, and there is no such exchange.
             PreconditionFailed: it exists with other settings.
-            CommandInvalid: the broker knows no such type; RabbitMQ closes the connection for it.
+            CommandInvalid: the broker does not know the type; RabbitMQ closes the connection.
         """
-        table = field_table(arguments)
-        if alternate_exchange is not None:
-            check_text("alternate_exchange", alternate_exchange)
-            if "alternate-exchange" in table:
-                raise InvalidArgument("alternate_exchange: given as a keyword and in arguments; one of them is enough")
-            table["alternate-exchange"] = alternate_exchange
-        await self._change(
-            build(
-                methods.Exchange.Declare,
-                exchange=name,
-                exchange_type=type,
-                passive=passive,
-                durable=durable,
-                auto_delete=auto_delete,
-                internal=internal,
-                arguments=table,
-            )
+        table = exchange_arguments(arguments, alternate_exchange)
+        method = exchange_declaration(
+            name, type, table, passive=passive, durable=durable, auto_delete=auto_delete, internal=internal
         )
+        await self._change(method)
 
     @explained
     async def delete_exchange(self, name: str, *, if_unused: bool = False) -> None:
@@ -354,25 +250,20 @@ class Channel(Entered, ChannelOwner):
             if_unused: only if nothing is bound to it.
 
         Raises:
-            PreconditionFailed: it is in use.
+            PreconditionFailed: ``if_unused``, and something is bound to it.
         """
         await self._change(build(methods.Exchange.Delete, exchange=name, if_unused=if_unused))
 
-    # --- messages ---------------------------------------------------------------------------------------------------
-
     @explained
     async def set_qos(self, prefetch: int) -> None:
-        """Limit unacknowledged deliveries for each consumer of the channel (basic.qos); kept over reconnects.
+        """Limit unacknowledged deliveries for each consumer of the channel (basic.qos), also after reconnects.
 
         Args:
-            prefetch: at most so many; 0 for no limit.
-
-        Raises:
-            InvalidArgument: it is not a whole number from 0 to 65535.
+            prefetch: 1 to 65535; 0 for no limit.
         """
         check_whole("prefetch", prefetch, 0, 65535)
-        await self._core.request(build(methods.Basic.Qos, prefetch_count=prefetch))
-        self._prefetch = prefetch
+        await self._request(build(methods.Basic.Qos, prefetch_count=prefetch))
+        self._shell.prefetch = prefetch
 
     @explained
     async def get(self, queue: Queue | str, *, no_ack: bool = False) -> Delivery | None:
@@ -380,38 +271,38 @@ class Channel(Entered, ChannelOwner):
 
         Args:
             queue: the queue or its name.
-            no_ack: the broker forgets the message as it sends it.
+            no_ack: the broker forgets the message when it sends it.
 
         Returns:
             The message, or None if the queue is empty.
 
         Raises:
             NotFound: there is no such queue.
-            ConnectionLost: a loss caught a ``get`` with ``no_ack``: a message may be gone.
+            ConnectionLost: the link was lost before the answer to a ``get`` with ``no_ack``; a message may be gone.
         """
-        method = build(methods.Basic.Get, queue=self._name(queue), no_ack=no_ack)
-        answer = await self._core.request(method, repeat=not no_ack)
+        method = build(methods.Basic.Get, queue=self._shell.name_of(queue), no_ack=no_ack)
+        answer = await self._request(method, repeat=not no_ack)
         if answer.content is None or not isinstance(answer.reply, methods.Basic.GetOk):
             return None
         return delivery_of(answer.reply, answer.content, None if no_ack else answer.link_channel)
 
     async def recover(self) -> None:
-        """Give everything that was fetched with :meth:`get` and not settled back to its queue (basic.recover).
+        """Return the unsettled messages that :meth:`get` fetched to their queues (basic.recover).
 
         RabbitMQ does not have the other form, redelivery to the same consumer ("AMQP 0-9-1 Errata", basic.recover).
         """
-        answer = await self._core.request(build(methods.Basic.Recover, requeue=True))
+        answer = await self._request(build(methods.Basic.Recover, requeue=True))
         answer.link_channel.taken_back()
 
     async def publish(self, message: Message, *surplus: Never, exchange: str = "", routing_key: str = "") -> None:
-        """Publish without a confirm: the broker may lose the message, and nobody tells (basic.publish).
+        """Publish without a confirm (basic.publish): the message may be lost without notice.
 
-        For what may get lost. What must not goes through :meth:`Connection.publisher`, or through
-        :meth:`transaction`. Waits while the connection is away or blocked and while the outgoing buffer is full.
+        A message that must not be lost goes through :meth:`Connection.publisher` or :meth:`transaction`. Waits while
+        the connection is away or blocked, and while the outgoing buffer is full.
 
         Args:
             message: the message.
-            surplus: nothing: all else is given by name.
+            surplus: nothing; the other arguments are given by name.
             exchange: where to publish; empty for the default exchange, which routes to the queue named by the key.
             routing_key: the routing key.
 
@@ -421,8 +312,9 @@ class Channel(Entered, ChannelOwner):
         """
         if surplus:
             raise surplus_error(Channel.publish)
-        self._host.loop.require_here("a channel")
-        check_message(message, self._host.max_message_size)
+        self._check_entered()
+        self._core.require_here()
+        check_message(message, self._shell.host.max_message_size)
         route = self._routes.get(exchange, routing_key, mandatory=False)
         properties = encode_properties(message.properties)
         if not self._core.is_writable:
@@ -431,57 +323,13 @@ class Channel(Entered, ChannelOwner):
         self._core.flush()
 
     def transaction(self) -> Transaction:
-        """A transaction: ``async with channel.transaction() as transaction`` (AMQP 0-9-1, class tx).
+        """A transaction on this channel: ``async with channel.transaction() as transaction``."""
+        return Transaction(self._shell)
 
-        What is published through it and what is acknowledged on this channel meanwhile happens when the block ends, or
-        not at all. The channel is transactional from then on (AMQP has no way back), so acknowledge on it inside such
-        blocks only. Confirms say as much and cost a fraction; a transaction is for a publish and an ack that belong
-        together, on one queue (RabbitMQ, "Semantics of tx").
-
-        Raises:
-            InvalidUse: a transaction of the channel has not ended yet.
-        """
-        transaction = Transaction(self._core, self._host.max_message_size, previous=self._transaction)
-        self._transaction = transaction
-        return transaction
-
-    # --- what its core tells ----------------------------------------------------------------------------------------
-
-    def setup(self) -> Sequence[Method]:
-        requests: list[Method] = []
-        if self._prefetch is not None:
-            requests.append(methods.Basic.Qos(prefetch_count=self._prefetch))
-        if self._transaction is not None and self._transaction.is_selected:
-            requests.append(methods.Tx.Select())
-        return requests
-
-    def on_opened(self) -> None:
-        """Nothing waits for it but the requests themselves."""
-
-    def on_ready(self) -> None:
-        """Whoever publishes waits for it by himself."""
-
-    def on_contents(self, contents: Sequence[Content], link_channel: LinkChannel) -> None:  # noqa: ARG002
-        for method, message in contents:
-            if isinstance(method, methods.Basic.Return) and self._transaction is not None:
-                self._transaction.on_return(method, message)
-
-    def on_method(self, method: Method) -> None:
-        """There is neither a consumer here nor a confirm."""
-
-    def on_lost(self, error: AnyamqpError | None) -> None:
-        """Requests are sent again; what was fetched on the lost link is stale."""
-
-    def on_failed(self, error: AnyamqpError) -> None:
-        """Calls raise it by themselves."""
-
-    # --- inside -----------------------------------------------------------------------------------------------------
-
-    def _name(self, queue: Queue | str) -> str:
-        # The first name, because the present one may be gone by the time the request is sent.
-        return self._host.recorder.first_name(queue.name if isinstance(queue, Queue) else checked_name(queue))
+    async def _request(self, method: Method, *, purpose: Purpose = Purpose.CALLER, repeat: bool = True) -> Answer:
+        self._check_entered()
+        return await self._core.request(method, purpose=purpose, repeat=repeat)
 
     async def _change(self, method: Method) -> Method:
-        # Recorded when the reply comes, not when the caller goes on: a caller that was cancelled meanwhile has
-        # changed the broker all the same.
-        return (await self._core.request(method, purpose=Purpose.DECLARATION)).reply
+        # The topology records it when the reply comes, also for a caller that was cancelled meanwhile.
+        return (await self._request(method, purpose=Purpose.DECLARATION)).reply

@@ -1,4 +1,4 @@
-"""Checks of arguments: a wrong value is refused when it is given, by an error that names the argument."""
+"""Checks of arguments: a wrong value raises an error at once, and the error names the argument."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def check_kind(
         value: its value.
         kind: the class.
         advice: an example of a right value.
-        error: the class of the error that is raised, here and below.
+        error: the class of the error to raise, as in all functions below.
 
     Raises:
-        InvalidArgument: or the error that was given, here and below.
+        InvalidArgument: the value is wrong; or ``error`` instead, as in all functions below.
     """
     if not isinstance(value, kind):
         shown = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
@@ -53,7 +53,7 @@ def check_whole(
     unit: str | None = None,
     error: _Error = InvalidArgument,
 ) -> int:
-    """Refuse anything but an int that is neither below ``low`` nor above ``high``; None is no limit. Returns it."""
+    """Refuse anything but an int from ``low`` to ``high``, where None means no limit, and return it."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
         wanted = f"a whole number of {unit}" if unit else "a whole number"
         to = "up" if high is None else f"to {high}"
@@ -77,8 +77,8 @@ def check_seconds(
         value: its value.
         positive: whether 0 is refused.
         finite: whether infinity is refused.
-        none: the meaning of None, such as "no limit"; where it has none, None is refused.
-        error: the class of the error that is raised.
+        none: the meaning of None, such as "no limit"; without one, None is refused.
+        error: the class of the error to raise.
     """
     if value is None and none is not None:
         return
@@ -100,7 +100,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
 
 
 def check_hook(name: str, value: object, *, error: _Error = InvalidArgument) -> None:
-    """Refuse anything but a plain function, which is called without an await; or None."""
+    """Refuse anything but None or a plain function: it is called without an await."""
     if value is not None and not callable(value):
         raise error(f"{name}: {type(value).__name__} is not a function")
     if iscoroutinefunction(value):

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import anyio
 
 from anyamqp.checks import check_seconds
-from anyamqp.connection import connect
+from anyamqp.connecting import connect
 from anyamqp.errors import AnyamqpError, RequestTimeout, SettingsError, printable
 from anyamqp.mermaid import DIAGRAMS, mermaid
 from anyamqp.protocol.lifecycle import State
@@ -22,11 +22,11 @@ OK, FAILED, WRONG_USAGE = 0, 1, 2
 
 
 async def check(settings: Settings, timeout: float) -> int:
-    """Connect once, open a channel, print the broker's name and how long it took.
+    """Connect once, open a channel, and print the broker's name and the time that each took.
 
     Args:
-        settings: where to connect.
-        timeout: seconds for all of it.
+        settings: the broker's addresses and the credentials.
+        timeout: seconds for all of this together.
 
     Raises:
         SettingsError: ``timeout`` is not a positive number.
@@ -53,7 +53,7 @@ async def check(settings: Settings, timeout: float) -> int:
 
 
 async def watch(settings: Settings) -> int:
-    """Keep a connection, and print every transition until interrupted."""
+    """Keep a connection open, and print every transition until interrupted."""
     async with connect(settings, name="anyamqp watch", ready_timeout=0, fail_fast=False) as connection:
         began = anyio.current_time()
         async for transition in connection.transitions():
@@ -76,13 +76,13 @@ def diagram(name: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 fine, 1 no connection, 2 wrong usage or settings."""
     if (reconfigure := getattr(sys.stdout, "reconfigure", None)) is not None:
-        reconfigure(errors="backslashreplace")  # the terminal may not have the letters of a broker's text
+        reconfigure(errors="backslashreplace")  # the terminal may not be able to show a broker's text
     parsed = _parser().parse_args(arguments)
     try:
         code = _run(parsed)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of the output has gone, as "head" does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python, which flushes at its end
+    except BrokenPipeError:  # the reader of the output has ended, such as "head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # because Python flushes it on exit
         return OK
     return code
 
@@ -121,7 +121,7 @@ names a user and no password, such as amqp://user@host.
 
 
 def _shown(value: object) -> str:
-    """A value of the broker's, which may be of any type."""
+    """The text for a value from the broker, which may have any type."""
     return printable(value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value))
 
 

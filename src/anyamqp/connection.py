@@ -1,203 +1,94 @@
-"""The connection, as its user holds it. What keeps it connected is :mod:`anyamqp.core.supervisor`."""
+"""The connection that a user holds. :mod:`anyamqp.core.supervisor` keeps it connected."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Final, Self
 
 import anyio
-import anyio.abc
 
-from anyamqp.channel import Channel, Queue
-from anyamqp.checks import check_flag, check_seconds
-from anyamqp.consumer import DEFAULT_PREFETCH, Consumer
+from anyamqp.channel import Channel
+from anyamqp.channel_shell import ChannelShell
+from anyamqp.checks import check_seconds
+from anyamqp.consumer import Consumer
 from anyamqp.core.stats import Stats
 from anyamqp.core.supervisor import Supervisor
 from anyamqp.core.transition_stream import TransitionStream
-from anyamqp.endpoint import TLS, CredentialsSource
-from anyamqp.entities import TopologyRecovery
-from anyamqp.errors import (
-    AnyamqpError,
-    ConnectionBlocked,
-    ConnectionClosed,
-    InvalidArgument,
-    InvalidUse,
-    ReadyTimeout,
-    RequestTimeout,
-    SettingsError,
-)
+from anyamqp.errors import InvalidArgument, RequestTimeout
 from anyamqp.failures import OnError
 from anyamqp.message import NO_PROPERTIES, FieldTable, Properties
 from anyamqp.misuse import Entered, explained
 from anyamqp.net.dialer import Dial
-from anyamqp.net.event_loop import interrupt_as_itself
 from anyamqp.options import StreamOffset
 from anyamqp.pool import ChannelPool
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.lifecycle import State
 from anyamqp.protocol.subscription import OnCancel
-from anyamqp.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, Publisher
+from anyamqp.publisher import Publisher
+from anyamqp.queue import Queue
 from anyamqp.rpc import RpcClient
-from anyamqp.settings import ReconnectPolicy, Settings
+from anyamqp.scope import ConnectionScope
+from anyamqp.settings import Settings
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
 
-if TYPE_CHECKING:
-    import ssl
-
-T = TypeVar("T")
-
-
-@explained
-def connect(
-    urls: str | Sequence[str] | Settings | None = None,
-    *,
-    credentials: CredentialsSource | None = None,
-    heartbeat: int | None = None,
-    name: str | None = None,
-    reconnect: ReconnectPolicy | None = None,
-    connect_timeout: float | None = None,
-    shuffle: bool | None = None,
-    tls: ssl.SSLContext | TLS | None = None,
-    topology_recovery: TopologyRecovery | None = None,
-    ready_timeout: float | None = 60.0,
-    fail_fast: bool = True,
-    dial: Dial | None = None,
-) -> Connection:
-    """A connection to a broker: ``async with connect("amqp://guest:guest@localhost/") as connection``.
-
-    Args:
-        urls: an AMQP URL, several for the nodes of one cluster, or :class:`Settings`. None takes them from the
-            environment, see :meth:`Settings.from_environment`.
-        credentials: instead of those in the URL: :class:`Credentials`, a SASL :class:`Mechanism`, or an async function
-            that gives one of them and is asked at every login, and again before what it gave expires.
-        heartbeat: what we propose, in seconds; 0 leaves it to the broker. Instead of the URL's and of
-            ``RABBITMQ_HEARTBEAT``; 60 if none of them says anything.
-        name: shown by the broker's management UI and in its log.
-        reconnect: when to dial again.
-        connect_timeout: seconds for one attempt: DNS, TCP, TLS and the whole handshake.
-        shuffle: try the addresses, and the DNS records of each, in an order of this connection's own.
-        tls: speak TLS, in this way and no other, whatever the scheme; the port stays the URL's. Without it, the scheme
-            ``amqps`` means ``TLS()`` with what the URL's query says.
-        topology_recovery: which declared entities are declared again after a reconnect, and who is told of those that
-            the broker refused.
-        ready_timeout: seconds that entering the block waits for the connection to be ready; None waits for ever, 0 does
-            not wait at all: calls on the connection then wait instead.
-        fail_fast: raise at once what no retry cures on the first connect: refused credentials, an unknown virtual
-            host, a certificate that cannot be verified. Otherwise, as on a reconnect, refused credentials and virtual
-            hosts are tried again for ``refusal_grace``, and TLS as long as ``reconnect`` says.
-        dial: opens the transport to an address, whose name it resolves itself; TLS goes on top of what it gives. The
-            default is TCP to one DNS record after the other.
-
-    Raises:
-        SettingsError: an argument or a part of a URL is wrong, or a file for TLS is missing or not what it should be.
-    """
-    check_seconds("ready_timeout", ready_timeout, none="for ever", error=SettingsError)
-    check_flag("fail_fast", fail_fast, error=SettingsError)
-    if dial is not None and not callable(dial):
-        raise SettingsError(f"dial: {type(dial).__name__} is not an async function of an Address")
-    if urls is None:
-        settings = Settings.from_environment()
-    elif isinstance(urls, Settings):
-        settings = urls
-    else:
-        settings = Settings.from_urls(urls)
-    settings = replace(
-        settings,
-        credentials=_or(credentials, settings.credentials),
-        heartbeat=_or(heartbeat, settings.heartbeat),
-        name=_or(name, settings.name),
-        reconnect=_or(reconnect, settings.reconnect),
-        connect_timeout=_or(connect_timeout, settings.connect_timeout),
-        shuffle=_or(shuffle, settings.shuffle),
-        tls=_or(tls, settings.tls),
-        topology_recovery=_or(topology_recovery, settings.topology_recovery),
-    )
-    return Connection(settings, ready_timeout=ready_timeout, fail_fast=fail_fast, dial=dial)
-
-
-def _or(given: T | None, otherwise: T) -> T:
-    return otherwise if given is None else given
+DEFAULT_TIMEOUT: Final = 60.0
+DEFAULT_WINDOW: Final = 256
+DEFAULT_WINDOW_BYTES: Final = 16 * 1024 * 1024
+DEFAULT_PREFETCH: Final = 100
 
 
 class Connection(Entered):
     """A connection that lasts as long as its block, whatever happens to the network. Made by :func:`connect`.
 
-    Entering raises what made the first connect fail: :class:`LoginRefused`, :class:`NotAllowed` (unknown virtual host),
-    :class:`TLSError`, :class:`ReadyTimeout`, or :class:`ConnectionClosed` when the policy is exhausted. What the block
-    raises leaves it as itself. Leaving closes the connection with AMQP's handshake, also when the block was cancelled,
-    within ``close_timeout``.
+    Entering raises the error that made the first connect fail: :class:`LoginRefused`, :class:`NotAllowed` (unknown
+    virtual host), :class:`TLSError`, :class:`ReadyTimeout`, or :class:`ConnectionClosed` when the policy is exhausted.
+    An exception of the block leaves it as itself. Leaving closes the connection with AMQP's handshake, also when the
+    block was cancelled, within ``close_timeout``.
     """
 
+    _kind = "a connection"
     _block = "async with connect(...) as connection"
 
     def __init__(self, settings: Settings, *, ready_timeout: float | None, fail_fast: bool, dial: Dial | None) -> None:
         self._settings = settings
         self._ready_timeout = ready_timeout
         self._supervisor = Supervisor(settings, fail_fast=fail_fast, dial=dial)
-        self._tasks: anyio.abc.TaskGroup | None = None
+        self._scope = ConnectionScope(self._supervisor)
 
     def __repr__(self) -> str:
         where = ", ".join(map(str, self._settings.addresses))
         return f"<Connection to {where} {self.state.name}>"
 
-    # --- scope ------------------------------------------------------------------------------------------------------
+    @property
+    def _is_new(self) -> bool:
+        return self._scope.is_new
 
     async def __aenter__(self) -> Self:
-        if self._tasks is not None:
-            raise InvalidUse("a connection is entered once; make a new one with connect()")
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._supervisor.start(self._tasks)
-        if self._ready_timeout == 0:
-            return self
+        self._check_new()
+        await self._scope.begin()
         try:
-            await self._wait_first_ready()
+            if self._ready_timeout != 0:
+                await self._scope.wait_first_ready(self._ready_timeout)
         except BaseException:
-            await self._leave()
+            await self._scope.end()
             raise
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._leave()
+        self._require_here()
+        await self._scope.end()
 
     async def aclose(self) -> None:
-        """Close the connection: every call on it raises :class:`ConnectionClosed` from now on.
+        """Close the connection: every later call on it raises :class:`ConnectionClosed`.
 
-        Leaving the block does it as well. Takes ``close_timeout`` seconds at most, may be called from anywhere and more
+        Leaving the block does it as well. Takes ``close_timeout`` seconds at most, may be called from any task and more
         than once, and is not interrupted by a cancellation.
         """
-        self._require_entered()
+        self._require_here()
         await self._supervisor.close()
-
-    async def _wait_first_ready(self) -> None:
-        try:
-            await self.wait_ready(self._ready_timeout)
-        except ConnectionClosed:
-            if isinstance(self._supervisor.failure, AnyamqpError):
-                raise self._supervisor.failure from self._supervisor.failure.__cause__
-            raise
-
-    async def _leave(self) -> None:
-        tasks = self._require_entered()
-        try:
-            await self.aclose()
-        finally:
-            # Nothing of the user's is passed in: what the block raised leaves it as itself, not in an exception group.
-            with interrupt_as_itself():
-                await tasks.__aexit__(None, None, None)
-
-    def _require_entered(self) -> anyio.abc.TaskGroup:
-        if self._tasks is None:
-            raise InvalidUse(f"a connection works inside its block: {self._block}")
-        self._supervisor.loop.require_here("a connection")
-        return self._tasks
-
-    # --- what the user asks -----------------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
@@ -216,7 +107,7 @@ class Connection(Entered):
 
     @property
     def server_properties(self) -> FieldTable:
-        """What the broker said of itself at the last handshake (product, version, capabilities); empty before it."""
+        """The broker's product, version and capabilities, as of the last handshake; empty before the first."""
         return self._supervisor.server_properties
 
     def transitions(self) -> TransitionStream:
@@ -234,19 +125,16 @@ class Connection(Entered):
             timeout: seconds; None to wait for ever.
 
         Raises:
-            ReadyTimeout: it was not ready in time; ``__cause__`` is the last error that kept it from being so.
+            ReadyTimeout: it was not ready in time; ``__cause__`` is the last error of its attempts.
             ConnectionClosed: it is closed.
-            InvalidArgument: that is no timeout.
+            InvalidArgument: ``timeout`` is not a number of seconds.
         """
-        self._require_entered()
+        self._require_here()
         check_seconds("timeout", timeout, none="for ever")
-        with anyio.move_on_after(timeout):
-            await self._supervisor.wait_for(State.OPEN, State.BLOCKED)
-            return
-        raise self._not_ready(timeout)
+        await self._scope.wait_for(State.OPEN, State.BLOCKED, timeout=timeout)
 
     async def wait_unblocked(self, timeout: float | None = None) -> None:
-        """Wait until the broker takes publishes: the connection is OPEN.
+        """Wait until the broker accepts publishes: the connection is OPEN.
 
         Args:
             timeout: seconds; None to wait for ever.
@@ -255,43 +143,38 @@ class Connection(Entered):
             ConnectionBlocked: it is still BLOCKED after that time; the error has the broker's reason.
             ReadyTimeout: it is not ready after that time for another reason.
             ConnectionClosed: it is closed.
-            InvalidArgument: that is no timeout.
+            InvalidArgument: ``timeout`` is not a number of seconds.
         """
-        self._require_entered()
+        self._require_here()
         check_seconds("timeout", timeout, none="for ever")
-        with anyio.move_on_after(timeout):
-            await self._supervisor.wait_for(State.OPEN)
-            return
-        if (block := self._supervisor.block) is not None:
-            raise ConnectionBlocked(block.reason)
-        raise self._not_ready(timeout)
+        await self._scope.wait_for(State.OPEN, timeout=timeout)
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed, for whatever reason."""
-        self._require_entered()
+        self._require_here()
         await self._supervisor.wait_for(State.CLOSED)
 
     async def update_secret(self, secret: str, *, reason: str = "") -> None:
         """Give the broker a new password or token for this connection (connection.update-secret, RabbitMQ).
 
-        Waits while the connection is away. If the credentials are :class:`Credentials`, ``secret`` is their password
-        for the logins to come: from the broker's answer on, or at once while the connection is away, because the broker
-        may refuse the old one by then. If they come from a function, it is asked at the next login anyway, so a loss on
-        the way is no failure; what it gives with ``expires_in`` is renewed without this. A mechanism of your own must
-        learn of the new secret from you.
+        Waits while the connection is away. If the credentials are :class:`Credentials`, later logins use ``secret`` as
+        their password: from the broker's answer on, or at once while the connection is away, because the broker may
+        refuse the old one by then. If they come from a function, it is called at the next login anyway, so a loss
+        before the answer is no failure; credentials with ``expires_in`` are renewed without this. A mechanism of your
+        own must learn of the new secret from you.
 
         Args:
             secret: the password or token.
-            reason: why, for the broker's log; 255 bytes at most.
+            reason: why it changed, for the broker's log; 255 bytes at most.
 
         Raises:
             InvalidArgument: AMQP or SASL PLAIN cannot carry the secret or the reason; nothing was sent.
             RequestTimeout: no answer within ``request_timeout``, reconnects included.
-            NotAllowed: the broker refused it; RabbitMQ then closes the link, and the connection logs in anew.
+            NotAllowed: the broker refused it; RabbitMQ then closes the link, and the connection logs in again.
             ConnectionLost: the link ended before the answer, and there is no credentials function.
             ConnectionClosed: the connection is closed.
         """
-        self._require_entered()
+        self._require_here()
         update = build(methods.Connection.UpdateSecret, secret, reason)
         if "\0" in secret:
             raise InvalidArgument("secret: holds a character that SASL PLAIN cannot carry")
@@ -310,9 +193,9 @@ class Connection(Entered):
                 the block then raises :class:`ChannelLimitReached`.
 
         Raises:
-            InvalidArgument: that is no number of seconds.
+            InvalidArgument: ``wait`` is not a number of seconds.
         """
-        return Channel(self._supervisor, wait=wait)
+        return Channel(ChannelShell(self._supervisor), wait=wait)
 
     @explained
     def channel_pool(self, size: int) -> ChannelPool:
@@ -340,21 +223,21 @@ class Connection(Entered):
         """A publisher: ``async with connection.publisher() as publisher``.
 
         Args:
-            exchange: where to publish what does not say otherwise.
-            defaults: the properties of messages that do not say otherwise, such as
-                ``Properties(content_type="application/json", app_id="billing")``. Headers are joined, the message's
-                before the defaults.
+            exchange: the exchange of publishes that name none.
+            defaults: properties for messages that leave them unset, such as
+                ``Properties(content_type="application/json", app_id="billing")``. Headers are merged; the message's
+                take precedence.
             mandatory: whether it is an error if no queue takes a message.
-            timeout: seconds that a publish has until :class:`PublishTimeout`; None to wait for ever.
+            timeout: seconds until a publish raises :class:`PublishTimeout`; None to wait for ever.
             window: how many publishes may be without an outcome; ``submit`` waits for room.
-            window_bytes: how many bytes of bodies they may hold together.
-            resend: whether to send again after a loss what has no confirm. A consumer may then see a message twice,
+            window_bytes: how many bytes their bodies may have together.
+            resend: whether unconfirmed publishes are sent again after a loss. A consumer may then see a message twice,
                 under the same ``message_id``. Otherwise such a publish raises :class:`OutcomeUnknown`.
-            retry_nacked: whether to send again what the broker nacks, as a quorum queue does while it elects a leader,
-                until the publish's deadline. While one waits to be sent again, later ones may overtake it. Otherwise
-                such a publish raises :class:`Nacked`.
-            blocked_timeout: for how many seconds of connection.blocked publishes that were not sent wait before they
-                raise :class:`ConnectionBlocked`: None to wait until their own deadlines, 0 to fail at once.
+            retry_nacked: whether publishes that the broker nacks, as a quorum queue does while it elects a leader, are
+                sent again until their deadline. Later publishes may overtake one that waits to be sent again.
+                Otherwise such a publish raises :class:`Nacked`.
+            blocked_timeout: seconds after connection.blocked until publishes that were not sent raise
+                :class:`ConnectionBlocked`: None to wait until their own deadlines, 0 to fail at once.
 
         Raises:
             InvalidArgument: an argument is out of its range, or AMQP cannot carry one of the defaults.
@@ -393,26 +276,25 @@ class Connection(Entered):
         Args:
             queue: the queue or its name.
             prefetch: how many deliveries may be unsettled; 0 for no limit, as with ``no_ack``.
-            no_ack: the broker forgets messages as it sends them; a loss loses what was on its way. No prefetch slows
-                the broker down then, so a reader that is too slow makes the whole connection pause reading, and what
-                waits is held in memory while an answer is awaited on the connection, because it comes behind. Publish
-                what such a reader makes on another connection.
-            exclusive: nobody else may consume from the queue.
+            no_ack: the broker forgets messages when it sends them; a loss loses those in transit. No prefetch slows
+                the broker down then, so a slow reader makes the whole connection pause reading. While a request on the
+                connection awaits its answer, reading continues, because the answer comes after the deliveries, which
+                are held in memory. A reader that also publishes should do so on another connection.
+            exclusive: no other consumer may consume from the queue.
             consumer_tag: the consumer's name; a random one if None.
             priority: consumers with a higher one are served first (RabbitMQ, "Consumer Priorities").
             stream_offset: where to begin to read a stream: ``first``, ``last``, ``next``, an offset, a time, or an
-                interval such as ``1h``. After a reconnect it is read on behind the last delivery that was handed out. A
-                consumer that began at ``next`` and has handed out nothing yet reads from the time when it began, less
-                a few seconds, so messages that were published just before may come as well.
-            arguments: what else the broker is to be told, such as ``{"x-stream-filter": "eu"}``.
-            on_cancel: what to do when the broker cancels the consumer (its queue was deleted, or is gone with its
-                node): ``raise`` :class:`ConsumerCancelled`, ``resubscribe`` as soon as the queue is back, or ``end``
-                the iteration. If the queue is there all the same, it is consumed from again in any case. With
-                ``resubscribe``, entering the block does not wait for a queue that is not there either: the iteration
-                does.
-            on_error: what becomes of a delivery whose ``async with`` block or handler raises: ``requeue`` it,
+                interval such as ``1h``. After a reconnect, reading resumes after the last delivery that the iteration
+                took. If a consumer that began at ``next`` has taken none, it reads from the time when it began, less a
+                few seconds, so messages that were published just before may come as well.
+            arguments: further arguments for the broker, such as ``{"x-stream-filter": "eu"}``.
+            on_cancel: the reaction when the broker cancels the consumer because its queue was deleted, or is gone with
+                its node: ``raise`` :class:`ConsumerCancelled`, ``resubscribe`` as soon as the queue is back, or ``end``
+                the iteration. If the queue still exists, the consumer always resubscribes. With ``resubscribe``,
+                entering the block does not wait for a missing queue; the iteration does.
+            on_error: the policy for a delivery whose ``async with`` block or handler raises: ``requeue`` it,
                 ``reject`` it, :class:`Retry` a few times and then reject it, or a function that decides. See
-                :data:`OnError`. A stream and ``no_ack`` know no way back: there the policy has no effect.
+                :data:`OnError`. It has no effect on a stream or with ``no_ack``, where no delivery can be returned.
 
         Raises:
             InvalidArgument: an argument is out of its range, or AMQP cannot carry it.
@@ -437,16 +319,15 @@ class Connection(Entered):
         """A client for request and reply: ``async with connection.rpc_client() as rpc: await rpc.call(...)``.
 
         Args:
-            timeout: seconds that a call has, reconnects included; None to wait for ever.
-            resend: whether to send a request again after a loss, which a server may then see twice. Otherwise a call
-                that was sent raises :class:`ConnectionLost`.
+            timeout: seconds for a call, reconnects included; None to wait for ever.
+            resend: whether a request is sent again after a loss; a server may then see it twice. Otherwise a call that
+                was sent raises :class:`ConnectionLost`.
 
         Raises:
-            InvalidArgument: an argument is of a wrong type or out of its range.
+            InvalidArgument: an argument has a wrong type or is out of its range.
         """
         return RpcClient(self._supervisor, timeout=timeout, resend=resend)
 
-    def _not_ready(self, timeout: float | None) -> ReadyTimeout:
-        error = ReadyTimeout(f"not ready within {timeout} s, still {self.state.name}: {self._supervisor.progress}")
-        error.__cause__ = self._supervisor.journal.last_error
-        return error
+    def _require_here(self) -> None:
+        self._check_entered()
+        self._supervisor.loop.require_here(self._kind)

@@ -1,12 +1,11 @@
 """Consuming: deliveries as an async iterator.
 
-A consumer owns a channel with its own prefetch. Deliveries go from the reader's task into a deque, and the iteration
-takes them from there; no task stands in between. After a loss the channel consumes again under the same tag. Deliveries
-that were not handed out belong to the old link and are dropped: the broker delivers them again. A stream is read on
-behind the delivery that was handed out last.
+A consumer owns a channel with its own prefetch. The task that reads the link appends deliveries to a deque, and the
+iteration takes them from it; there is no task in between. After a loss the channel consumes again under the same tag.
+Deliveries that the iteration has not taken belong to the old link and are dropped: the broker delivers them again. In a
+stream, consuming resumes after the delivery that was taken last.
 
-:mod:`anyamqp.protocol.subscription` decides whether a consumer goes on, and :mod:`anyamqp.core.receiver` carries that
-out.
+:mod:`anyamqp.protocol.subscription` decides when to consume, and :mod:`anyamqp.core.receiver` carries that out.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from typing import Final, Self
 import anyio
 import anyio.lowlevel
 
-from anyamqp.channel import Queue, checked_name
 from anyamqp.checks import check_choice, check_whole
 from anyamqp.core.channel import ChannelHost, Consuming
 from anyamqp.core.receiver import Receiver
@@ -32,22 +30,21 @@ from anyamqp.options import StreamOffset, stream_offset_argument
 from anyamqp.protocol.lifecycle.consumer import OVER, ConsumerState
 from anyamqp.protocol.stream_position import OFFSET
 from anyamqp.protocol.subscription import OnCancel, Subscription
+from anyamqp.queue import Queue, lasting_name
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build, field_table
 
-DEFAULT_PREFETCH: Final = 100
-
 _TURN: Final = 64
-"""Deliveries that were there already, after which iterating lets others run."""
+"""Deliveries taken without a wait after which the iteration lets other tasks run."""
 
 
 class Consumer(Entered):
     """Deliveries from a queue: ``async with connection.consumer("queue") as consumer: async for delivery in consumer``.
 
-    The iteration goes on over reconnects. It raises the error that ends it: :class:`ConsumerCancelled` when the broker
-    cancels the consumer (its queue was deleted), :class:`NotFound` or another :class:`ReplyError` when the queue cannot
-    be consumed from any more, :class:`ConnectionClosed` when the connection is closed for good. When the block ends,
-    unsettled deliveries go back to the queue.
+    The iteration continues over reconnects. It raises the error that ends it: :class:`ConsumerCancelled` when the
+    broker cancels the consumer (its queue was deleted), :class:`NotFound` or another :class:`ReplyError` when the
+    broker no longer lets it consume, :class:`ConnectionClosed` when the connection is closed for good. When the block
+    ends, unsettled deliveries return to the queue.
 
     Made by :meth:`Connection.consumer`, which documents the arguments.
     """
@@ -61,24 +58,23 @@ class Consumer(Entered):
         *,
         registry: set[Consuming],
         queue: Queue | str,
-        prefetch: int = DEFAULT_PREFETCH,
-        no_ack: bool = False,
-        exclusive: bool = False,
-        consumer_tag: str | None = None,
-        priority: int | None = None,
-        stream_offset: StreamOffset | None = None,
-        arguments: FieldTable | None = None,
-        on_cancel: OnCancel = "raise",
-        on_error: OnError = "requeue",
+        prefetch: int,
+        no_ack: bool,
+        exclusive: bool,
+        consumer_tag: str | None,
+        priority: int | None,
+        stream_offset: StreamOffset | None,
+        arguments: FieldTable | None,
+        on_cancel: OnCancel,
+        on_error: OnError,
     ) -> None:
         check_whole("prefetch", prefetch, 0, 65535)
         check_choice("on_cancel", on_cancel, ("raise", "resubscribe", "end"))
         if priority is not None:
             check_whole("priority", priority, -(2**31), 2**31 - 1)
-        queue_name = queue.name if isinstance(queue, Queue) else checked_name(queue)
         request = build(
             methods.Basic.Consume,
-            queue=host.recorder.first_name(queue_name),
+            queue=lasting_name(queue, host.recorder),
             consumer_tag=consumer_tag or f"anyamqp-{random_id()}",
             no_ack=no_ack,
             exclusive=exclusive,
@@ -94,9 +90,13 @@ class Consumer(Entered):
         self._position = self._subscription.position
         self._handed_out = 0
 
+    @property
+    def _is_new(self) -> bool:
+        return self._subscription.state is ConsumerState.NEW
+
     async def __aenter__(self) -> Self:
         self._host.loop.require_here(self._kind)
-        self._begin_block()
+        self._check_new()
         await self._receiver.enter()
         return self
 
@@ -106,16 +106,15 @@ class Consumer(Entered):
         await self._receiver.close()
 
     def __aiter__(self) -> Self:
-        self._host.loop.require_here(self._kind)  # once, instead of for every delivery that waits
+        self._host.loop.require_here(self._kind)  # here, because __anext__ checks it only where it waits
         return self
 
     async def __anext__(self) -> Delivery:
         self._handed_out += 1
         if self._waiting and not self._handed_out % _TURN:
-            await anyio.lowlevel.checkpoint()  # a backlog must not keep the event loop from other tasks
+            await anyio.lowlevel.checkpoint()  # so that a backlog cannot starve other tasks
         while not self._waiting:
-            if not self._is_entered:
-                raise self._outside_error()
+            self._check_entered()
             self._host.loop.require_here(self._kind)
             subscription = self._subscription
             if subscription.is_reading_paused:
@@ -150,38 +149,41 @@ class Consumer(Entered):
 
     @property
     def on_error(self) -> OnError:
-        """What becomes of deliveries that fail, unless :meth:`process` is told otherwise."""
+        """The policy for failed deliveries, unless :meth:`process` has one of its own."""
         return self._on_error
 
     async def stop(self) -> None:
-        """Take no more: the iteration ends, and the deliveries that it did not hand out go back to the queue.
+        """Stop consuming (basic.cancel): the iteration ends, and deliveries that it has not taken return to the queue.
 
-        A failed delivery that waits for its return goes back at once. Deliveries that were handed out can be settled
-        until the block ends. With ``no_ack`` nothing can go back, so the deliveries that have arrived are still handed
-        out. Takes ``close_timeout`` seconds at most (basic.cancel).
+        A failed delivery that waits to be requeued is requeued at once. Deliveries that the iteration has taken can be
+        settled until the block ends. With ``no_ack`` none can be returned, so the iteration ends after those that have
+        arrived. Takes ``close_timeout`` seconds at most.
         """
+        self._check_entered()
         self._host.loop.require_here(self._kind)
         await self._receiver.stop()
 
     async def process(self, handler: Handler, *, concurrency: int = 1, on_error: OnError | None = None) -> None:
         """Run ``handler`` for every delivery, at most ``concurrency`` at a time, until the iteration ends.
 
-        A delivery is acknowledged when its handler returns. What a handler raises is logged, ``on_error`` says what
-        becomes of its delivery, and the processing goes on. :meth:`stop` ends the processing gracefully: handlers that
-        run are waited for, and what they return is acknowledged. A cancellation gives what is being handled back to
-        the queue, and counts as no failure.
+        A delivery is acknowledged when its handler returns. An exception of a handler is logged, ``on_error`` decides
+        about its delivery, and the processing continues. :meth:`stop` ends it gracefully: running handlers finish, and
+        their deliveries are acknowledged. A cancellation returns the deliveries in hand to the queue; this counts as no
+        failure.
 
         Args:
-            handler: an async function of a delivery; it may settle the delivery by itself.
-            concurrency: how many run at a time; the consumer's prefetch should be at least that.
-            on_error: instead of the consumer's own, see :data:`OnError`.
+            handler: an async function of a delivery; it may settle the delivery itself.
+            concurrency: how many handlers run at a time; the consumer's prefetch should be no less.
+            on_error: the policy for failed deliveries instead of the consumer's own, see :data:`OnError`.
 
         Raises:
             InvalidArgument: an argument is out of its range, or ``handler`` is not an async function of one argument.
-                Of a lambda and the like this shows when it has run once; its delivery goes back, not as a failure.
+                For a lambda and the like this is known after its first call; its delivery is returned to the queue,
+                not as a failure.
             InvalidUse: called on another event loop than the connection's, or outside the consumer's block.
-            ConsumerCancelled, NotFound, ConnectionClosed: what the iteration raises.
+            ConsumerCancelled, NotFound, ConnectionClosed: as the iteration raises them.
         """
+        self._check_entered()
         self._host.loop.require_here(self._kind)
         handler = checked_handler(handler)
         check_whole("concurrency", concurrency, 1)

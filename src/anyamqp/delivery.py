@@ -1,4 +1,4 @@
-"""Messages as a consumer gets them, and their acknowledgement."""
+"""Messages that the broker delivers, and their acknowledgement."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from anyamqp.message import FieldTable, Message
 
 
 class Settler(Protocol):
-    """The channel that a delivery came on, on that link."""
+    """The channel of a delivery, on the link that it came on."""
 
     @property
     def is_stale(self) -> bool:
-        """Whether that link is gone, so that the broker has taken the delivery back."""
+        """Whether that link is gone, so that the broker has requeued the delivery."""
         ...
 
     @property
@@ -26,7 +26,7 @@ class Settler(Protocol):
 
     @property
     def settled_up_to(self) -> int:
-        """The highest tag that was settled together with everything before it."""
+        """The highest tag that was settled together with all tags before it."""
         ...
 
     def ack(self, delivery_tag: int, *, multiple: bool) -> None:
@@ -54,14 +54,14 @@ class Delivery:
     """A message that the broker delivered.
 
     As a context manager it settles itself: ``async with delivery:`` acknowledges when the block ends. When the block
-    raises, ``on_error`` of its consumer decides about the message, and the error leaves the block as itself; a
-    cancellation gives the message back without counting as a failure. Settling appends to the outgoing buffer and
-    never waits. It is done once; a second time raises :class:`InvalidUse`. A delivery from an earlier link is stale:
-    the broker has already put it back, settling it sends nothing.
+    raises, the consumer's ``on_error`` decides about the message, and the error leaves the block as itself; a
+    cancellation requeues the message without counting as a failure. Settling appends to the outgoing buffer and never
+    waits. A delivery is settled once; a second time raises :class:`InvalidUse`. A delivery from an earlier link is
+    stale: the broker has already requeued it, and settling it sends nothing.
 
     Attributes:
         message: body and properties.
-        exchange: where it was published.
+        exchange: the exchange that it was published to.
         routing_key: its routing key.
         delivery_tag: the broker's number for it, unique on its channel and link.
         redelivered: whether the broker may have delivered it before.
@@ -121,7 +121,7 @@ class Delivery:
 
     @property
     def message_id(self) -> str | None:
-        """The message's id: the same for a message that its publisher had to send again."""
+        """The message's id; it stays the same when its publisher sends the message again."""
         return self.message.message_id
 
     @property
@@ -131,7 +131,7 @@ class Delivery:
 
     @property
     def correlation_id(self) -> str | None:
-        """The mark that an answer must carry, or the request that this answers."""
+        """The id that links an answer to its request: an answer has that of its request."""
         return self.message.correlation_id
 
     @property
@@ -142,28 +142,29 @@ class Delivery:
 
     @property
     def delivery_count(self) -> int | None:
-        """How often a quorum queue saw it fail before (RabbitMQ, "Quorum Queues"); None for never, or another queue.
+        """How often it failed before, as counted by a quorum queue (RabbitMQ, "Quorum Queues").
 
-        Before RabbitMQ 4.3 it counts every return of the message to the queue.
+        None if it never failed, or comes from another type of queue. Before RabbitMQ 4.3 every return of the message to
+        the queue counts.
         """
         count = self.headers.get("x-delivery-count")
         return count if isinstance(count, int) else None
 
     @property
     def is_stale(self) -> bool:
-        """Whether the link it came on is gone: the broker delivers the message again, settling it does nothing."""
+        """Whether the link it came on is gone: the broker delivers the message again, and settling it has no effect."""
         return self._settler is not None and self._settler.is_stale
 
     @property
     def is_settled(self) -> bool:
-        """Whether it needs no ack, nack or reject (any more)."""
+        """Whether it needs no ack, nack or reject, or no longer needs one."""
         return self._settled or self._settler is None or self.delivery_tag <= self._settler.settled_up_to
 
     def ack(self, *, multiple: bool = False) -> None:
         """Acknowledge: the broker forgets the message.
 
         Args:
-            multiple: also everything delivered earlier on the same channel.
+            multiple: also all earlier deliveries on the same channel.
 
         Raises:
             InvalidUse: already settled, or delivered with ``no_ack``.
@@ -171,11 +172,11 @@ class Delivery:
         self._take().ack(self.delivery_tag, multiple=multiple)
 
     def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
-        """Give the message back (RabbitMQ, "Negative Acknowledgements").
+        """Return the message to the broker (basic.nack; RabbitMQ, "Negative Acknowledgements").
 
         Args:
-            requeue: back to the queue; otherwise it is dropped or dead-lettered.
-            multiple: also everything delivered earlier on the same channel.
+            requeue: whether the broker requeues it; otherwise it is dropped or dead-lettered.
+            multiple: also all earlier deliveries on the same channel.
 
         Raises:
             InvalidUse: already settled, or delivered with ``no_ack``.
@@ -183,10 +184,10 @@ class Delivery:
         self._take().nack(self.delivery_tag, multiple=multiple, requeue=requeue)
 
     def reject(self, *, requeue: bool = False) -> None:
-        """Refuse the message.
+        """Refuse the message (basic.reject).
 
         Args:
-            requeue: back to the queue; otherwise it is dropped or dead-lettered.
+            requeue: whether the broker requeues it; otherwise it is dropped or dead-lettered.
 
         Raises:
             InvalidUse: already settled, or delivered with ``no_ack``.
@@ -194,14 +195,14 @@ class Delivery:
         self._take().reject(self.delivery_tag, requeue=requeue)
 
     def requeue(self, *, failed: bool = True, after: float = 0.0) -> None:
-        """Give the message back to the queue after a pause.
+        """Return the message to its queue after a pause.
 
         Until then it takes up one place of the prefetch. The pause ends at once when the consumer stops or its block
-        ends; with a loss the broker takes the message back by itself.
+        ends; after a loss the broker requeues the message itself.
 
         Args:
-            failed: whether the message could not be handled. That counts towards the delivery limit of a quorum queue
-                (basic.reject); giving it back unhandled (basic.nack) does not, from RabbitMQ 4.3 on.
+            failed: whether the handling failed. A failure counts towards the delivery limit of a quorum queue
+                (basic.reject); the return of an unhandled message (basic.nack) does not, from RabbitMQ 4.3 on.
             after: the pause in seconds, shorter than the broker's ``consumer_timeout``.
 
         Raises:

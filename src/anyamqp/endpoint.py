@@ -18,7 +18,7 @@ DEFAULT_TLS_PORT = 5671
 
 def is_encodable(text: str) -> bool:
     """Whether AMQP can carry a text, which may come from the environment."""
-    # os.environ gives bytes that are not UTF-8 as lone surrogates; they reach the broker as the bytes they were.
+    # os.environ represents bytes that are not UTF-8 as lone surrogates; the broker receives the original bytes.
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -27,7 +27,7 @@ def is_encodable(text: str) -> bool:
 
 
 class Address(NamedTuple):
-    """Where a broker listens."""
+    """The address of a broker."""
 
     host: str
     port: int
@@ -43,9 +43,9 @@ class Credentials:
     Attributes:
         username: the user's name.
         password: the password or token.
-        expires_in: seconds for which they hold, counted from the moment in which a credentials function returns them;
-            None for ever. When 80 % of them have passed, the function is called again, and its new secret is sent with
-            connection.update-secret. Without a function, nothing happens.
+        expires_in: seconds for which they are valid after a credentials function has returned them; None for ever.
+            After 80 % of that time the function is called again, and its new secret is sent with
+            connection.update-secret. Without a function, this has no effect.
 
     Raises:
         SettingsError: the name or the password is not text, or SASL PLAIN cannot carry it; or ``expires_in`` is not a
@@ -65,11 +65,10 @@ class Credentials:
 
 
 Login: TypeAlias = Credentials | Mechanism
-
 """The credentials or the SASL mechanism of a login."""
 
 CredentialsSource: TypeAlias = Login | Callable[[], Awaitable[Login]]
-"""A login, or an async function that is called for one at every login."""
+"""A login, or an async function that is called at every login and returns one."""
 
 MECHANISMS: Mapping[str, Callable[[Credentials], Mechanism]] = {
     "PLAIN": lambda credentials: Plain(credentials.username, credentials.password),
@@ -88,11 +87,11 @@ class TLS:
     Attributes:
         ca_file: the CAs to trust, instead of the system's.
         certificate_file: our certificate, followed by the chain up to its CA.
-        key_file: the key of that certificate; None if ``certificate_file`` holds it too.
+        key_file: the key of that certificate; None if it is in ``certificate_file``.
         key_password: the password of the key. Stays out of ``repr``.
-        verify: whether the broker's certificate is verified. Without it, anybody may pose as the broker.
-        server_name: the name sent as SNI and looked for in the certificate, instead of the host that is dialed. The
-            empty name sends none; the certificate is then verified, except for its name.
+        verify: whether the broker's certificate is verified. Without it, anybody can pose as the broker.
+        server_name: the name that is sent as SNI and that the certificate must have, instead of the host's. With the
+            empty name, none is sent, and the certificate is verified except for its name.
 
     Raises:
         SettingsError: a value has the wrong type, or two values contradict each other.
@@ -120,7 +119,7 @@ class TLS:
                     raise SettingsError(f"{tls_part(name)}: is of no use without {tls_part('certificate_file')}")
         if self.key_password is not None and not is_encodable(self.key_password):
             raise SettingsError(f"{tls_part('key_password')}: is not text")
-        # The ssl module says so too, but only once a broker has been dialed.
+        # The ssl module refuses it as well, but only after a broker was dialed.
         if self.server_name is not None and (self.server_name.startswith(".") or "\0" in self.server_name):
             raise SettingsError(f"{tls_part('server_name')}: {self.server_name!r} is not a host name")
 
@@ -137,16 +136,16 @@ TLS_QUERY: Mapping[str, str] = {
 
 
 def tls_part(name: str) -> str:
-    """The name of an attribute of :class:`TLS` in errors: its own and that of its URL query parameter."""
+    """The name of an attribute of :class:`TLS` in errors, together with its URL query parameter."""
     (parameter,) = (parameter for parameter, attribute in TLS_QUERY.items() if attribute == name)
     return f"TLS.{name} (URL query {parameter})"
 
 
 def check_addresses(addresses: tuple[Address, ...]) -> None:
-    """Refuse anything but a tuple of addresses, one at least.
+    """Refuse anything but a tuple of at least one address.
 
     Raises:
-        SettingsError: it is not; this holds for all functions below.
+        SettingsError: the value is wrong, as in all functions below.
     """
     example = 'Address("localhost", 5672)'
     check_kind("addresses", addresses, tuple, f"({example},)", error=SettingsError)
@@ -161,8 +160,8 @@ def check_addresses(addresses: tuple[Address, ...]) -> None:
 
 
 def check_credentials(source: object) -> None:
-    """Refuse anything but a login or a function that gives one."""
-    # A class passes for a mechanism, since it has the methods of one, and for a function, since it can be called.
+    """Refuse anything but a login or a function that returns one."""
+    # A class looks like a mechanism, because it has its methods, and like a function, because it can be called.
     if isinstance(source, type) or not (isinstance(source, Credentials | Mechanism) or callable(source)):
         kind = type(source).__name__
         raise SettingsError(f"credentials: {kind} is neither Credentials, nor a mechanism, nor an async function")

@@ -22,14 +22,14 @@ class Entity:
     """An exchange, a queue or a binding that was declared on a connection.
 
     Attributes:
-        kind: exchange, queue, or one of the two bindings.
-        name: the name of the exchange or queue; of a binding the name of its destination.
-        source: of a binding the exchange that messages come from; empty otherwise.
-        routing_key: of a binding its routing key; empty otherwise.
+        kind: exchange, queue, or one of the two kinds of bindings.
+        name: the name of the exchange or queue; for a binding, the name of its destination.
+        source: for a binding, the exchange that messages come from; empty otherwise.
+        routing_key: for a binding, its routing key; empty otherwise.
         arguments: the arguments that it was declared with.
-        durable: whether it survives a restart of the broker; True for bindings, which live as long as their ends do.
-        exclusive: of a queue, whether it belongs to one connection.
-        auto_delete: whether it goes when nobody uses it any more.
+        durable: whether it survives a restart of the broker; True for bindings, which last as long as both their ends.
+        exclusive: for a queue, whether it belongs to one connection.
+        auto_delete: whether the broker deletes it when it is no longer used.
     """
 
     kind: Literal["exchange", "queue", "queue binding", "exchange binding"]
@@ -48,13 +48,13 @@ class Entity:
 
     @property
     def is_transient(self) -> bool:
-        """Whether the broker itself may have dropped it: it is not durable, exclusive or auto-delete."""
+        """Whether the broker may have deleted it by itself: it is not durable, or it is exclusive or auto-delete."""
         return not self.durable or self.exclusive or self.auto_delete
 
 
 def entity_of(request: Declaration) -> Entity:
     """The entity that a request declares."""
-    arguments = copy.deepcopy(dict(request.arguments))  # user hooks get it
+    arguments = copy.deepcopy(dict(request.arguments))  # users' functions receive it
     if isinstance(request, methods.Exchange.Declare):
         return Entity(
             kind="exchange",
@@ -94,8 +94,8 @@ class RecoveryMode(Enum):
 
     EVERYTHING = "everything"
     TRANSIENT = "transient"
-    """Entities that the broker itself may have dropped: those that are not durable, exclusive or auto-delete, and their
-    bindings. For brokers whose durable topology somebody else manages."""
+    """Entities that the broker may have deleted by itself: those that are not durable, or are exclusive or auto-delete,
+    and their bindings. For brokers whose durable topology is managed elsewhere."""
     NOTHING = "nothing"
 
 
@@ -107,12 +107,12 @@ class TopologyRecovery:
 
     Attributes:
         mode: which entities are declared again.
-        wanted: called with each of those; an entity is skipped this time if it returns False.
-        on_error: called with each entity that the broker refused and the error. It must not raise; an exception is
+        wanted: called with each of these entities; if it returns False, this recovery skips the entity.
+        on_error: called with each entity that the broker refused, and the error. It must not raise; an exception is
             logged and has no other effect.
 
     Raises:
-        SettingsError: a value is of a wrong type, or a function is async.
+        SettingsError: a value has a wrong type, or a function is async.
     """
 
     mode: RecoveryMode = RecoveryMode.EVERYTHING

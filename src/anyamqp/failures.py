@@ -1,4 +1,4 @@
-"""Failed deliveries: asking ``on_error``, and carrying out its decision."""
+"""Failed deliveries: ``on_error`` decides, and its decision is carried out here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anyamqp.net.event_loop import failure_of
 from anyamqp.protocol.failures import Decision, FailureCounts, Rejected, Requeued, Retry, message_id_of
 
 _CANCELLED_PAUSE = 0.1
-"""Seconds before a delivery whose handling was cancelled goes back: the consumer itself is likely to end meanwhile."""
+"""Seconds before a delivery whose handling was cancelled is requeued: the consumer itself is likely to end first."""
 
 
 OnError: TypeAlias = (
@@ -22,23 +22,23 @@ OnError: TypeAlias = (
     | Callable[[Delivery, Exception], Decision | None]
     | Callable[[Delivery, Exception], Awaitable[Decision | None]]
 )
-"""What becomes of a delivery that failed: its handler, or its ``async with`` block, raised.
+"""The policy for a delivery that failed, because its handler or its ``async with`` block raised.
 
-* ``requeue``: back to its queue (basic.reject, which counts towards a quorum queue's delivery limit). A redelivery that
-  fails again waits first, 0.1 s, doubled for each further failure up to 10 s. The pause holds up nothing but the
-  message itself and one place of the prefetch, and ends when the consumer stops.
-* ``reject``: rejected, and logged; the broker drops or dead-letters it.
-* :class:`Retry`: back to its queue at most so many times, then rejected.
-* a function, plain or async, of the delivery and the error: it returns one of the above or ``ack``, or None once it
-  has settled the delivery itself. If it raises, that is logged and the delivery is requeued.
+* ``requeue``: it is requeued (basic.reject, which counts towards a quorum queue's delivery limit). A redelivery that
+  fails again waits first, 0.1 s, doubled for each further failure up to 10 s. Meanwhile it takes up one place of the
+  prefetch, and no other message waits for it. The pause ends when the consumer stops.
+* ``reject``: it is rejected, and this is logged; the broker drops or dead-letters it.
+* :class:`Retry`: it is requeued a limited number of times, then rejected.
+* a function, plain or async, of the delivery and the error: it returns one of the above or ``ack``, or None if it has
+  settled the delivery itself. If it raises, the error is logged and the delivery is requeued.
 """
 
 
 def checked_policy(on_error: OnError) -> OnError:
-    """The policy, if it is one.
+    """Check a policy, and return it.
 
     Raises:
-        InvalidArgument: it is not.
+        InvalidArgument: it is not a policy.
     """
     if on_error in ("requeue", "reject") or isinstance(on_error, Retry) or callable(on_error):
         return on_error
@@ -48,7 +48,7 @@ def checked_policy(on_error: OnError) -> OnError:
 
 
 async def decide(on_error: OnError, delivery: Delivery, error: Exception) -> Decision | None:
-    """The policy's decision; a function is asked. Raises what the function raises."""
+    """The policy's decision; a function is called for it, and its errors are raised."""
     if not callable(on_error):
         return on_error
     decision = on_error(delivery, error)
@@ -56,7 +56,7 @@ async def decide(on_error: OnError, delivery: Delivery, error: Exception) -> Dec
 
 
 def give_back(delivery: Delivery) -> None:
-    """Return a delivery whose handling was cancelled, unless it is settled; that is no failure."""
+    """Requeue a delivery whose handling was cancelled, unless it is settled. This counts as no failure."""
     if not delivery.is_settled:
         delivery.requeue(failed=False, after=_CANCELLED_PAUSE)
 
@@ -65,7 +65,7 @@ class Failures:
     """Settles the failed deliveries of one consumer.
 
     Args:
-        journal: where rejections and faults of ``on_error`` are logged.
+        journal: logs rejections, and errors of ``on_error`` functions.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -73,7 +73,7 @@ class Failures:
         self._counts = FailureCounts()
 
     async def settle(self, delivery: Delivery, error: Exception, on_error: OnError, queue: str) -> None:
-        """Settle a failed delivery as the policy says."""
+        """Settle a failed delivery according to the policy."""
         try:
             decision = await decide(on_error, delivery, error)
         except BaseException as raised:
@@ -87,7 +87,7 @@ class Failures:
             self._carry_out(delivery, error, self._known(decision), queue)
 
     def succeeded(self, delivery: Delivery) -> None:
-        """A redelivery was handled after all."""
+        """A delivery that had failed before was handled."""
         self._counts.succeeded(delivery)
 
     def _known(self, decision: Decision | None) -> Decision:

@@ -1,4 +1,4 @@
-"""Checks of the handlers that users give."""
+"""Checks of users' handlers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Handler: TypeAlias = Callable[[Delivery], Awaitable[object]]
 
 
 class NotAwaitable(Exception):
-    """A handler that was not known to be async returned something that cannot be awaited."""
+    """A handler, such as a lambda, returned something that cannot be awaited."""
 
 
 def checked_handler(handler: Callable[[Delivery], Awaitable[T]]) -> Callable[[Delivery], Awaitable[T]]:
-    """Refuse a handler that cannot work, before a message is lost to it.
+    """Refuse a handler that cannot work, before it costs a message.
 
     Returns:
-        The handler; one that cannot be told to be async, such as a lambda, with a check of its result.
+        The handler. If its definition does not show whether it is async, as with a lambda, its result is checked.
 
     Raises:
-        InvalidArgument: it is known not to be async, or does not take one argument by position.
+        InvalidArgument: it is certainly not async, or does not take one argument by position.
     """
     function: Any = handler
     while isinstance(function, partial):
@@ -39,7 +39,7 @@ def checked_handler(handler: Callable[[Delivery], Awaitable[T]]) -> Callable[[De
     called = function if inspect.isroutine(function) else type(function).__call__
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(called)):
         return handler
-    # A lambda may well return what an async function returns, and so may what is not written in Python.
+    # A lambda may return an awaitable, and so may a function that is not written in Python.
     is_plain = inspect.isroutine(function) or inspect.isfunction(called)
     if is_plain and getattr(function, "__name__", "") != "<lambda>":
         raise InvalidArgument(_not_async(name))
@@ -64,7 +64,7 @@ def _check_takes_one(name: str, handler: Callable[..., object]) -> None:
     try:
         signature = inspect.signature(handler)
     except (TypeError, ValueError):
-        return  # nothing says what it takes
+        return  # its parameters are unknown
     try:
         signature.bind(object())
     except TypeError:

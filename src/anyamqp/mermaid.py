@@ -18,7 +18,7 @@ from anyamqp.protocol.lifecycle.transaction import TRANSACTION
 
 
 class Arrow(NamedTuple):
-    """A row of a table, by names."""
+    """The names in a row of a table."""
 
     event: str
     sources: tuple[str, ...]
@@ -26,11 +26,11 @@ class Arrow(NamedTuple):
 
 
 class Diagram(NamedTuple):
-    """A table, by names.
+    """The names in a table.
 
     Attributes:
         title: its heading.
-        initial: the state that a life begins in.
+        initial: the initial state.
         states: all states, in the order of their definition.
         groups: the nested states of each public state that has more than one.
         arrows: the rows, in the order of the table.
@@ -44,15 +44,15 @@ class Diagram(NamedTuple):
 
     @property
     def final(self) -> tuple[str, ...]:
-        """The states that no arrow leads out of."""
+        """The states without an arrow to another state."""
         left = {source for arrow in self.arrows for source in arrow.sources if source != arrow.target}
         return tuple(state for state in self.states if state not in left)
 
 
 def describe(title: str, table: Table[S, E, F]) -> Diagram:
-    """A table by names.
+    """The names in a table.
 
-    A state with an attribute ``public``, itself a state, is nested in that one.
+    A state with an attribute ``public``, which is itself a state, is nested in that state.
     """
     states = tuple(type(table.initial))
     public: dict[str, list[str]] = {}

@@ -32,12 +32,12 @@ class Properties:
         persistent: whether a durable queue keeps the message over a broker restart (delivery mode 2). None in a message
             to publish stands for its publisher's default, which is True unless it was set.
         priority: 0 to 255, used by priority queues.
-        correlation_id: which request this message answers.
+        correlation_id: the id of the request that this message answers.
         reply_to: the queue that answers should go to.
         expiration: seconds after which a queue drops the message, with the precision of a millisecond.
-        message_id: the application's id of the message; a publisher fills it in when it is absent.
+        message_id: the application's id of the message; a publisher sets a random one if it is absent.
         timestamp: when the message was made, with a time zone and the precision of a second.
-        type: the application's name of the kind of message.
+        type: the application's name for the kind of message.
         user_id: RabbitMQ refuses the message unless this is the user of the connection.
         app_id: the name of the application that made the message.
     """
@@ -76,7 +76,7 @@ class PropertyValues(TypedDict, total=False):
 
 
 NO_PROPERTIES: Final = Properties()
-"""The properties of a message that was made without any."""
+"""The properties of a message without any."""
 
 
 class Message:
@@ -131,7 +131,7 @@ class Message:
         return _remade, (self.body, self.properties)
 
     def replace(self, **changes: Unpack[PropertyValues]) -> Message:
-        """The same body with other properties: those named are changed."""
+        """A message with the same body, and the same properties but for those given."""
         _refuse_unknown("Message.replace", changes)
         return _remade(self.body, replace(self.properties, **changes))
 
@@ -167,7 +167,7 @@ class Message:
 
     @property
     def correlation_id(self) -> str | None:
-        """Which request this message answers."""
+        """The id of the request that this message answers."""
         return self.properties.correlation_id
 
     @property
@@ -192,7 +192,7 @@ class Message:
 
     @property
     def type(self) -> str | None:
-        """The application's name of the kind of message."""
+        """The application's name for the kind of message."""
         return self.properties.type
 
     @property
@@ -230,15 +230,15 @@ def random_id() -> str:
 
 
 def identified(message: Message) -> Message:
-    """The message with an id, a random one if it has none. It marks resends and names the message in errors."""
+    """The message with an id, by which errors name it; it gets a random one if it has none."""
     return message if message.message_id is not None else message.replace(message_id=random_id())
 
 
 def check_message(message: object, limit: int) -> None:
-    """Refuse anything but a message of at most ``max_message_size`` bytes.
+    """Refuse anything but a message whose body has at most ``limit`` bytes, the ``max_message_size``.
 
     Raises:
-        InvalidArgument: it is something else, or larger.
+        InvalidArgument: it is no message, or larger.
     """
     if not isinstance(message, Message):
         raise InvalidArgument(f"message: {type(message).__name__} instead of Message; make one: Message(b'...')")

@@ -1,11 +1,12 @@
 """Helpful errors for calls with wrong arguments, or with the keywords of other clients.
 
-A correct call runs nothing of this, except for one frame around functions that are not called per message. Those
-that are declare ``*surplus: Never``, which type checkers refuse and which costs nothing at run time.
+A correct call pays one frame for this, and only in functions that are not called per message. The functions that are
+called per message declare ``*surplus: Never`` instead, which type checkers refuse and which costs nothing at run time.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import Parameter, iscoroutinefunction, signature
@@ -63,11 +64,11 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
 """The keywords of aio-pika, pika and amqp, and their counterparts here."""
 
 
-class Entered:
+class Entered(ABC):
     """An object that works inside its ``async with`` block, which is entered once.
 
-    A class that inherits from it begins ``__aenter__`` with :meth:`_begin_block`, and its other methods with
-    :meth:`_check_entered`; a method that runs per message reads ``_is_entered`` and raises :meth:`_outside_error`.
+    A class that inherits from it calls :meth:`_check_new` in ``__aenter__`` before it changes anything, and
+    :meth:`_check_entered` in its other methods. Whether the block has begun is read from the object's own state.
     """
 
     _kind: ClassVar[str]
@@ -75,23 +76,25 @@ class Entered:
     _block: ClassVar[str]
     """How the block begins: "async with connection.publisher() as publisher"."""
 
-    _is_entered: bool = False
+    @property
+    @abstractmethod
+    def _is_new(self) -> bool:
+        """Whether the block has not begun."""
 
-    if not TYPE_CHECKING:  # for type checkers it stays something that cannot be awaited
+    if not TYPE_CHECKING:  # type checkers refuse to await it
 
         def __await__(self) -> None:
             raise InvalidUse(f"{type(self).__name__} is entered and not awaited: {self._block}")
 
-    def _begin_block(self) -> None:
-        """Note that the block begins.
+    def _check_new(self) -> None:
+        """Refuse to enter the block again.
 
         Raises:
             InvalidUse: it began before.
         """
-        if self._is_entered:
+        if not self._is_new:
             maker = self._block.split()[2].replace("(...)", "()")
             raise InvalidUse(f"{self._kind} is entered once; make a new one with {maker}")
-        self._is_entered = True
 
     def _check_entered(self) -> None:
         """Refuse a call before the block.
@@ -99,7 +102,7 @@ class Entered:
         Raises:
             InvalidUse: the block was not entered.
         """
-        if not self._is_entered:
+        if self._is_new:
             raise self._outside_error()
 
     def _outside_error(self) -> InvalidUse:

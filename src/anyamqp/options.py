@@ -35,10 +35,10 @@ class QueueOptions(TypedDict, total=False):
         max_length_bytes: how many bytes of bodies it holds.
         overflow: how it refuses more: ``drop-head`` (the default), ``reject-publish`` (publishers get a nack) or
             ``reject-publish-dlx``.
-        dead_letter_exchange: where dropped and rejected messages go.
-        dead_letter_routing_key: their routing key then; their own if absent.
+        dead_letter_exchange: the exchange that dropped and rejected messages are published to.
+        dead_letter_routing_key: their routing key there; they keep their own if absent.
         max_priority: the highest priority, 1 to 255, of a classic queue with priorities.
-        single_active_consumer: whether one consumer at a time gets the messages.
+        single_active_consumer: whether only one consumer at a time receives messages.
         delivery_limit: how often a quorum queue delivers a message before it drops or dead-letters it.
     """
 
@@ -56,10 +56,10 @@ class QueueOptions(TypedDict, total=False):
 
 
 def queue_arguments(arguments: FieldTable | None, options: QueueOptions) -> FieldTable:
-    """``options`` as a table, together with ``arguments``.
+    """The table of ``options`` and ``arguments`` together.
 
     Raises:
-        InvalidArgument: a value is wrong, or an option is in the table as well; the text names it.
+        InvalidArgument: a value is wrong, or an option is in ``arguments`` as well; the text names it.
     """
     table: dict[str, FieldValue] = {}
     for name, value in options.items():
@@ -76,7 +76,7 @@ def stream_offset_argument(offset: object) -> FieldValue:
     """The value of ``x-stream-offset``.
 
     Raises:
-        InvalidArgument: it is no offset that streams know.
+        InvalidArgument: it is not a valid offset.
     """
     if isinstance(offset, bool) or not isinstance(offset, int | datetime | str):
         raise InvalidArgument(f"stream_offset: {offset!r} is not first, last, next, an offset, a time or an interval")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from enum import Enum
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import anyio
 
 from anyamqp.channel import Channel
+from anyamqp.channel_shell import ChannelShell
 from anyamqp.checks import check_seconds, check_whole
 from anyamqp.core.channel import ChannelHost
 from anyamqp.errors import ChannelLimitReached, InvalidUse, RequestTimeout
@@ -18,15 +20,27 @@ from anyamqp.misuse import Entered
 from anyamqp.protocol.lifecycle import State
 
 
+class _Phase(Enum):
+    NEW = "new"
+    LENDING = "lending"
+    CLOSED = "closed"
+
+
+class _Member(NamedTuple):
+    """A channel of the pool, and the means to open and to close it."""
+
+    channel: Channel
+    shell: ChannelShell
+
+    @property
+    def is_usable(self) -> bool:
+        return self.channel.state not in (State.CLOSING, State.CLOSED)
+
+
 class ChannelPool(Entered):
-    """Lends channels and reuses them: ``async with connection.channel_pool(size=8) as pool``.
+    """Lends channels and reuses them: ``async with connection.channel_pool(8) as pool``.
 
-    Args:
-        host: the connection.
-        size: at most so many channels; more borrowers wait for their turn.
-
-    Raises:
-        InvalidArgument: the size is not a whole number from 1 up.
+    Made by :meth:`Connection.channel_pool`. At most ``size`` channels are open; further borrowers wait.
     """
 
     _kind = "a pool"
@@ -36,77 +50,82 @@ class ChannelPool(Entered):
         check_whole("size", size, 1)
         self._host = host
         self._room = anyio.Semaphore(size)
-        self._idle: list[Channel] = []
+        self._idle: list[_Member] = []
         self._starving: deque[anyio.CancelScope] = deque()
-        self._is_closed = False
+        self._phase = _Phase.NEW
+
+    @property
+    def _is_new(self) -> bool:
+        return self._phase is _Phase.NEW
 
     async def __aenter__(self) -> Self:
         self._host.loop.require_here(self._kind)
-        self._begin_block()
+        self._check_new()
+        self._phase = _Phase.LENDING
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._is_closed = True
+        self._phase = _Phase.CLOSED
         idle, self._idle = self._idle, []
-        # All closes are on their way before the first is waited for.
-        for channel in idle:
-            channel.begin_close()
-        for channel in idle:
-            await channel.close()
+        # All closes are sent before the first wait.
+        for member in idle:
+            member.shell.channel.begin_close()
+        for member in idle:
+            await member.channel.close()
 
     @asynccontextmanager
     async def channel(self, timeout: float | None = None) -> AsyncGenerator[Channel, None]:
         """Borrow a channel.
 
         Args:
-            timeout: seconds to wait for one to be free; None to wait for ever.
+            timeout: seconds to wait for a free one; None to wait for ever.
 
         Raises:
             RequestTimeout: none was free in time.
             InvalidUse: the pool is closed, or its block was not entered.
-            InvalidArgument: that is no timeout.
+            InvalidArgument: ``timeout`` is not a number of seconds.
         """
         check_seconds("timeout", timeout, none="for ever")
         self._host.loop.require_here(self._kind)
         self._check_entered()
-        if self._is_closed:
+        if self._phase is _Phase.CLOSED:
             raise InvalidUse("the pool is closed")
-        channel: Channel | None = None
+        member: _Member | None = None
         with anyio.move_on_after(timeout):
-            channel = await self._borrow()
-        if channel is None:
+            member = await self._borrow()
+        if member is None:
             raise RequestTimeout(f"no channel of the pool was free within {timeout} s")
         try:
-            yield channel
+            yield member.channel
         finally:
-            self._put(channel)
+            self._put(member)
 
-    async def _borrow(self) -> Channel:
+    async def _borrow(self) -> _Member:
         await self._room.acquire()
         try:
             while True:
                 while self._idle:
-                    channel = self._idle.pop()
-                    if channel.state not in (State.CLOSING, State.CLOSED):
-                        return channel
-                channel = Channel(self._host)
+                    member = self._idle.pop()
+                    if member.is_usable:
+                        return member
+                shell = ChannelShell(self._host)
                 try:
-                    await channel.open()
+                    await shell.open()
                 except ChannelLimitReached:
                     await self._starve()
                 except BaseException:
-                    channel.begin_close()
+                    shell.channel.begin_close()
                     raise
                 else:
-                    return channel
+                    return _Member(Channel(shell), shell)
         except BaseException:
             self._room.release()
             raise
 
     async def _starve(self) -> None:
-        """Wait until a number is free, or until a channel is given back."""
+        """Wait until a channel number is free, or until a channel is given back."""
         with anyio.CancelScope() as starving:
             self._starving.append(starving)
             try:
@@ -115,11 +134,11 @@ class ChannelPool(Entered):
                 if starving in self._starving:
                     self._starving.remove(starving)
 
-    def _put(self, channel: Channel) -> None:
-        if self._is_closed:
-            channel.begin_close()
-        elif channel.state not in (State.CLOSING, State.CLOSED):
-            self._idle.append(channel)
+    def _put(self, member: _Member) -> None:
+        if self._phase is _Phase.CLOSED:
+            member.shell.channel.begin_close()
+        elif member.is_usable:
+            self._idle.append(member)
             if self._starving:
                 self._starving.popleft().cancel()
         self._room.release()

@@ -1,4 +1,4 @@
-"""What a publish gives its caller: a receipt, or a handle to wait for it."""
+"""The results of a publish: a receipt, or a handle to wait for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Unset(Enum):
 
 
 UNSET: Final = Unset.UNSET
-"""An argument that was not given, where None means something."""
+"""The default of an argument for which None has a meaning of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Receipt:
 
     Attributes:
         message_id: the message's id.
-        attempts: how often it was sent; more than 1 means that a consumer may see it more than once.
+        attempts: how often it was sent; if more than once, a consumer may see it more than once.
     """
 
     message_id: str
@@ -78,7 +78,7 @@ class Publication:
 
 
 async def wait_settled(pending: PendingPublish) -> None:
-    """Wait until a publish that has no outcome has one, which its outbox gives it at its deadline at the latest."""
+    """Wait until a pending publish has its outcome, at its deadline at the latest."""
     settled = pending.settled
     if not isinstance(settled, anyio.Event):
         pending.settled = settled = anyio.Event()
@@ -86,10 +86,10 @@ async def wait_settled(pending: PendingPublish) -> None:
 
 
 def receipt_of(pending: PendingPublish) -> Receipt:
-    """The outcome of a publish, for the one who asked for it.
+    """The receipt of a publish that has its outcome. A failure raised here is not raised by ``flush`` again.
 
     Raises:
-        AnyamqpError: it is a failure.
+        AnyamqpError: the publish failed.
     """
     if pending.outcome is CONFIRMED:
         return Receipt(pending.message_id, pending.attempts)
@@ -98,10 +98,10 @@ def receipt_of(pending: PendingPublish) -> Receipt:
 
 
 def deadline_after(now: float, seconds: object) -> float:
-    """When so many seconds have passed; infinity for never, if they are None.
+    """The time ``seconds`` after ``now``; infinity for None.
 
     Raises:
-        InvalidArgument: that is no number of seconds.
+        InvalidArgument: ``seconds`` is not a number of seconds.
     """
     if seconds is None:
         return math.inf

@@ -1,7 +1,7 @@
 """Publishing with confirms: ``async with connection.publisher() as publisher``.
 
-A publish is encoded before anything else, so that a message which AMQP cannot carry is refused while nothing has
-happened. Then it takes room in the window, and from there on it is in the outbox: :mod:`anyamqp.protocol.outbox`.
+A publish is encoded first, so that a message that AMQP cannot carry is refused before anything changes. Then it takes
+room in the window, and goes into the outbox: :mod:`anyamqp.protocol.outbox`.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ from anyamqp.core.channel import ChannelHost, Publishing
 from anyamqp.core.publishing import OutboxShell
 from anyamqp.message import NO_PROPERTIES, Message, Properties, check_message, random_id
 from anyamqp.misuse import Entered, surplus_error
+from anyamqp.net.event_loop import Loop
+from anyamqp.protocol.lifecycle.publisher import PublisherState
 from anyamqp.protocol.pending import PendingPublish
 from anyamqp.protocol.publishing import PublishPolicy
 from anyamqp.publication import UNSET, Publication, Receipt, Unset, deadline_after, receipt_of, wait_settled
 from anyamqp.wire.basic import Routes, Template, encode_properties
 
-DEFAULT_TIMEOUT: Final = 60.0
-DEFAULT_WINDOW: Final = 256
-DEFAULT_WINDOW_BYTES: Final = 16 * 1024 * 1024
 _TURN: Final = 64
-"""Messages after which submitting lets others run."""
+"""Messages after which ``submit`` lets other tasks run."""
 
 
 class Publisher(Entered):
     """Publishes with confirms: ``async with connection.publisher() as publisher``.
 
-    Owns one channel for life. When the block ends, everything submitted has its outcome; when it ends with an error,
-    what has none is given up. Made by :meth:`Connection.publisher`, which tells of the arguments.
+    Owns one channel at a time. When the block ends, every publish has its outcome; when it ends with an error, the
+    publishes without an outcome are given up. Made by :meth:`Connection.publisher`, which documents the arguments.
     """
 
     _kind = "a publisher"
@@ -47,15 +46,15 @@ class Publisher(Entered):
         host: ChannelHost,
         *,
         registry: set[Publishing],
-        exchange: str = "",
-        defaults: Properties = NO_PROPERTIES,
-        mandatory: bool = True,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        window: int = DEFAULT_WINDOW,
-        window_bytes: int = DEFAULT_WINDOW_BYTES,
-        resend: bool = True,
-        retry_nacked: bool = False,
-        blocked_timeout: float | None = None,
+        exchange: str,
+        defaults: Properties,
+        mandatory: bool,
+        timeout: float | None,
+        window: int,
+        window_bytes: int,
+        resend: bool,
+        retry_nacked: bool,
+        blocked_timeout: float | None,
     ) -> None:
         check_kind("defaults", defaults, Properties, 'Properties(app_id="billing")')
         check_seconds("timeout", timeout, none="for ever")
@@ -65,7 +64,8 @@ class Publisher(Entered):
         check_flag("retry_nacked", retry_nacked)
         check_seconds("blocked_timeout", blocked_timeout, none="as long as each publish has")
         self._host = host
-        self._loop = host.loop
+        self._loop = Loop()
+        """The connection's event loop once the block has begun; before that one that runs in no known thread."""
         self._exchange = exchange
         self._defaults = {
             field.name: value for field in fields(Properties) if (value := getattr(defaults, field.name)) is not None
@@ -73,7 +73,7 @@ class Publisher(Entered):
         self._template = None if "message_id" in self._defaults else Template(defaults)
         """The properties of messages that have none of their own."""
         self._routes = Routes()
-        self._routes.get(exchange, "", mandatory=mandatory)  # refused here rather than by each publish
+        self._routes.get(exchange, "", mandatory=mandatory)  # an invalid one is refused here, once
         self._id_prefix = f"{random_id()}-"
         self._ids = count(1)
         self._mandatory = mandatory
@@ -91,11 +91,15 @@ class Publisher(Entered):
         )
         self._composed_at = 0.0
         self._turn = 0
-        """How many were submitted since others had their turn."""
+        """How many messages were submitted since other tasks ran."""
+
+    @property
+    def _is_new(self) -> bool:
+        return self._shell.outbox.state is PublisherState.NEW
 
     async def __aenter__(self) -> Self:
-        self._host.loop.require_here("a publisher")
-        self._begin_block()
+        self._host.loop.require_here(self._kind)
+        self._check_new()
         self._loop = self._host.loop
         await self._shell.open()
         return self
@@ -128,7 +132,7 @@ class Publisher(Entered):
 
         Args:
             message: the message; without a ``message_id`` it gets a random one, by which a consumer can tell a resend.
-            surplus: nothing: all else is given by name.
+            surplus: nothing; the other arguments are given by name.
             exchange: where to publish, instead of the publisher's own; empty for the default exchange, which routes to
                 the queue named by the key.
             routing_key: the routing key.
@@ -139,10 +143,11 @@ class Publisher(Entered):
             Unroutable: mandatory, and no queue took it.
             Nacked: the broker refused it, and nacks are not retried.
             PublishTimeout: no outcome in time.
-            OutcomeUnknown: the publisher was told not to send again, and a loss caught the confirm.
-            ConnectionBlocked: the broker takes no publishes, for longer than ``blocked_timeout``.
+            OutcomeUnknown: the link was lost before the confirm, and the publisher was made with ``resend=False``.
+            ConnectionBlocked: the broker has accepted no publishes for longer than ``blocked_timeout``.
             ConnectionClosed: the connection was closed or gave up first.
-            ReplyError: what the broker closed the channel for, such as :class:`NotFound` for a missing exchange.
+            ReplyError: the broker closed the channel because of this publish, such as :class:`NotFound` for a missing
+                exchange.
             InvalidArgument: AMQP cannot carry the message; nothing was sent.
             InvalidUse: called on another event loop than the connection's, or outside the publisher's block; nothing
                 was sent.
@@ -161,7 +166,7 @@ class Publisher(Entered):
                 await waiter.wait()
             return receipt_of(pending)
         except BaseException:
-            # Cancelled: nobody waits for it any more, so it is not sent again after a loss.
+            # Cancelled: no caller waits for the outcome, so it is not sent again after a loss.
             pending.time_out()
             raise
 
@@ -174,13 +179,13 @@ class Publisher(Entered):
         mandatory: bool | None = None,
         timeout: float | Unset | None = UNSET,
     ) -> Publication:
-        """Hand over a message, waiting only for room in the window; see :meth:`publish` for the arguments.
+        """Submit a message, waiting only for room in the window; see :meth:`publish` for the arguments.
 
         Returns:
-            A handle that can be awaited for the outcome. A failure that nobody awaited is raised by :meth:`flush`.
+            A handle that can be awaited for the outcome. :meth:`flush` raises the failures that were not awaited.
 
         Raises:
-            PublishTimeout: no room in the window in time.
+            PublishTimeout: there was no room in the window in time.
             ConnectionBlocked, ConnectionClosed, InvalidArgument: as for :meth:`publish`.
         """
         if surplus:
@@ -201,14 +206,15 @@ class Publisher(Entered):
         """Wait until everything submitted so far has its outcome.
 
         Raises:
-            ExceptionGroup: the failures since the last flush that nobody awaited, each naming its message. Of more
+            ExceptionGroup: the failures since the last flush that were not awaited, each naming its message. Of more
                 than 1000, or ``window`` if that is more, it has the first and the last, and its text says how many
                 there were.
-            InvalidUse: called on another event loop than the connection's.
+            InvalidUse: called on another event loop than the connection's, or outside the publisher's block.
         """
-        self._loop.require_here("a publisher")
+        self._check_entered()
+        self._loop.require_here(self._kind)
         outbox = self._shell.outbox
-        # Newest first: its confirm mostly comes last, so there is mostly one wait for the whole window.
+        # Newest first: its confirm usually comes last, so one wait is usually enough for the whole window.
         for pending in reversed(outbox.places.unsettled()):
             if pending.outcome is None:
                 await wait_settled(pending)
@@ -223,11 +229,10 @@ class Publisher(Entered):
         mandatory: bool | None,
         timeout: float | Unset | None,
     ) -> PendingPublish:
-        if not self._is_entered:
-            raise self._outside_error()
         loop = self._loop
         if get_ident() != loop.thread or not loop.is_running():
-            loop.require_here("a publisher")
+            self._check_entered()
+            loop.require_here(self._kind)
         check_message(message, self._host.max_message_size)
         route = self._routes.get(
             self._exchange if exchange is None else exchange,
@@ -247,7 +252,7 @@ class Publisher(Entered):
         return PendingPublish(self._shell.outbox.counters, route, message_id, encoded, message.body, deadline)
 
     def _changes(self, properties: Properties) -> dict[str, Any]:
-        """What a message with these properties gets from the publisher."""
+        """The properties that the publisher adds to a message with these properties."""
         changes = {name: value for name, value in self._defaults.items() if getattr(properties, name) is None}
         if properties.headers is not None and "headers" in self._defaults:
             changes["headers"] = {**self._defaults["headers"], **properties.headers}

@@ -1,7 +1,7 @@
 """Request and reply: RabbitMQ, "Direct Reply-to".
 
 The client consumes from the pseudo-queue ``amq.rabbitmq.reply-to`` and publishes requests on the same channel; replies
-find it without any queue being declared. The calls on their way are in :mod:`anyamqp.protocol.calls`.
+reach it without a declared queue. :mod:`anyamqp.protocol.calls` holds the calls that wait for their replies.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from anyamqp.net.timers import Deadlines
 from anyamqp.protocol.calls import Call, Calls
 from anyamqp.protocol.events import Content
 from anyamqp.protocol.failures import Decision
+from anyamqp.protocol.lifecycle.caller import CallerState
 from anyamqp.publication import UNSET, Unset, deadline_after
 from anyamqp.publisher import Publisher
 from anyamqp.wire import methods
@@ -44,25 +45,25 @@ from anyamqp.wire.frames import build
 from anyamqp.wire.methods import Method
 
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
-DEFAULT_TIMEOUT: Final = 60.0
 _ERROR_HEADER: Final = "x-anyamqp-error"
-"""Holds the name of an error's type, in a reply whose body is the error's text."""
-_LONGEST_ERROR_TEXT = 4096
+"""The header of an error reply; its value is the name of the error's type, and the body is the error's text."""
+_LONGEST_ERROR_TEXT: Final = 4096
+"""Characters."""
 
 
 class RpcClient(Entered):
-    """Calls that are answered: ``async with connection.rpc_client() as rpc: reply = await rpc.call(...)``.
+    """Sends requests and awaits replies: ``async with connection.rpc_client() as rpc: reply = await rpc.call(...)``.
 
     A broker may lose a reply: RabbitMQ 4.0 does so between opening its listeners and the end of its start. The call
-    then ends with its time-out.
+    then times out.
 
-    Made by :meth:`Connection.rpc_client`, which tells of the arguments.
+    Made by :meth:`Connection.rpc_client`, which documents the arguments.
     """
 
     _kind = "an RPC client"
     _block = "async with connection.rpc_client() as rpc"
 
-    def __init__(self, host: ChannelHost, *, timeout: float | None = DEFAULT_TIMEOUT, resend: bool = False) -> None:
+    def __init__(self, host: ChannelHost, *, timeout: float | None, resend: bool) -> None:
         check_seconds("timeout", timeout, none="for ever")
         check_flag("resend", resend)
         self._host = host
@@ -72,9 +73,13 @@ class RpcClient(Entered):
         self._routes = Routes()
         self._shell = _CallsShell(host, resend=resend)
 
+    @property
+    def _is_new(self) -> bool:
+        return self._shell.calls.state is CallerState.NEW
+
     async def __aenter__(self) -> Self:
-        self._host.loop.require_here("an RPC client")
-        self._begin_block()
+        self._host.loop.require_here(self._kind)
+        self._check_new()
         await self._shell.open()
         return self
 
@@ -95,7 +100,7 @@ class RpcClient(Entered):
 
         Args:
             message: the request; without a ``correlation_id`` it gets a random one. Its ``reply_to`` is set here.
-            surplus: nothing: all else is given by name.
+            surplus: nothing; the other arguments are given by name.
             exchange: where to publish it; empty for the default exchange, which routes to the queue named by the key.
             routing_key: the routing key, often the name of the server's queue.
             timeout: seconds to wait for the reply, reconnects included, instead of the client's own; None for ever.
@@ -107,15 +112,17 @@ class RpcClient(Entered):
             Unroutable: no queue took the request.
             RemoteError: the server answered with an error.
             ReplyTimeout: no reply in time.
-            ConnectionLost: a loss caught the call, and it may not be sent again: the server may have done it or not.
+            ConnectionLost: the link was lost before the reply, and the client was made with ``resend=False``; the
+                server may have handled the request or not.
             ConnectionClosed: the connection is closed.
-            ReplyError: what the broker closed the channel for, such as :class:`NotFound` for a missing exchange.
+            ReplyError: the broker closed the channel because of this request, such as :class:`NotFound` for a missing
+                exchange.
             InvalidArgument: AMQP cannot carry the message, or a call with that ``correlation_id`` is under way.
         """
         if surplus:
             raise surplus_error(RpcClient.call)
         self._check_entered()
-        self._host.loop.require_here("an RPC client")
+        self._host.loop.require_here(self._kind)
         check_message(message, self._host.max_message_size)
         fresh_id = f"{self._id_prefix}{next(self._ids)}"
         properties = message.properties
@@ -143,7 +150,7 @@ class RpcClient(Entered):
 
 
 class _CallsShell(ChannelOwner):
-    """Runs the calls of one client: it waits, keeps the time, and gives them their channels."""
+    """Runs the calls of one client: waits, calls them at their deadlines, and opens their channels."""
 
     def __init__(self, host: ChannelHost, *, resend: bool) -> None:
         self._host = host
@@ -152,7 +159,7 @@ class _CallsShell(ChannelOwner):
         self._deadlines = Deadlines(host.later, self._due)
 
     async def open(self) -> None:
-        """Begin, and wait until the channel is open."""
+        """Begin the life of the client, and wait until its channel is open."""
         self.calls.enter()
         try:
             await self._channel.open()
@@ -161,7 +168,7 @@ class _CallsShell(ChannelOwner):
             raise
 
     async def close(self) -> None:
-        """Settle what has no outcome, and close the channel."""
+        """Settle the calls that have no outcome, and close the channel."""
         self.calls.close()
         self._deadlines.cancel()
         await self._channel.close()
@@ -181,7 +188,7 @@ class _CallsShell(ChannelOwner):
             if call.outcome is None:
                 await done.wait()
         except BaseException:
-            call.time_out()  # cancelled: nobody waits for it any more, so it is not sent either
+            call.time_out()  # cancelled: no caller waits for the reply, so it is not sent (again)
             raise
         finally:
             calls.remove(call)
@@ -198,7 +205,7 @@ class _CallsShell(ChannelOwner):
         self.calls.due(now)
         return self.calls.deadline
 
-    # --- what the channel tells -------------------------------------------------------------------------------------
+    # --- events of the channel --------------------------------------------------------------------------------------
 
     @property
     def awaits_answer(self) -> bool:
@@ -218,7 +225,7 @@ class _CallsShell(ChannelOwner):
             self.calls.received(content)
 
     def on_method(self, method: Method) -> None:
-        """The pseudo-queue cannot be deleted, so the broker cancels nothing here."""
+        """The pseudo-queue cannot be deleted, so the broker never cancels this consumer."""
 
     def on_lost(self, error: AnyamqpError | None) -> None:
         self.calls.link_lost(error)
@@ -241,29 +248,29 @@ async def serve_rpc(
     concurrency: int = 1,
     on_error: OnError | None = None,
 ) -> None:
-    """Answer the requests that a consumer gets, until its iteration ends.
+    """Answer the requests that a consumer receives, until its iteration ends.
 
-    A request is acknowledged when its answer is confirmed. Requests without ``reply_to`` are handled all the same. A
-    caller that has gone is no error: the answer is dropped.
+    A request is acknowledged when its answer is confirmed. Requests without ``reply_to`` are handled without an answer.
+    If the caller has gone, the answer is dropped; this is no error.
 
-    An error in the handler is logged and answered with an error reply, and the serving goes on. The caller's
-    :meth:`RpcClient.call` raises it as :class:`RemoteError`. The convention, for callers that do not use anyamqp: the
-    header ``x-anyamqp-error`` holds the name of the error's type, the body its text in UTF-8, cut at 4096 characters.
-    So callers read the texts of the errors that handlers raise; no traceback is sent.
+    An error in the handler is logged and answered with an error reply, and the serving continues. The caller's
+    :meth:`RpcClient.call` raises it as :class:`RemoteError`. For callers that do not use anyamqp: the header
+    ``x-anyamqp-error`` holds the name of the error's type, the body its text in UTF-8, cut at 4096 characters. So
+    callers can read the texts of the errors that handlers raise; no traceback is sent.
 
     Args:
-        consumer: where requests come from.
-        publisher: where answers go out.
-        handler: an async function that makes the answer; its ``correlation_id`` is set here.
+        consumer: delivers the requests.
+        publisher: publishes the answers.
+        handler: an async function that returns the answer to a request; its ``correlation_id`` is set here.
         concurrency: how many requests are handled at a time.
-        on_error: what becomes of a request whose handler raises and which nobody waits for, because it has no
-            ``reply_to``; see :data:`OnError`. The consumer's own if None.
+        on_error: the policy for a request without ``reply_to`` whose handler raises; see :data:`OnError`. None uses the
+            consumer's own.
 
     Raises:
         InvalidArgument: an argument is out of its range, or of a wrong type, or ``handler`` is not an async
             function of one argument; see :meth:`Consumer.process`.
-        ConsumerCancelled, NotFound, ConnectionClosed: what the iteration raises.
-        ChannelClosed, ConnectionClosed: the publisher is closed, so that nothing can be answered any more.
+        ConsumerCancelled, NotFound, ConnectionClosed: as the iteration raises them.
+        ChannelClosed, ConnectionClosed: the publisher is closed, so that no request can be answered any more.
     """
     check_kind("consumer", consumer, Consumer, "connection.consumer('requests')")
     check_kind("publisher", publisher, Publisher, "connection.publisher()")
@@ -284,7 +291,7 @@ async def serve_rpc(
 
     async def send(reply: Message, request: Delivery, reply_to: str) -> None:
         try:
-            # Not mandatory: the broker takes a reply-to address for no queue (RabbitMQ, "Direct Reply-to").
+            # Not mandatory: to the broker, a reply-to address is no queue (RabbitMQ, "Direct Reply-to").
             await publisher.publish(
                 reply.replace(correlation_id=request.correlation_id),
                 exchange="",
@@ -310,17 +317,17 @@ def _checked_reply(reply: object) -> Message:
 def _error_reply(error: Exception) -> Message:
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - the caller is answered, whatever the error's class does
+    except Exception:  # noqa: BLE001 - the caller gets an answer even if __str__ fails
         text = "the error has no text: its __str__ raised"
     body = text[:_LONGEST_ERROR_TEXT].encode(errors="replace")
     return Message(body, headers={_ERROR_HEADER: type(error).__name__}, content_type="text/plain; charset=utf-8")
 
 
 def _remote_error(reply: Delivery) -> RemoteError | None:
-    """The error that a reply tells; None if it is an answer."""
+    """The error of an error reply; None if the reply is an answer."""
     message = reply.message
     if isinstance(message, Received) and _ERROR_HEADER.encode() not in message.encoded:
-        return None  # most are answers, whose properties need not be decoded for this
+        return None  # the usual case, without decoding the properties
     try:
         kind = reply.headers.get(_ERROR_HEADER)
     except MalformedProperties:

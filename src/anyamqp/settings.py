@@ -1,4 +1,4 @@
-"""The settings of a connection: addresses, credentials, limits, and when to dial again."""
+"""The settings of a connection: addresses, credentials, limits, and the policy for reconnects."""
 
 from __future__ import annotations
 
@@ -46,27 +46,27 @@ _GUEST = Credentials("guest", "guest")
 class ReconnectPolicy:
     """When to dial again after a loss or a failed attempt.
 
-    By default the first retry after a loss comes within 0.1 s. Each attempt that fails is followed by a wait: 0.2 s,
-    doubled each time up to 5 s and shortened by a random part, half of it at most. It never gives up. All addresses,
-    with all DNS records of their names, are tried before each wait.
+    By default the first retry after a loss comes within 0.1 s. A wait follows each failed attempt: 0.2 s, doubled each
+    time up to 5 s, and shortened at random by up to a half. The policy never gives up. Before each wait, all addresses
+    are tried, with all DNS records of their names.
 
-    A link was good, and its loss starts the count of failed attempts again from 0, if the broker delivered, confirmed
-    or answered anything on it after recovery, or if it lived for ``stable_after``. A broker that accepts connections
-    only to drop them is thereby met with growing waits.
+    A link was good if the broker delivered, confirmed or answered anything on it after recovery, or if it lived for
+    ``stable_after``. The loss of a good link starts the count of failed attempts again from 0. So the waits grow if a
+    broker accepts connections only to drop them.
 
     Attributes:
         first: the longest wait before the first retry after the loss of a good link, in seconds. The wait is random,
             from 0 up to this, so that the clients of a broker do not all return at the same instant. 0 retries at once;
-            None waits as after a failed attempt.
+            None waits as long as after a failed attempt.
         initial: the wait after the first failed attempt, in seconds.
-        factor: each wait is the one before times this; 1 keeps it constant.
+        factor: the ratio of each wait to the one before; 1 keeps it constant.
         maximum: the longest wait, in seconds.
         jitter: the random part of a wait, from 0 (none) to 1 (anything from 0 to the whole wait).
         stable_after: seconds after which an idle link counts as good.
-        max_attempts: attempts in a row before giving up, each DNS record being one; None for no limit.
+        max_attempts: attempts in a row before giving up, where each DNS record counts as one; None for no limit.
         max_elapsed: seconds without a link before giving up; None for no limit.
-        refusal_grace: seconds for which a refused login or virtual host is tried again on a reconnect: a broker that
-            is booting refuses for a while.
+        refusal_grace: seconds for which a refused login or virtual host is tried again on a reconnect, because a broker
+            that is booting refuses for a while.
     """
 
     first: float | None = 0.1
@@ -95,14 +95,14 @@ class ReconnectPolicy:
 
     @classmethod
     def constant(cls, delay: float, *, jitter: float = 0.0, max_attempts: int | None = None) -> ReconnectPolicy:
-        """Wait ``delay`` seconds before every attempt but that of the first connect."""
+        """A policy that waits ``delay`` seconds before every attempt except the very first."""
         return cls(first=None, initial=delay, factor=1.0, maximum=delay, jitter=jitter, max_attempts=max_attempts)
 
     def delay(self, attempt: int, random: Random) -> float:
         """Seconds to wait before an attempt.
 
         Args:
-            attempt: how many attempts failed since the last good link; 0 for the first after its loss.
+            attempt: how many attempts have failed since the last good link; 0 for the first after its loss.
             random: the source of the jitter.
         """
         if attempt == 0 and self.first is not None:
@@ -115,7 +115,7 @@ class ReconnectPolicy:
         return wait * (1 - self.jitter * random.random())
 
     def is_exhausted(self, attempts: int, elapsed: float) -> bool:
-        """Whether to give up after so many attempts in a row and so many seconds without a link."""
+        """Whether to give up after this many attempts in a row, and ``elapsed`` seconds without a link."""
         return (self.max_attempts is not None and attempts >= self.max_attempts) or (
             self.max_elapsed is not None and elapsed >= self.max_elapsed
         )
@@ -138,7 +138,7 @@ class Settings:
     values with :func:`dataclasses.replace`.
 
     Attributes:
-        addresses: where to dial, in order. A name is resolved anew each time its turn comes, and each of its DNS
+        addresses: the addresses to dial, in order. A name is resolved each time its turn comes, and each of its DNS
             records is an attempt of its own.
         tls: the TLS settings; None for plain TCP.
         credentials: :class:`Credentials`, :class:`External` or a SASL mechanism of your own, or an async function
@@ -146,18 +146,19 @@ class Settings:
         auth_mechanisms: the SASL mechanisms that :class:`Credentials` may log in with, ``PLAIN`` and ``EXTERNAL``, in
             order of preference: the first that the broker offers is taken.
         virtual_host: the virtual host.
-        heartbeat: the interval that we propose, in seconds; 0 leaves it to the broker.
-        channel_max: highest channel number that we propose; 0 for the broker's.
-        frame_max: largest frame that we propose, in bytes.
-        max_message_size: largest message body that we accept or send, in bytes.
+        heartbeat: the interval to propose, in seconds; 0 leaves it to the broker.
+        channel_max: the highest channel number to propose; 0 for the broker's.
+        frame_max: the largest frame to propose, in bytes.
+        max_message_size: the largest message body that is accepted or sent, in bytes.
         connect_timeout: seconds for one attempt: DNS, TCP, TLS and the whole handshake.
         request_timeout: seconds that a request (declare, bind, qos, ...) may take, reconnects included; None for ever.
-        close_timeout: seconds for closing, the connection and all channels on it together; after them the transport is
-            dropped.
+        close_timeout: seconds for closing the connection and all its channels together; then the transport is dropped.
         reconnect: when to dial again.
         topology_recovery: how declared entities are recovered after a reconnect.
         shuffle: whether each connection tries the addresses, and the records of each, in an order of its own.
-        name: shown by the broker's management UI and in its log.
+        name: the name of the connection in the broker's management UI and log.
+        client_properties: sent to the broker for its management UI, besides or instead of our own: product, version,
+            platform and connection_name.
     """
 
     addresses: tuple[Address, ...] = (Address("localhost", DEFAULT_PORT),)
@@ -227,19 +228,19 @@ class Settings:
         ``amqp://user:password@host:port/vhost?heartbeat=60&connection_timeout=10000&channel_max=100&name=mine``. All
         parts but the scheme may be missing. Reserved characters in user, password, vhost and query are
         percent-encoded. ``heartbeat`` is in seconds, ``connection_timeout`` in milliseconds. ``auth_mechanism`` is
-        ``plain`` or ``external``, several times for several in order of preference.
+        ``plain`` or ``external``; repeat it to give several in order of preference.
 
-        The scheme ``amqps`` means TLS, on port 5671 unless the URL says another. Its query also takes ``cacertfile``,
+        The scheme ``amqps`` means TLS, by default on port 5671. Its query also takes ``cacertfile``,
         ``certfile``, ``keyfile``, ``password`` (of the key), ``verify`` (``verify_peer``, the default, or
         ``verify_none``) and ``server_name_indication`` (a name, or ``disable``, which sends no name and verifies
         none): see :class:`TLS`.
 
-        The addresses of several URLs are tried in order; all else must be the same in all of them.
+        The addresses of several URLs are tried in order; all other parts must be the same in all of them.
 
         Args:
             urls: the URL or URLs.
-            environment: where ``RABBITMQ_HEARTBEAT`` is looked up when no URL says ``heartbeat``; ``os.environ`` by
-                default.
+            environment: the variables, of which ``RABBITMQ_HEARTBEAT`` is read when no URL has ``heartbeat``;
+                ``os.environ`` by default.
 
         Raises:
             SettingsError: a part is wrong; the text names the part and does not show the URL, which may hold a
@@ -251,9 +252,9 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Settings from ``RABBITMQ_URL``, or from ``RABBITMQ_HOST``, ``_PORT``, ``_USER``, ``_PASSWORD``, ``_VHOST``.
 
-        ``RABBITMQ_HEARTBEAT`` (seconds) holds for both, unless the URL says ``heartbeat``. ``RABBITMQ_PASSWORD`` is
-        also the password of a URL that names a user and no password. A variable that is missing or empty has RabbitMQ's
-        default: localhost, 5672, guest, guest, ``/``.
+        ``RABBITMQ_HEARTBEAT`` (seconds) applies to both, unless the URL has ``heartbeat``. ``RABBITMQ_PASSWORD`` is
+        also the password of a URL that names a user and no password. The default for a variable that is missing or
+        empty is RabbitMQ's: localhost, 5672, guest, guest, ``/``.
 
         Args:
             environment: the variables; ``os.environ`` by default.

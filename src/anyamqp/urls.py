@@ -1,7 +1,7 @@
 """AMQP URLs and environment variables, read into the values of :class:`~anyamqp.settings.Settings`.
 
-URLs follow RabbitMQ's "URI Specification" and "URI Query Parameters", with one difference that every client makes: a
-path of just ``/`` means the virtual host ``/``, not the one with the empty name.
+URLs follow RabbitMQ's "URI Specification" and "URI Query Parameters", with one exception that all clients share: a path
+of just ``/`` means the virtual host ``/``, not the one with the empty name.
 
 No error shows a URL or a part of it that may belong to a password.
 """
@@ -20,11 +20,11 @@ DEFAULT_HEARTBEAT = 60
 
 
 def read_urls(urls: object, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The values of one URL, or of several for the nodes of one cluster, by the names that ``Settings`` has for them.
+    """The values of one URL, or of several for the nodes of one cluster, by their names in ``Settings``.
 
     Args:
         urls: the URL or URLs.
-        environment: where ``RABBITMQ_HEARTBEAT`` is looked up when no URL says ``heartbeat``.
+        environment: the variables, of which ``RABBITMQ_HEARTBEAT`` is read when no URL has ``heartbeat``.
 
     Raises:
         SettingsError: a part is wrong, or the URLs differ in more than their addresses.
@@ -77,7 +77,7 @@ def _read_url(url: str) -> tuple[Address, dict[str, object]]:
         port = parts.port
     except ValueError as error:
         problem = _without_secret(error)
-    # Raised outside of the except block: urllib's error quotes the text, and must not be the context of ours.
+    # Raised outside the except block: urllib's error quotes the text, and must not be the context of ours.
     if parts is None or problem:
         raise SettingsError(f"URL: {problem}")
     if parts.scheme not in ("amqp", "amqps"):
@@ -100,7 +100,7 @@ def _read_url(url: str) -> tuple[Address, dict[str, object]]:
 
 
 def _check_readable(url: str) -> None:
-    """Refuse a URL whose password may have reserved characters in it: later errors would show parts of it."""
+    """Refuse a URL whose password may contain reserved characters: later errors would show parts of it."""
     if any(character < " " or character == "\x7f" for character in url):
         raise SettingsError("URL: a control character in it must be percent-encoded")
     if "#" in url:
@@ -121,7 +121,7 @@ def _host(parts: SplitResult) -> str:
 
 def _checked_host(name: str, host: str) -> str:
     if not host.isprintable() or any(character in host for character in " @/"):
-        # A text with '@' or ':' may be the middle of a URL, with a password in it.
+        # Text with '@' or ':' may be a piece of a URL that contains a password.
         shown = "the value" if "@" in host or ":" in host else repr(host)
         raise SettingsError(f"{name}: {shown} is not a host name")
     return host
@@ -131,13 +131,13 @@ _LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def _decoded(part: str, text: str) -> str:
-    # A guess at the meaning would end in a refused login, far from its cause.
+    # Guessing the meaning would lead to a refused login, far from its cause.
     if _LONE_PERCENT.search(text):
         raise SettingsError(f"{part}: a '%' that begins no percent-encoding must itself be encoded (%25)")
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        pass  # raised below: this error holds the text, and must not be the context of ours
+        pass  # raised below: this error contains the text, and must not be the context of ours
     raise SettingsError(f"{part}: percent-encoded bytes are not UTF-8")
 
 
@@ -149,7 +149,7 @@ def _from_query(query: str, *, is_tls: bool) -> dict[str, object]:
     tls: dict[str, Any] = {}
     mechanisms: list[str] = []
     seen: set[str] = set()
-    # Not parse_qsl: it reads a '+' as a space, as in HTML forms, but names of files contain '+'.
+    # Not parse_qsl: it reads '+' as a space, as in HTML forms, but file names contain '+'.
     for number, pair in enumerate(query.split("&") if query else (), start=1):
         key, _, encoded = pair.partition("=")
         key = _decoded("URL query", key)
@@ -195,7 +195,7 @@ def _tls_value(part: str, key: str, text: str) -> str | bool:
         if text not in ("verify_peer", "verify_none"):
             raise SettingsError(f"{part}: {text!r} is neither 'verify_peer' nor 'verify_none'")
         return text == "verify_peer"
-    # The word is that of Erlang's ssl application, which then verifies no name either.
+    # "disable" comes from Erlang's ssl application, which then verifies no name either.
     return "" if (key, text) == ("server_name_indication", "disable") else text
 
 
@@ -212,7 +212,7 @@ def _whole_from(name: str, text: str, low: int, high: int) -> int:
 
 
 def _without_secret(error: ValueError) -> str:
-    # urllib quotes the text that it could not read; with a stray '@' or ':' that may be the password.
+    # urllib quotes the text that it could not parse; with a stray '@' or ':' that may be the password.
     if "ort" not in str(error):
         return "it cannot be read"
     return "port: not a number from 1 to 65535 (reserved characters in a password must be percent-encoded)"

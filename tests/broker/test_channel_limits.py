@@ -94,12 +94,12 @@ async def test_publishers_consumers_and_rpc_clients_count_as_channels(shared_nod
 async def test_a_number_is_given_back_only_with_close_ok(shared_node: Node) -> None:
     with FaultProxy(shared_node.host, shared_node.port) as proxy:
         async with connected(shared_node, channel_max=1, port=proxy.port) as connection:
-            async with connection.channel() as first:
+            async with anyio.create_task_group() as tasks, connection.channel() as first:
                 proxy.black_hole()
-                first.begin_close()
-                assert first.state is State.CLOSING
+                tasks.start_soon(first.close)
+                await eventually(lambda: first.state is State.CLOSING)
                 with pytest.raises(ChannelLimitReached):
-                    await connection.channel().open()
+                    await connection.channel().__aenter__()
                 proxy.heal()
                 await eventually(lambda: first.state is State.CLOSED)
             async with connection.channel() as second:
@@ -111,7 +111,7 @@ async def test_a_channel_that_the_broker_closed_gives_its_number_back(shared_nod
     async with connected(shared_node, channel_max=1) as connection:
         for _ in range(3):
             channel = connection.channel()
-            await channel.open()
+            await channel.__aenter__()
             await break_channel(channel)
         async with connection.channel() as usable:
             assert await is_usable(usable)
@@ -123,7 +123,7 @@ async def test_a_channel_that_the_broker_closed_gives_its_number_back(shared_nod
 async def test_waiting_gets_the_number_as_soon_as_a_channel_is_closed(shared_node: Node) -> None:
     async with connected(shared_node, channel_max=2) as connection, connection.channel():
         in_the_way = connection.channel()
-        await in_the_way.open()
+        await in_the_way.__aenter__()
         got: list[bool] = []
 
         async def wait() -> None:
@@ -231,7 +231,7 @@ async def test_waiting_ends_when_the_connection_is_closed(shared_node: Node) -> 
 
         async def wait() -> None:
             with pytest.raises(anyamqp.ConnectionClosed):
-                await connection.channel(wait=30).open()
+                await connection.channel(wait=30).__aenter__()
             ended.append("ConnectionClosed")
 
         with anyio.fail_after(20):
@@ -255,7 +255,7 @@ async def test_a_channel_too_many_while_the_connection_is_away_is_refused_as_suc
 
             async def open_one_more() -> None:
                 with pytest.raises(ChannelLimitReached, match="all 1 channels"):
-                    await connection.channel().open()
+                    await connection.channel().__aenter__()
                 refused.append("ChannelLimitReached")
 
             async with anyio.create_task_group() as tasks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 import anyamqp
-from anyamqp import Channel, Connection, InvalidArgument, Message, RequestTimeout, Settings
+from anyamqp import Channel, Connection, InvalidArgument, InvalidUse, Message, RequestTimeout, Settings
 from anyamqp.testing import Broker
 from support.waiting import eventually
 
@@ -111,3 +111,27 @@ async def test_an_alternate_exchange_is_given_once() -> None:
     async with a_channel() as (_, _, channel):
         with pytest.raises(InvalidArgument, match="alternate_exchange"):
             await channel.declare_exchange("x", alternate_exchange="a", arguments={"alternate-exchange": "b"})
+
+
+OUTSIDE: list[Callable[[Channel], Awaitable[object]]] = [
+    lambda channel: channel.declare_queue("q"),
+    lambda channel: channel.get("q"),
+    lambda channel: channel.set_qos(1),
+    lambda channel: channel.recover(),
+    lambda channel: channel.publish(Message(b"x"), routing_key="q"),
+]
+
+
+@pytest.mark.parametrize("call", OUTSIDE)
+async def test_a_channel_works_inside_its_block(call: Callable[[Channel], Awaitable[object]]) -> None:
+    async with a_channel() as (_, connection, _):
+        with anyio.fail_after(1), pytest.raises(InvalidUse, match=r"inside its block: async with connection\.channel"):
+            await call(connection.channel())
+
+
+async def test_a_channel_is_entered_once_and_stays_open() -> None:
+    async with a_channel() as (_, _, channel):
+        with pytest.raises(InvalidUse, match=r"a channel is entered once; make a new one with connection\.channel\(\)"):
+            async with channel:
+                pytest.fail("entered twice")
+        await channel.declare_queue("other")

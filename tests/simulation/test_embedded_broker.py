@@ -629,8 +629,10 @@ async def test_channels_closed_twice_leave_the_connection_open(transport: str) -
 
 async def test_channel_closes_that_cross_leave_the_connection_open(transport: str) -> None:
     async with serving(transport) as served, served.connect() as connection:
-        async with connection.channel() as channel:
-            channel.begin_close()
+        async with anyio.create_task_group() as tasks, connection.channel() as channel:
+            tasks.start_soon(channel.close)
+            while channel.state is State.OPEN:
+                await anyio.lowlevel.checkpoint()
             served.broker.close_channels(406, "PRECONDITION_FAILED - crossing")
         await declare(connection, "q")
         await eventually(lambda: served.broker.channel_count == connection.stats.open_channels == 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import anyio
@@ -10,7 +10,7 @@ import pytest
 import trio.testing
 
 import anyamqp
-from anyamqp import Connection, ConsumerCancelled, Message, NotFound
+from anyamqp import Connection, Consumer, ConsumerCancelled, InvalidUse, Message, NotFound
 from anyamqp.testing import Broker, server_channel
 from anyamqp.testing.server_channel import Channel
 from anyamqp.wire import methods
@@ -103,3 +103,27 @@ async def test_leaving_while_the_queue_is_waited_for_leaves_nothing() -> None:
         await anyio.sleep(60)
         assert (broker.queues["q"].consumers, broker.queues["q"].messages) == (0, 1)
         assert connection.stats.open_channels == 0
+
+
+OUTSIDE: list[Callable[[Consumer], Awaitable[object]]] = [
+    Consumer.__anext__,
+    Consumer.stop,
+    lambda consumer: consumer.process(print),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+]
+
+
+@pytest.mark.parametrize("call", OUTSIDE)
+async def test_a_consumer_works_inside_its_block(call: Callable[[Consumer], Awaitable[object]]) -> None:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:
+        with pytest.raises(InvalidUse, match="a consumer works inside its block"):
+            await call(connection.consumer("q"))
+
+
+async def test_a_consumer_is_entered_once_and_goes_on() -> None:
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:
+        await declare_and_publish(connection, b"still")
+        async with connection.consumer("q") as consumer:
+            with pytest.raises(InvalidUse, match="a consumer is entered once"):
+                async with consumer:
+                    pytest.fail("entered twice")
+            assert (await anext(consumer)).body == b"still"

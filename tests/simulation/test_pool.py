@@ -129,3 +129,24 @@ async def test_a_closed_pool_lends_nothing_and_closes_what_comes_back() -> None:
         assert channel.state is State.OPEN
         await lent.__aexit__(None, None, None)
         await eventually(lambda: broker.channel_count == 0)
+
+
+async def test_a_lent_channel_is_not_entered_again_and_stays_usable() -> None:
+    async with connected() as (_, connection), connection.channel_pool(1) as pool, pool.channel() as channel:
+        with pytest.raises(InvalidUse, match="entered once"):
+            async with channel:
+                pytest.fail("entered")
+        await channel.declare_queue("q")
+
+
+async def test_a_pool_is_entered_once_and_works_inside_its_block() -> None:
+    async with connected() as (_, connection):
+        pool = connection.channel_pool(1)
+        with pytest.raises(InvalidUse, match="inside its block"):
+            async with pool.channel():
+                pytest.fail("lent")
+        async with pool:
+            pass
+        with pytest.raises(InvalidUse, match="entered once"):
+            async with pool:
+                pytest.fail("entered")

@@ -379,6 +379,8 @@ async def test_publisher_that_was_not_entered_refuses() -> None:
             await publisher.publish(Message(b"x"), routing_key="q")
         with pytest.raises(InvalidUse, match="inside its block"):
             await publisher.submit(Message(b"x"), routing_key="q")
+        with pytest.raises(InvalidUse, match="inside its block"):
+            await publisher.flush()
 
 
 async def test_publisher_is_entered_once() -> None:

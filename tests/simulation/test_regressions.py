@@ -75,7 +75,7 @@ async def test_channels_that_are_closed_while_recovery_is_under_way_stay_closed(
         for turns in range(20):
             channels = [connection.channel() for _ in range(5)]
             for channel in channels:
-                await channel.open()
+                await channel.__aenter__()
             broker.reset_connections()
             for _ in range(turns):
                 await anyio.lowlevel.checkpoint()

@@ -253,3 +253,36 @@ async def test_one_that_could_not_begin_may_be_entered_again() -> None:
         async with transaction:
             await transaction.publish(Message(b"x"), routing_key="q")
         assert broker.bodies() == [b"x"]
+
+
+async def test_one_that_was_made_first_is_refused_inside_a_later_one() -> None:
+    async with a_channel() as (broker, _, channel):
+        first, second = channel.transaction(), channel.transaction()
+        async with second:
+            with pytest.raises(InvalidUse, match="not ended yet"):
+                async with first:
+                    pytest.fail("entered")
+        assert on_channel(broker.link) == [OPEN, SELECT, COMMIT]
+
+
+async def test_one_is_refused_while_another_begins() -> None:
+    async with a_channel() as (broker, _, channel), anyio.create_task_group() as tasks:
+        broker.habits.silent_to.add(methods.Tx.Select)
+        tasks.start_soon(channel.transaction().__aenter__)
+        await settled()
+        with pytest.raises(InvalidUse, match="not ended yet"):
+            async with channel.transaction():
+                pytest.fail("entered")
+        assert on_channel(broker.link) == [OPEN, SELECT]
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_reached_no_queue_is_told_to_the_transaction_that_runs() -> None:
+    async with a_channel() as (broker, _, channel):
+        with pytest.raises(ExceptionGroup, match="1 messages reached no queue"):  # noqa: PT012 - the end of the block
+            async with channel.transaction() as transaction:
+                channel.transaction()  # made meanwhile, and never entered
+                await transaction.publish(Message(b"x"), routing_key="nowhere")
+                await settled()
+                await broker.link.give_back(broker.published[0])
+                await settled()

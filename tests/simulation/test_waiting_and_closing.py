@@ -144,7 +144,7 @@ async def test_calls_before_readiness_wait_for_it() -> None:
 async def test_nothing_works_before_the_block_is_entered() -> None:
     async with Broker() as broker:
         connection = anyamqp.connect(URL, dial=broker.dial)
-        for call in (connection.wait_ready, connection.wait_closed, connection.aclose, connection.channel().open):
+        for call in (connection.wait_ready, connection.wait_closed, connection.aclose, connection.channel().__aenter__):
             with pytest.raises(InvalidUse):
                 await call()
 
@@ -725,7 +725,7 @@ async def test_request_timeout_of_a_connection_that_is_not_ready_says_why(monkey
         stuck = Stuck(broker, "start", monkeypatch)
         async with stuck.connect(ready_timeout=0, request_timeout=3) as connection:
             with pytest.raises(RequestTimeout, match=PHASES["start"]):
-                await connection.channel().open()
+                await connection.channel().__aenter__()
 
 
 # --- one close time-out for all -------------------------------------------------------------------------------------
@@ -794,7 +794,7 @@ async def test_closes_that_begin_one_after_the_other_share_one_close_timeout() -
     async with Broker(heartbeat=0) as broker, anyamqp.connect(SHORT_CLOSE, dial=broker.dial) as connection:
         channels = [connection.channel() for _ in range(3)]
         for channel in channels:
-            await channel.open()
+            await channel.__aenter__()
         broker.freeze()
         watch = Stopwatch()
         async with anyio.create_task_group() as tasks:
@@ -811,7 +811,7 @@ async def test_close_that_was_answered_late_gives_the_next_one_its_whole_time() 
     async with Broker(heartbeat=0) as broker, anyamqp.connect(SHORT_CLOSE, dial=broker.dial) as connection:
         channels = [connection.channel() for _ in range(2)]
         for channel in channels:
-            await channel.open()
+            await channel.__aenter__()
         broker.freeze()
         await channels[0].close()
         broker.thaw()

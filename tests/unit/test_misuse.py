@@ -54,8 +54,16 @@ class Valve(Entered):
     _kind = "a valve"
     _block = "async with plant.valve(...) as valve"
 
+    def __init__(self) -> None:
+        self.is_shut = True
+
+    @property
+    def _is_new(self) -> bool:
+        return self.is_shut
+
     async def __aenter__(self) -> Self:
-        self._begin_block()
+        self._check_new()
+        self.is_shut = False
         return self
 
     async def __aexit__(self, *exc: object) -> None: ...

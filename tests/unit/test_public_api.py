@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 import anyio
+import pytest
 
 import anyamqp
 
@@ -38,6 +39,38 @@ def test_a_connection_can_be_made_before_there_is_an_event_loop() -> None:
     assert anyio.run(use) is anyamqp.State.CONNECTING
 
 
-def test_a_consumer_shows_only_what_its_user_may_call() -> None:
-    shown = {name for name in dir(anyamqp.Consumer) if not name.startswith("_")}
-    assert shown == {"consumer_tag", "is_consuming", "on_error", "process", "queue", "stop"}
+SHOWN = {
+    anyamqp.Connection: "aclose channel channel_pool consumer publisher rpc_client server_properties state stats "
+    "transitions tuning update_secret wait_closed wait_ready wait_unblocked",
+    anyamqp.Channel: "bind_exchange bind_queue close declare_exchange declare_queue delete_exchange delete_queue get "
+    "publish purge_queue recover set_qos state transaction unbind_exchange unbind_queue",
+    anyamqp.ChannelPool: "channel",
+    anyamqp.Queue: "consumer_count message_count name",
+    anyamqp.Publisher: "flush publish submit unconfirmed",
+    anyamqp.Publication: "is_settled message_id wait",
+    anyamqp.Consumer: "consumer_tag is_consuming on_error process queue stop",
+    anyamqp.Delivery: "ack body consumer_tag correlation_id delivery_count delivery_tag exchange headers is_settled "
+    "is_stale message message_count message_id nack redelivered reject reply_to requeue routing_key stream_offset",
+    anyamqp.RpcClient: "call",
+    anyamqp.Transaction: "is_open publish",
+}
+
+
+@pytest.mark.parametrize(("kind", "names"), SHOWN.items(), ids=lambda one: getattr(one, "__name__", ""))
+def test_an_object_shows_only_what_its_user_may_call(kind: type[object], names: str) -> None:
+    assert sorted(name for name in dir(kind) if not name.startswith("_")) == names.split()
+
+
+def test_made_objects_hold_nothing_public_besides() -> None:
+    connection = anyamqp.connect("amqp://guest:guest@memory/")
+    channel = connection.channel()
+    made = (
+        connection,
+        channel,
+        channel.transaction(),
+        connection.channel_pool(1),
+        connection.publisher(),
+        connection.consumer("q"),
+        connection.rpc_client(),
+    )
+    assert [f"{type(one).__name__}.{name}" for one in made for name in vars(one) if not name.startswith("_")] == []
