@@ -216,14 +216,14 @@ async def test_events_that_cannot_be_are_refused_in_each_state(monkeypatch: pyte
     visited: list[str] = []
 
     def check(transaction: Transaction, *possible: TransactionEvent) -> None:
-        lifecycle = transaction._lifecycle  # pyright: ignore[reportPrivateUsage] - where its events are fired
-        state = lifecycle.state
+        log = transaction._log  # pyright: ignore[reportPrivateUsage] - where its events are fired
+        state = log.state
         visited.append(state.name)
         for event in TransactionEvent:
             if event not in possible:
                 with pytest.raises(InvalidTransition):
-                    lifecycle.fire(event)
-                assert lifecycle.state is state
+                    log.fire(event)
+                assert log.state is state
 
     async with a_channel() as (_, _, channel):
         transaction = channel.transaction()
