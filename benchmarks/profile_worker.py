@@ -32,7 +32,7 @@ TIMED: Final = (
     (socket.socket, "recv", "recv()"),
     (socket.socket, "send", "send()"),
     (socket.socket, "sendmsg", "send()"),
-    (Session, "events", "decode"),
+    (Session, "next_event", "decode"),
     (Link, "_tell", "settle, hand out"),
     (Session, "output", "join output"),
     (asyncio.Handle, "_run", "tasks"),

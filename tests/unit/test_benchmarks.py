@@ -23,8 +23,11 @@ from benchmarks.cases import (
 from benchmarks.clients.with_librabbitmq import CannotCompile, compiled
 from benchmarks.pages import DOCS, ROOT, folder_of, link_to_raw, raw_of, write_raw
 from benchmarks.picture import draw
+from benchmarks.profile_worker import TIMED
 from benchmarks.report import page, terminal
 from benchmarks.runner import FULL, QUICK, Result, task_of, turns
+from benchmarks.startup_report import COLD, COMPILED, WARM
+from benchmarks.startup_report import page as startup_page
 from benchmarks.summary import Spread, Summary
 from benchmarks.task import Task, encode
 from benchmarks.worker import describe
@@ -147,6 +150,25 @@ def test_the_page_tells_of_every_case_and_client() -> None:
     assert all(client.name in text for client in CLIENTS)
     assert "Latency at half load" in text
     assert "abacus" in text
+
+
+def test_what_the_profile_times_is_there() -> None:
+    assert all(callable(getattr(owner, name)) for owner, name, _ in TIMED)
+
+
+def test_the_startup_page_has_the_first_confirm_of_each_client() -> None:
+    imported = {"ms": 1.0, "cpu": 1.0, "read": 0.0, "modules": 3}
+    kept = {
+        "command": "command",
+        "rounds": 1,
+        "machine": {"processor": "abacus"},
+        "imports": {state: {"anyamqp": [imported]} for state in (COMPILED, COLD, WARM)},
+        "modules": {"anyamqp.errors": [1.0]},
+        "first_confirms": {"anyamqp": [{"ms": 7.0, "cpu": 5.0, "modules": 0}]},
+        "connects": {"anyamqp": [1.0]},
+        "round_trips": {"anyamqp": [3.0]},
+    }
+    assert "| anyamqp | 7.0 (7.0 to 7.0) | 5.0 (5.0 to 5.0) | 0 |" in startup_page(kept)
 
 
 def test_the_terminal_has_the_paced_cases_too() -> None:

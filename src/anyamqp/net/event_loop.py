@@ -249,12 +249,13 @@ class Flag:
         waiter = running_loop().waiter()
         if self._waiters is None:
             self._waiters = []
-        self._waiters.append(waiter)
+        waiters = self._waiters
+        waiters.append(waiter)
         try:
             await waiter.wait()
         finally:
-            if self._waiters is not None:
-                self._waiters.remove(waiter)
+            if not self.is_set():
+                waiters.remove(waiter)
 
 
 def is_cancelled() -> bool:
