@@ -41,7 +41,7 @@ Each class answers two questions: :class:`Blame` (whose fault) and :class:`Cure`
 when it is tried again). Reply codes: AMQP 0-9-1 specification, section 1.4 "Constants"; RabbitMQ's use of them:
 "AMQP 0-9-1 Complete Reference Guide" and "Channels", section "Channel Exceptions".
 
-The tree stands in one file, although that is long: a user reads it as one, and a traceback names each class by it.
+The file is long because the tree is in one place: users read it as a whole, and each class is a few lines of facts.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ class ConnectionBlocked(AnyamqpError):
     cure = Cure.RETRY
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"the broker takes no publishes now: {reason}")
+        super().__init__(f"the broker is not accepting publishes: {reason}")
         self.reason = reason
 
 

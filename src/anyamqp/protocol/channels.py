@@ -1,4 +1,4 @@
-"""The channels of one session: which request a reply answers, and what may arrive when.
+"""The channels of one session: requests and their replies, contents, confirms, and closes of channels.
 
 Between our channel.close and its close-ok the broker's other frames on the channel are discarded (AMQP 0-9-1, 4.9 and
 2.2.5). After the broker's channel.close they are discarded until the number is free again

@@ -1,11 +1,11 @@
 """Heartbeat deadlines, with time as an argument.
 
-AMQP 0-9-1, 4.2.7: any traffic counts as a heartbeat; a peer that is silent for two intervals is gone. RabbitMQ,
-"Detecting Dead TCP Connections with Heartbeats": send about every half interval.
+Any traffic counts as a heartbeat, and a peer that is silent for two intervals is dead (AMQP 0-9-1, 4.2.7). A heartbeat
+is sent after half an interval without traffic (RabbitMQ, "Detecting Dead TCP Connections with Heartbeats").
 
-A stalled event loop (a long computation, a suspended machine) must not be taken for a dead peer: what the peer sent
-meanwhile waits in the kernel. Hence a verdict that comes up in a poll which is itself late is put off for a quarter
-interval, in which the reader gets its turn.
+A stalled event loop (a long computation, a suspended machine) must not be mistaken for a dead peer, whose bytes may
+wait in the kernel. So a poll that comes late declares no peer dead for another quarter interval, in which the reader
+runs.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _LATE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to be done now.
+    """The result of one poll.
 
     Attributes:
         send: a heartbeat is due.
         dead: the peer has been silent for two intervals.
-        stalled: how late this poll came, in seconds, if that was late enough to matter; otherwise 0.
+        stalled: how late this poll was, in seconds, if the loop counts as stalled; otherwise 0.
         wake_at: when to poll again, in seconds on the caller's clock; infinity when heartbeats are off.
     """
 
@@ -34,7 +34,7 @@ class Verdict:
 
 
 class Heartbeat:
-    """When to send a heartbeat, and when to give a peer up.
+    """When to send a heartbeat, and when a peer is dead.
 
     Args:
         interval: the negotiated interval in seconds; 0 turns heartbeats off.
@@ -47,20 +47,22 @@ class Heartbeat:
         self._interval = interval
         self._read_at = now
         self._wrote_at = now
-        self._wake_at = float("inf")  # nobody was asked to poll yet, so the first poll cannot be late
+        self._wake_at = float("inf")  # the first poll cannot be late
         self._grace_until = now
+        """The peer is not dead before this time."""
         self._grace_for: float | None = None
+        """The ``_read_at`` of the latest silence that a late poll excused."""
 
     def read(self, now: float) -> None:
-        """Bytes arrived."""
+        """Note that bytes arrived."""
         self._read_at = now
 
     def wrote(self, now: float) -> None:
-        """Bytes left."""
+        """Note that bytes were sent."""
         self._wrote_at = now
 
     def poll(self, now: float) -> Verdict:
-        """Decide what is due. Call it at ``wake_at``; earlier does no harm."""
+        """Decide what is due. Call it at the last ``wake_at``, or earlier."""
         if self._interval <= 0:
             return Verdict(send=False, dead=False, stalled=0.0, wake_at=float("inf"))
         interval = self._interval
@@ -70,7 +72,7 @@ class Heartbeat:
         if stalled and self._grace_for != self._read_at:
             self._grace_until = now + interval * _LATE
             if now >= dead_at:
-                # Once a silence: by the next poll the reader has had its turn, and found nothing.
+                # Once for each silence: by the next poll the reader has run, and read nothing.
                 self._grace_for = self._read_at
         dead_at = max(dead_at, self._grace_until)
         dead = now >= dead_at

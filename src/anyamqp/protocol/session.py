@@ -1,9 +1,9 @@
 """One AMQP session, from protocol header to close-ok, without I/O.
 
-The caller gives bytes to :meth:`Session.receive`, takes from :meth:`Session.next_event` what they mean, and sends the
-bytes of :meth:`Session.output`. A session answers the broker by itself where AMQP leaves no choice: the handshake and
-both closes (:mod:`anyamqp.protocol.channel_zero`), heartbeats, and closes of channels
-(:mod:`anyamqp.protocol.channels`). A broker that sends something out of turn ends the session with a protocol error,
+The caller gives received bytes to :meth:`Session.receive`, takes their events from :meth:`Session.next_event`, and
+sends the bytes of :meth:`Session.output`. A session answers the broker by itself where AMQP leaves no choice: the
+handshake and both closes (:mod:`anyamqp.protocol.channel_zero`), heartbeats, and closes of channels
+(:mod:`anyamqp.protocol.channels`). A broker that sends a frame out of turn ends the session with a protocol error,
 which is an event and never an exception.
 
 Sources: AMQP 0-9-1 specification, sections 2.2.4 (connection), 2.2.5 (channel), 4.2 (frames), 4.9 (closing); RabbitMQ,
@@ -98,7 +98,7 @@ class Session:
         )
         self._lifecycle = self._zero.lifecycle
 
-    # --- what it knows ----------------------------------------------------------------------------------------------
+    # --- state -----------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> LinkState:
