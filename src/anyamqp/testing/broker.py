@@ -16,6 +16,7 @@ import anyio.lowlevel
 
 from anyamqp.errors import InvalidUse, SettingsError
 from anyamqp.protocol.events import Tuning
+from anyamqp.testing.conditions import Conditions
 from anyamqp.testing.memory import stream_pair
 from anyamqp.testing.model import Model, Queue
 from anyamqp.testing.transport import Served
@@ -71,15 +72,10 @@ class Broker:
         SettingsError: ``heartbeat`` is not a whole number.
 
     Attributes:
-        unexpected_closes: names of the connections whose client went away without a close handshake, as RabbitMQ logs
-            them. Connections that the broker's own faults ended are not counted.
-        secrets: the secrets of connection.update-secret, oldest first.
         connections_total: how many connections were accepted so far.
         most_connections: the highest number of connections at one time.
-        blocked: why publishers are blocked; None if they are not.
-        is_frozen: whether it has stopped answering.
-        excused_until: until when, on the event loop's clock, clients may go away without a close handshake, because the
-            broker was frozen.
+        tuning: the limits that it proposes to the next client.
+        secrets: the secrets of connection.update-secret, oldest first.
     """
 
     def __init__(
@@ -93,19 +89,14 @@ class Broker:
     ) -> None:
         if heartbeat != int(heartbeat):
             raise SettingsError(f"heartbeat: {heartbeat} is not a whole number of seconds, and AMQP carries no other")
-        self.model: Model = Model()
-        self.tuning: Tuning = Tuning(channel_max, frame_max, int(heartbeat))
-        self.blocked: str | None = None
-        self.is_frozen: bool = False
-        self.excused_until: float = 0.0
-        self.unexpected_closes: list[str] = []
-        self.secrets: list[str] = []
         self.connections_total: int = 0
         self.most_connections: int = 0
-        self._expected_login = f"\0{username}\0{password}"
+        self.secrets: list[str] = []
+        self.tuning: Tuning = Tuning(channel_max, frame_max, int(heartbeat))
+        self._conditions = Conditions()
+        self._expected_response = f"\0{username}\0{password}"
         self._credentials = f"{username}:{password}"
         self._connections: dict[Served, None] = {}
-        self._changed = anyio.Event()
         self._is_refusing = False
         self._is_stopped = False
         self._port: int | None = None
@@ -190,7 +181,7 @@ class Broker:
         return theirs
 
     async def _serve(self, stream: anyio.abc.ByteStream) -> None:
-        connection = Served(self, stream)
+        connection = Served(self, self._conditions, stream)
         if self._is_refusing or self._is_stopped:
             # The kernel has already accepted; a reset is the closest to a refusal.
             connection.reset()
@@ -202,7 +193,7 @@ class Broker:
             await connection.run()
         finally:
             self._connections.pop(connection, None)
-            self._announce()
+            self._conditions.announce()
 
     # --- faults -----------------------------------------------------------------------------------------------------
 
@@ -219,14 +210,14 @@ class Broker:
 
     def freeze(self) -> None:
         """Stop answering: connections stay, new ones are accepted, but nothing is read or sent, not even heartbeats."""
-        self.is_frozen = True
-        self.excused_until = float("inf")
+        self._conditions.is_frozen = True
+        self._conditions.excused_until = float("inf")
 
     def thaw(self) -> None:
         """End a freeze: go on with the same connections."""
-        self.is_frozen = False
-        self.excused_until = anyio.current_time() + _EXCUSE
-        self._announce()
+        self._conditions.is_frozen = False
+        self._conditions.excused_until = anyio.current_time() + _EXCUSE
+        self._conditions.announce()
 
     def refuse(self) -> None:
         """Refuse new connections."""
@@ -238,16 +229,16 @@ class Broker:
 
     def block(self, reason: str = "low on memory") -> None:
         """Block publishing clients: send connection.blocked, now or at the next publish, and stop reading from them."""
-        self.blocked = reason
+        self._conditions.blocked = reason
         for connection in list(self._connections):
             connection.peer.set_blocked(reason)
 
     def unblock(self) -> None:
         """Send connection.unblocked, and go on reading."""
-        self.blocked = None
+        self._conditions.blocked = None
         for connection in list(self._connections):
             connection.peer.set_blocked(None)
-        self._announce()
+        self._conditions.announce()
 
     def close_connections(
         self, code: int = 320, text: str = "CONNECTION_FORCED - broker forced connection closure"
@@ -286,6 +277,29 @@ class Broker:
     # --- its state --------------------------------------------------------------------------------------------------
 
     @property
+    def model(self) -> Model:
+        """The entities and their messages."""
+        return self._conditions.model
+
+    @property
+    def blocked(self) -> str | None:
+        """Why publishers are blocked; None if they are not."""
+        return self._conditions.blocked
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the broker has stopped answering."""
+        return self._conditions.is_frozen
+
+    @property
+    def unexpected_closes(self) -> list[str]:
+        """Names of the connections whose client left without a close handshake, as RabbitMQ logs them.
+
+        Connections that the broker's own faults ended are not counted.
+        """
+        return self._conditions.unexpected_closes
+
+    @property
     def connection_count(self) -> int:
         """How many connections are open."""
         return len(self._connections)
@@ -305,28 +319,18 @@ class Broker:
         """The queues by name."""
         return MappingProxyType({name: QueueView(queue) for name, queue in self.model.queues.items()})
 
-    # --- for its connections ----------------------------------------------------------------------------------------
+    # --- logins -----------------------------------------------------------------------------------------------------
 
     def check_credentials(self, response: str) -> bool:
-        """Whether user and password of a PLAIN response are right."""
-        return response == self._expected_login
+        """Whether user and password of a PLAIN response are right. A subclass may decide otherwise."""
+        return response == self._expected_response
 
     def update_secret(self, secret: str) -> None:
-        """A client that is logged in sent a new secret; like RabbitMQ's own user database, the broker takes any."""
+        """Take a new secret of a client; like RabbitMQ's own user database, the broker takes any.
+
+        A subclass may refuse it with a :class:`~anyamqp.ReplyError`.
+        """
         self.secrets.append(secret)
-
-    async def wait_thawed(self) -> None:
-        """Wait until the broker is not frozen."""
-        while self.is_frozen:
-            await self.wait_changed()
-
-    async def wait_changed(self) -> None:
-        """Wait until a fault begins or ends."""
-        await self._changed.wait()
-
-    def _announce(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
 
     def _group(self) -> anyio.abc.TaskGroup:
         if self._tasks is None:

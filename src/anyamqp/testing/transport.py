@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 import anyio.abc
 
+from anyamqp.testing.conditions import Conditions
 from anyamqp.testing.memory import MemoryStream
-from anyamqp.testing.model import Model
 from anyamqp.testing.server import Login, Peer
 
 _CHUNK: Final = 64 * 1024
@@ -24,48 +24,12 @@ _LAST_WORDS: Final = 1.0
 """Seconds that a client has to read its last frames before the transport closes."""
 
 
-class Faults(Login, Protocol):
-    """The broker, as its transports see it."""
-
-    @property
-    def model(self) -> Model:
-        """The state that all connections share."""
-        ...
-
-    @property
-    def blocked(self) -> str | None:
-        """Why publishers are blocked; None if they are not."""
-        ...
-
-    @property
-    def is_frozen(self) -> bool:
-        """Whether it has stopped answering."""
-        ...
-
-    @property
-    def excused_until(self) -> float:
-        """Until when clients may go away without a close handshake."""
-        ...
-
-    @property
-    def unexpected_closes(self) -> list[str]:
-        """Names of the connections whose client went away without a close handshake."""
-        ...
-
-    async def wait_thawed(self) -> None:
-        """Wait until the broker is not frozen."""
-        ...
-
-    async def wait_changed(self) -> None:
-        """Wait until a fault begins or ends."""
-        ...
-
-
 class Served:
     """A transport with a peer on it.
 
     Args:
-        broker: holds the present faults, and notes unexpected ends.
+        login: the credentials and limits of the broker.
+        conditions: its entities and faults; an unexpected end is noted there.
         stream: the transport.
 
     Attributes:
@@ -73,10 +37,10 @@ class Served:
         is_excused: whether the broker is to blame for the end of the transport.
     """
 
-    def __init__(self, broker: Faults, stream: anyio.abc.ByteStream) -> None:
-        self.peer: Peer = Peer(broker.model, broker, self._wake, anyio.current_time())
+    def __init__(self, login: Login, conditions: Conditions, stream: anyio.abc.ByteStream) -> None:
+        self.peer: Peer = Peer(conditions.model, login, self._wake, anyio.current_time())
         self.is_excused: bool = False
-        self._broker = broker
+        self._conditions = conditions
         self._stream = stream
         self._output_added = anyio.Event()
         self._output_sent = anyio.Event()
@@ -100,9 +64,9 @@ class Served:
                             await self._written.wait()
                     tasks.cancel_scope.cancel()
         finally:
-            is_excused = self.is_excused or anyio.current_time() <= self._broker.excused_until
+            is_excused = self.is_excused or anyio.current_time() <= self._conditions.excused_until
             if not self.peer.is_graceful and not is_excused:
-                self._broker.unexpected_closes.append(self.peer.name)
+                self._conditions.unexpected_closes.append(self.peer.name)
             self.peer.gone()
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                 await self._stream.aclose()
@@ -130,20 +94,20 @@ class Served:
                 data = await self._stream.receive(_CHUNK)
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
                 return
-            await self._broker.wait_thawed()
+            await self._conditions.wait_thawed()
             while self.peer.is_notified_of_block:
-                await self._broker.wait_changed()
+                await self._conditions.wait_changed()
             while not self.peer.takes_requests():
                 await self._output_sent.wait()
             self.peer.receive(data, anyio.current_time())
-            self.peer.set_blocked(self._broker.blocked)
+            self.peer.set_blocked(self._conditions.blocked)
             if self.peer.is_open:
                 self._opened.set()
 
     async def _write(self) -> None:
         # The only task that sends: a transport allows one send at a time.
         while True:
-            await self._broker.wait_thawed()
+            await self._conditions.wait_thawed()
             data = self.peer.output(anyio.current_time())
             if data:
                 try:
@@ -165,8 +129,8 @@ class Served:
         await self._opened.wait()
         while not self.peer.is_over:
             await anyio.sleep_until(self.peer.poll(anyio.current_time()))
-            if self._broker.is_frozen:
-                await self._broker.wait_thawed()
+            if self._conditions.is_frozen:
+                await self._conditions.wait_thawed()
                 self.peer.slept(anyio.current_time())
         self._scope.cancel()
 
@@ -174,5 +138,5 @@ class Served:
         """Give up a client that does not answer connection.close."""
         await self._closing.wait()
         await anyio.sleep(CLOSE_PATIENCE)
-        await self._broker.wait_thawed()
+        await self._conditions.wait_thawed()
         self._scope.cancel()
