@@ -65,7 +65,7 @@ class Channel(Entered):
 
     @property
     def state(self) -> State:
-        """Where its life cycle is."""
+        """The state of its life cycle."""
         return self._core.state
 
     async def __aenter__(self) -> Self:
@@ -89,6 +89,7 @@ class Channel(Entered):
         All closes of a connection share one ``close_timeout``: once the broker has left one unanswered for that long,
         the others do not wait for it again.
         """
+        self._check_entered()
         self._core.require_here()
         await self._core.close()
 

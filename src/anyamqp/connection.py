@@ -92,12 +92,12 @@ class Connection(Entered):
 
     @property
     def state(self) -> State:
-        """Where its life cycle is."""
+        """The state of its life cycle."""
         return self._supervisor.state
 
     @property
     def stats(self) -> Stats:
-        """The connection at this moment."""
+        """A snapshot of the connection."""
         return self._supervisor.stats
 
     @property

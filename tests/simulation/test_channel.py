@@ -119,6 +119,7 @@ OUTSIDE: list[Callable[[Channel], Awaitable[object]]] = [
     lambda channel: channel.set_qos(1),
     lambda channel: channel.recover(),
     lambda channel: channel.publish(Message(b"x"), routing_key="q"),
+    Channel.close,
 ]
 
 
