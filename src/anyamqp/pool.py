@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from enum import Enum
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import anyio
 
@@ -26,11 +26,14 @@ class _Phase(Enum):
     CLOSED = "closed"
 
 
-class _Member(NamedTuple):
-    """A channel of the pool, and the means to open and to close it."""
+class _Member:
+    """A channel of the pool, and its shell, which opens and closes it."""
 
-    channel: Channel
-    shell: ChannelShell
+    __slots__ = ("channel", "shell")
+
+    def __init__(self, host: ChannelHost) -> None:
+        self.shell: ChannelShell = ChannelShell(host)
+        self.channel: Channel = Channel(self.shell)
 
     @property
     def is_usable(self) -> bool:
@@ -110,16 +113,16 @@ class ChannelPool(Entered):
                     member = self._idle.pop()
                     if member.is_usable:
                         return member
-                shell = ChannelShell(self._host)
+                member = _Member(self._host)
                 try:
-                    await shell.open()
+                    await member.shell.open()
                 except ChannelLimitReached:
                     await self._starve()
                 except BaseException:
-                    shell.channel.begin_close()
+                    member.shell.channel.begin_close()
                     raise
                 else:
-                    return _Member(Channel(shell), shell)
+                    return member
         except BaseException:
             self._room.release()
             raise
