@@ -116,7 +116,10 @@ class World:
     # --- effects --------------------------------------------------------------------------------------------------
 
     def carry_out(self, effects: Effects) -> None:
+        is_closed = False
         for effect in effects:
+            is_closed = is_closed or effect is ConsumerEffect.CLOSE_CHANNEL
+            assert not (is_closed and isinstance(effect, GiveBack) and effect.deliveries), "given back too late"
             self.do(effect)
         self.check()
 
@@ -166,9 +169,12 @@ class World:
         self.is_asking = False
 
     def end_channel(self, error: AnyamqpError, *, is_declared_again: bool = False) -> None:
+        hands_out_the_rest = self.core.state is ConsumerState.ASKING and isinstance(error, NotFound)
         self.leave_link()
         self.channel = "closed"
         self.carry_out(self.core.channel_failed(error, "q", self.now, is_declared_again=is_declared_again))
+        if not (hands_out_the_rest and self.core.state in OVER):
+            self.check_stale()
 
     # --- what may happen ------------------------------------------------------------------------------------------
 
@@ -220,7 +226,9 @@ class World:
     def close(self) -> None:
         self.is_connected = False
         if self.has_link:
+            state = self.core.state
             self.carry_out(self.core.connection_closing(self.now))
+            assert self.core.state is state
             self.carry_out(self.core.give_back())
         if self.channel != "closed":
             self.end_channel(ConnectionClosed("closed"))
@@ -246,6 +254,7 @@ class World:
             self.leave_link()
             self.channel = "detached"
             self.carry_out(self.core.lost(self.now, 20.0))
+            self.check_stale()
 
     def link(self) -> None:
         self.has_link = True
@@ -318,8 +327,14 @@ class World:
             assert self.channel == "closed"
         if state in (ConsumerState.SUBSCRIBING, ConsumerState.RESUBSCRIBING):
             assert self.channel in ("detached", "opening")
-        if not self.no_ack and self.on_link.is_stale and state not in OVER:
-            assert not self.core.waiting, "a stale delivery waits to be handed out"
+        if state is ConsumerState.STOPPING:
+            assert self.is_stopping
+            assert self.no_ack or not self.core.waiting
+        if state not in OVER:
+            self.check_stale()
+
+    def check_stale(self) -> None:
+        assert not any(delivery.is_stale for delivery in self.core.waiting), "a stale delivery waits to be handed out"
 
 
 def errors() -> dict[str, AnyamqpError]:

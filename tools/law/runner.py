@@ -9,6 +9,7 @@ object, and such a test must not count.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import math
 import resource
@@ -31,6 +32,7 @@ _FORK = get_context("fork")
 _AT_ONCE = 2
 _ARGUMENTS = (
     "-q",
+    "--tb=native",
     "--capture=no",
     "--timeout=0",
     "--no-cov",
@@ -99,6 +101,8 @@ class _Runner:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if session.testsfailed:
             raise session.Failed("the tests could not be collected")
+        gc.collect()
+        gc.freeze()  # a process that is forked copies no page for the collector's sake
         self._walk(session.items)
         self.fates += self._fates()
         return True

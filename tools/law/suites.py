@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from anyamqp.protocol.lifecycle import LINK
 from anyamqp.protocol.lifecycle.caller import CALLER
+from anyamqp.protocol.lifecycle.consumer import CONSUMER
 from anyamqp.protocol.lifecycle.publish import PUBLISH
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
 from anyamqp.protocol.lifecycle.transaction import TRANSACTION
@@ -31,6 +32,9 @@ class Suite(NamedTuple):
 
 _APART = "a session's output and its events are taken apart from each other, so their order shows nowhere"
 
+_WALK = "tests/state/test_subscription_steps.py::test_every_order_of_events_stays_in_the_table_and_keeps_its_promises"
+_AT_ONCE = "DROP, END, FAIL, PAUSE and GIVE_BACK_LATER are done inside the subscription, before the shell does the rest"
+
 SUITES = (
     Suite(
         "link",
@@ -52,6 +56,27 @@ SUITES = (
     ),
     Suite("publisher", PUBLISHER, ("tests/unit/test_publisher_table.py", "tests/unit/test_outbox.py"), {}),
     Suite("publish", PUBLISH, ("tests/unit/test_publish_table.py",), {}),
+    Suite(
+        "consumer",
+        CONSUMER,
+        (
+            "tests/unit/test_subscription.py",
+            "tests/state/test_refusals_law.py",
+            "tests/state/test_subscription_law.py",
+            *(f"{_WALK}[{block}]" for block in range(2)),
+        ),
+        {
+            "*: * before DROP": _AT_ONCE,
+            "*: * before END": _AT_ONCE,
+            "*: * before FAIL": _AT_ONCE,
+            "*: * before FAIL_CANCELLED": _AT_ONCE,
+            "*: PAUSE before *": _AT_ONCE,
+            "*: GIVE_BACK_LATER before TELL_ENDED": _AT_ONCE,
+            "*: CANCEL before GIVE_BACK_LATER": _AT_ONCE,
+            "*: CLOSE_CHANNEL before TELL_ENDED": "the topology, which is told, knows nothing of the channel",
+            "*: GIVE_BACK before LOG_CANCELLED": "the log line says nothing of the deliveries",
+        },
+    ),
     Suite("RPC client", CALLER, ("tests/unit/test_caller_table.py", "tests/unit/test_calls.py"), {}),
     Suite("transaction", TRANSACTION, ("tests/simulation/test_transactions.py",), {}),
 )
