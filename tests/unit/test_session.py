@@ -200,10 +200,10 @@ class Riddle:
         return challenge[::-1]
 
 
-def test_each_challenge_is_answered_by_the_mechanism() -> None:
-    dialogue = Dialogue(mechanisms=[Riddle()])
+def test_each_challenge_is_answered_by_the_chosen_mechanism() -> None:
+    dialogue = Dialogue(mechanisms=[Plain("alice", "secret"), Riddle()])
     dialogue.sent()
-    dialogue.start(mechanisms="PLAIN RIDDLE")
+    dialogue.start(mechanisms="RIDDLE")
     dialogue.tell(methods.Connection.Secure("abc"))
     dialogue.tell(methods.Connection.Secure("de"))
     start_ok, first, second = dialogue.sent_methods()

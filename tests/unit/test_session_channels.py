@@ -22,6 +22,7 @@ from anyamqp.protocol.events import (
     ChannelClosed,
     ChannelReleased,
     ConfirmsReceived,
+    ContentsReceived,
     Ended,
     MethodReceived,
     Replied,
@@ -526,6 +527,15 @@ def test_content_brings_its_method_and_properties() -> None:
     deliver = expect(got.method, methods.Basic.Deliver)
     assert (deliver.consumer_tag, deliver.delivery_tag, deliver.routing_key) == ("c", 1, "r")
     assert got.message == message
+
+
+def test_contents_of_two_channels_are_events_of_their_own() -> None:
+    dialogue = opened()
+    numbers = [dialogue.open_channel() for _ in range(2)]
+    dialogue.events.clear()
+    deliver = methods.Basic.Deliver("c", 1, redelivered=False, exchange="", routing_key="q")
+    dialogue.say(b"".join(content(number, deliver, b"x") for number in numbers))
+    assert [event.channel for event in dialogue.events if isinstance(event, ContentsReceived)] == numbers
 
 
 def test_contents_on_two_channels_may_interleave() -> None:
