@@ -221,7 +221,10 @@ class World:
         assert self.channel == "closed"
 
     def stop(self) -> None:
+        state = self.core.state
         self.carry_out(self.core.stop(self.now))
+        if state in (ConsumerState.SUBSCRIBING, ConsumerState.RESUBSCRIBING):
+            assert self.channel == "closed"
 
     def close(self) -> None:
         self.is_connected = False

@@ -74,6 +74,7 @@ SUITES = (
             "*: GIVE_BACK_LATER before TELL_ENDED": _AT_ONCE,
             "*: CANCEL before GIVE_BACK_LATER": _AT_ONCE,
             "*: CLOSE_CHANNEL before TELL_ENDED": "the topology, which is told, knows nothing of the channel",
+            "STOPPING, *: without DROP": "stop() has taken the deliveries that waited, and later ones go back at once",
             "*: GIVE_BACK before LOG_CANCELLED": "the log line says nothing of the deliveries",
         },
     ),
