@@ -320,8 +320,8 @@ class Channel(Entered):
         properties = encode_properties(message.properties)
         if not self._core.is_writable:
             await self._core.wait_writable("basic.publish")
-        self._core.publish(route, properties, message.body)
-        self._core.flush()
+        self._core.core.publish(route, properties, message.body)
+        self._core.core.flush()
 
     def transaction(self) -> Transaction:
         """A transaction on this channel: ``async with channel.transaction() as transaction``."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anyamqp.core.channel import ChannelHost, ChannelOwner, LogicalChannel
-from anyamqp.core.link_channel import LinkChannel
-from anyamqp.errors import AnyamqpError, Unroutable
+from anyamqp.core.channel import LogicalChannel
+from anyamqp.core.host import ChannelHost
+from anyamqp.errors import Unroutable
 from anyamqp.message import Message
 from anyamqp.protocol.contents import unroutable_of
 from anyamqp.protocol.events import Content
+from anyamqp.protocol.lifecycle import ChannelState
 from anyamqp.protocol.lifecycle.transaction import TRANSACTION, TransactionEvent, TransactionState
+from anyamqp.protocol.ports import ChannelOwner
 from anyamqp.queue import Queue, lasting_name
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
@@ -57,7 +59,6 @@ class ChannelShell(ChannelOwner):
 
     Attributes:
         channel: the channel.
-        is_new: whether it was never opened.
         prefetch: the limit of basic.qos; None if it was never set.
         is_transactional: whether tx.select succeeded, which AMQP cannot undo.
         transaction: the transaction that began last.
@@ -66,10 +67,14 @@ class ChannelShell(ChannelOwner):
     def __init__(self, host: ChannelHost) -> None:
         self.host: ChannelHost = host
         self.channel: LogicalChannel = LogicalChannel(host, self)
-        self.is_new: bool = True
         self.prefetch: int | None = None
         self.is_transactional: bool = False
         self.transaction: TransactionLog | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was never opened."""
+        return self.channel.core.state is ChannelState.CONNECTING_NEW
 
     def name_of(self, queue: Queue | str) -> str:
         """The name under which requests keep a queue.
@@ -90,7 +95,6 @@ class ChannelShell(ChannelOwner):
             RequestTimeout: it took longer than ``request_timeout``.
             ConnectionClosed: the connection is closed.
         """
-        self.is_new = False
         await self.channel.open_within(wait)
 
     # --- events of the channel --------------------------------------------------------------------------------------
@@ -103,22 +107,7 @@ class ChannelShell(ChannelOwner):
             requests.append(methods.Tx.Select())
         return requests
 
-    def on_opened(self) -> None:
-        """Requests wait for this themselves."""
-
-    def on_ready(self) -> None:
-        """Publishes wait for this themselves."""
-
-    def on_contents(self, contents: Sequence[Content], link_channel: LinkChannel) -> None:  # noqa: ARG002
+    def on_contents(self, contents: Sequence[Content]) -> None:
         for method, message in contents:
             if isinstance(method, methods.Basic.Return) and self.transaction is not None:
                 self.transaction.returned(method, message)
-
-    def on_method(self, method: Method) -> None:
-        """The channel has no consumer that the broker could cancel."""
-
-    def on_lost(self, error: AnyamqpError | None) -> None:
-        """Requests are sent again; deliveries of the lost link are stale."""
-
-    def on_failed(self, error: AnyamqpError) -> None:
-        """Every later call raises it."""

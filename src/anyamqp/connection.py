@@ -244,7 +244,7 @@ class Connection(Entered):
         """
         return Publisher(
             self._supervisor,
-            registry=self._supervisor.publishers,
+            registry=self._supervisor.core.publishers,
             exchange=exchange,
             defaults=defaults,
             mandatory=mandatory,
@@ -301,7 +301,7 @@ class Connection(Entered):
         """
         return Consumer(
             self._supervisor,
-            registry=self._supervisor.consumers,
+            registry=self._supervisor.core.consumers,
             queue=queue,
             prefetch=prefetch,
             no_ack=no_ack,

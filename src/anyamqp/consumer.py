@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 
 from anyamqp.checks import check_choice, check_whole
-from anyamqp.core.channel import ChannelHost, Consuming
+from anyamqp.core.host import ChannelHost
 from anyamqp.core.receiver import Receiver
 from anyamqp.delivery import Delivery
 from anyamqp.errors import InvalidArgument
@@ -28,6 +28,7 @@ from anyamqp.misuse import Entered
 from anyamqp.net.event_loop import failure_of, interrupt_as_itself
 from anyamqp.options import StreamOffset, stream_offset_argument
 from anyamqp.protocol.lifecycle.consumer import OVER, ConsumerState
+from anyamqp.protocol.ports import Consuming
 from anyamqp.protocol.stream_position import OFFSET
 from anyamqp.protocol.subscription import OnCancel, Subscription
 from anyamqp.queue import Queue, lasting_name

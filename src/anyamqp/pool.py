@@ -14,7 +14,7 @@ import anyio
 from anyamqp.channel import Channel
 from anyamqp.channel_shell import ChannelShell
 from anyamqp.checks import check_seconds, check_whole
-from anyamqp.core.channel import ChannelHost
+from anyamqp.core.host import ChannelHost
 from anyamqp.errors import ChannelLimitReached, InvalidUse, RequestTimeout
 from anyamqp.misuse import Entered
 from anyamqp.protocol.lifecycle import State

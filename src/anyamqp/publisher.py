@@ -16,13 +16,14 @@ from typing import Any, Final, Never, Self
 import anyio.lowlevel
 
 from anyamqp.checks import check_flag, check_kind, check_seconds, check_whole
-from anyamqp.core.channel import ChannelHost, Publishing
+from anyamqp.core.host import ChannelHost
 from anyamqp.core.publishing import OutboxShell
 from anyamqp.message import NO_PROPERTIES, Message, Properties, check_message, random_id
 from anyamqp.misuse import Entered, surplus_error
 from anyamqp.net.event_loop import Loop
 from anyamqp.protocol.lifecycle.publisher import PublisherState
 from anyamqp.protocol.pending import PendingPublish
+from anyamqp.protocol.ports import Publishing
 from anyamqp.protocol.publishing import PublishPolicy
 from anyamqp.publication import UNSET, Publication, Receipt, Unset, deadline_after, receipt_of, wait_settled
 from anyamqp.wire.basic import Routes, Template, encode_properties

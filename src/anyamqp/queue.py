@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from anyamqp.core.channel import Recorder
 from anyamqp.errors import InvalidArgument
+from anyamqp.protocol.ports import Recorder
 
 
 class Queue:

@@ -15,8 +15,8 @@ import anyio
 
 from anyamqp.checks import check_flag, check_kind, check_seconds
 from anyamqp.consumer import Consumer
-from anyamqp.core.channel import ChannelHost, ChannelOwner, LogicalChannel
-from anyamqp.core.link_channel import LinkChannel
+from anyamqp.core.channel import LogicalChannel
+from anyamqp.core.host import ChannelHost
 from anyamqp.delivery import Delivery
 from anyamqp.errors import (
     AnyamqpError,
@@ -37,6 +37,7 @@ from anyamqp.protocol.calls import Call, Calls
 from anyamqp.protocol.events import Content
 from anyamqp.protocol.failures import Decision
 from anyamqp.protocol.lifecycle.caller import CallerState
+from anyamqp.protocol.ports import ChannelOwner
 from anyamqp.publication import UNSET, Unset, deadline_after
 from anyamqp.publisher import Publisher
 from anyamqp.wire import methods
@@ -155,7 +156,7 @@ class _CallsShell(ChannelOwner):
     def __init__(self, host: ChannelHost, *, resend: bool) -> None:
         self._host = host
         self._channel = LogicalChannel(host, self)
-        self.calls: Calls = Calls(self._channel, resend=resend)
+        self.calls: Calls = Calls(self._channel.core, resend=resend)
         self._deadlines = Deadlines(host.later, self._due)
 
     async def open(self) -> None:
@@ -220,12 +221,9 @@ class _CallsShell(ChannelOwner):
     def on_ready(self) -> None:
         self.calls.channel_ready()
 
-    def on_contents(self, contents: Sequence[Content], link_channel: LinkChannel) -> None:  # noqa: ARG002
+    def on_contents(self, contents: Sequence[Content]) -> None:
         for content in contents:
             self.calls.received(content)
-
-    def on_method(self, method: Method) -> None:
-        """The pseudo-queue cannot be deleted, so the broker never cancels this consumer."""
 
     def on_lost(self, error: AnyamqpError | None) -> None:
         self.calls.link_lost(error)
@@ -233,7 +231,8 @@ class _CallsShell(ChannelOwner):
     def on_failed(self, error: AnyamqpError) -> None:
         self.calls.channel_failed(error, anyio.current_time())
         for opening in self.calls.take_effects():
-            self._channel = self.calls.channel = LogicalChannel(self._host, self)
+            self._channel = LogicalChannel(self._host, self)
+            self.calls.channel = self._channel.core
             try:
                 self._channel.register(delay=opening.delay)
             except AnyamqpError as refused:

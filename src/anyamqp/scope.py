@@ -53,7 +53,7 @@ class ConnectionScope:
         try:
             await self.wait_for(State.OPEN, State.BLOCKED, timeout=timeout)
         except ConnectionClosed:
-            failure = self._supervisor.failure
+            failure = self._supervisor.core.failure
             if isinstance(failure, AnyamqpError):
                 raise failure from failure.__cause__
             raise

@@ -107,9 +107,9 @@ class Transaction(Entered):
         await self._channel.wait_writable("basic.publish")
         if link_channel.is_stale:
             raise ConnectionLost("the transaction was lost with its link; the broker has rolled it back")
-        self._channel.publish(route, properties, message.body)
+        self._channel.core.publish(route, properties, message.body)
         self._log.published += 1
-        self._channel.flush()
+        self._channel.core.flush()
 
     async def _begin(self) -> LinkChannel:
         """Make the channel transactional. Returns where it is."""

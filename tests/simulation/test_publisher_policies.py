@@ -1231,8 +1231,8 @@ async def test_flow_shows_in_the_transitions_of_its_channel() -> None:
         await broker.link.flow(2, active=True)
         assert len({transition.machine for transition in seen}) == 1
         assert [(transition.source, transition.event, transition.target) for transition in seen] == [
-            (State.OPEN, ChannelEvent.BLOCKED, State.BLOCKED),
-            (State.BLOCKED, ChannelEvent.UNBLOCKED, State.OPEN),
+            (State.OPEN, ChannelEvent.STOPPED, State.BLOCKED),
+            (State.BLOCKED, ChannelEvent.STARTED, State.OPEN),
         ]
         assert seen[0].machine.startswith("channel ")
 

@@ -27,11 +27,11 @@ from anyamqp import (
     State,
     TopologyRecovery,
 )
-from anyamqp.core.channel import LogicalChannel
 from anyamqp.core.publishing import OutboxShell
 from anyamqp.core.recovery import Recovery
-from anyamqp.core.supervisor import Supervisor
 from anyamqp.net.link import Link
+from anyamqp.protocol.channel import ChannelCore
+from anyamqp.protocol.connection import ConnectionCore
 from anyamqp.protocol.session import Session
 from anyamqp.protocol.topology import Topology
 from anyamqp.testing import Broker
@@ -754,10 +754,10 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
     ("owner", "name"),
     [
         (Recovery, "run"),
-        (Supervisor, "_resume_channels"),
+        (ConnectionCore, "_repeat_block"),
         (Session, "receive"),
         (Session, "poll"),
-        (LogicalChannel, "resume"),
+        (ChannelCore, "on_reply"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
@@ -780,7 +780,9 @@ async def test_a_fault_of_ours_costs_the_link_and_not_the_connection(
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "is_ready"), [(Link, "_tell", True), (LogicalChannel, "resume", False)], ids=["link", "channel"]
+    ("owner", "name", "is_ready"),
+    [(Link, "_tell", True), (ConnectionCore, "_repeat_block", False)],
+    ids=["link", "connection"],
 )
 async def test_a_fault_on_the_first_link_costs_no_more(
     owner: type, name: str, is_ready: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

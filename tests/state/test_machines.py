@@ -23,17 +23,15 @@ from anyamqp.protocol.lifecycle import (
     CONNECTION,
     LINK,
     ChannelEvent,
+    ChannelState,
     ConnectionEvent,
     ConnectionState,
     LinkEvent,
     LinkState,
-    State,
 )
-from anyamqp.protocol.lifecycle.table import Lifecycle, Row, Table
+from anyamqp.protocol.lifecycle.table import Row, Table
 
 AnyTable: TypeAlias = Table[Any, Any, Any]
-ChannelLife: TypeAlias = Lifecycle[State, ChannelEvent, Any]
-LinkLife: TypeAlias = Lifecycle[LinkState, LinkEvent, Any]
 
 
 class Model(Protocol):
@@ -44,7 +42,7 @@ class Model(Protocol):
         ...
 
     @property
-    def state(self) -> State | ConnectionState | LinkState: ...
+    def state(self) -> ChannelState | ConnectionState | LinkState: ...
 
 
 @dataclass
@@ -103,47 +101,71 @@ class ConnectionModel:
 
 @dataclass
 class ChannelModel:
-    """A channel, which differs: it can be lost before it was ever open, and the broker can end it at any time."""
+    """A channel that moves from link to link; the broker stops it alone, or with its whole connection."""
 
-    up: bool = False
-    waits_for_another_link: bool = False
-    held_back: bool = False
+    step: str = "new"
+    was_lost: bool = False
+    is_ready: bool = False
+    is_stopped: bool = False
+    is_blocked: bool = False
     leaving: bool = False
     gone: bool = False
 
     @property
-    def state(self) -> State:
+    def state(self) -> ChannelState:
         if self.gone:
-            return State.CLOSED
+            return ChannelState.CLOSED
         if self.leaving:
-            return State.CLOSING
-        if self.waits_for_another_link:
-            return State.RECONNECTING
-        if not self.up:
-            return State.CONNECTING
-        return State.BLOCKED if self.held_back else State.OPEN
+            return ChannelState.CLOSING
+        if self.step != "up":
+            return ChannelState[f"{'RECONNECTING' if self.was_lost else 'CONNECTING'}_{self.step.upper()}"]
+        if self.is_blocked:
+            return ChannelState.BLOCKED_TWICE if self.is_stopped else ChannelState.BLOCKED_CONNECTION
+        if self.is_stopped:
+            return ChannelState.BLOCKED_STOPPED if self.is_ready else ChannelState.BLOCKED_HELD
+        return ChannelState.OPEN if self.is_ready else ChannelState.OPEN_HELD
 
     def takes(self, event: str) -> bool:
         if self.gone:
             return False
         if self.leaving:
             self.gone = event == "closed"
-            return self.gone
+            return event in ("closed", "lost", "leave", "failed")
+        if event == "close" or (event == "leave" and self.step != "new"):
+            self.leaving = True
+        elif event == "failed" and self.step != "new":
+            self.gone = True
+        elif event == "lost" and self.step in ("opening", "up"):
+            self.step, self.was_lost = "detached", True
+        else:
+            return self.stops_or_goes_on(event) if self.step == "up" else self.comes_up(event)
+        return True
+
+    def comes_up(self, event: str) -> bool:
+        match self.step, event:
+            case ("new", "registered") | ("paused", "due"):
+                self.step = "detached"
+            case "new", "postponed":
+                self.step = "paused"
+            case (("new" | "paused" | "detached"), "attached"):
+                self.step = "opening"
+            case "opening", "opened":
+                self.step = "up"
+                self.is_ready = self.is_stopped = self.is_blocked = False
+            case _:
+                return False
+        return True
+
+    def stops_or_goes_on(self, event: str) -> bool:
         match event:
-            case "opened" if not self.up:
-                self.up = True
-                self.waits_for_another_link = self.held_back = False
-            case "lost" if not self.waits_for_another_link:
-                self.up = False
-                self.waits_for_another_link = True
-            case "blocked" if self.up and not self.held_back:
-                self.held_back = True
-            case "unblocked" if self.up and self.held_back:
-                self.held_back = False
-            case "close":
-                self.leaving = True
-            case "failed":
-                self.gone = True
+            case "ready" if not self.is_ready:
+                self.is_ready = True
+            case "stopped" | "started" if self.is_stopped is (event == "started"):
+                self.is_stopped = not self.is_stopped
+            case "blocked" if not self.is_blocked:
+                self.is_blocked = self.is_ready = True
+            case "unblocked" if self.is_blocked:
+                self.is_blocked = False
             case _:
                 return False
         return True
@@ -278,7 +300,9 @@ class OneConnection(OneObject):
 
 
 class OneChannel(OneObject):
-    kind = Kind(CHANNEL, ChannelModel, ChannelEvent, frozenset({"closed"}), ("close", "closed"))
+    kind = Kind(
+        CHANNEL, ChannelModel, ChannelEvent, frozenset({"closed", "lost", "leave", "failed"}), ("close", "closed")
+    )
 
 
 class OneLink(OneObject):

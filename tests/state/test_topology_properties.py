@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeAlias
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyamqp.core.channel import LogicalChannel
 from anyamqp.entities import RecoveryMode
+from anyamqp.errors import AnyamqpError
 from anyamqp.protocol.topology import Binding, Topology
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
@@ -18,11 +18,11 @@ QUEUES = ("q0", "q1", "q2")
 EXCHANGES = ("x0", "x1", "x2")
 
 
-class Declarer(LogicalChannel):
-    """A channel that things are recorded for; nothing else of it is used."""
+class Declarer:
+    """A channel that declares."""
 
-    def __init__(self) -> None:
-        """It has no connection."""
+    def shut(self, error: AnyamqpError) -> None:
+        """Nothing is asked of it."""
 
 
 class DeclareQueue(NamedTuple):

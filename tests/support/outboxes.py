@@ -85,6 +85,11 @@ class Publishing:
         self.channel.can_publish = True
         self.outbox.channel_ready(self.now)
 
+    def hold(self) -> None:
+        """The broker stops the channel."""
+        self.channel.can_publish = False
+        self.outbox.held()
+
     def publish(
         self,
         body: bytes,

@@ -84,9 +84,9 @@ def test_publishes_before_the_channel_is_ready_wait_and_keep_their_order() -> No
 
 
 def test_publishes_go_on_when_the_channel_takes_them_again() -> None:
-    """After channel.flow, of which a publisher is told by the channel's readiness alone."""
+    """After channel.flow."""
     p = Publishing()
-    p.channel.can_publish = False
+    p.hold()
     p.publish(b"1")
     assert p.channel.bodies == []
     p.ready()
@@ -281,14 +281,14 @@ def test_suspects_wait_on_a_new_channel_until_recovery_is_done() -> None:
 
 
 def test_probing_goes_on_when_the_channel_takes_publishes_again() -> None:
-    """After channel.flow, of which a publisher is told by the channel's readiness alone."""
+    """After channel.flow."""
     p = Publishing()
     p.publish(b"1")
     p.publish(b"2")
     p.publish(b"3")
     p.fail(NO_EXCHANGE)
     p.open()
-    p.channel.can_publish = False
+    p.hold()
     p.ack(1)
     assert p.channel.bodies == [b"1"]
     p.ready()
@@ -315,6 +315,7 @@ def test_suspects_stay_suspects_over_a_loss_and_a_block() -> None:
         p.publish(b"%d" % number)
     p.fail(NO_EXCHANGE)
     p.open()
+    p.hold()
     p.outbox.blocked("memory", p.now, p.now)
     assert p.state() is PublisherState.HELD_WITH_SUSPECTS
     p.outbox.unblocked()
@@ -520,7 +521,7 @@ def test_nacked_publishes_go_in_front_of_the_backlog_in_their_order() -> None:
         p.publish(b"%d" % number)
     p.nack(2)
     p.nack(1)
-    p.channel.can_publish = False
+    p.hold()
     p.publish(b"3")
     p.advance(0.05)
     p.channel.bodies.clear()
@@ -616,7 +617,7 @@ def test_wait_for_room_ends_at_the_deadline() -> None:
 
 def test_block_holds_publishes_until_it_ends() -> None:
     p = Publishing()
-    p.channel.can_publish = False
+    p.hold()
     p.outbox.blocked("memory", p.now, p.now)
     assert p.state() is PublisherState.HELD
     assert p.outbox.deadline == math.inf
@@ -631,7 +632,7 @@ def test_block_holds_publishes_until_it_ends() -> None:
 def test_publishes_that_a_block_holds_for_too_long_fail_but_not_those_that_the_broker_may_have() -> None:
     p = Publishing(policy=PublishPolicy(blocked_timeout=5.0))
     sent = p.publish(b"sent")
-    p.channel.can_publish = False
+    p.hold()
     p.outbox.blocked("memory", since=-1.0, now=p.now)
     held = p.publish(b"held")
     assert p.outbox.block.error(p.now) is None
@@ -673,7 +674,7 @@ def test_block_that_has_lasted_too_long_already_fails_at_once() -> None:
 
 def test_block_that_ended_in_time_fails_nobody() -> None:
     p = Publishing(policy=PublishPolicy(blocked_timeout=5.0))
-    p.channel.can_publish = False
+    p.hold()
     p.outbox.blocked("memory", p.now, p.now)
     one = p.publish(b"1")
     p.outbox.unblocked()

@@ -15,15 +15,15 @@ from support.plans import cells_of
 PLAN = """
                    ENTERED  OPENED             READY   BLOCKED            LOST               LINK_CLOSED        CHANNEL_CLOSED     CHANNEL_GONE GAVE_UP CLOSE   CLOSED
 NEW                STARTING -                  -       -                  -                  -                  -                  -            -       -       -
-STARTING           -        HELD               -       STARTING           STARTING           STARTING           CLOSED             CLOSED       -       CLOSING -
-AWAY               -        HELD               -       AWAY               AWAY               AWAY               CLOSED             CLOSED       CLOSED  CLOSING -
-AWAY_WITH_SUSPECTS -        HELD_WITH_SUSPECTS -       AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS CLOSED             CLOSED       CLOSED  CLOSING -
-HELD               -        -                  FLOWING HELD               AWAY               AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS CLOSED       -       CLOSING -
-HELD_WITH_SUSPECTS -        -                  PROBING HELD_WITH_SUSPECTS AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS CLOSED       -       CLOSING -
-FLOWING            -        -                  FLOWING HELD               AWAY               AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS CLOSED       -       CLOSING -
-PROBING            -        -                  PROBING HELD_WITH_SUSPECTS AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS CLOSED       -       CLOSING -
+STARTING           -        HELD               -       -                  STARTING           STARTING           CLOSED             CLOSED       -       CLOSING -
+AWAY               -        HELD               -       -                  AWAY               AWAY               CLOSED             CLOSED       CLOSED  CLOSING -
+AWAY_WITH_SUSPECTS -        HELD_WITH_SUSPECTS -       -                  AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS CLOSED             CLOSED       CLOSED  CLOSING -
+HELD               -        -                  FLOWING -                  AWAY               AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS CLOSED       -       CLOSING -
+HELD_WITH_SUSPECTS -        -                  PROBING -                  AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS CLOSED       -       CLOSING -
+FLOWING            -        -                  -       HELD               AWAY               AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS CLOSED       -       CLOSING -
+PROBING            -        -                  -       HELD_WITH_SUSPECTS AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS AWAY_WITH_SUSPECTS CLOSED       -       CLOSING -
 CLOSING            -        -                  -       -                  -                  -                  -                  -            -       -       CLOSED
-CLOSED             -        -                  -       CLOSED             -                  -                  -                  -            -       CLOSED  CLOSED
+CLOSED             -        -                  -       -                  -                  -                  -                  -            -       CLOSED  CLOSED
 """  # noqa: E501
 """Where each event leads while two publishes wait for their outcome; "-" if it cannot happen."""
 INNER = {
@@ -38,7 +38,7 @@ ACTS: dict[str, Callable[[Publishing], None]] = {
     "ENTERED": lambda p: p.outbox.enter(),
     "OPENED": lambda p: p.outbox.channel_opened(p.now),
     "READY": lambda p: p.ready(),
-    "BLOCKED": lambda p: p.outbox.blocked("memory", p.now, p.now),
+    "BLOCKED": lambda p: p.hold(),
     "LOST": lambda p: p.lose(),
     "LINK_CLOSED": lambda p: p.lose(FrameError("FRAME_ERROR")),
     "CHANNEL_CLOSED": lambda p: p.fail(PreconditionFailed("PRECONDITION_FAILED")),
@@ -171,7 +171,8 @@ def test_everything_is_confirmed_in_its_order_from_each_state(state: str) -> Non
     p.channel.bodies.clear()
     if state in AWAY:
         p.outbox.channel_opened(p.now)
-    p.ready()
+    if state not in {"FLOWING", "PROBING"}:
+        p.ready()
     for tag in range(1, 5):
         p.ack(tag)
     assert p.outbox.counters.unsettled == 0

@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 
-from anyamqp.core.channel import LogicalChannel
 from anyamqp.entities import RecoveryMode
+from anyamqp.errors import AnyamqpError
 from anyamqp.message import Properties
 from anyamqp.protocol.acks import Acks
 from anyamqp.protocol.confirms import Ledger
@@ -202,11 +202,11 @@ def test_an_ack_takes_no_more_work_with_ten_thousand_unacked(*, newest_first: bo
 # --- the topology ---------------------------------------------------------------------------------------------------
 
 
-class Declarer(LogicalChannel):
-    """A channel that things are recorded for; nothing else of it is used."""
+class Declarer:
+    """A channel that declares."""
 
-    def __init__(self) -> None:
-        """It has no connection."""
+    def shut(self, error: AnyamqpError) -> None:
+        """Nothing is asked of it."""
 
 
 def with_queues(count: int) -> tuple[Topology, list[Recorded]]:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import anyio
 
-from anyamqp.core.channel import ChannelHost, ChannelOwner, LogicalChannel, Publishing
-from anyamqp.core.link_channel import LinkChannel
+from anyamqp.core.channel import LogicalChannel
+from anyamqp.core.host import ChannelHost
 from anyamqp.errors import AnyamqpError
 from anyamqp.net.timers import Deadlines
 from anyamqp.protocol.events import Confirm, Content
 from anyamqp.protocol.outbox import Outbox
 from anyamqp.protocol.pending import MOST_FAILURES, PendingPublish
+from anyamqp.protocol.ports import ChannelOwner, Publishing
 from anyamqp.protocol.publishing import OpenChannel, PublishPolicy, RefuseWaiting
 from anyamqp.protocol.window import Window
 from anyamqp.wire import methods
@@ -37,7 +38,7 @@ class OutboxShell(ChannelOwner):
         self._registry = registry
         self._channel = LogicalChannel(host, self)
         self.outbox: Outbox = Outbox(
-            self._channel,
+            self._channel.core,
             window=Window(window, window_bytes),
             policy=policy,
             most_failures=max(MOST_FAILURES, window),
@@ -153,7 +154,8 @@ class OutboxShell(ChannelOwner):
         self._deadlines.add(self.outbox.deadline)
 
     def _open_another(self, delay: float) -> None:
-        self._channel = self.outbox.channel = LogicalChannel(self._host, self)
+        self._channel = LogicalChannel(self._host, self)
+        self.outbox.channel = self._channel.core
         try:
             self._channel.register(delay=delay)
         except AnyamqpError as refused:
@@ -185,13 +187,13 @@ class OutboxShell(ChannelOwner):
         if outbox.effects or outbox.deadline < self._deadlines.nearest:
             self._carry_out()
 
-    def on_contents(self, contents: Sequence[Content], link_channel: LinkChannel) -> None:  # noqa: ARG002
+    def on_contents(self, contents: Sequence[Content]) -> None:
         for method, message in contents:
             if isinstance(method, methods.Basic.Return):
                 self.outbox.returned(method, message)
 
-    def on_method(self, method: Method) -> None:
-        """A publisher's channel has no consumer that the broker could cancel."""
+    def on_held(self) -> None:
+        self.outbox.held()
 
     def on_lost(self, error: AnyamqpError | None) -> None:
         self.outbox.link_lost(error, anyio.current_time())

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from anyamqp.core.channel import ChannelHost, ChannelOwner, Consuming, LogicalChannel
-from anyamqp.core.link_channel import BlockFailed, LinkChannel
+from anyamqp.core.channel import LogicalChannel
+from anyamqp.core.host import ChannelHost
+from anyamqp.core.link_channel import BlockFailed
 from anyamqp.delivery import Delivery
 from anyamqp.errors import AnyamqpError, ChannelClosed, NotFound, ReplyError
 from anyamqp.net.link import Link
 from anyamqp.net.timers import Deadlines
 from anyamqp.protocol.contents import delivery_of
 from anyamqp.protocol.events import Content
+from anyamqp.protocol.lifecycle.channel import ChannelEvent
 from anyamqp.protocol.lifecycle.consumer import OVER, ConsumerEffect, ConsumerState
+from anyamqp.protocol.ports import ChannelOwner, Consuming
 from anyamqp.protocol.subscription import Effects, GiveBack, Reading, Refuse, Subscription, SubscriptionEffect
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
@@ -110,7 +113,7 @@ class Receiver(ChannelOwner):
 
     def fail(self, error: AnyamqpError) -> None:
         """The queue could not be recovered."""
-        self._channel.shut(error)
+        self._channel.core.shut(error)
 
     def cancel(self) -> None:
         """The connection is about to close: cancel at the broker without awaiting the answer."""
@@ -133,10 +136,10 @@ class Receiver(ChannelOwner):
         is_stream = self._host.recorder.is_stream(self._queue)
         self._carry_out(self._subscription.opened(self._now(), is_stream=is_stream))
 
-    def on_ready(self) -> None:
-        """A consumer sends nothing then."""
-
-    def on_contents(self, contents: Sequence[Content], link_channel: LinkChannel) -> None:
+    def on_contents(self, contents: Sequence[Content]) -> None:
+        link_channel = self._channel.link_channel
+        if link_channel is None:
+            return
         link_channel.on_failed = self._block_failed
         settler = None if self._no_ack else link_channel
         deliveries = [
@@ -148,15 +151,14 @@ class Receiver(ChannelOwner):
         if effects:
             self._carry_out(effects)
 
-    def on_method(self, method: Method) -> None:
-        if isinstance(method, methods.Basic.Cancel):
-            self._carry_out(self._subscription.cancelled(self._now()))
+    def on_cancelled(self) -> None:
+        self._carry_out(self._subscription.cancelled(self._now()))
 
     def on_lost(self, error: AnyamqpError | None) -> None:  # noqa: ARG002
         self._carry_out(self._subscription.lost(self._now(), self._host.lock_grace))
 
     def on_failed(self, error: AnyamqpError) -> None:
-        ended = error if isinstance(error, ReplyError) else self._channel.closed_error()
+        ended = error if isinstance(error, ReplyError) else self._channel.core.closed_error()
         declares = isinstance(error, NotFound) and self._host.will_declare(self._queue)
         self._carry_out(self._subscription.channel_failed(ended, self.queue, self._now(), is_declared_again=declares))
 
@@ -179,7 +181,7 @@ class Receiver(ChannelOwner):
             case GiveBack(deliveries):
                 self._return(deliveries)
             case Refuse(error):
-                self._channel.refuse(error)
+                self._channel.core.take(ChannelEvent.FAILED, error)
             case Reading.PAUSE:
                 self._pause_reading()
             case Reading.RESUME:
@@ -192,9 +194,9 @@ class Receiver(ChannelOwner):
                 self._channel.begin_close()
             case ConsumerEffect.ASK_FOR_QUEUE:
                 request = build(methods.Queue.Declare, queue=self.queue, passive=True)
-                self._channel.ask(request)
+                self._channel.core.ask(request)
             case ConsumerEffect.CANCEL_UNANSWERED:
-                self._channel.tell(build(methods.Basic.Cancel, consumer_tag=self._consumer_tag, nowait=True))
+                self._channel.core.tell(build(methods.Basic.Cancel, consumer_tag=self._consumer_tag, nowait=True))
             case ConsumerEffect.TELL_STARTED:
                 self._host.recorder.consumer_started(self._queue)
             case ConsumerEffect.TELL_ENDED:

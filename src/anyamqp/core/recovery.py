@@ -12,12 +12,15 @@ from the exchanges, a few times, before anybody fails.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 import anyio
 
-from anyamqp.core.channel import ChannelHost, LogicalChannel
+from anyamqp.core.channel import LogicalChannel
+from anyamqp.core.host import ChannelHost
+from anyamqp.core.link_channel import LinkChannel
+from anyamqp.core.waiting import answered_within, next_news
 from anyamqp.entities import Entity
 from anyamqp.errors import (
     AnyamqpError,
@@ -31,7 +34,9 @@ from anyamqp.errors import (
     is_unexplained_close,
 )
 from anyamqp.net.link import Link
-from anyamqp.protocol.lifecycle import State
+from anyamqp.protocol.channel import ChannelCore
+from anyamqp.protocol.connection import ConnectionCore
+from anyamqp.protocol.lifecycle.channel import OPENING
 from anyamqp.protocol.topology import Recorded, Topology
 from anyamqp.settings import DEFAULT_REQUEST_TIMEOUT
 from anyamqp.wire.methods import Method
@@ -54,7 +59,7 @@ class Recovery:
         host: the connection, for the channel that declares.
         topology: what to declare.
         wanted: which of it to declare.
-        channels: what to reopen, in this order; may grow meanwhile.
+        connection: whose channels to reopen.
         entity_failed: told of each entity that could not be declared, with the reason.
     """
 
@@ -63,13 +68,13 @@ class Recovery:
         host: ChannelHost,
         topology: Topology,
         wanted: Callable[[Entity], bool],
-        channels: Mapping[LogicalChannel, None],
+        connection: ConnectionCore[LinkChannel],
         entity_failed: Callable[[Recorded, AnyamqpError], None],
     ) -> None:
         self._host = host
         self._topology = topology
         self._wanted = wanted
-        self._channels = channels
+        self._connection = connection
         self._entity_failed = entity_failed
         self._channel: LogicalChannel | None = None
         """Declares; None until it is needed."""
@@ -164,7 +169,7 @@ class Recovery:
 
         if self._channel is None or self._channel.link_channel is None:
             self._channel = LogicalChannel(self._host, None)
-            self._channel.attach(link)
+            self._channel.core.attach(link)
         await self._channel.replay([one.request for one in islice(entities, count)], done, within=self._patience)
 
     def _has_vanished(self, binding: Recorded) -> bool:
@@ -185,7 +190,7 @@ class Recovery:
         # There is more than one round for channels that came meanwhile, for exclusive consumers that are still locked
         # out, and for consumers whose queue has vanished.
         pause = 0.0
-        while link.is_open and self._unopened():
+        while link.is_open and self._connection.unopened:
             if pause:
                 await anyio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
@@ -193,11 +198,11 @@ class Recovery:
                 self._repeats -= 1
                 await self._declare(link)
             # Looked up after the pause, and attached without an await: nobody can close one of them in between.
-            waiting = self._unopened()
+            waiting = self._connection.unopened
             for some in [[one] for one in waiting] if self._is_careful else [waiting]:
                 self._attach(link, some)
                 for channel in some:
-                    await channel.wait_settled(self._patience)
+                    await answered_within(self._patience, _settled(channel), "opening a channel")
                 if is_unexplained_close(link.error):
                     if self._is_careful:
                         some[0].shut(link.error)
@@ -205,18 +210,21 @@ class Recovery:
                     return
         self._is_careful = self._is_careful and not link.is_open
 
-    def _attach(self, link: Link, channels: Sequence[LogicalChannel]) -> None:
+    def _attach(self, link: Link, channels: Sequence[ChannelCore[LinkChannel]]) -> None:
         for channel in channels:
-            if channel.link_channel is None and link.is_open:
+            if channel.place is None and link.is_open:
                 try:
                     channel.attach(link)
                 except AnyamqpError as error:
                     channel.shut(error)
 
-    def _unopened(self) -> list[LogicalChannel]:
-        return [one for one in self._channels if one.state in (State.CONNECTING, State.RECONNECTING)]
-
     @property
     def _patience(self) -> float:
         """Seconds for an answer: without a limit, a broker that gives none would hold the connection for ever."""
         return self._host.request_timeout or DEFAULT_REQUEST_TIMEOUT
+
+
+async def _settled(channel: ChannelCore[LinkChannel]) -> None:
+    """Wait until the channel is open on the present link, or closed, or has lost that link."""
+    while channel.state in OPENING:
+        await next_news(channel.wakers)

@@ -26,18 +26,16 @@ import anyio
 import anyio.abc
 from anyio.lowlevel import RunVar
 
-from anyamqp.core.channel import Block, ChannelHost, Consuming, LogicalChannel, Publishing
 from anyamqp.core.credentials import CredentialsKeeper
+from anyamqp.core.host import ChannelHost
 from anyamqp.core.journal import Journal
+from anyamqp.core.link_channel import LinkChannel
 from anyamqp.core.recovery import Recovery
 from anyamqp.core.stats import Stats
-from anyamqp.core.waiting import Signal
+from anyamqp.core.waiting import next_news
 from anyamqp.entities import Entity
 from anyamqp.errors import (
     AnyamqpError,
-    ChannelLimitReached,
-    CloseFacts,
-    ConnectionClosed,
     ConnectionLost,
     ConnectTimeout,
     InvalidArgument,
@@ -46,17 +44,27 @@ from anyamqp.errors import (
     PreconditionFailed,
     ReplyError,
     UnexpectedFailure,
-    copy_of,
     reason_of,
 )
 from anyamqp.message import FieldTable
 from anyamqp.net.dialer import Dial, Dialer
 from anyamqp.net.event_loop import Loop, failure_of, running_loop
-from anyamqp.net.link import Link, LinkOwner
+from anyamqp.net.link import Link
 from anyamqp.net.timers import Timer, Timers
-from anyamqp.protocol.channel_numbers import HIGHEST_CHANNEL
+from anyamqp.protocol.channel import ChannelCore
+from anyamqp.protocol.connection import ConnectionCore
+from anyamqp.protocol.dispatch import LinkOwner
 from anyamqp.protocol.events import Tuning
-from anyamqp.protocol.lifecycle import CONNECTION, ConnectionEffect, ConnectionEvent, LinkState, State, Transition
+from anyamqp.protocol.lifecycle import (
+    ChannelEvent,
+    ConnectionEffect,
+    ConnectionEvent,
+    LinkState,
+    State,
+    Transition,
+)
+from anyamqp.protocol.lifecycle.channel import ChannelState
+from anyamqp.protocol.ports import BlockNotice, ChannelOwner
 from anyamqp.protocol.reconnect import Attempts, Life, Turns
 from anyamqp.protocol.sasl import Mechanism
 from anyamqp.protocol.session import Session
@@ -106,30 +114,19 @@ class Supervisor(ChannelHost, LinkOwner):
         self._fail_fast = fail_fast
         self._random = random.Random()  # noqa: S311 - jitter, not a secret
         self._dialer = Dialer(settings, dial, self._random)
-        self._lifecycle = CONNECTION.begin()
         self._timers = Timers()
         self._journal = Journal(settings.name, self._timers.later)
         self._credentials = CredentialsKeeper(settings, self._journal, self._random)
         self._topology = Topology(settings.topology_recovery.mode)
-        # Dicts, because a set has no order and recovery goes in the order of creation.
-        self._channels: dict[LogicalChannel, None] = {}
-        self._recovery = Recovery(self, self._topology, self._is_wanted, self._channels, self._entity_failed)
-        self.publishers: set[Publishing] = set()
-        self.consumers: set[Consuming] = set()
+        self.core: ConnectionCore[LinkChannel] = ConnectionCore(self._topology, self, self._place)
+        self._recovery = Recovery(self, self._topology, self._is_wanted, self.core, self._entity_failed)
         self.tuning: Tuning | None = None
         """The limits agreed with the broker at the last handshake; None before the first."""
         self.server_properties: FieldTable = {}
         """What the broker said of itself at the last handshake."""
-        self.failure: Exception | None = None
-        """Why the connection was given up; None if it was not."""
-        self._last_channel_id = 0
         self._link: Link | None = None
         self._link_number = 0
-        self._block: Block | None = None
         self._past_traffic = (0, 0, 0, 0)
-        self._close_facts: CloseFacts | None = None
-        self._changed = Signal()
-        self._forgotten = Signal()
         self._finished = anyio.Event()
         self._scope: anyio.CancelScope | None = None
         self._loop = Loop()
@@ -144,8 +141,6 @@ class Supervisor(ChannelHost, LinkOwner):
         self._dialed: tuple[anyio.abc.ByteStream, Sequence[Mechanism]] | None = None
         self._deadline = math.inf
         """When the attempt must have succeeded."""
-        self._opened_at: float | None = None
-        """When recovery on the present link was complete."""
         self._ended: Ending | None = None
         """How the last attempt or link ended, until the policy was asked."""
         self._link_tasks: anyio.abc.TaskGroup | None = None
@@ -155,7 +150,7 @@ class Supervisor(ChannelHost, LinkOwner):
     @property
     def state(self) -> State:
         """Where the connection's life cycle is."""
-        return self._lifecycle.state.public
+        return self.core.state.public
 
     @property
     def stats(self) -> Stats:
@@ -166,10 +161,10 @@ class Supervisor(ChannelHost, LinkOwner):
             state=self.state,
             link_number=self._link_number,
             dials=journal.dials,
-            reconnects=journal.reconnects,
+            reconnects=self.core.reconnects,
             open_channels=0 if link is None else link.session.channel_count,
-            unconfirmed=sum(publisher.unconfirmed for publisher in self.publishers),
-            blocked_since=None if self._block is None else self._block.since,
+            unconfirmed=sum(publisher.unconfirmed for publisher in self.core.publishers),
+            blocked_since=None if self.core.block is None else self.core.block.since,
             last_error=journal.last_error,
             stale_acks=journal.stale_acks,
             unknown_confirms=journal.unknown_confirms,
@@ -198,8 +193,8 @@ class Supervisor(ChannelHost, LinkOwner):
         """
         while self.state not in states:
             if self.state is State.CLOSED or State.CLOSED not in states:
-                self._raise_if_closed()
-            await self._changed.wait()
+                self.core.raise_if_closed()
+            await next_news(self.core.wakers)
 
     async def close(self) -> None:
         """Close the connection, within ``close_timeout``, whatever is cancelled meanwhile."""
@@ -227,13 +222,10 @@ class Supervisor(ChannelHost, LinkOwner):
         if self.state not in (State.OPEN, State.BLOCKED):
             self._credentials.updated(update.new_secret)
             await self.wait_for(State.OPEN, State.BLOCKED)
-        link = self._link
-        if link is None:
-            raise InvalidUse(f"a connection that is {self.state.name} without a link")
         try:
-            await link.update_secret(update)
+            await self._require_link().update_secret(update)
         except ConnectionLost:
-            self._raise_if_closed()
+            self.core.raise_if_closed()
             if not self._credentials.is_asking:
                 raise
 
@@ -250,21 +242,16 @@ class Supervisor(ChannelHost, LinkOwner):
         return self._topology
 
     @property
-    def link_number(self) -> int:
-        """The present or last link, counted from 1; 0 before the first."""
-        return self._link_number
-
-    @property
-    def block(self) -> Block | None:
-        """Why and since when the broker takes no publishes; None if it does."""
-        return self._block
+    def block(self) -> BlockNotice | None:
+        """Why and since when the broker accepts no publishes; None if it accepts them."""
+        return self.core.block
 
     @property
     def progress(self) -> str:
         """How the connection does, for the text of an error that tells of a time-out."""
         last = self._journal.last_error
-        if self._block is not None:
-            return f"the broker has blocked the connection: {self._block.reason}"
+        if self.core.block is not None:
+            return f"the broker has blocked the connection: {self.core.block.reason}"
         if self.state in (State.CONNECTING, State.RECONNECTING):
             return self._doing + (f"; last error: {last}" if last else "")
         return f"the connection's last error: {last}" if last else f"the connection is {self.state.name}"
@@ -308,51 +295,29 @@ class Supervisor(ChannelHost, LinkOwner):
         heartbeat = self._settings.heartbeat if self.tuning is None else self.tuning.heartbeat
         return 3.0 * heartbeat + _CLEAN_UP
 
-    def next_channel_id(self) -> int:
-        self._last_channel_id += 1
-        return self._last_channel_id
+    def new_channel(self, owner: ChannelOwner | None) -> ChannelCore[LinkChannel]:
+        return self.core.new_channel(owner)
 
-    def register(self, channel: LogicalChannel, *, delay: float = 0.0) -> None:
+    def register(self, channel: ChannelCore[LinkChannel], *, delay: float = 0.0) -> None:
         if self._scope is None:
             raise InvalidUse("a connection works inside its block: async with connect(...) as connection")
-        self._raise_if_closed()
-        link = self._link
-        # Decided without an await: before is_ready the supervisor attaches what is registered, after it we do.
-        if link is not None and link.is_ready and link.is_open:
-            if delay:
-                self.later(delay, partial(self._attach_late, channel))
-            else:
-                channel.attach(link)
-        elif len(self._channels) >= self._most_channels:
-            raise ChannelLimitReached(f"all {self._most_channels} channels that the connection may have are open")
-        self._channels[channel] = None
+        self.core.register(channel, is_postponed=delay > 0)
+        if channel.state is ChannelState.CONNECTING_PAUSED:
+            self.later(delay, partial(channel.take, ChannelEvent.DUE))
 
-    def _attach_late(self, channel: LogicalChannel) -> None:
-        link = self._link
-        # A loss in between has left it to recovery.
-        is_waiting = channel in self._channels and channel.link_channel is None and channel.state is State.CONNECTING
-        if is_waiting and link is not None and link.is_ready and link.is_open:
-            try:
-                channel.attach(link)
-            except AnyamqpError as error:
-                channel.shut(error)
+    def _place(self, number: int) -> LinkChannel:
+        return LinkChannel(self._require_link(), number, self._journal.stale_ack, self.later)
 
-    @property
-    def _most_channels(self) -> int:
-        return (self._settings.channel_max if self.tuning is None else self.tuning.channel_max) or HIGHEST_CHANNEL
-
-    def forget(self, channel: LogicalChannel) -> None:
-        self._channels.pop(channel, None)
-        self.on_number_free()
-
-    def on_number_free(self) -> None:
-        self._forgotten.give()
+    def _require_link(self) -> Link:
+        if self._link is None:
+            raise InvalidUse(f"a connection that is {self.state.name} without a link")
+        return self._link
 
     def will_declare(self, queue: str) -> bool:
         return self._recovery.will_declare(queue)
 
     async def wait_forgotten(self) -> None:
-        await self._forgotten.wait()
+        await next_news(self.core.number_wakers)
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
         return self._timers.later(seconds, partial(self._call, call))
@@ -363,10 +328,18 @@ class Supervisor(ChannelHost, LinkOwner):
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end the timers of everybody else
             self._journal.unexpected(error)
 
+    def changed(
+        self, machine: str, source: State, event: ConnectionEvent | ChannelEvent, target: State, reason: str | None
+    ) -> None:
+        """The public state of the connection or of a channel changed."""
+        now = anyio.current_time()
+        self._journal.record(Transition(machine, source, event, target, now, reason, self._link_number))
+
     # --- what the link tells ----------------------------------------------------------------------------------------
 
     def on_link_opened(self, tuning: Tuning, server_properties: FieldTable) -> None:
         self.tuning = tuning
+        self.core.most_channels = tuning.channel_max
         self.server_properties = server_properties
         self._fire(ConnectionEvent.CONNECTED)
 
@@ -375,6 +348,9 @@ class Supervisor(ChannelHost, LinkOwner):
 
     def on_link_unblocked(self) -> None:
         self._fire(ConnectionEvent.UNBLOCKED)
+
+    def on_number_free(self) -> None:
+        self.core.number_wakers.wake()
 
     def on_secret_updated(self, secret: str) -> None:
         self._credentials.updated(secret)
@@ -443,7 +419,7 @@ class Supervisor(ChannelHost, LinkOwner):
         return delay
 
     def _fail(self, error: Exception) -> None:
-        self.failure = error
+        self.core.failure = error
         self._fire(ConnectionEvent.FAILED, reason_of(error))
 
     def _expected(self, raised: BaseException) -> AnyamqpError:
@@ -497,8 +473,8 @@ class Supervisor(ChannelHost, LinkOwner):
             max_message_size=self._settings.max_message_size,
             now=anyio.current_time(),
         )
-        link = self._link = Link(self._link_number, stream, session, self, self._journal)
-        self._opened_at = None
+        link = self._link = self.core.link = Link(self._link_number, stream, session, self, self._journal)
+        self.core.opened_at = None
         error: AnyamqpError | None = None
         try:
             async with anyio.create_task_group() as self._link_tasks:
@@ -512,14 +488,15 @@ class Supervisor(ChannelHost, LinkOwner):
         except BaseException as raised:  # noqa: BLE001 - a fault of ours costs the link, not the connection
             error = self._expected(raised)
         finally:
-            self._close_facts = session.close_facts
+            self.core.close_facts = session.close_facts
             self._past_traffic = _add(self._past_traffic, _traffic(link))
-            self._link = self._link_tasks = None
+            self._link = self.core.link = self._link_tasks = None
         if (error := error or link.error) is not None:
             self._ended = Ending(error, self._life_of(link))
 
     def _life_of(self, link: Link) -> Life | None:
-        return None if self._opened_at is None else Life(self._opened_at, link.has_worked)
+        opened_at = self.core.opened_at
+        return None if opened_at is None else Life(opened_at, link.has_worked)
 
     async def _recover(self, link: Link) -> None:
         with anyio.CancelScope() as self._interruptible:
@@ -558,7 +535,7 @@ class Supervisor(ChannelHost, LinkOwner):
             owner.shut(error)
         # Refused for its settings (406), or not even sent, it may exist all the same, and its consumers may go on.
         if entity.kind == "queue" and not isinstance(error, PreconditionFailed | InvalidArgument):
-            for consumer in list(self.consumers):
+            for consumer in list(self.core.consumers):
                 if consumer.queue == self._topology.present_name(entity.name):
                     consumer.fail(error)
         if (on_error := self._settings.topology_recovery.on_error) is not None:
@@ -571,28 +548,12 @@ class Supervisor(ChannelHost, LinkOwner):
 
     # --- effects ----------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, effect: ConnectionEffect, reason: str | None, now: float) -> None:
+    def _carry_out(self, effect: ConnectionEffect, now: float) -> None:
         match effect, self._link:
             case ConnectionEffect.WAIT | ConnectionEffect.DIAL | ConnectionEffect.RUN_LINK, _:
                 self._work = effect
             case ConnectionEffect.RECOVER, Link() as link if self._link_tasks is not None:
                 self._link_tasks.start_soon(self._recover, link)
-            case ConnectionEffect.COUNT_RECONNECT, _:
-                self._journal.reconnects += 1
-            case ConnectionEffect.RESUME_CHANNELS, Link() as link:
-                self._resume_channels(link)
-            case ConnectionEffect.TELL_BLOCKED, _:
-                self._block = Block(reason or "", now)
-                for publisher in list(self.publishers):
-                    publisher.on_blocked()
-            case ConnectionEffect.TELL_UNBLOCKED, _:
-                self._block = None
-                for publisher in list(self.publishers):
-                    publisher.on_unblocked()
-            case ConnectionEffect.EMPTY_CONSUMERS, _:
-                self._empty_consumers()
-            case ConnectionEffect.SHUT_CHANNELS, _:
-                self._shut_channels()
             case ConnectionEffect.INTERRUPT, _:
                 self._close_by = self._end_of_attempt
                 if self._interruptible is not None:
@@ -613,14 +574,6 @@ class Supervisor(ChannelHost, LinkOwner):
             case _:
                 raise InvalidUse(f"the connection cannot {effect.value} without a link")
 
-    def _resume_channels(self, link: Link) -> None:
-        self._opened_at = anyio.current_time()
-        link.is_ready = True
-        if link.is_blocked:
-            self.on_link_blocked(link.session.blocked or "")
-        for channel in list(self._channels):
-            channel.resume()
-
     # --- endings ----------------------------------------------------------------------------------------------------
 
     @property
@@ -628,41 +581,10 @@ class Supervisor(ChannelHost, LinkOwner):
         """When an attempt to connect must have ended if the user leaves now."""
         return anyio.current_time() + min(self._settings.close_timeout, _GRACE)
 
-    def _empty_consumers(self) -> None:
-        if self._link is None or not self._link.is_open:
-            return  # it has ended, and the broker has taken back all that was open
-        # All are cancelled first: what one gives back, the broker would deliver to another one of ours.
-        for consumer in list(self.consumers):
-            consumer.cancel()
-        for consumer in list(self.consumers):
-            consumer.give_back()
-
-    def _shut_channels(self) -> None:
-        error = self._closed_error()
-        for channel in list(self._channels):
-            channel.shut(error)
-        for consumer in list(self.consumers):
-            consumer.on_connection_closed(copy_of(error))
-
-    def _closed_error(self) -> ConnectionClosed:
-        why = f": {self.failure}" if self.failure is not None else ""
-        error = ConnectionClosed(f"the connection is closed{why}")
-        error.close = self._close_facts
-        error.__cause__ = self.failure
-        return error
-
-    def _raise_if_closed(self) -> None:
-        if self.state in (State.CLOSING, State.CLOSED):
-            raise self._closed_error()
-
     def _fire(self, event: ConnectionEvent, reason: str | None = None) -> None:
-        step = self._lifecycle.fire(event)
-        source, target, now = step.source.public, step.target.public, anyio.current_time()
-        if source is not target:
-            self._journal.record(Transition("connection", source, event, target, now, reason, self._link_number))
-            self._changed.give()
-        for effect in step.effects:
-            self._carry_out(effect, reason, now)
+        now = anyio.current_time()
+        for effect in self.core.take(event, now, reason):
+            self._carry_out(effect, now)
 
 
 def _turns_of_this_loop() -> Turns:

@@ -1,23 +1,43 @@
-"""Waiting for news that come again and again."""
+"""Waiting for news."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import anyio
 
+from anyamqp.errors import RequestTimeout
+from anyamqp.protocol.waking import Wakers
 
-class Signal:
-    """Wakes every task that waits for it, each time that it is given."""
+T = TypeVar("T")
 
-    __slots__ = ("_event",)
 
-    def __init__(self) -> None:
-        self._event = anyio.Event()
+async def next_news(wakers: Wakers) -> None:
+    """Wait until there is news."""
+    waker = anyio.Event()
+    wakers.add(waker)
+    try:
+        await waker.wait()
+    finally:
+        wakers.discard(waker)
 
-    def give(self) -> None:
-        """Wake the tasks that wait now."""
-        self._event.set()
-        self._event = anyio.Event()
 
-    async def wait(self) -> None:
-        """Wait until the signal is given next."""
-        await self._event.wait()
+async def answered_within(
+    seconds: float | None, work: Awaitable[T], request: str, progress: Callable[[], str] | None = None
+) -> T:
+    """Wait for an answer of the broker's.
+
+    Args:
+        seconds: the time that it may take; None for any.
+        work: waits for it.
+        request: what is to be answered, for the error.
+        progress: tells how the connection does, for the error.
+
+    Raises:
+        RequestTimeout: it took longer.
+    """
+    with anyio.move_on_after(seconds):
+        return await work
+    why = "" if progress is None else f"; {progress()}"
+    raise RequestTimeout(f"{request}: no answer within {seconds} s{why}")

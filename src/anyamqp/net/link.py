@@ -5,47 +5,30 @@ is read is dispatched at once, by plain functions, for as long as other tasks ca
 event loop, of which the reader's task only waits for the end. A caller that sends only appends to the session's output
 and wakes the writer, hence a caller's cancellation can never cut a frame in two, and there is no lock to wait for.
 
-A link ends in one place, :meth:`Link._finish`, with one reason. What it ends with goes up in a fixed order and without
-an await between: first the connection, then every channel on it.
+The session's events go up through :mod:`anyamqp.protocol.dispatch`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream
 
 from anyamqp.errors import AnyamqpError, ConnectionLost, ReplyError, TransportError
-from anyamqp.message import FieldTable
 from anyamqp.net.dialer import transport_error
 from anyamqp.net.event_loop import Waiter, running_loop
 from anyamqp.net.tcp import Piece, SocketStream
-from anyamqp.protocol.events import (
-    Blocked,
-    ChannelClosed,
-    ChannelReleased,
-    Confirm,
-    ConfirmsReceived,
-    Content,
-    ContentsReceived,
-    Ended,
-    Event,
-    MethodReceived,
-    Opened,
-    Replied,
-    Stalled,
-    Tuning,
-    Unblocked,
-)
+from anyamqp.protocol.dispatch import Dispatcher, LinkOwner, Witness
+from anyamqp.protocol.events import Ended, Event, Opened
 from anyamqp.protocol.lifecycle import LinkState, Transition
-from anyamqp.protocol.requests import Purpose, Request, Unanswered
+from anyamqp.protocol.ports import ChannelHandler
+from anyamqp.protocol.requests import Purpose
 from anyamqp.protocol.session import Session
 from anyamqp.wire import methods
 from anyamqp.wire.frames import method_name
-from anyamqp.wire.methods import Method
 
 HIGH_WATER: Final = 1024 * 1024
 """Bytes of outgoing buffer above which publishers wait."""
@@ -64,75 +47,6 @@ _LINGER: Final = 1.0
 """Seconds that the last frames of a session may take to leave."""
 
 
-class ChannelHandler(Protocol):
-    """What a link tells a channel that is attached to it."""
-
-    def on_reply(self, request: Request) -> None:
-        """The broker answered a request."""
-        ...
-
-    def on_method(self, method: Method) -> None:
-        """A method came unasked."""
-        ...
-
-    def on_contents(self, contents: list[Content]) -> None: ...
-
-    def on_confirms(self, confirms: list[Confirm]) -> None: ...
-
-    def on_closed(self, error: ReplyError, unanswered: Unanswered) -> None:
-        """The broker closed the channel, or made us close it."""
-        ...
-
-    def on_released(self) -> None:
-        """Our close is complete."""
-        ...
-
-    @property
-    def awaits_answer(self) -> bool:
-        """Whether something was sent that the broker answers otherwise than with a reply."""
-        ...
-
-    def on_writable(self) -> None:
-        """The broker takes publishes again."""
-        ...
-
-    def on_lost(self, error: AnyamqpError | None, unanswered: Unanswered) -> None:
-        """The link is gone, for this reason."""
-        ...
-
-
-class LinkOwner(Protocol):
-    """What a link tells its connection."""
-
-    def on_link_opened(self, tuning: Tuning, server_properties: FieldTable) -> None: ...
-
-    def on_link_blocked(self, reason: str) -> None: ...
-
-    def on_link_unblocked(self) -> None: ...
-
-    def on_number_free(self) -> None:
-        """A channel's close is complete: another one may have its number."""
-        ...
-
-    def on_secret_updated(self, secret: str) -> None:
-        """The broker took a new secret; in the order in which they were sent."""
-        ...
-
-    def on_link_ended(self, error: AnyamqpError | None) -> None:
-        """The link is gone; the channels on it hear of it next."""
-        ...
-
-
-class Witness(Protocol):
-    """Takes note of what happens on a link."""
-
-    def record(self, transition: Transition) -> None: ...
-
-    def stalled(self, seconds: float) -> None:
-        """The event loop was late."""
-        ...
-
-
 class Link:
     """A transport with an AMQP session on it.
 
@@ -144,24 +58,15 @@ class Link:
 
     Attributes:
         number: counted from 1 in each connection.
-        is_ready: whether recovery on it is done, so that channels may send new work. Set by the connection.
-        has_worked: whether the broker delivered, confirmed or answered anything since recovery.
-        is_over: whether it has ended.
-        error: why it ended; None if we closed it.
+        session: the session.
     """
 
     def __init__(self, number: int, stream: ByteStream, session: Session, owner: LinkOwner, journal: Witness) -> None:
-        self.number = number
-        self.session = session
-        self.is_ready = False
-        self.has_worked: bool = False
-        self.is_over: bool = False
-        self.error: AnyamqpError | None = None
+        self.number: int = number
+        self.session: Session = session
+        self._dispatcher = Dispatcher(session, owner, journal)
         self._loop = running_loop()
         self._stream = stream
-        self._owner = owner
-        self._journal = journal
-        self._handlers: dict[int, ChannelHandler] = {}
         self._opened = anyio.Event()
         self._over = anyio.Event()
         self._writer_waits: Waiter | None = None
@@ -171,13 +76,31 @@ class Link:
         self._output_taken = anyio.Event()
         self._output_done = anyio.Event()
         self._is_dispatching = False
-        self._closes: dict[int, float] = {}
-        """When the closes without a reply were sent, the oldest first, by channel number; the connection's by 0."""
         self._reading = anyio.CancelScope()
         self._slow_readers: set[object] = set()
         self._caught_up = anyio.Event()
 
     # --- for the connection -----------------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the session is open and not closing."""
+        return self.session.state is LinkState.OPEN
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._dispatcher.is_over
+
+    @property
+    def error(self) -> AnyamqpError | None:
+        """Why it ended; None if we closed it."""
+        return self._dispatcher.error
+
+    @property
+    def has_worked(self) -> bool:
+        """Whether the broker delivered, confirmed or answered anything besides the requests of recovery."""
+        return self._dispatcher.has_worked
 
     async def run(self, companion: Callable[[Link], Coroutine[Any, Any, None]] | None = None) -> None:
         """Move bytes until the link has ended, then close the transport.
@@ -244,11 +167,6 @@ class Link:
     # --- for channels -----------------------------------------------------------------------------------------------
 
     @property
-    def is_blocked(self) -> bool:
-        """Whether the broker takes no publishes now."""
-        return self.session.blocked is not None
-
-    @property
     def is_full(self) -> bool:
         """Whether the outgoing buffer is above its mark."""
         return self.session.output_size > HIGH_WATER
@@ -264,8 +182,7 @@ class Link:
         Raises:
             ChannelLimitReached: as many are open as was agreed.
         """
-        number = self.session.open_channel(purpose)
-        self._handlers[number] = handler
+        number = self._dispatcher.attach(handler, purpose)
         self.flush()
         return number
 
@@ -282,23 +199,20 @@ class Link:
         self.flush()
 
     def close_deadline(self, timeout: float) -> float:
-        """When to stop waiting for the reply to a close, on the event loop's clock.
-
-        All closes of a link share one time-out, counted from the oldest that has no reply: a broker that does not
-        answer is waited for once, however many channels are closed before the connection is.
+        """When to stop waiting for the reply to a close, on the event loop's clock: see :class:`Closes`.
 
         Args:
             timeout: seconds that a reply may take.
         """
-        return next(iter(self._closes.values()), anyio.current_time()) + timeout
+        return self._dispatcher.closes.deadline(timeout, anyio.current_time())
 
     def close_sent(self, number: int) -> None:
         """A close was sent on a channel, or another request of leaving; its reply is awaited from now on."""
-        self._closes.setdefault(number, anyio.current_time())
+        self._dispatcher.closes.sent(number, anyio.current_time())
 
     def close_answered(self, number: int) -> None:
         """The broker has replied to it, or will not because it has closed the channel."""
-        self._closes.pop(number, None)
+        self._dispatcher.closes.answered(number)
 
     def pause_reading(self, reader: object) -> None:
         """Read nothing more until ``reader`` has caught up; the broker is slowed down by TCP.
@@ -324,14 +238,7 @@ class Link:
 
     @property
     def _awaits_readers(self) -> bool:
-        return (
-            bool(self._slow_readers)
-            and self.is_open
-            and not self.session.awaits_reply(0)
-            and not any(
-                self.session.awaits_reply(number) or handler.awaits_answer for number, handler in self._handlers.items()
-            )
-        )
+        return bool(self._slow_readers) and self.is_open and not self._dispatcher.awaits_answer
 
     def flush(self) -> None:
         """Wake the writer: the session has output."""
@@ -445,69 +352,14 @@ class Link:
             self.flush()
 
     def _tell(self, event: Event) -> None:
-        handlers = self._handlers
-        if isinstance(event, ContentsReceived):
-            self.has_worked = True
-            handlers[event.channel].on_contents(event.contents)
-        elif isinstance(event, ConfirmsReceived):
-            self.has_worked = True
-            handlers[event.channel].on_confirms(event.confirms)
-        elif isinstance(event, Replied):
-            if event.channel:
-                if self.is_ready:  # recovery's own requests are no work
-                    self.has_worked = True
-                handlers[event.channel].on_reply(event.request)
-            else:
-                secret = event.request.method
-                if isinstance(secret, methods.Connection.UpdateSecret):
-                    self._owner.on_secret_updated(secret.new_secret)
-                event.request.finish()
-        elif isinstance(event, MethodReceived):
-            handlers[event.channel].on_method(event.method)
-        elif isinstance(event, ChannelClosed):
-            self.close_answered(event.channel)
-            handlers.pop(event.channel).on_closed(event.error, event.unanswered)
-        elif isinstance(event, ChannelReleased):
-            # Nobody is there if we closed it for what the broker sent: on_closed was the last word then.
-            self.close_answered(event.channel)
-            handler = handlers.pop(event.channel, None)
-            if handler is not None:
-                handler.on_released()
-            self._owner.on_number_free()
-        elif isinstance(event, Transition):
-            self._journal.record(event)
+        if isinstance(event, Ended):
+            self._opened.set()
+            self._over.set()
+            self._output_taken.set()
+            self.flush()
+            self._reading.cancel()
+        self._dispatcher.tell(event)
+        if isinstance(event, Transition):
             self._reconsider_reading()  # a link that is closing is read, whatever it owes
         elif isinstance(event, Opened):
-            self._owner.on_link_opened(event.tuning, event.server_properties)
             self._opened.set()
-        elif isinstance(event, Blocked):
-            self._owner.on_link_blocked(event.reason)
-        elif isinstance(event, Unblocked):
-            self._owner.on_link_unblocked()
-            for handler in list(handlers.values()):
-                handler.on_writable()
-        elif isinstance(event, Stalled):
-            self._journal.stalled(event.seconds)
-        else:
-            self._finish(event)
-
-    def _finish(self, ended: Ended) -> None:
-        self.is_over = True
-        self.error = ended.error
-        self._opened.set()
-        self._over.set()
-        self._output_taken.set()
-        self.flush()
-        self._reading.cancel()
-        for request in self.session.unanswered(0):
-            request.finish()
-        self._owner.on_link_ended(ended.error)
-        handlers = list(self._handlers.items())
-        self._handlers.clear()
-        for number, handler in handlers:
-            handler.on_lost(ended.error, self.session.unanswered(number))
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the session is open and not closing."""
-        return self.session.state is LinkState.OPEN

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Final, Protocol, TypeVar
 
 from anyamqp.errors import AnyamqpError, ConnectionForced, ReplyError, Side, printable
+from anyamqp.protocol.requests import Request, Unanswered
+from anyamqp.wire.frames import method_name
 
 CLOSES_BEFORE_BLAME: Final = 3
 """An error that names no request is blamed on the one that was under way each time it came, so many times."""
@@ -32,6 +34,27 @@ class SentCall(Protocol):
 
 
 C = TypeVar("C", bound=SentCall)
+
+
+def guilty_request(error: AnyamqpError | None, unanswered: Unanswered) -> Request | None:
+    """The request of a channel for which the broker closed the whole connection, if it may be one of these.
+
+    A hard error names the method, not the channel (AMQP 0-9-1, connection.close). Where several channels wait for an
+    answer to that method, each takes the blame, whatever the code: sent again, it would cost the next link as well.
+    """
+    if not isinstance(error, ReplyError) or error.method is None:
+        return None
+    return next((one for one in unanswered if method_name(one.method) == error.method), None)
+
+
+def refused_request(error: AnyamqpError | None, unanswered: Unanswered) -> Request | None:
+    """The request of a channel for which the broker closed the channel.
+
+    The broker works a channel's methods off in order, so it is the oldest of that name; nothing behind it was done.
+    """
+    if not isinstance(error, ReplyError):
+        return None
+    return next((one for one in unanswered if error.method in (None, method_name(one.method))), None)
 
 
 def is_for_a_publish(error: AnyamqpError | None) -> bool:

@@ -205,10 +205,13 @@ class Outbox:
         """The broker returned an unroutable publish; its confirm follows."""
         self.places.returned(method, message)
 
+    def held(self) -> None:
+        """The broker does not accept publishes on the channel any more."""
+        self._fire(PublisherEvent.BLOCKED)
+
     def blocked(self, reason: str, since: float, now: float) -> None:
         """The broker has accepted no publishes on this connection since the time ``since``."""
         self.block.begin(reason, since)
-        self._fire(PublisherEvent.BLOCKED)
         if now >= self.block.due_at:
             self._fail_unsent(now)
         self._set_deadline()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from enum import Enum
-from typing import Protocol
 
 from anyamqp.errors import AnyamqpError, ReplyError
+from anyamqp.protocol.waking import Wakeable
 from anyamqp.wire.basic import Received
 from anyamqp.wire.methods import Method
 
@@ -26,18 +26,12 @@ class Purpose(Enum):
     """It brings a channel into shape."""
     LAST_OF_SETUP = "last of setup"
     """It does so, and the channel is open with its reply."""
+    RECOVERY = "recovery"
+    """Recovery declares an entity again."""
     FAREWELL = "farewell"
     """A task that leaves waits for it, as for the reply to a close."""
     OWNER = "owner"
     """The owner of the channel asked."""
-
-
-class Wakeable(Protocol):
-    """Something that a task waits for."""
-
-    def set(self) -> object:
-        """Let the task go on."""
-        ...
 
 
 class Request:

@@ -81,7 +81,10 @@ class ConnectionEffect(Enum):
     RUN_LINK = "run a link on the transport until it ends"
     RECOVER = "begin the recovery"
     COUNT_RECONNECT = "count a reconnect"
-    RESUME_CHANNELS = "let the channels send"
+    REPEAT_BLOCK = "take the block that the broker sent during recovery"
+    READY_CHANNELS = "tell the channels that the connection is open"
+    BLOCK_CHANNELS = "tell the channels that the broker does not accept publishes"
+    UNBLOCK_CHANNELS = "tell the channels that it does again"
     TELL_BLOCKED = "tell the publishers that the broker does not accept publishes"
     TELL_UNBLOCKED = "tell the publishers that it does again"
     EMPTY_CONSUMERS = "cancel the consumers, and give back the deliveries that nobody has taken"
@@ -122,15 +125,15 @@ CONNECTION: Final[Table[ConnectionState, ConnectionEvent, ConnectionEffect]] = T
     Row(_E.CONNECTED, (_S.RECONNECTING_HANDSHAKING,), _S.RECONNECTING_RECOVERING, (_F.RECOVER,)),
     # RabbitMQ accepts no connection.close during the handshake, so the close waits for the end of the handshake.
     Row(_E.CONNECTED, (_S.CLOSING,), _S.CLOSING, (_F.LEAVE_LINK,)),
-    Row(_E.OPENED, (_S.CONNECTING_RECOVERING,), _S.OPEN, (_F.RESUME_CHANNELS,)),
-    Row(_E.OPENED, (_S.RECONNECTING_RECOVERING,), _S.OPEN, (_F.COUNT_RECONNECT, _F.RESUME_CHANNELS)),
+    Row(_E.OPENED, (_S.CONNECTING_RECOVERING,), _S.OPEN, (_F.REPEAT_BLOCK, _F.READY_CHANNELS)),
+    Row(_E.OPENED, (_S.RECONNECTING_RECOVERING,), _S.OPEN, (_F.COUNT_RECONNECT, _F.REPEAT_BLOCK, _F.READY_CHANNELS)),
     Row(_E.LOST, (_S.CONNECTING_HANDSHAKING, _S.CONNECTING_RECOVERING), _S.CONNECTING_WAITING, (_F.WAIT,)),
     Row(_E.LOST, (_S.RECONNECTING_HANDSHAKING, _S.RECONNECTING_RECOVERING), _S.RECONNECTING_WAITING, (_F.WAIT,)),
     Row(_E.LOST, (_S.OPEN,), _S.RECONNECTING_WAITING, (_F.WAIT,)),
     Row(_E.LOST, (_S.BLOCKED,), _S.RECONNECTING_WAITING, (_F.TELL_UNBLOCKED, _F.WAIT)),
-    Row(_E.BLOCKED, (_S.OPEN,), _S.BLOCKED, (_F.TELL_BLOCKED,)),
+    Row(_E.BLOCKED, (_S.OPEN,), _S.BLOCKED, (_F.BLOCK_CHANNELS, _F.TELL_BLOCKED)),
     Ignored(_E.BLOCKED, (*_RECOVERING, _S.BLOCKED, _S.CLOSING), _AT_ANY_TIME),
-    Row(_E.UNBLOCKED, (_S.BLOCKED,), _S.OPEN, (_F.TELL_UNBLOCKED,)),
+    Row(_E.UNBLOCKED, (_S.BLOCKED,), _S.OPEN, (_F.TELL_UNBLOCKED, _F.UNBLOCK_CHANNELS)),
     Ignored(_E.UNBLOCKED, (*_RECOVERING, _S.OPEN, _S.CLOSING), _AT_ANY_TIME),
     Row(_E.CLOSE, (_S.CONNECTING_NEW, *_WAITING, *_DIALING), _S.CLOSING, (_F.SHUT_CHANNELS, _F.INTERRUPT)),
     Row(_E.CLOSE, _HANDSHAKING, _S.CLOSING, (_F.SHUT_CHANNELS, _F.LEAVE_HANDSHAKE)),

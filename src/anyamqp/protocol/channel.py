@@ -1,0 +1,402 @@
+"""The decisions of a logical channel: requests, and moving from link to link.
+
+A channel is attached to a link and detached from it again; in between it is the same object. Attaching sends everything
+that brings the channel back into shape (open, qos, confirm mode, consumers) in one go, so whoever attaches it first is
+the only one. Replies come in the order of the requests (AMQP 0-9-1, 4.2.3), so a queue of requests is all the matching
+there is, and a cancelled caller leaves nothing behind: its reply is taken and dropped.
+
+The channel follows :data:`~anyamqp.protocol.lifecycle.channel.CHANNEL`. Its purpose is the business of its owner: a
+user's channel, the outbox of a publisher, the subscription of a consumer, the calls of an RPC client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+from anyamqp.errors import (
+    AnyamqpError,
+    ChannelClosed,
+    CloseFacts,
+    CloseFrame,
+    ConnectionClosed,
+    InvalidUse,
+    ReplyError,
+    Side,
+    copy_of,
+    is_unexplained_close,
+)
+from anyamqp.protocol import blame
+from anyamqp.protocol.coupling import end_of_channel
+from anyamqp.protocol.events import Confirm, Content
+from anyamqp.protocol.lifecycle.channel import CHANNEL, ChannelEffect, ChannelEvent, ChannelState
+from anyamqp.protocol.lifecycle.states import State
+from anyamqp.protocol.ports import ChannelLink, ChannelOwner, Place, Recorder
+from anyamqp.protocol.requests import Purpose, Request, Unanswered
+from anyamqp.protocol.waking import Wakers
+from anyamqp.wire import methods
+from anyamqp.wire.basic import Route
+from anyamqp.wire.frames import describe, method_name
+from anyamqp.wire.methods import Method
+
+P = TypeVar("P", bound=Place)
+
+
+class ChannelContext(Protocol[P]):
+    """The connection, as a channel's decisions see it."""
+
+    @property
+    def recorder(self) -> Recorder:
+        """The entities that were declared."""
+        ...
+
+    @property
+    def missed(self) -> tuple[ChannelEvent, ...]:
+        """The events that a channel which opens now has missed."""
+        ...
+
+    def place(self, number: int) -> P:
+        """A channel's place on the present link."""
+        ...
+
+    def join(self, channel: ChannelCore[P]) -> None:
+        """Attach a channel to the present link, if the connection is open."""
+        ...
+
+    def forget(self, channel: ChannelCore[P]) -> None:
+        """The channel is closed."""
+        ...
+
+    def record(
+        self,
+        channel: ChannelCore[P],
+        source: State,
+        event: ChannelEvent,
+        target: State,
+        error: AnyamqpError | None,
+    ) -> None:
+        """A channel's public state changed, for this reason."""
+        ...
+
+
+class ChannelCore(Generic[P]):
+    """One logical channel.
+
+    Args:
+        name: for logs: "channel 3".
+        context: its connection.
+        owner: told of what happens; None for nobody.
+
+    Attributes:
+        place: where it is; None while it is on no link.
+        closing_on: the link on which channel.close was sent.
+        error: the error that closed it; None if its owner closed it.
+        wakers: woken when its state changes.
+    """
+
+    __slots__ = ("__weakref__", "_context", "_lifecycle", "_owner", "closing_on", "error", "name", "place", "wakers")
+
+    def __init__(self, name: str, context: ChannelContext[P], owner: ChannelOwner | None) -> None:
+        self.name: str = name
+        self.place: P | None = None
+        self.closing_on: ChannelLink | None = None
+        self.error: AnyamqpError | None = None
+        self.wakers: Wakers = Wakers()
+        self._context = context
+        self._owner = owner
+        self._lifecycle = CHANNEL.begin()
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def state(self) -> ChannelState:
+        """Where its life cycle is."""
+        return self._lifecycle.state
+
+    def take(self, event: ChannelEvent, error: AnyamqpError | None = None, unanswered: Unanswered = ()) -> None:
+        """Take an event.
+
+        Args:
+            event: the event.
+            error: its reason, if there is one.
+            unanswered: the requests that the broker will not answer because of it, the oldest first.
+        """
+        step = self._lifecycle.fire(event)
+        if step.source.public is not step.target.public:
+            self._context.record(self, step.source.public, event, step.target.public, error)
+        if step.source is not step.target:
+            self.wakers.wake()
+        for effect in step.effects:
+            self._carry_out(effect, error, unanswered)
+
+    # --- for the connection -----------------------------------------------------------------------------------------
+
+    def attach(self, link: ChannelLink) -> None:
+        """Open the channel on a link, and bring it into shape there.
+
+        Raises:
+            ChannelLimitReached: as many are open as was agreed.
+            InvalidArgument: a request that brings it into shape does not fit a frame of the link.
+        """
+        setup: Sequence[Method] = [] if self._owner is None else self._owner.setup()
+        number = link.attach(self, Purpose.SETUP if setup else Purpose.LAST_OF_SETUP)
+        self.place = self._context.place(number)
+        try:
+            for method in setup:
+                self.send(method, Purpose.LAST_OF_SETUP if method is setup[-1] else Purpose.SETUP)
+        except BaseException:
+            self._detach()
+            link.session.close_channel(number)
+            link.flush()
+            raise
+        self.take(ChannelEvent.ATTACHED)
+
+    def shut(self, error: AnyamqpError) -> None:
+        """The connection is closed, or something that the channel cannot do without is gone."""
+        self.take(end_of_channel(error), error)
+
+    def closed_error(self) -> AnyamqpError:
+        """The error of every call on the closed channel."""
+        if isinstance(self.error, ConnectionClosed):
+            return copy_of(self.error)
+        closed = ChannelClosed(f"the channel is closed: {self.error}" if self.error else "the channel is closed")
+        closed.close = self.error.close if isinstance(self.error, ReplyError) else None
+        closed.__cause__ = self.error
+        return closed
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def send(self, method: Method, purpose: Purpose = Purpose.CALLER) -> Request:
+        """Send a request. Only on a link.
+
+        Raises:
+            InvalidArgument: AMQP cannot carry an argument; nothing was sent.
+        """
+        place = self._require_place(method)
+        # Named here, because a request may have waited for this link, on which the broker named the queue anew.
+        as_sent = self._context.recorder.as_sent(method)
+        request = place.link.session.request(place.number, method, purpose, as_sent=as_sent)
+        place.link.flush()
+        return request
+
+    def ask(self, method: Method) -> None:
+        """Send a request of the owner's, who gets the reply; a loss drops it."""
+        self.send(method, Purpose.OWNER)
+
+    def tell(self, method: Method) -> None:
+        """Send a method that has no reply, if the channel is on a link."""
+        place = self.place
+        if place is not None:
+            place.link.session.send(place.number, method)
+            place.link.flush()
+
+    def abandon(self, request: Request, place: P | None) -> None:
+        """The caller was cancelled: nobody takes the reply. ``place`` is where the request was sent."""
+        request.waiter = None
+        if isinstance(request.reply, methods.Basic.GetOk) and place is not None:
+            _give_back(request.reply, place, request.method)
+
+    # --- publishing -------------------------------------------------------------------------------------------------
+
+    @property
+    def can_publish(self) -> bool:
+        """Whether the broker accepts publishes now."""
+        return self._lifecycle.state is ChannelState.OPEN
+
+    def publish(self, route: Route, properties: bytes, body: bytes) -> None:
+        """Append a publish to the outgoing buffer; it leaves after :meth:`flush`. Only if :attr:`can_publish`.
+
+        Raises:
+            InvalidArgument: the properties do not fit a frame; nothing was appended.
+        """
+        place = self.place
+        if place is None:
+            raise InvalidUse("publish on a channel that is on no link")
+        place.link.session.publish(place.number, route, properties, body)
+
+    def flush(self, *, is_awaited: bool = False) -> None:
+        """Send the outgoing buffer soon; at once if a caller awaits the answer and nothing is in its way."""
+        place = self.place
+        if place is not None:
+            if is_awaited:
+                place.link.push()
+            else:
+                place.link.flush()
+
+    # --- what the link tells ----------------------------------------------------------------------------------------
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether something was sent that the broker answers otherwise than with a reply."""
+        return self.state is ChannelState.CLOSING or (self._owner is not None and self._owner.awaits_answer)
+
+    def on_reply(self, request: Request) -> None:
+        """The broker answered a request."""
+        reply, place = request.reply, self.place
+        if reply is None:
+            return
+        if isinstance(reply, methods.Basic.GetOk) and place is not None:
+            place.last_tag = reply.delivery_tag
+            if request.waiter is None:
+                _give_back(reply, place, request.method)
+        if request.purpose is Purpose.DECLARATION:
+            self._context.recorder.record(self, request.method, reply)
+        elif request.purpose is Purpose.LAST_OF_SETUP:
+            self.take(ChannelEvent.OPENED)
+        elif request.purpose is Purpose.FAREWELL and place is not None:
+            place.link.close_answered(place.number)
+        elif request.purpose is Purpose.OWNER and self._owner is not None:
+            self._owner.on_reply(reply)
+        request.finish()
+
+    def on_method(self, method: Method) -> None:
+        """channel.flow or basic.cancel came."""
+        if isinstance(method, methods.Channel.Flow):
+            self.take(ChannelEvent.STARTED if method.active else ChannelEvent.STOPPED)
+        elif self._owner is not None:
+            self._owner.on_cancelled()
+
+    def on_contents(self, contents: list[Content]) -> None:
+        """Deliveries or returns came."""
+        place = self.place
+        if place is not None and self._owner is not None:
+            method, _ = contents[-1]
+            if isinstance(method, methods.Basic.Deliver):
+                place.last_tag = method.delivery_tag
+            self._owner.on_contents(contents)
+
+    def on_confirms(self, confirms: list[Confirm]) -> None:
+        """Confirms came."""
+        if self._owner is not None:
+            self._owner.on_confirms(confirms)
+
+    def on_closed(self, error: ReplyError, unanswered: Unanswered) -> None:
+        """The broker closed the channel, or made the session close it."""
+        self._detach()
+        self.take(ChannelEvent.FAILED, error, unanswered)
+
+    def on_released(self) -> None:
+        """Our close is complete."""
+        self.take(ChannelEvent.CLOSED)
+
+    def on_lost(self, error: AnyamqpError | None, unanswered: Unanswered) -> None:
+        """The link is gone, for this reason; None if we closed it."""
+        guilty = blame.guilty_request(error, unanswered)
+        if guilty is not None and guilty.purpose in (Purpose.SETUP, Purpose.LAST_OF_SETUP):
+            # It cost the link, and would cost the next one as well.
+            self._detach()
+            self.take(ChannelEvent.FAILED, error, unanswered)
+        else:
+            self.take(ChannelEvent.LOST, error, unanswered)
+
+    # --- effects ----------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, effect: ChannelEffect, error: AnyamqpError | None, unanswered: Unanswered) -> None:
+        match effect:
+            case ChannelEffect.JOIN:
+                self._context.join(self)
+            case ChannelEffect.ADMIT:
+                for event in self._context.missed:
+                    self.take(event)
+            case ChannelEffect.DETACH:
+                self._detach()
+            case ChannelEffect.SEND_CLOSE:
+                self._send_close(error)
+            case ChannelEffect.AWAIT_CLOSE:
+                self._await_close()
+            case ChannelEffect.COMPLETE_CLOSE:
+                self.take(ChannelEvent.CLOSED)
+            case ChannelEffect.RETURN_REQUESTS:
+                _return(error, unanswered)
+            case ChannelEffect.FAIL_REQUESTS:
+                self._fail_requests(error, unanswered)
+            case ChannelEffect.FORGET:
+                self._context.forget(self)
+            case _ if self._owner is not None:
+                self._tell(self._owner, effect, error)
+            case _:
+                pass
+
+    def _tell(self, owner: ChannelOwner, effect: ChannelEffect, error: AnyamqpError | None) -> None:
+        match effect:
+            case ChannelEffect.TELL_OPENED:
+                owner.on_opened()
+            case ChannelEffect.TELL_READY:
+                owner.on_ready()
+            case ChannelEffect.TELL_HELD:
+                owner.on_held()
+            case ChannelEffect.TELL_LOST:
+                owner.on_lost(error)
+            case _ if error is not None:  # TELL_FAILED, whose events all have an error
+                owner.on_failed(error)
+            case _:
+                raise InvalidUse(f"{self.name}: {effect.value}, without a reason")
+
+    def _await_close(self) -> None:
+        place = self.place
+        if place is None or not place.link.is_open:
+            self._detach()
+            self.take(ChannelEvent.CLOSED)
+            return
+        self.closing_on = place.link
+        place.release()
+        place.link.close_channel(place.number)
+        self._detach()
+
+    def _send_close(self, error: AnyamqpError | None) -> None:
+        place = self.place
+        if place is not None and place.link.is_open:
+            place.release()
+            if isinstance(error, ReplyError) and error.found_by is Side.CLIENT:
+                error.close = CloseFacts(None, CloseFrame(error.code, error.text, None), Side.CLIENT)
+                place.link.close_channel(place.number, error)
+            else:
+                place.link.close_channel(place.number)
+        self._detach()
+
+    def _fail_requests(self, error: AnyamqpError | None, unanswered: Unanswered) -> None:
+        place, self.error = self.place, error
+        if place is not None:
+            unanswered = place.link.session.unanswered(place.number)
+        refused = blame.refused_request(error, unanswered)
+        for request in unanswered:
+            if request is refused:
+                _accuse(request, error)
+            else:
+                request.error = self.closed_error()
+            request.finish()
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _require_place(self, method: Method) -> P:
+        if self.place is None:
+            raise InvalidUse(f"{method_name(method)} on a channel that is on no link")
+        return self.place
+
+    def _detach(self) -> None:
+        place, self.place = self.place, None
+        if place is not None:
+            place.leave()
+
+
+def _return(error: AnyamqpError | None, unanswered: Unanswered) -> None:
+    """Let those who made the requests send them again, but for one that cost the link."""
+    guilty = blame.guilty_request(error, unanswered)
+    for request in unanswered:
+        if request is guilty:
+            _accuse(request, error)
+        elif is_unexplained_close(error):
+            request.suspicion = error
+        request.finish()
+
+
+def _accuse(request: Request, error: AnyamqpError | None) -> None:
+    if isinstance(error, ReplyError):
+        error.request = describe(request.method)
+    request.error = error
+
+
+def _give_back(reply: methods.Basic.GetOk, place: Place, get: Method) -> None:
+    if isinstance(get, methods.Basic.Get) and not get.no_ack:
+        place.nack(reply.delivery_tag, multiple=False, requeue=True)

@@ -1,0 +1,249 @@
+"""The decisions of a connection: its life, and what it means for everything that lives on it.
+
+The connection follows :data:`~anyamqp.protocol.lifecycle.connection.CONNECTION`. Effects that concern channels,
+publishers and consumers are carried out here; the others go to the caller, who dials, waits and moves bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from anyamqp.errors import AnyamqpError, ChannelLimitReached, CloseFacts, ConnectionClosed, copy_of, reason_of
+from anyamqp.protocol.channel import ChannelCore
+from anyamqp.protocol.channel_numbers import HIGHEST_CHANNEL
+from anyamqp.protocol.coupling import FOR_CHANNELS, ON_OPENING
+from anyamqp.protocol.lifecycle import ConnectionEffect, ConnectionEvent, ConnectionState, State
+from anyamqp.protocol.lifecycle.channel import UNOPENED, ChannelEvent
+from anyamqp.protocol.lifecycle.connection import CONNECTION
+from anyamqp.protocol.ports import BlockNotice, ChannelLink, ChannelOwner, Consuming, Place, Publishing, Recorder
+from anyamqp.protocol.waking import Wakers
+
+P = TypeVar("P", bound=Place)
+Effects = list[ConnectionEffect]
+
+
+class Changes(Protocol):
+    """Takes note of the public states of connection and channels."""
+
+    def changed(
+        self, machine: str, source: State, event: ConnectionEvent | ChannelEvent, target: State, reason: str | None
+    ) -> None:
+        """The state of ``connection`` or ``channel 3`` changed."""
+        ...
+
+
+class ConnectionCore(Generic[P]):
+    """One connection.
+
+    Args:
+        recorder: the entities that were declared.
+        changes: takes note of public states.
+        place: makes the place of a channel on the present link.
+
+    Attributes:
+        link: the present link; None between two. Set by the caller who runs it.
+        most_channels: how many channels may be open; 0 for as many as AMQP can number.
+        channels: in the order of their creation, which is the order of their recovery.
+        publishers, consumers: what else lives on it.
+        block: why and since when the broker accepts no publishes; None if it accepts them.
+        opened_at: when recovery on the present link was complete; None before that.
+        reconnects: how often it was open again after a loss.
+        failure: why the connection was given up; None if it was not.
+        close_facts: what was said at the close of the last link.
+        wakers: woken when the public state changes.
+        number_wakers: woken when a channel is closed, or its number free.
+    """
+
+    def __init__(self, recorder: Recorder, changes: Changes, place: Callable[[int], P]) -> None:
+        self.recorder: Recorder = recorder
+        self.link: ChannelLink | None = None
+        self.most_channels: int = 0
+        self.channels: dict[ChannelCore[P], None] = {}
+        self.publishers: set[Publishing] = set()
+        self.consumers: set[Consuming] = set()
+        self.block: BlockNotice | None = None
+        self.opened_at: float | None = None
+        self.reconnects: int = 0
+        self.failure: Exception | None = None
+        self.close_facts: CloseFacts | None = None
+        self.wakers: Wakers = Wakers()
+        self.number_wakers: Wakers = Wakers()
+        self._changes = changes
+        self._place = place
+        self._last_channel_id = 0
+        self._lifecycle = CONNECTION.begin()
+
+    @property
+    def state(self) -> ConnectionState:
+        """Where its life cycle is."""
+        return self._lifecycle.state
+
+    def take(self, event: ConnectionEvent, now: float, reason: str | None = None) -> Effects:
+        """Take an event.
+
+        Args:
+            event: the event.
+            now: the present time in seconds, on any clock that does not go back.
+            reason: why, in words.
+
+        Returns:
+            The effects that are left to the caller, to be carried out in this order.
+        """
+        step = self._lifecycle.fire(event)
+        source, target = step.source.public, step.target.public
+        if source is not target:
+            self._changes.changed("connection", source, event, target, reason)
+            self.wakers.wake()
+        left: Effects = []
+        for effect in step.effects:
+            left += self._carry_out(effect, now, reason)
+        return left
+
+    def closed_error(self) -> ConnectionClosed:
+        """The error of every call on the closed connection."""
+        why = f": {self.failure}" if self.failure is not None else ""
+        error = ConnectionClosed(f"the connection is closed{why}")
+        error.close = self.close_facts
+        error.__cause__ = self.failure
+        return error
+
+    def raise_if_closed(self) -> None:
+        """Refuse a call on a connection that is closed or closing.
+
+        Raises:
+            ConnectionClosed: it is.
+        """
+        if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
+            raise self.closed_error()
+
+    # --- channels ---------------------------------------------------------------------------------------------------
+
+    def new_channel(self, owner: ChannelOwner | None) -> ChannelCore[P]:
+        """A channel that the connection does not know yet."""
+        self._last_channel_id += 1
+        return ChannelCore(f"channel {self._last_channel_id}", self, owner)
+
+    def register(self, channel: ChannelCore[P], *, is_postponed: bool = False) -> None:
+        """Keep a channel until it is closed, and attach it to each link.
+
+        A channel that comes during recovery is recovery's; later ones are attached here.
+
+        Args:
+            channel: the channel.
+            is_postponed: leave it off the present link until its event DUE.
+
+        Raises:
+            ChannelLimitReached: as many are open as was agreed.
+            ConnectionClosed: the connection is closed.
+            InvalidArgument: a request that brings it into shape does not fit a frame of the link.
+        """
+        self.raise_if_closed()
+        link = self._link_for_channels
+        if link is None:
+            most = self.most_channels or HIGHEST_CHANNEL
+            if len(self.channels) >= most:
+                raise ChannelLimitReached(f"all {most} channels that the connection may have are open")
+            channel.take(ChannelEvent.REGISTERED)
+        elif is_postponed:
+            channel.take(ChannelEvent.POSTPONED)
+        else:
+            channel.attach(link)
+        self.channels[channel] = None
+
+    def join(self, channel: ChannelCore[P]) -> None:
+        """Attach a channel to the present link, unless recovery will do so."""
+        link = self._link_for_channels
+        if link is not None:
+            try:
+                channel.attach(link)
+            except AnyamqpError as error:
+                channel.shut(error)
+
+    def forget(self, channel: ChannelCore[P]) -> None:
+        """A channel is closed."""
+        self.channels.pop(channel, None)
+        self.number_wakers.wake()
+
+    def place(self, number: int) -> P:
+        """A channel's place on the present link."""
+        return self._place(number)
+
+    @property
+    def missed(self) -> tuple[ChannelEvent, ...]:
+        """The events that a channel which opens now has missed."""
+        return ON_OPENING[self.state.public]
+
+    def record(
+        self,
+        channel: ChannelCore[P],
+        source: State,
+        event: ChannelEvent,
+        target: State,
+        error: AnyamqpError | None,
+    ) -> None:
+        """A channel's public state changed."""
+        reason = None if error is None else reason_of(error)
+        self._changes.changed(channel.name, source, event, target, reason)
+
+    @property
+    def unopened(self) -> list[ChannelCore[P]]:
+        """The channels that are to be opened on the present link."""
+        return [channel for channel in self.channels if channel.state in UNOPENED]
+
+    @property
+    def _link_for_channels(self) -> ChannelLink | None:
+        """The present link, once recovery has attached the channels that were there before."""
+        link = self.link
+        is_up = self.state in (ConnectionState.OPEN, ConnectionState.BLOCKED)
+        return link if is_up and link is not None and link.is_open else None
+
+    # --- effects ----------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, effect: ConnectionEffect, now: float, reason: str | None) -> Effects:
+        """Carry out an effect. Returns those that are left to the caller."""
+        if (event := FOR_CHANNELS.get(effect)) is not None:
+            for channel in list(self.channels):
+                channel.take(event)
+            return []
+        match effect:
+            case ConnectionEffect.COUNT_RECONNECT:
+                self.reconnects += 1
+            case ConnectionEffect.REPEAT_BLOCK:
+                self.opened_at = now
+                return self._repeat_block(now)
+            case ConnectionEffect.TELL_BLOCKED:
+                self.block = BlockNotice(reason or "", now)
+                for publisher in list(self.publishers):
+                    publisher.on_blocked()
+            case ConnectionEffect.TELL_UNBLOCKED:
+                self.block = None
+                for publisher in list(self.publishers):
+                    publisher.on_unblocked()
+            case ConnectionEffect.EMPTY_CONSUMERS:
+                self._empty_consumers()
+            case ConnectionEffect.SHUT_CHANNELS:
+                self._shut_channels()
+            case _:
+                return [effect]
+        return []
+
+    def _repeat_block(self, now: float) -> Effects:
+        reason = None if self.link is None else self.link.session.blocked
+        return [] if reason is None else self.take(ConnectionEvent.BLOCKED, now, reason)
+
+    def _empty_consumers(self) -> None:
+        if self.link is None or not self.link.is_open:
+            return  # it has ended, and the broker has taken back all that was open
+        # All are cancelled first: what one gives back, the broker would deliver to another one of ours.
+        for consumer in list(self.consumers):
+            consumer.cancel()
+        for consumer in list(self.consumers):
+            consumer.give_back()
+
+    def _shut_channels(self) -> None:
+        error = self.closed_error()
+        for channel in list(self.channels):
+            channel.shut(error)
+        for consumer in list(self.consumers):
+            consumer.on_connection_closed(copy_of(error))

@@ -1,0 +1,215 @@
+"""The life of a logical channel, which moves from link to link.
+
+A channel on a link is first *opened*: channel.open and the requests that bring it into shape leave together. With the
+last reply it is open, and *held* until its connection is open as well, so that nothing is published before recovery is
+done. A channel whose last reply comes late joins a connection that is open already.
+
+Two things stop publishes: channel.flow stops one channel, connection.blocked (RabbitMQ) stops all. Either may come
+first and end first, hence the states below BLOCKED.
+
+Absent on purpose: nothing leaves CLOSED, because a channel is never opened again after its close; channel.flow does
+not reach a channel that we close, because the session discards everything but close-ok there.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, TypeAlias
+
+from anyamqp.protocol.lifecycle.states import State
+from anyamqp.protocol.lifecycle.table import Ignored, Row, Table
+
+
+class ChannelState(Enum):
+    """The states of a channel. :attr:`public` is the one that users see."""
+
+    CONNECTING_NEW = "connecting: new"
+    """Not entered."""
+    CONNECTING_PAUSED = "connecting: paused"
+    """The owner wants it opened on the present link after a pause."""
+    CONNECTING_DETACHED = "connecting: detached"
+    """On no link."""
+    CONNECTING_OPENING = "connecting: opening"
+    """channel.open was sent."""
+    OPEN_HELD = "open: held"
+    """Open on a link whose connection is not open yet."""
+    OPEN = "open"
+    BLOCKED_HELD = "blocked: held"
+    """Held, and stopped by channel.flow."""
+    BLOCKED_STOPPED = "blocked: stopped"
+    """Stopped by channel.flow."""
+    BLOCKED_CONNECTION = "blocked: connection"
+    """The connection is blocked."""
+    BLOCKED_TWICE = "blocked: twice"
+    """Both."""
+    RECONNECTING_DETACHED = "reconnecting: detached"
+    RECONNECTING_OPENING = "reconnecting: opening"
+    CLOSING = "closing"
+    """channel.close was sent."""
+    CLOSED = "closed"
+
+    @property
+    def public(self) -> State:
+        """The state that users see."""
+        return State[self.name.partition("_")[0]]
+
+
+class ChannelEvent(Enum):
+    """What can happen to a channel."""
+
+    REGISTERED = "registered"
+    """The connection knows it."""
+    POSTPONED = "postponed"
+    """The same; it is to be opened on the present link after a pause."""
+    DUE = "due"
+    """The pause is over."""
+    ATTACHED = "attached"
+    """channel.open left on a link."""
+    OPENED = "opened"
+    """The last request that brings it into shape was answered."""
+    READY = "ready"
+    """The connection is open."""
+    STOPPED = "stopped"
+    """channel.flow: the broker accepts no publishes on it."""
+    STARTED = "started"
+    """channel.flow: the broker accepts publishes again."""
+    BLOCKED = "blocked"
+    """The broker accepts no publishes on the connection."""
+    UNBLOCKED = "unblocked"
+    """The broker accepts publishes on the connection again."""
+    LOST = "lost"
+    """The link is gone."""
+    CLOSE = "close"
+    """The owner is done with it."""
+    LEAVE = "leave"
+    """The user closes the connection."""
+    CLOSED = "closed"
+    """The close is complete."""
+    FAILED = "failed"
+    """An error ends it: the broker's, or ours, or the connection's."""
+
+
+class ChannelEffect(Enum):
+    """What a channel does at a step."""
+
+    JOIN = "open it on the present link, if the connection is open"
+    ADMIT = "tell it how its connection is"
+    TELL_OPENED = "tell the owner that it is open"
+    TELL_READY = "tell the owner that it takes publishes"
+    TELL_HELD = "tell the owner that it takes none"
+    TELL_LOST = "tell the owner that the link is gone"
+    TELL_FAILED = "tell the owner that it is closed for good"
+    DETACH = "leave the link"
+    SEND_CLOSE = "send channel.close, and wait for nothing"
+    AWAIT_CLOSE = "send channel.close; without a link the close is complete"
+    COMPLETE_CLOSE = "the close is complete"
+    RETURN_REQUESTS = "let those who made requests send them again"
+    FAIL_REQUESTS = "end the requests with an error"
+    FORGET = "have the connection forget it"
+
+
+_S: TypeAlias = ChannelState
+_E: TypeAlias = ChannelEvent
+_F: TypeAlias = ChannelEffect
+
+USABLE: Final = (
+    _S.OPEN_HELD,
+    _S.OPEN,
+    _S.BLOCKED_HELD,
+    _S.BLOCKED_STOPPED,
+    _S.BLOCKED_CONNECTION,
+    _S.BLOCKED_TWICE,
+)
+"""The states in which requests may be sent."""
+
+OVER: Final = (_S.CLOSING, _S.CLOSED)
+"""The states in which nothing may be asked of it any more."""
+
+UNOPENED: Final = (
+    _S.CONNECTING_PAUSED,
+    _S.CONNECTING_DETACHED,
+    _S.CONNECTING_OPENING,
+    _S.RECONNECTING_DETACHED,
+    _S.RECONNECTING_OPENING,
+)
+"""The states in which it is registered, and not open on a link."""
+
+OPENING: Final = (_S.CONNECTING_OPENING, _S.RECONNECTING_OPENING)
+_OFF_LINK = (_S.CONNECTING_PAUSED, _S.CONNECTING_DETACHED, _S.RECONNECTING_DETACHED)
+_ON_LINK = (*OPENING, *USABLE)
+_REGISTERED = (*_OFF_LINK, *_ON_LINK)
+
+_LATER = "it hears how its connection is once it is open"
+_AGAIN = "the broker may repeat channel.flow"
+
+CHANNEL: Final[Table[ChannelState, ChannelEvent, ChannelEffect]] = Table(
+    "channel",
+    _S.CONNECTING_NEW,
+    Row(_E.REGISTERED, (_S.CONNECTING_NEW,), _S.CONNECTING_DETACHED),
+    Row(_E.POSTPONED, (_S.CONNECTING_NEW,), _S.CONNECTING_PAUSED),
+    Row(_E.DUE, (_S.CONNECTING_PAUSED,), _S.CONNECTING_DETACHED, (_F.JOIN,)),
+    Ignored(_E.DUE, (*_ON_LINK, _S.RECONNECTING_DETACHED, *OVER), "it was opened on a new link, or closed, meanwhile"),
+    Row(
+        _E.ATTACHED,
+        (_S.CONNECTING_NEW, _S.CONNECTING_PAUSED, _S.CONNECTING_DETACHED),
+        _S.CONNECTING_OPENING,
+    ),
+    Row(_E.ATTACHED, (_S.RECONNECTING_DETACHED,), _S.RECONNECTING_OPENING),
+    Row(_E.OPENED, OPENING, _S.OPEN_HELD, (_F.TELL_OPENED, _F.ADMIT)),
+    # --- publishes
+    Row(_E.READY, (_S.OPEN_HELD,), _S.OPEN, (_F.TELL_READY,)),
+    Row(_E.READY, (_S.BLOCKED_HELD,), _S.BLOCKED_STOPPED),
+    Ignored(_E.READY, (_S.BLOCKED_CONNECTION, _S.BLOCKED_TWICE), "it was told of the block, which says more"),
+    Ignored(_E.READY, (*UNOPENED, _S.CLOSING), _LATER),
+    Row(_E.STOPPED, (_S.OPEN_HELD,), _S.BLOCKED_HELD),
+    Row(_E.STOPPED, (_S.OPEN,), _S.BLOCKED_STOPPED, (_F.TELL_HELD,)),
+    Row(_E.STOPPED, (_S.BLOCKED_CONNECTION,), _S.BLOCKED_TWICE),
+    Ignored(_E.STOPPED, (_S.BLOCKED_HELD, _S.BLOCKED_STOPPED, _S.BLOCKED_TWICE), _AGAIN),
+    Ignored(_E.STOPPED, OPENING, "no broker is known to stop a channel before it has answered its first requests"),
+    Row(_E.STARTED, (_S.BLOCKED_HELD,), _S.OPEN_HELD),
+    Row(_E.STARTED, (_S.BLOCKED_STOPPED,), _S.OPEN, (_F.TELL_READY,)),
+    Row(_E.STARTED, (_S.BLOCKED_TWICE,), _S.BLOCKED_CONNECTION),
+    Ignored(_E.STARTED, (*OPENING, _S.OPEN_HELD, _S.OPEN, _S.BLOCKED_CONNECTION), _AGAIN),
+    Row(_E.BLOCKED, (_S.OPEN,), _S.BLOCKED_CONNECTION, (_F.TELL_HELD,)),
+    # The broker blocked the connection during recovery.
+    Row(_E.BLOCKED, (_S.OPEN_HELD,), _S.BLOCKED_CONNECTION),
+    Row(_E.BLOCKED, (_S.BLOCKED_HELD, _S.BLOCKED_STOPPED), _S.BLOCKED_TWICE),
+    Ignored(_E.BLOCKED, (*UNOPENED, _S.CLOSING), _LATER),
+    Row(_E.UNBLOCKED, (_S.BLOCKED_CONNECTION,), _S.OPEN, (_F.TELL_READY,)),
+    Row(_E.UNBLOCKED, (_S.BLOCKED_TWICE,), _S.BLOCKED_STOPPED),
+    Ignored(_E.UNBLOCKED, (*UNOPENED, _S.CLOSING), _LATER),
+    # --- the link is lost
+    Row(
+        _E.LOST,
+        _ON_LINK,
+        _S.RECONNECTING_DETACHED,
+        (_F.DETACH, _F.RETURN_REQUESTS, _F.TELL_LOST),
+    ),
+    Row(_E.LOST, (_S.CLOSING,), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
+    Ignored(_E.LOST, (_S.CLOSED,), "close-ok had not come yet, and nobody waits for it"),
+    # --- its end
+    Row(
+        _E.CLOSE,
+        (_S.CONNECTING_NEW, *_REGISTERED),
+        _S.CLOSING,
+        (_F.FAIL_REQUESTS, _F.AWAIT_CLOSE),
+    ),
+    Ignored(_E.CLOSE, OVER, "closing twice is closing once"),
+    Row(
+        _E.LEAVE,
+        _REGISTERED,
+        _S.CLOSING,
+        (_F.FAIL_REQUESTS, _F.SEND_CLOSE, _F.COMPLETE_CLOSE, _F.TELL_FAILED),
+    ),
+    Row(_E.LEAVE, (_S.CLOSING,), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
+    Row(
+        _E.FAILED,
+        _REGISTERED,
+        _S.CLOSED,
+        (_F.FAIL_REQUESTS, _F.SEND_CLOSE, _F.FORGET, _F.TELL_FAILED),
+    ),
+    Row(_E.FAILED, (_S.CLOSING,), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
+    Ignored(_E.FAILED, (_S.CLOSED,), "it is closed for another reason"),
+    Row(_E.CLOSED, (_S.CLOSING,), _S.CLOSED, (_F.FORGET,)),
+    Ignored(_E.CLOSED, (_S.CLOSED,), "close-ok comes, and nobody waits for it"),
+)
