@@ -180,9 +180,24 @@ async def test_refused_login_is_retried_for_the_grace_when_told_so() -> None:
         assert broker.connections_total == 11
 
 
+class ChangingBroker(Broker):
+    """A broker whose user's password changes.
+
+    Attributes:
+        password: the password now.
+    """
+
+    def __init__(self, password: str) -> None:
+        super().__init__()
+        self.password = password
+
+    def check_credentials(self, response: str) -> bool:
+        return response == f"\0guest\0{self.password}"
+
+
 async def test_login_refused_by_a_booting_broker_is_cured_within_the_grace() -> None:
-    async with Broker(password="other") as broker, anyio.create_task_group() as tasks:
-        tasks.start_soon(at, 5.5, lambda: setattr(broker, "_expected_login", "\0guest\0guest"))
+    async with ChangingBroker("other") as broker, anyio.create_task_group() as tasks:
+        tasks.start_soon(at, 5.5, lambda: setattr(broker, "password", "guest"))
         watch = Stopwatch()
         async with anyamqp.connect(URL, dial=broker.dial, reconnect=STEADY, fail_fast=False) as connection:
             assert watch.seconds == 6
@@ -190,9 +205,15 @@ async def test_login_refused_by_a_booting_broker_is_cured_within_the_grace() -> 
 
 
 async def test_login_refused_on_a_reconnect_is_retried_for_the_grace_then_ends_the_connection() -> None:
-    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial, reconnect=STEADY) as connection:
+    async with (
+        ChangingBroker("guest") as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=STEADY) as connection,
+    ):
+        ChangingBroker("guest") as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=STEADY) as connection,
+    ):
         await anyio.sleep(5)
-        vars(broker)["_expected_login"] = "changed"
+        broker.password = "changed"
         broker.reset_connections()
         watch = Stopwatch()
         await connection.wait_closed()
