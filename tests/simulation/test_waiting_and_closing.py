@@ -209,9 +209,6 @@ async def test_login_refused_on_a_reconnect_is_retried_for_the_grace_then_ends_t
         ChangingBroker("guest") as broker,
         anyamqp.connect(URL, dial=broker.dial, reconnect=STEADY) as connection,
     ):
-        ChangingBroker("guest") as broker,
-        anyamqp.connect(URL, dial=broker.dial, reconnect=STEADY) as connection,
-    ):
         await anyio.sleep(5)
         broker.password = "changed"
         broker.reset_connections()
