@@ -101,6 +101,7 @@ FLOORS = (
     "anyamqp.core.channel",
     "anyamqp.core.receiver",
     "anyamqp.core.credentials",
+    "anyamqp.core.link_maker",
     "anyamqp.core.recovery",
     "anyamqp.core.supervisor",
     "anyamqp.core.publishing",

@@ -16,20 +16,16 @@ that calls on the connection raise.
 from __future__ import annotations
 
 import math
-import random
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, cast
 
 import anyio
 import anyio.abc
-from anyio.lowlevel import RunVar
 
-from anyamqp.core.credentials import CredentialsKeeper
 from anyamqp.core.host import ChannelHost
 from anyamqp.core.journal import Journal
 from anyamqp.core.link_channel import LinkChannel
+from anyamqp.core.link_maker import LinkMaker
 from anyamqp.core.recovery import Recovery
 from anyamqp.core.stats import Stats
 from anyamqp.core.waiting import next_news
@@ -37,18 +33,16 @@ from anyamqp.entities import Entity
 from anyamqp.errors import (
     AnyamqpError,
     ConnectionLost,
-    ConnectTimeout,
     InvalidArgument,
     InvalidUse,
     LoginRefused,
     PreconditionFailed,
     ReplyError,
-    UnexpectedFailure,
     reason_of,
 )
 from anyamqp.message import FieldTable
-from anyamqp.net.dialer import Dial, Dialer
-from anyamqp.net.event_loop import Loop, failure_of, running_loop
+from anyamqp.net.dialer import Dial
+from anyamqp.net.event_loop import Flag, Loop, failure_of, running_loop
 from anyamqp.net.link import Link
 from anyamqp.net.timers import Timer, Timers
 from anyamqp.protocol.channel import ChannelCore
@@ -59,17 +53,13 @@ from anyamqp.protocol.lifecycle import (
     ChannelEvent,
     ConnectionEffect,
     ConnectionEvent,
-    LinkState,
     State,
     Transition,
 )
 from anyamqp.protocol.lifecycle.channel import ChannelState
 from anyamqp.protocol.ports import BlockNotice, ChannelOwner
-from anyamqp.protocol.reconnect import Attempts, Life, Turns
-from anyamqp.protocol.sasl import Mechanism
-from anyamqp.protocol.session import Session
 from anyamqp.protocol.topology import Recorded, Topology
-from anyamqp.settings import VERSION, Settings
+from anyamqp.settings import Settings
 from anyamqp.wire import methods
 
 _GRACE = 0.6
@@ -78,23 +68,8 @@ _GRACE = 0.6
 _LAST_WORD = 0.1
 """Seconds in which connection.close may leave when the reply is not waited for."""
 
-_TURNS: RunVar[Turns | None] = RunVar("anyamqp.turns")
-
-_AWAITED = {
-    LinkState.AWAITING_START: "connection.start",
-    LinkState.AWAITING_TUNE: "connection.tune",
-    LinkState.AWAITING_OPEN_OK: "connection.open-ok",
-}
-
 _CLEAN_UP = 5.0
 """Seconds that a broker may need to clean up after a connection that it knows to be dead."""
-
-
-class Ending(NamedTuple):
-    """How an attempt to connect, or a link, ended: why, and the link's life if it was opened."""
-
-    error: AnyamqpError
-    life: Life | None
 
 
 class Supervisor(ChannelHost, LinkOwner):
@@ -111,12 +86,9 @@ class Supervisor(ChannelHost, LinkOwner):
 
     def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial | None) -> None:
         self._settings = settings
-        self._fail_fast = fail_fast
-        self._random = random.Random()  # noqa: S311 - jitter, not a secret
-        self._dialer = Dialer(settings, dial, self._random)
         self._timers = Timers()
         self._journal = Journal(settings.name, self._timers.later)
-        self._credentials = CredentialsKeeper(settings, self._journal, self._random)
+        self._maker = LinkMaker(settings, fail_fast=fail_fast, dial=dial, journal=self._journal)
         self._topology = Topology(settings.topology_recovery.mode)
         self.core: ConnectionCore[LinkChannel] = ConnectionCore(self._topology, self, self._place)
         self._recovery = Recovery(self, self._topology, self._is_wanted, self.core, self._entity_failed)
@@ -125,24 +97,15 @@ class Supervisor(ChannelHost, LinkOwner):
         self.server_properties: FieldTable = {}
         """What the broker said of itself at the last handshake."""
         self._link: Link | None = None
-        self._link_number = 0
-        self._past_traffic = (0, 0, 0, 0)
-        self._finished = anyio.Event()
+        self._finished = Flag()
         self._scope: anyio.CancelScope | None = None
         self._loop = Loop()
-        self._turns = Turns()
         self._interruptible: anyio.CancelScope | None = None
         """Around the work that the user's leaving cuts short."""
         self._close_by = math.inf
         """When closing ends at the latest, on the event loop's clock."""
-        self._attempts = Attempts(settings.reconnect, fail_fast=fail_fast, random=self._random)
         self._work: ConnectionEffect | None = None
         """The next step of the connection."""
-        self._dialed: tuple[anyio.abc.ByteStream, Sequence[Mechanism]] | None = None
-        self._deadline = math.inf
-        """When the attempt must have succeeded."""
-        self._ended: Ending | None = None
-        """How the last attempt or link ended, until the policy was asked."""
         self._link_tasks: anyio.abc.TaskGroup | None = None
 
     # --- for the connection -----------------------------------------------------------------------------------------
@@ -156,10 +119,10 @@ class Supervisor(ChannelHost, LinkOwner):
     def stats(self) -> Stats:
         """The connection at this moment."""
         journal, link = self._journal, self._link
-        traffic = self._past_traffic if link is None else _add(self._past_traffic, _traffic(link))
+        traffic = self._maker.past_traffic if link is None else self._maker.past_traffic.and_of(link)
         return Stats(
             state=self.state,
-            link_number=self._link_number,
+            link_number=self._maker.number,
             dials=journal.dials,
             reconnects=self.core.reconnects,
             open_channels=0 if link is None else link.session.channel_count,
@@ -170,10 +133,10 @@ class Supervisor(ChannelHost, LinkOwner):
             unknown_confirms=journal.unknown_confirms,
             dropped_transitions=journal.dropped_transitions,
             stalls=journal.stalls,
-            bytes_sent=traffic[0],
-            bytes_received=traffic[1],
-            frames_sent=traffic[2],
-            frames_received=traffic[3],
+            bytes_sent=traffic.bytes_sent,
+            bytes_received=traffic.bytes_received,
+            frames_sent=traffic.frames_sent,
+            frames_received=traffic.frames_received,
         )
 
     def start(self, tasks: anyio.abc.TaskGroup) -> None:
@@ -182,7 +145,6 @@ class Supervisor(ChannelHost, LinkOwner):
         # because a connection may be made before there is an event loop.
         self._scope = anyio.CancelScope(shield=True)
         self._loop = self._journal.loop = running_loop()
-        self._turns = _turns_of_this_loop()
         tasks.start_soon(self._run, self._scope)
 
     async def wait_for(self, *states: State) -> None:
@@ -220,13 +182,13 @@ class Supervisor(ChannelHost, LinkOwner):
             ReplyError: the broker refused it.
         """
         if self.state not in (State.OPEN, State.BLOCKED):
-            self._credentials.updated(update.new_secret)
+            self._maker.credentials.updated(update.new_secret)
             await self.wait_for(State.OPEN, State.BLOCKED)
         try:
             await self._require_link().update_secret(update)
         except ConnectionLost:
             self.core.raise_if_closed()
-            if not self._credentials.is_asking:
+            if not self._maker.credentials.is_asking:
                 raise
 
     # --- what channels ask ------------------------------------------------------------------------------------------
@@ -253,17 +215,8 @@ class Supervisor(ChannelHost, LinkOwner):
         if self.core.block is not None:
             return f"the broker has blocked the connection: {self.core.block.reason}"
         if self.state in (State.CONNECTING, State.RECONNECTING):
-            return self._doing + (f"; last error: {last}" if last else "")
+            return self._maker.doing(self._link) + (f"; last error: {last}" if last else "")
         return f"the connection's last error: {last}" if last else f"the connection is {self.state.name}"
-
-    @property
-    def _doing(self) -> str:
-        link = self._link
-        if link is None:
-            return self._dialer.doing
-        if (awaited := _AWAITED.get(link.session.state)) is not None:
-            return f"waiting for {awaited} from {self._dialer.route}"
-        return f"recovering on link {link.number}"
 
     @property
     def loop(self) -> Loop:
@@ -333,7 +286,7 @@ class Supervisor(ChannelHost, LinkOwner):
     ) -> None:
         """The public state of the connection or of a channel changed."""
         now = anyio.current_time()
-        self._journal.record(Transition(machine, source, event, target, now, reason, self._link_number))
+        self._journal.record(Transition(machine, source, event, target, now, reason, self._maker.number))
 
     # --- what the link tells ----------------------------------------------------------------------------------------
 
@@ -353,11 +306,11 @@ class Supervisor(ChannelHost, LinkOwner):
         self.core.number_wakers.wake()
 
     def on_secret_updated(self, secret: str) -> None:
-        self._credentials.updated(secret)
+        self._maker.credentials.updated(secret)
 
     def on_link_ended(self, error: AnyamqpError | None) -> None:
         if isinstance(error, LoginRefused):
-            error.login = f"{self._credentials.login} at {self._dialer.route}"
+            error.login = self._maker.login
         if error is not None:
             self._journal.last_error = error
         self._fire(ConnectionEvent.LOST, reason_of(error))
@@ -369,7 +322,7 @@ class Supervisor(ChannelHost, LinkOwner):
             with scope:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._timers.run)
-                    self._attempts.begin(anyio.current_time())
+                    self._maker.begin()
                     self._fire(ConnectionEvent.STARTED)
                     await self._work_on()
                     tasks.cancel_scope.cancel()
@@ -392,127 +345,45 @@ class Supervisor(ChannelHost, LinkOwner):
 
     async def _wait(self) -> None:
         try:
-            delay = self._ask_policy()
+            delay = self._maker.pause()
         except AnyamqpError as hopeless:
             self._fail(hopeless)
             return
-        self._dialer.doing = f"waiting {delay:.1f} s before dialing {self._dialer.route}"
         with anyio.CancelScope() as self._interruptible:
             await anyio.sleep(delay)
-            await anyio.sleep(self._turns.take(self._dialer.route.address, anyio.current_time()))
+            await self._maker.wait_turn()
         self._fire(ConnectionEvent.DUE)
 
-    def _ask_policy(self) -> float:
-        """Seconds to wait before the next dial.
-
-        Raises:
-            AnyamqpError: the policy gives up.
-        """
-        ended, self._ended = self._ended, None
-        if ended is None:
-            return 0.0
-        now, (error, life) = anyio.current_time(), ended
-        untried = self._dialer.route.advance(start_over=self._attempts.is_good(error, life, now))
-        delay = self._attempts.ended(error, life=life, untried=untried, now=now)
-        if life is None:
-            self._journal.retrying(error, str(self._dialer.route), delay)
-        return delay
+    async def _dial(self) -> None:
+        with anyio.CancelScope() as self._interruptible:
+            await self._maker.dial()
+        self._fire(ConnectionEvent.DIALED if self._maker.is_dialed else ConnectionEvent.REFUSED)
 
     def _fail(self, error: Exception) -> None:
         self.core.failure = error
         self._fire(ConnectionEvent.FAILED, reason_of(error))
 
-    def _expected(self, raised: BaseException) -> AnyamqpError:
-        """The error that stands for what was raised. A cancellation of this task and such are raised on."""
-        failure = failure_of(raised)
-        if failure is None:
-            raise raised
-        while isinstance(failure, ExceptionGroup):
-            failure = cast("ExceptionGroup[Exception]", failure).exceptions[0]
-        if not isinstance(failure, AnyamqpError) or not isinstance(raised, Exception):
-            self._journal.unexpected(failure)
-            unexpected = UnexpectedFailure(f"unexpected {type(failure).__name__}: {failure}")
-            unexpected.__cause__ = failure
-            failure = unexpected
-        self._journal.last_error = failure
-        return failure
-
-    async def _dial(self) -> None:
-        """Get credentials and a transport."""
-        self._deadline = anyio.current_time() + self._settings.connect_timeout
-        error: AnyamqpError | None = None
-        try:
-            with anyio.CancelScope(deadline=self._deadline) as attempt, anyio.CancelScope() as self._interruptible:
-                self._dialer.doing = "waiting for the credentials function"
-                mechanisms = await self._credentials.mechanisms()
-                self._journal.dials += 1
-                self._dialed = await self._dialer.dial(), mechanisms
-        except BaseException as raised:  # noqa: BLE001 - a fault of anybody's costs the attempt, not the connection
-            error = self._expected(raised)
-        else:
-            if attempt.cancelled_caught:
-                text = f"{self._dialer.doing}: no answer within {self._settings.connect_timeout} s"
-                error = self._expected(ConnectTimeout(text))
-        if error is not None:
-            self._ended = Ending(error, None)
-        self._fire(ConnectionEvent.REFUSED if self._dialed is None else ConnectionEvent.DIALED)
-
     async def _run_link(self) -> None:
         """Run a link on the transport that was dialed until it ends."""
-        dialed, self._dialed = self._dialed, None
-        if dialed is None:
-            raise InvalidUse("a link needs a transport")
-        stream, mechanisms = dialed
-        self._link_number += 1
-        session = Session(
-            number=self._link_number,
-            mechanisms=mechanisms,
-            virtual_host=self._settings.virtual_host,
-            proposal=Tuning(self._settings.channel_max, self._settings.frame_max, self._settings.heartbeat),
-            client_properties=self._client_properties(),
-            max_message_size=self._settings.max_message_size,
-            now=anyio.current_time(),
-        )
-        link = self._link = self.core.link = Link(self._link_number, stream, session, self, self._journal)
+        link = self._link = self.core.link = self._maker.link(self)
         self.core.opened_at = None
         error: AnyamqpError | None = None
         try:
             async with anyio.create_task_group() as self._link_tasks:
-                self._link_tasks.start_soon(link.run, self._credentials.renewal)
-                with anyio.CancelScope(deadline=self._deadline) as handshake:
-                    await link.wait_open()
-                if handshake.cancelled_caught:
-                    timeout = self._settings.connect_timeout
-                    link.abort(ConnectTimeout(f"{self._doing}: no answer within {timeout} s"))
+                self._link_tasks.start_soon(link.run, self._maker.credentials.renewal)
+                await self._maker.wait_open(link)
                 await link.wait_over()
         except BaseException as raised:  # noqa: BLE001 - a fault of ours costs the link, not the connection
-            error = self._expected(raised)
+            error = self._maker.expected(raised)
         finally:
-            self.core.close_facts = session.close_facts
-            self._past_traffic = _add(self._past_traffic, _traffic(link))
+            self.core.close_facts = link.session.close_facts
             self._link = self.core.link = self._link_tasks = None
-        if (error := error or link.error) is not None:
-            self._ended = Ending(error, self._life_of(link))
-
-    def _life_of(self, link: Link) -> Life | None:
-        opened_at = self.core.opened_at
-        return None if opened_at is None else Life(opened_at, link.has_worked)
+            self._maker.link_ended(link, error, self.core.opened_at)
 
     async def _recover(self, link: Link) -> None:
         with anyio.CancelScope() as self._interruptible:
             if await self._recovery.run(link):
                 self._fire(ConnectionEvent.OPENED)
-
-    def _client_properties(self) -> FieldTable:
-        version = sys.version_info
-        properties: dict[str, str] = {
-            "product": "anyamqp",
-            "version": VERSION,
-            "platform": f"Python {version.major}.{version.minor}.{version.micro}",
-        }
-        if self._settings.name is not None:
-            properties["connection_name"] = self._settings.name
-        return {**properties, **self._settings.client_properties}
 
     def _is_wanted(self, entity: Entity) -> bool:
         wanted = self._settings.topology_recovery.wanted
@@ -585,20 +456,3 @@ class Supervisor(ChannelHost, LinkOwner):
         now = anyio.current_time()
         for effect in self.core.take(event, now, reason):
             self._carry_out(effect, now)
-
-
-def _turns_of_this_loop() -> Turns:
-    turns = _TURNS.get(None)
-    if turns is None:
-        turns = Turns()
-        _TURNS.set(turns)
-    return turns
-
-
-def _traffic(link: Link) -> tuple[int, int, int, int]:
-    session = link.session
-    return session.bytes_sent, session.bytes_received, session.frames_sent, session.frames_received
-
-
-def _add(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]

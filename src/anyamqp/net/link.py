@@ -19,7 +19,7 @@ from anyio.abc import ByteStream
 
 from anyamqp.errors import AnyamqpError, ConnectionLost, ReplyError, TransportError
 from anyamqp.net.dialer import transport_error
-from anyamqp.net.event_loop import Waiter, running_loop
+from anyamqp.net.event_loop import Flag, Waiter, running_loop
 from anyamqp.net.tcp import Piece, SocketStream
 from anyamqp.protocol.dispatch import Dispatcher, LinkOwner, Witness
 from anyamqp.protocol.events import Ended, Event, Opened
@@ -67,18 +67,18 @@ class Link:
         self._dispatcher = Dispatcher(session, owner, journal)
         self._loop = running_loop()
         self._stream = stream
-        self._opened = anyio.Event()
-        self._over = anyio.Event()
+        self._opened = Flag()
+        self._over = Flag()
         self._writer_waits: Waiter | None = None
         """Set while the writer has nothing to do."""
         self._unsent: Sequence[Piece] = ()
         """What is left of output that was sent without a wait."""
-        self._output_taken = anyio.Event()
-        self._output_done = anyio.Event()
+        self._output_taken = Flag()
+        self._output_done = Flag()
         self._is_dispatching = False
         self._reading = anyio.CancelScope()
         self._slow_readers: set[object] = set()
-        self._caught_up = anyio.Event()
+        self._caught_up = Flag()
 
     # --- for the connection -----------------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class Link:
             ReplyError: it ended because the broker refused the secret.
         """
         request = self.session.update_secret(update)
-        request.waiter = waiter = anyio.Event()
+        request.waiter = waiter = Flag()
         self.flush()
         await waiter.wait()
         if request.reply is not None:
@@ -229,7 +229,7 @@ class Link:
 
     def _reconsider_reading(self) -> None:
         self._caught_up.set()
-        self._caught_up = anyio.Event()
+        self._caught_up = Flag()
 
     @property
     def _is_paused(self) -> bool:
@@ -304,7 +304,7 @@ class Link:
                 pieces, self._unsent = self._unsent or session.output(self._loop.now()), ()
                 if was_full and not self.is_full:
                     self._output_taken.set()
-                    self._output_taken = anyio.Event()
+                    self._output_taken = Flag()
                 if owed_too_much and not session.owes_too_much:
                     self._reconsider_reading()
                 try:

@@ -1,0 +1,241 @@
+"""Getting a connection its links: waiting as the policy says, dialing, and a session on the transport."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import anyio
+from anyio.abc import ByteStream
+from anyio.lowlevel import RunVar
+
+from anyamqp.core.credentials import CredentialsKeeper
+from anyamqp.core.journal import Journal
+from anyamqp.errors import AnyamqpError, ConnectTimeout, InvalidUse, UnexpectedFailure
+from anyamqp.message import FieldTable
+from anyamqp.net.dialer import Dial, Dialer
+from anyamqp.net.event_loop import failure_of
+from anyamqp.net.link import Link
+from anyamqp.protocol.dispatch import LinkOwner
+from anyamqp.protocol.events import Tuning
+from anyamqp.protocol.lifecycle import LinkState
+from anyamqp.protocol.reconnect import Attempts, Life, Turns
+from anyamqp.protocol.sasl import Mechanism
+from anyamqp.protocol.session import Session
+from anyamqp.settings import VERSION, Settings
+
+_TURNS: RunVar[Turns | None] = RunVar("anyamqp.turns")
+
+_RANDOM = random.Random()  # noqa: S311 - jitter, not a secret
+"""One for all connections: each takes 3 kB."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_RANDOM.seed)  # or all children would dial at the same times
+
+_AWAITED = {
+    LinkState.AWAITING_START: "connection.start",
+    LinkState.AWAITING_TUNE: "connection.tune",
+    LinkState.AWAITING_OPEN_OK: "connection.open-ok",
+}
+
+
+class Traffic(NamedTuple):
+    """Bytes and frames, both ways."""
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    frames_sent: int = 0
+    frames_received: int = 0
+
+    def and_of(self, link: Link) -> Traffic:
+        """This, and the traffic of a link."""
+        session = link.session
+        return Traffic(
+            self.bytes_sent + session.bytes_sent,
+            self.bytes_received + session.bytes_received,
+            self.frames_sent + session.frames_sent,
+            self.frames_received + session.frames_received,
+        )
+
+
+class _Dialed(NamedTuple):
+    stream: ByteStream
+    mechanisms: Sequence[Mechanism]
+
+
+class _Ending(NamedTuple):
+    """How an attempt to connect, or a link, ended: why, and the link's life if it was opened."""
+
+    error: AnyamqpError
+    life: Life | None
+
+
+class LinkMaker:
+    """Makes the links of one connection, one after the other.
+
+    Args:
+        settings: the connection's.
+        fail_fast: whether to give up on the first connect at once when no retry cures what happened.
+        dial: opens a transport in place of TCP.
+        journal: where failed attempts are logged.
+
+    Raises:
+        SettingsError: a file of the TLS settings is missing or not what it should be.
+
+    Attributes:
+        number: the present or last link, counted from 1; 0 before the first.
+        deadline: when the present attempt must have succeeded.
+        past_traffic: the traffic of the links that have ended.
+    """
+
+    def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial | None, journal: Journal) -> None:
+        self.number: int = 0
+        self.deadline: float = math.inf
+        self.past_traffic: Traffic = Traffic()
+        self.credentials: CredentialsKeeper = CredentialsKeeper(settings, journal, _RANDOM)
+        """How to log in."""
+        self._settings = settings
+        self._journal = journal
+        self._dialer = Dialer(settings, dial, _RANDOM)
+        self._attempts = Attempts(settings.reconnect, fail_fast=fail_fast, random=_RANDOM)
+        self._turns = Turns()
+        self._dialed: _Dialed | None = None
+        self._ended: _Ending | None = None
+        """How the last attempt or link ended, until the policy was asked."""
+
+    def begin(self) -> None:
+        """The first attempt begins, on this event loop."""
+        self._turns = _turns_of_this_loop()
+        self._attempts.begin(anyio.current_time())
+
+    @property
+    def is_dialed(self) -> bool:
+        """Whether there is a transport to run a link on."""
+        return self._dialed is not None
+
+    @property
+    def login(self) -> str:
+        """Who logs in, and where."""
+        return f"{self.credentials.login} at {self._dialer.route}"
+
+    def doing(self, link: Link | None) -> str:
+        """The step of the present attempt, for people."""
+        if link is None:
+            return self._dialer.doing
+        awaited = _AWAITED.get(link.session.state)
+        return (
+            f"recovering on link {link.number}"
+            if awaited is None
+            else f"waiting for {awaited} from {self._dialer.route}"
+        )
+
+    def pause(self) -> float:
+        """Ask the policy for the seconds to wait before the next dial.
+
+        Raises:
+            AnyamqpError: the policy gives up.
+        """
+        ended, self._ended = self._ended, None
+        delay = 0.0
+        if ended is not None:
+            now, (error, life) = anyio.current_time(), ended
+            untried = self._dialer.route.advance(start_over=self._attempts.is_good(error, life, now))
+            delay = self._attempts.ended(error, life=life, untried=untried, now=now)
+            if life is None:
+                self._journal.retrying(error, str(self._dialer.route), delay)
+        self._dialer.doing = f"waiting {delay:.1f} s before dialing {self._dialer.route}"
+        return delay
+
+    async def wait_turn(self) -> None:
+        """Wait until no other connection of this event loop dials the same address."""
+        await anyio.sleep(self._turns.take(self._dialer.route.address, anyio.current_time()))
+
+    async def dial(self) -> None:
+        """Get credentials and a transport; :attr:`is_dialed` tells whether there is one. Raises nothing."""
+        timeout = self._settings.connect_timeout
+        self.deadline = anyio.current_time() + timeout
+        try:
+            with anyio.CancelScope(deadline=self.deadline) as attempt:
+                self._dialer.doing = "waiting for the credentials function"
+                mechanisms = await self.credentials.mechanisms()
+                self._journal.dials += 1
+                self._dialed = _Dialed(await self._dialer.dial(), mechanisms)
+            if attempt.cancelled_caught:
+                raise ConnectTimeout(f"{self._dialer.doing}: no answer within {timeout} s")  # noqa: TRY301
+        except BaseException as raised:  # noqa: BLE001 - a fault of anybody's costs the attempt, not the connection
+            self._ended = _Ending(self.expected(raised), None)
+
+    def link(self, owner: LinkOwner) -> Link:
+        """A link on the transport that was dialed."""
+        dialed, self._dialed = self._dialed, None
+        if dialed is None:
+            raise InvalidUse("a link needs a transport")
+        settings = self._settings
+        self.number += 1
+        session = Session(
+            number=self.number,
+            mechanisms=dialed.mechanisms,
+            virtual_host=settings.virtual_host,
+            proposal=Tuning(settings.channel_max, settings.frame_max, settings.heartbeat),
+            client_properties=self._client_properties(),
+            max_message_size=settings.max_message_size,
+            now=anyio.current_time(),
+        )
+        return Link(self.number, dialed.stream, session, owner, self._journal)
+
+    async def wait_open(self, link: Link) -> None:
+        """Wait until the handshake is done, or the link has ended, at the latest by the deadline."""
+        with anyio.CancelScope(deadline=self.deadline) as handshake:
+            await link.wait_open()
+        if handshake.cancelled_caught:
+            timeout = self._settings.connect_timeout
+            link.abort(ConnectTimeout(f"{self.doing(link)}: no answer within {timeout} s"))
+
+    def link_ended(self, link: Link, error: AnyamqpError | None, opened_at: float | None) -> None:
+        """A link has ended.
+
+        Args:
+            link: the link.
+            error: the fault of ours that ended it, if it was one.
+            opened_at: when the connection became open on it; None if it did not.
+        """
+        self.past_traffic = self.past_traffic.and_of(link)
+        if (error := error or link.error) is not None:
+            self._ended = _Ending(error, None if opened_at is None else Life(opened_at, link.has_worked))
+
+    def expected(self, raised: BaseException) -> AnyamqpError:
+        """The error that stands for what was raised. A cancellation of this task and such are raised on."""
+        failure = failure_of(raised)
+        if failure is None:
+            raise raised
+        while isinstance(failure, ExceptionGroup):
+            failure = cast("ExceptionGroup[Exception]", failure).exceptions[0]
+        if not isinstance(failure, AnyamqpError) or not isinstance(raised, Exception):
+            self._journal.unexpected(failure)
+            unexpected = UnexpectedFailure(f"unexpected {type(failure).__name__}: {failure}")
+            unexpected.__cause__ = failure
+            failure = unexpected
+        self._journal.last_error = failure
+        return failure
+
+    def _client_properties(self) -> FieldTable:
+        version = sys.version_info
+        properties: dict[str, str] = {
+            "product": "anyamqp",
+            "version": VERSION,
+            "platform": f"Python {version.major}.{version.minor}.{version.micro}",
+        }
+        if self._settings.name is not None:
+            properties["connection_name"] = self._settings.name
+        return {**properties, **self._settings.client_properties}
+
+
+def _turns_of_this_loop() -> Turns:
+    turns = _TURNS.get(None)
+    if turns is None:
+        turns = Turns()
+        _TURNS.set(turns)
+    return turns
