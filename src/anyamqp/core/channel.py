@@ -10,7 +10,7 @@ import anyio
 
 from anyamqp.core.host import ChannelHost
 from anyamqp.core.link_channel import LinkChannel
-from anyamqp.core.waiting import answered_within, next_news
+from anyamqp.core.waiting import answered_within
 from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
@@ -20,6 +20,7 @@ from anyamqp.errors import (
     InvalidUse,
     ReplyError,
 )
+from anyamqp.net.event_loop import next_news
 from anyamqp.protocol.blame import CLOSES_BEFORE_BLAME
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.lifecycle.channel import OVER, USABLE, ChannelEvent, ChannelState

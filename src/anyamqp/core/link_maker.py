@@ -204,7 +204,7 @@ class LinkMaker:
         """
         self.past_traffic = self.past_traffic.and_of(link)
         if (error := error or link.error) is not None:
-            self._ended = _Ending(error, None if opened_at is None else Life(opened_at, link.has_worked))
+            self._ended = _Ending(error, None if opened_at is None else Life(opened_at, link.dispatcher.has_worked))
 
     def expected(self, raised: BaseException) -> AnyamqpError:
         """The error that stands for what was raised. A cancellation of this task and such are raised on."""

@@ -20,7 +20,7 @@ import anyio
 from anyamqp.core.channel import LogicalChannel
 from anyamqp.core.host import ChannelHost
 from anyamqp.core.link_channel import LinkChannel
-from anyamqp.core.waiting import answered_within, next_news
+from anyamqp.core.waiting import answered_within
 from anyamqp.entities import Entity
 from anyamqp.errors import (
     AnyamqpError,
@@ -33,6 +33,7 @@ from anyamqp.errors import (
     ResourceLocked,
     is_unexplained_close,
 )
+from anyamqp.net.event_loop import next_news
 from anyamqp.net.link import Link
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.connection import ConnectionCore

@@ -28,7 +28,6 @@ from anyamqp.core.link_channel import LinkChannel
 from anyamqp.core.link_maker import LinkMaker
 from anyamqp.core.recovery import Recovery
 from anyamqp.core.stats import Stats
-from anyamqp.core.waiting import next_news
 from anyamqp.entities import Entity
 from anyamqp.errors import (
     AnyamqpError,
@@ -42,7 +41,7 @@ from anyamqp.errors import (
 )
 from anyamqp.message import FieldTable
 from anyamqp.net.dialer import Dial
-from anyamqp.net.event_loop import Flag, Loop, failure_of, running_loop
+from anyamqp.net.event_loop import Flag, Loop, failure_of, next_news, running_loop
 from anyamqp.net.link import Link
 from anyamqp.net.timers import Timer, Timers
 from anyamqp.protocol.channel import ChannelCore

@@ -1,4 +1,4 @@
-"""Waiting for news."""
+"""Waiting for an answer of the broker's."""
 
 from __future__ import annotations
 
@@ -8,19 +8,8 @@ from typing import TypeVar
 import anyio
 
 from anyamqp.errors import RequestTimeout
-from anyamqp.protocol.waking import Wakers
 
 T = TypeVar("T")
-
-
-async def next_news(wakers: Wakers) -> None:
-    """Wait until there is news."""
-    waker = anyio.Event()
-    wakers.add(waker)
-    try:
-        await waker.wait()
-    finally:
-        wakers.discard(waker)
 
 
 async def answered_within(

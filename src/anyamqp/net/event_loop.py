@@ -24,6 +24,7 @@ import anyio
 import anyio.lowlevel
 
 from anyamqp.errors import InvalidUse
+from anyamqp.protocol.waking import Wakers
 
 if TYPE_CHECKING:
     import asyncio
@@ -256,6 +257,16 @@ class Flag:
         finally:
             if not self.is_set():
                 waiters.remove(waiter)
+
+
+async def next_news(wakers: Wakers) -> None:
+    """Wait until there is news."""
+    waker = running_loop().waiter()
+    wakers.add(waker)
+    try:
+        await waker.wait()
+    finally:
+        wakers.discard(waker)
 
 
 def is_cancelled() -> bool:

@@ -19,16 +19,17 @@ from anyio.abc import ByteStream
 
 from anyamqp.errors import AnyamqpError, ConnectionLost, ReplyError, TransportError
 from anyamqp.net.dialer import transport_error
-from anyamqp.net.event_loop import Flag, Waiter, running_loop
+from anyamqp.net.event_loop import Flag, Waiter, next_news, running_loop
 from anyamqp.net.tcp import Piece, SocketStream
+from anyamqp.protocol.blame import guilty_request
 from anyamqp.protocol.dispatch import Dispatcher, LinkOwner, Witness
 from anyamqp.protocol.events import Ended, Event, Opened
 from anyamqp.protocol.lifecycle import LinkState, Transition
 from anyamqp.protocol.ports import ChannelHandler
 from anyamqp.protocol.requests import Purpose
 from anyamqp.protocol.session import Session
+from anyamqp.protocol.waking import Wakers
 from anyamqp.wire import methods
-from anyamqp.wire.frames import method_name
 
 HIGH_WATER: Final = 1024 * 1024
 """Bytes of outgoing buffer above which publishers wait."""
@@ -59,12 +60,13 @@ class Link:
     Attributes:
         number: counted from 1 in each connection.
         session: the session.
+        dispatcher: tells the connection and the channels of the session's events.
     """
 
     def __init__(self, number: int, stream: ByteStream, session: Session, owner: LinkOwner, journal: Witness) -> None:
         self.number: int = number
         self.session: Session = session
-        self._dispatcher = Dispatcher(session, owner, journal)
+        self.dispatcher: Dispatcher = Dispatcher(session, owner, journal)
         self._loop = running_loop()
         self._stream = stream
         self._opened = Flag()
@@ -73,12 +75,12 @@ class Link:
         """Set while the writer has nothing to do."""
         self._unsent: Sequence[Piece] = ()
         """What is left of output that was sent without a wait."""
-        self._output_taken = Flag()
+        self._output_taken = Wakers()
         self._output_done = Flag()
         self._is_dispatching = False
         self._reading = anyio.CancelScope()
         self._slow_readers: set[object] = set()
-        self._caught_up = Flag()
+        self._caught_up = Wakers()
 
     # --- for the connection -----------------------------------------------------------------------------------------
 
@@ -90,17 +92,12 @@ class Link:
     @property
     def is_over(self) -> bool:
         """Whether it has ended."""
-        return self._dispatcher.is_over
+        return self.dispatcher.is_over
 
     @property
     def error(self) -> AnyamqpError | None:
         """Why it ended; None if we closed it."""
-        return self._dispatcher.error
-
-    @property
-    def has_worked(self) -> bool:
-        """Whether the broker delivered, confirmed or answered anything besides the requests of recovery."""
-        return self._dispatcher.has_worked
+        return self.dispatcher.error
 
     async def run(self, companion: Callable[[Link], Coroutine[Any, Any, None]] | None = None) -> None:
         """Move bytes until the link has ended, then close the transport.
@@ -158,9 +155,7 @@ class Link:
         if request.reply is not None:
             return
         error = self.error
-        # The broker works them off in order, so it is the oldest that it refuses.
-        is_oldest = request is self.session.unanswered(0)[0]
-        if isinstance(error, ReplyError) and error.method == method_name(update) and is_oldest:
+        if isinstance(error, ReplyError) and guilty_request(error, self.session.unanswered(0)) is request:
             raise error
         raise ConnectionLost("the link ended before the broker answered connection.update-secret") from error
 
@@ -174,7 +169,7 @@ class Link:
     async def wait_not_full(self) -> None:
         """Wait until the outgoing buffer was taken by the writer, or the link has ended."""
         while self.is_full and not self.is_over:
-            await self._output_taken.wait()
+            await next_news(self._output_taken)
 
     def attach(self, handler: ChannelHandler, purpose: Purpose) -> int:
         """Open a channel for ``handler``: send channel.open, whose reply it gets for this purpose.
@@ -182,7 +177,7 @@ class Link:
         Raises:
             ChannelLimitReached: as many are open as was agreed.
         """
-        number = self._dispatcher.attach(handler, purpose)
+        number = self.dispatcher.attach(handler, purpose)
         self.flush()
         return number
 
@@ -199,20 +194,12 @@ class Link:
         self.flush()
 
     def close_deadline(self, timeout: float) -> float:
-        """When to stop waiting for the reply to a close, on the event loop's clock: see :class:`Closes`.
-
-        Args:
-            timeout: seconds that a reply may take.
-        """
-        return self._dispatcher.closes.deadline(timeout, anyio.current_time())
+        """When to stop waiting for a close whose reply may take ``timeout`` seconds: see :class:`Closes`."""
+        return self.dispatcher.closes.deadline(timeout, anyio.current_time())
 
     def close_sent(self, number: int) -> None:
         """A close was sent on a channel, or another request of leaving; its reply is awaited from now on."""
-        self._dispatcher.closes.sent(number, anyio.current_time())
-
-    def close_answered(self, number: int) -> None:
-        """The broker has replied to it, or will not because it has closed the channel."""
-        self._dispatcher.closes.answered(number)
+        self.dispatcher.closes.sent(number, anyio.current_time())
 
     def pause_reading(self, reader: object) -> None:
         """Read nothing more until ``reader`` has caught up; the broker is slowed down by TCP.
@@ -225,11 +212,7 @@ class Link:
         """``reader`` has caught up."""
         if reader in self._slow_readers:
             self._slow_readers.remove(reader)
-            self._reconsider_reading()
-
-    def _reconsider_reading(self) -> None:
-        self._caught_up.set()
-        self._caught_up = Flag()
+            self._caught_up.wake()
 
     @property
     def _is_paused(self) -> bool:
@@ -238,12 +221,12 @@ class Link:
 
     @property
     def _awaits_readers(self) -> bool:
-        return bool(self._slow_readers) and self.is_open and not self._dispatcher.awaits_answer
+        return bool(self._slow_readers) and self.is_open and not self.dispatcher.awaits_answer
 
     def flush(self) -> None:
         """Wake the writer: the session has output."""
         if self._slow_readers:
-            self._reconsider_reading()
+            self._caught_up.wake()
         if self._writer_waits is not None:
             self._writer_waits.set()
             self._writer_waits = None
@@ -255,7 +238,7 @@ class Link:
         errors that it tells of, are the writer's.
         """
         if self._slow_readers:
-            self._reconsider_reading()
+            self._caught_up.wake()
         if self._writer_waits is not None and isinstance(self._stream, SocketStream):
             self._unsent = self._stream.send_nowait(self.session.output(self._loop.now()))
         if self._unsent or self.session.has_output:
@@ -267,7 +250,7 @@ class Link:
         with self._reading:
             while not self.is_over:
                 while self._is_paused:
-                    await self._caught_up.wait()
+                    await next_news(self._caught_up)
                 if self.session.has_unread:
                     await anyio.lowlevel.checkpoint()
                     self._dispatch()
@@ -303,10 +286,9 @@ class Link:
                 was_full, owed_too_much = self.is_full, session.owes_too_much
                 pieces, self._unsent = self._unsent or session.output(self._loop.now()), ()
                 if was_full and not self.is_full:
-                    self._output_taken.set()
-                    self._output_taken = Flag()
+                    self._output_taken.wake()
                 if owed_too_much and not session.owes_too_much:
-                    self._reconsider_reading()
+                    self._caught_up.wake()
                 try:
                     if isinstance(self._stream, SocketStream):
                         await self._stream.send_pieces(pieces)
@@ -355,11 +337,11 @@ class Link:
         if isinstance(event, Ended):
             self._opened.set()
             self._over.set()
-            self._output_taken.set()
+            self._output_taken.wake()
             self.flush()
             self._reading.cancel()
-        self._dispatcher.tell(event)
+        self.dispatcher.tell(event)
         if isinstance(event, Transition):
-            self._reconsider_reading()  # a link that is closing is read, whatever it owes
+            self._caught_up.wake()  # a link that is closing is read, whatever it owes
         elif isinstance(event, Opened):
             self._opened.set()

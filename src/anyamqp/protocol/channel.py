@@ -244,8 +244,6 @@ class ChannelCore(Generic[P]):
             self._context.recorder.record(self, request.method, reply)
         elif request.purpose is Purpose.LAST_OF_SETUP:
             self.take(ChannelEvent.OPENED)
-        elif request.purpose is Purpose.FAREWELL and place is not None:
-            place.link.close_answered(place.number)
         elif request.purpose is Purpose.OWNER and self._owner is not None:
             self._owner.on_reply(reply)
         request.finish()

@@ -179,6 +179,8 @@ class Dispatcher:
         if event.channel:
             if request.purpose not in _NO_WORK:
                 self.has_worked = True
+            if request.purpose is Purpose.FAREWELL:
+                self.closes.answered(event.channel)
             self.handlers[event.channel].on_reply(request)
             return
         if isinstance(request.method, methods.Connection.UpdateSecret):

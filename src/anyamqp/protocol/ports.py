@@ -109,10 +109,6 @@ class ChannelLink(Protocol):
         """When to stop waiting for the reply to a close that may take so many seconds."""
         ...
 
-    def close_answered(self, number: int) -> None:
-        """The broker has answered a request of leaving."""
-        ...
-
     def flush(self) -> None:
         """Send the session's output soon."""
         ...
