@@ -1,8 +1,8 @@
-"""How a transport to the broker is opened: which of several, DNS, TCP, TLS, and what their failures are called.
+"""Opens a transport to the broker: chooses the address, then DNS, TCP and TLS, and gives their failures names.
 
-Where to dial is decided by :class:`Route`, without a wait and without a clock. Each DNS record is an attempt of its own
-rather than one of a race: who dials several at once holds connections that it then drops, and a broker logs each of
-them as one that went away during the handshake.
+:class:`Route` decides where to dial, without a wait and without a clock. Each DNS record is an attempt of its own, not
+one of a race: a race opens connections only to drop them, and a broker logs each of those as a client that went away
+during the handshake.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _BROKEN = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceErr
 class Route:
     """Where to dial next.
 
-    A round goes through all addresses, and through all DNS records of each. What follows it is another one in the same
-    order, with names resolved anew.
+    A round goes through all addresses, and through all DNS records of each. The next round has the same order and
+    resolves the names anew.
 
     Args:
         addresses: the addresses in order.
-        shuffle: whether to go through them, and through the records of each, in an order of its own.
-        random: where that order comes from.
+        shuffle: whether to shuffle the addresses, and the records of each.
+        random: the source of the shuffled order.
     """
 
     def __init__(self, addresses: Sequence[Address], *, shuffle: bool, random: Random) -> None:
@@ -49,9 +49,9 @@ class Route:
         self._random = random
         self._addresses = self._ordered(addresses)
         self._left = len(self._addresses)
-        """Addresses of this round, the present one included."""
+        """Addresses left in this round, with the current one."""
         self._records: list[str] = []
-        """Records of the present address, the present one first; empty before it is resolved."""
+        """Records left of the current address, the current one first; empty before it is resolved."""
 
     def __str__(self) -> str:
         host, port = self.address
@@ -60,26 +60,26 @@ class Route:
 
     @property
     def address(self) -> Address:
-        """Whose turn it is."""
+        """The current address."""
         return self._addresses[0]
 
     @property
     def record(self) -> str | None:
-        """Which of its records; None if it is not resolved."""
+        """The current record of the address; None if it is not resolved."""
         return self._records[0] if self._records else None
 
     def resolved(self, records: Iterable[str]) -> None:
-        """The address has these records."""
+        """Set the records of the current address."""
         self._records = self._ordered(dict.fromkeys(records))
 
     def advance(self, *, start_over: bool) -> bool:
-        """What was dialed is over: go on to the next.
+        """Go on to the next record or address.
 
         Args:
-            start_over: begin a round with the same address, because it was good.
+            start_over: begin a round with the same address, because a link to it was good.
 
         Returns:
-            Whether the next belongs to the same round.
+            Whether the next one belongs to the same round.
         """
         if start_over:
             self._records.clear()
@@ -107,16 +107,16 @@ class Dialer:
     """Opens the transports of one connection, one attempt a call.
 
     Args:
-        settings: what the connection was told.
-        dial: what opens a transport in place of TCP; it gets addresses, and resolves them itself.
-        random: where the order comes from, if it is to be shuffled.
+        settings: the settings of the connection.
+        dial: opens a transport in place of TCP; it resolves the addresses that it gets.
+        random: the source of the order, if the addresses are shuffled.
 
     Attributes:
-        route: where it dials.
-        doing: what it does at present, for the text of an error.
+        route: the address and record to dial.
+        doing: the current step, for the text of an error.
 
     Raises:
-        SettingsError: a file of the TLS settings is missing or not what it should be.
+        SettingsError: a file of the TLS settings is missing or invalid.
     """
 
     def __init__(self, settings: Settings, dial: Dial | None, random: Random) -> None:
@@ -127,11 +127,11 @@ class Dialer:
         self._server_name = settings.tls.server_name if isinstance(settings.tls, TLS) else None
 
     async def dial(self) -> ByteStream:
-        """Open a transport to where the route is.
+        """Open a transport to the current address and record.
 
         Raises:
-            TransportError: that failed.
-            TLSError: TLS was refused, by us or by the broker.
+            TransportError: opening it failed.
+            TLSError: we or the broker refused TLS.
         """
         stream = await self._open()
         if self._context is None:
@@ -165,7 +165,7 @@ class Dialer:
     def _expected_name(self) -> str | None:
         if self._server_name is not None:
             return self._server_name or None
-        # Certificates hold neither the dot that ends an absolute name nor the zone of an IPv6 address.
+        # Certificates contain neither the final dot of an absolute name nor the zone of an IPv6 address.
         return self.route.address.host.rstrip(".").partition("%")[0]
 
 
@@ -178,7 +178,7 @@ def _context(tls: ssl.SSLContext | TLS | None) -> ssl.SSLContext | None:
 
 
 async def _resolve(host: str) -> list[str]:
-    """The records of a name, in the order of the system's resolver."""
+    """Resolve a name; the records keep the order of the system's resolver."""
     try:
         ip_address(host)
     except ValueError:
@@ -190,26 +190,27 @@ async def _resolve(host: str) -> list[str]:
     except OSError as error:
         raise TransportError(f"resolving {host!r}: {error.strerror or error}") from error
     except ValueError as error:
-        # Not only UnicodeError, for labels that are empty or too long: zero characters are refused as well.
+        # UnicodeError for labels that are empty or too long, plain ValueError for zero characters.
         raise TransportError(f"resolving {host!r}: {error}") from error
     return [_with_zone(*entry[4]) for entry in found]
 
 
 def _with_zone(ip: str, _port: int, _flow: int = 0, zone: int = 0) -> str:
-    # A link-local IPv6 address means nothing without the interface.
+    # A link-local IPv6 address is useless without its interface.
     return f"{ip}%{zone}" if zone and "%" not in ip else ip
 
 
-# --- what failures are called -----------------------------------------------------------------------------------------
+# --- failures ---------------------------------------------------------------------------------------------------------
 
 
 def transport_error(doing: str, error: Exception, *, is_tls_handshake: bool = False) -> TransportError:
-    """The one error for all the ways in which a transport fails.
+    """Make one error of any failure of a transport.
 
     Args:
-        doing: what was tried.
-        error: what became of it.
-        is_tls_handshake: whether TLS was being agreed on. Later, bytes that are not TLS were damaged on their way.
+        doing: the step that failed.
+        error: its exception.
+        is_tls_handshake: whether it failed during the TLS handshake. Bytes that are not TLS then mean a port without
+            TLS; later they were damaged on their way.
     """
     roots = list(_roots(error))
     text = f"{doing}: {' / '.join(dict.fromkeys(map(_reason, roots)))}"
@@ -220,7 +221,7 @@ def transport_error(doing: str, error: Exception, *, is_tls_handshake: bool = Fa
 
 
 def _roots(error: BaseException) -> Iterator[BaseException]:
-    # anyio wraps what the system said, and puts the failures of a name with several addresses into a group.
+    # anyio wraps the system's error, and groups the failures of a name with several addresses.
     if isinstance(error, BaseExceptionGroup):
         for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield from _roots(inner)
@@ -253,6 +254,6 @@ def _advice(error: BaseException, *, is_tls_handshake: bool) -> str | None:
 
 
 def _is_of_tls(error: BaseException) -> TypeGuard[ssl.SSLError]:
-    # Who has not loaded OpenSSL has none of its errors.
+    # OpenSSL is imported only when TLS is used.
     module = sys.modules.get("ssl")
     return module is not None and isinstance(error, module.SSLError)

@@ -1,9 +1,9 @@
 """Event-loop primitives for the per-message hot path, native to asyncio and trio.
 
-anyio looks for the event loop in each call, and its events are made for many waiters; on asyncio it also registers a
-socket anew for each wait. Three things are needed so often that this shows in a profile: the time, a task that waits
-for one thing, and a socket that is read. They are here in their native form for asyncio and trio. Everything else, and
-any other event loop, is anyio's.
+anyio looks up the event loop in each call, its events support many waiters, and on asyncio it registers a socket anew
+for each wait. For three primitives this shows in a profile: the time, a task that waits for one event, and reading a
+socket. This module has them in native form for asyncio and trio. Everything else, and any other event loop, goes
+through anyio.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 
 for _library in anyio.get_all_backends():
-    # anyio loads 15 modules when an event loop first uses it. The first connect would do that while the loop runs, and
-    # so delay every other task. A program that has imported the library by now pays for it here.
+    # anyio loads 15 modules when an event loop first uses it. On the first connect that would delay all other tasks, so
+    # a program that has imported the event loop's library by now loads them here.
     if _library in sys.modules:
         with suppress(ImportError):
             import_module(f"anyio._backends._{_library}")
 
 
 class Waiter(Protocol):
-    """One task waits until it is set, once."""
+    """An event for one task, set once."""
 
     def set(self) -> object: ...
 
@@ -47,13 +47,13 @@ class Waiter(Protocol):
 
 
 class Loop:
-    """What is used of an event loop, by way of anyio.
+    """The primitives of an event loop, through anyio.
 
     Attributes:
-        now: the present time in seconds, on the clock of :func:`anyio.current_time`.
+        now: the current time in seconds, on the clock of :func:`anyio.current_time`.
         waiter: makes a :class:`Waiter`.
-        thread: the thread that it runs in; None if that is not known.
-        is_running: whether it runs now. Asked in its thread, this costs a third of looking for the loop that runs.
+        thread: the thread that the loop runs in; None if unknown.
+        is_running: whether the loop runs now. In its thread, this costs a third of looking up the running loop.
     """
 
     now: Callable[[], float] = staticmethod(anyio.current_time)
@@ -63,17 +63,17 @@ class Loop:
 
     @property
     def is_here(self) -> bool:
-        """Whether the caller is on this event loop, as far as that is known."""
+        """Whether the caller is on this event loop; True if that is unknown."""
         return self.thread is None or (get_ident() == self.thread and self.is_running())
 
     def require_here(self, what: str) -> None:
-        """Refuse callers on another event loop or in another thread, before anything is done for them.
+        """Refuse callers on another event loop or in another thread.
 
         Args:
-            what: the object that they use.
+            what: the object that the caller uses, for the error.
 
         Raises:
-            InvalidUse: the caller is one.
+            InvalidUse: the caller is not on this event loop.
         """
         if not self.is_here:
             raise InvalidUse(
@@ -82,11 +82,11 @@ class Loop:
             )
 
     async def while_readable(self, source: socket.socket, read: Callable[[], bool]) -> None:
-        """Call ``read`` whenever there is something to read, until it returns False. What it raises is raised here.
+        """Call ``read`` whenever the socket is readable, until it returns False. Its exceptions are raised here.
 
         Args:
             source: a non-blocking socket, which nobody else reads or closes meanwhile.
-            read: a plain function that reads some of what is there.
+            read: a plain function that reads some of the bytes.
         """
         goes_on = True
         while goes_on:
@@ -94,7 +94,7 @@ class Loop:
             goes_on = read()
 
     def notify_closing(self, source: socket.socket) -> None:
-        """Have those who wait for a socket raise ClosedResourceError; afterwards it may be closed."""
+        """Make tasks that wait for a socket raise ClosedResourceError; the caller may then close it."""
         anyio.notify_closing(source)
 
 
@@ -103,7 +103,7 @@ class _AsyncioLoop(Loop):
         self.thread = get_ident()
         self._loop = loop
         self._read: dict[socket.socket, asyncio.Future[None]] = {}
-        """The sockets of :meth:`while_readable`, with the futures that end it."""
+        """The sockets that :meth:`while_readable` reads, with the futures that end it."""
         self.now = self._loop.time
         create_future = self._loop.create_future
         self.waiter = lambda: _FutureWaiter(create_future())
@@ -116,7 +116,7 @@ class _AsyncioLoop(Loop):
             try:
                 goes_on = done.done() or read()
             except BaseException as error:
-                if done.done():  # read() had the one who waits cancelled
+                if done.done():  # read() cancelled the waiting task
                     raise
                 done.set_exception(error)
             else:
@@ -125,7 +125,7 @@ class _AsyncioLoop(Loop):
 
         try:
             self._loop.add_reader(source, _as_in_a_task(on_readable))
-        except NotImplementedError:  # the proactor loop of Windows
+        except NotImplementedError:  # Windows: the proactor loop
             await super().while_readable(source, read)
             return
         self._read[source] = done
@@ -143,18 +143,18 @@ class _AsyncioLoop(Loop):
         super().notify_closing(source)
 
     def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether this is for that event loop of asyncio."""
+        """Whether this stands for ``loop``."""
         return self._loop is loop
 
 
 def _as_in_a_task(call: Callable[[], None]) -> Callable[[], object]:
-    """A function for the event loop to call, in which sniffio finds asyncio.
+    """Wrap a callback of the event loop so that sniffio finds asyncio in it.
 
-    Where sniffio is installed anyio asks it, and it knows asyncio by the current task, of which a callback has none.
+    If sniffio is installed, anyio asks it. It recognises asyncio by the current task, and a callback has none.
     """
     try:
         from sniffio import current_async_library_cvar
-    except ImportError:  # anyio asks asyncio itself then
+    except ImportError:  # then anyio asks asyncio itself
         return call
     context = copy_context()
     context.run(current_async_library_cvar.set, "asyncio")
@@ -197,11 +197,11 @@ class _TrioLoop(Loop):
 
 
 _OF_THREADS: Final[WeakValueDictionary[int, Loop]] = WeakValueDictionary()
-"""The last loop of each thread, shared by all that use it."""
+"""The last loop of each thread, shared by its users."""
 
 
 def running_loop() -> Loop:
-    """The event loop that runs now."""
+    """The running event loop."""
     library = anyio.get_cancelled_exc_class().__module__.partition(".")[0]
     last = _OF_THREADS.get(get_ident())
     loop: Loop
@@ -223,7 +223,7 @@ def running_loop() -> Loop:
 
 
 class Flag:
-    """As :class:`anyio.Event`, which takes 900 bytes on asyncio; this takes 50 until somebody waits for it."""
+    """Like :class:`anyio.Event`, which takes 900 bytes on asyncio; a flag takes 50 until a task waits for it."""
 
     __slots__ = ("_is_set", "_waiters")
 
@@ -232,7 +232,7 @@ class Flag:
         self._waiters: list[Waiter] | None = None
 
     def set(self) -> None:
-        """Wake all who wait, now and later."""
+        """Wake all waiting tasks, now and later."""
         self._is_set = True
         waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():
@@ -270,7 +270,7 @@ async def next_news(wakers: Wakers) -> None:
 
 
 def is_cancelled() -> bool:
-    """Whether the running task is cancelled: through a cancel scope around it, or on asyncio by ``Task.cancel``."""
+    """Whether the running task is cancelled, by a cancel scope around it or, on asyncio, by ``Task.cancel``."""
     if anyio.current_effective_deadline() == -math.inf:
         return True
     if not anyio.get_cancelled_exc_class().__module__.startswith("asyncio"):
@@ -282,12 +282,12 @@ def is_cancelled() -> bool:
 
 
 def failure_of(raised: BaseException) -> Exception | None:
-    """The failure that an exception stands for; None if it ends the task: a cancellation, KeyboardInterrupt and such.
+    """The failure that an exception stands for; None if it ends the task, like a cancellation or KeyboardInterrupt.
 
     In a cancelled task nothing is a failure: the cancellation may have become another error on its way.
 
-    CancelledError also comes out of awaiting somebody else's task or future that was cancelled. Where nobody cancelled
-    the task itself, that is a failure like any other.
+    Awaiting another task or future that was cancelled also raises CancelledError. If nobody cancelled the running task,
+    that is a failure like any other.
     """
     if is_cancelled():
         return None
@@ -303,7 +303,7 @@ def failure_of(raised: BaseException) -> Exception | None:
 
 
 def _all(raised: BaseException) -> Iterator[BaseException]:
-    """The exceptions in a group, and in groups within it; or the one that is no group."""
+    """The exceptions in a group and in groups within it; an exception that is no group yields itself."""
     if isinstance(raised, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", raised)
         for one in group.exceptions:
@@ -314,7 +314,7 @@ def _all(raised: BaseException) -> Iterator[BaseException]:
 
 @contextmanager
 def interrupt_as_itself() -> Generator[None, None, None]:
-    """Take a KeyboardInterrupt out of its group: trio raises it in whatever task is running, and that may be ours."""
+    """Take a KeyboardInterrupt out of its group: trio raises it in the running task, which may be one of ours."""
     try:
         yield
     except BaseExceptionGroup as group:

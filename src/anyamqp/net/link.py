@@ -1,9 +1,9 @@
 """One transport of a connection, from dial to death: anyio around one session.
 
-Three tasks: the reader, one writer that sends whatever has gathered since it last looked, and the heartbeat timer. What
-is read is dispatched at once, by plain functions, for as long as other tasks can wait: on asyncio in a callback of the
-event loop, of which the reader's task only waits for the end. A caller that sends only appends to the session's output
-and wakes the writer, hence a caller's cancellation can never cut a frame in two, and there is no lock to wait for.
+Three tasks: a reader, a writer that sends the output gathered since its last write, and the heartbeat timer. Plain
+functions dispatch all input as it is read, until it is time for other tasks to run; on asyncio they run in a callback
+of the event loop, and the reader's task waits only for the end. A caller that sends only appends to the session's
+output and wakes the writer. Hence a cancelled caller cannot cut a frame in two, and there is no lock to wait for.
 
 The session's events go up through :mod:`anyamqp.protocol.dispatch`.
 """
@@ -32,20 +32,20 @@ from anyamqp.protocol.waking import Wakers
 from anyamqp.wire import methods
 
 HIGH_WATER: Final = 1024 * 1024
-"""Bytes of outgoing buffer above which publishers wait."""
+"""Bytes in the outgoing buffer above which publishers wait."""
 
 _CHUNK: Final = 127 * 1024
-"""Bytes read at a time. What is larger the C library maps and unmaps anew for each read, however little comes: glibc,
-mallopt(3), M_MMAP_THRESHOLD."""
+"""Bytes read at a time. glibc allocates larger buffers with mmap and frees them after every read, however few bytes
+came: mallopt(3), M_MMAP_THRESHOLD."""
 
 _TURN: Final = 0.01
-"""Seconds after which the events of one read let other tasks run: a broker can cause a lot of work with few bytes."""
+"""Seconds of dispatching after which other tasks run: a broker can cause a lot of work with few bytes."""
 
 _HEAD_START: Final = 2
-"""Turns of the event loop: in the first the reader begins to listen, in the second it gets what is there."""
+"""Turns of the event loop: in the first the reader begins to listen, in the second it gets the bytes that are there."""
 
 _LINGER: Final = 1.0
-"""Seconds that the last frames of a session may take to leave."""
+"""Seconds that sending the last frames of a session may take."""
 
 
 class Link:
@@ -55,10 +55,10 @@ class Link:
         stream: the transport; the link owns it from here on.
         session: a fresh session.
         owner: the connection.
-        journal: where transitions go.
+        journal: records transitions.
 
     Attributes:
-        number: counted from 1 in each connection.
+        number: the links of a connection count from 1.
         session: the session.
         dispatcher: tells the connection and the channels of the session's events.
     """
@@ -74,7 +74,7 @@ class Link:
         self._writer_waits: Waiter | None = None
         """Set while the writer has nothing to do."""
         self._unsent: Sequence[Piece] = ()
-        """What is left of output that was sent without a wait."""
+        """The rest of output that was only partly sent without a wait."""
         self._output_taken = Wakers()
         self._output_done = Flag()
         self._is_dispatching = False
@@ -103,7 +103,7 @@ class Link:
         """Move bytes until the link has ended, then close the transport.
 
         Args:
-            companion: what else is to run as long as the link does, and no longer.
+            companion: runs beside the link, and is cancelled when the link has ended.
         """
         try:
             async with anyio.create_task_group() as tasks:
@@ -141,12 +141,12 @@ class Link:
         self._dispatch()
 
     async def update_secret(self, update: methods.Connection.UpdateSecret) -> None:
-        """Send a new secret and wait for the answer. Only while the link is open.
+        """Send a new secret and wait for the answer. The link must be open.
 
         Raises:
-            InvalidArgument: it does not fit a frame; nothing was sent.
+            InvalidArgument: the secret does not fit a frame; nothing was sent.
             ConnectionLost: the link ended before the answer.
-            ReplyError: it ended because the broker refused the secret.
+            ReplyError: the link ended because the broker refused the secret.
         """
         request = self.session.update_secret(update)
         request.waiter = waiter = Flag()
@@ -163,28 +163,28 @@ class Link:
 
     @property
     def is_full(self) -> bool:
-        """Whether the outgoing buffer is above its mark."""
+        """Whether the outgoing buffer is above its high-water mark."""
         return self.session.output_size > HIGH_WATER
 
     async def wait_not_full(self) -> None:
-        """Wait until the outgoing buffer was taken by the writer, or the link has ended."""
+        """Wait until the writer has taken the outgoing buffer, or the link has ended."""
         while self.is_full and not self.is_over:
             await next_news(self._output_taken)
 
     def attach(self, handler: ChannelHandler, purpose: Purpose) -> int:
-        """Open a channel for ``handler``: send channel.open, whose reply it gets for this purpose.
+        """Open a channel: send channel.open, whose reply ``handler`` gets with this purpose.
 
         Raises:
-            ChannelLimitReached: as many are open as was agreed.
+            ChannelLimitReached: as many channels are open as client and broker agreed on.
         """
         number = self.dispatcher.attach(handler, purpose)
         self.flush()
         return number
 
     def close_channel(self, number: int, error: ReplyError | None = None) -> None:
-        """Send channel.close, for an error of the broker's if there is one.
+        """Send channel.close, with the code and text of ``error`` if there is one.
 
-        The handler's ``on_released`` tells of the reply.
+        The handler learns of the reply in ``on_released``.
         """
         self.close_sent(number)
         if error is None:
@@ -198,25 +198,25 @@ class Link:
         return self.dispatcher.closes.deadline(timeout, anyio.current_time())
 
     def close_sent(self, number: int) -> None:
-        """A close was sent on a channel, or another request of leaving; its reply is awaited from now on."""
+        """Note that a close, or another request of leaving, is sent on a channel; its reply is awaited from now on."""
         self.dispatcher.closes.sent(number, anyio.current_time())
 
     def pause_reading(self, reader: object) -> None:
-        """Read nothing more until ``reader`` has caught up; the broker is slowed down by TCP.
+        """Stop reading until ``reader`` has caught up; TCP slows the broker down.
 
-        Reading goes on as long as anybody on the link waits for an answer, which comes behind whatever else was sent.
+        Reading goes on while anybody on the link waits for an answer, which the broker sends after everything else.
         """
         self._slow_readers.add(reader)
 
     def resume_reading(self, reader: object) -> None:
-        """``reader`` has caught up."""
+        """Read again, unless another reader has to catch up."""
         if reader in self._slow_readers:
             self._slow_readers.remove(reader)
             self._caught_up.wake()
 
     @property
     def _is_paused(self) -> bool:
-        """Whether nothing is read: somebody here has to catch up, or the broker has to take its answers first."""
+        """Whether reading pauses: a reader has to catch up, or the broker has to take its answers first."""
         return self.session.owes_too_much or self._awaits_readers
 
     @property
@@ -224,7 +224,7 @@ class Link:
         return bool(self._slow_readers) and self.is_open and not self.dispatcher.awaits_answer
 
     def flush(self) -> None:
-        """Wake the writer: the session has output."""
+        """Wake the writer to send the session's output."""
         if self._slow_readers:
             self._caught_up.wake()
         if self._writer_waits is not None:
@@ -232,10 +232,10 @@ class Link:
             self._writer_waits = None
 
     def push(self) -> None:
-        """Send the session's output at once if nothing is in its way, without the writer: for who waits for the answer.
+        """Send the session's output at once, unless the writer is busy: for callers that await a reply.
 
-        Nothing here waits, so a cancelled caller cannot cut a frame in two. What the system does not take, and the
-        errors that it tells of, are the writer's.
+        Nothing here waits, so a cancelled caller cannot cut a frame in two. The writer sends the bytes that the system
+        does not take, and meets its errors.
         """
         if self._slow_readers:
             self._caught_up.wake()
@@ -270,15 +270,15 @@ class Link:
                 pass
 
     def _take(self, data: bytes) -> bool:
-        """Take what the broker sent. Returns whether there is to be more at once."""
+        """Dispatch bytes from the broker. Returns whether to read more at once."""
         self.session.receive(data, self._loop.now())
         self._dispatch()
         return not (self._is_paused or self.is_over or self.session.has_unread)
 
     async def _write(self) -> None:
         session = self.session
-        # Under TLS 1.3 a broker refuses our certificate when we take the handshake for done already: an alert, and a
-        # reset behind it. asyncio throws away what is unread when a write fails, so the reader gets to look first.
+        # Under TLS 1.3 a broker refuses our certificate after our side has finished the handshake: it sends an alert,
+        # then a reset. asyncio drops unread bytes when a write fails, so the reader looks first.
         for _ in range(_HEAD_START):
             await anyio.lowlevel.checkpoint()
         while True:
@@ -309,25 +309,25 @@ class Link:
         await self._opened.wait()
         while not self.is_over:
             now = anyio.current_time()
-            # A broker that does not take its answers is to blame for the silence (invariant 9).
+            # A broker that does not take its answers causes the silence itself (invariant 9).
             if self._awaits_readers and not self.session.owes_too_much:
                 self.session.reading_paused(now)
             wake_at = self.session.poll(now)
             self._dispatch()
             await anyio.sleep_until(wake_at)
 
-    # --- what happened ----------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
         if self._is_dispatching:
-            return  # by who is told of an event: what it leads to comes behind
+            return  # re-entered from an event handler; the events it causes are dispatched after the current one
         self._is_dispatching = True
         until = self._loop.now() + _TURN
         try:
             while (event := self.session.next_event()) is not None:
                 self._tell(event)
                 if self._loop.now() > until:
-                    break  # the reader goes on when others have had their turn
+                    break  # the reader continues after other tasks have run
         finally:
             self._is_dispatching = False
         if self.session.has_output:
@@ -342,6 +342,6 @@ class Link:
             self._reading.cancel()
         self.dispatcher.tell(event)
         if isinstance(event, Transition):
-            self._caught_up.wake()  # a link that is closing is read, whatever it owes
+            self._caught_up.wake()  # a closing link reads, even if readers have to catch up
         elif isinstance(event, Opened):
             self._opened.set()

@@ -1,9 +1,8 @@
 """TCP for a link: a socket, and anyio to wait for it.
 
-anyio's own stream does on asyncio what asyncio's transports are made for, which costs two or three turns of the event
-loop and as many system calls for each read and each write. Here a read is tried at once and waited for only if nothing
-is there, a write likewise, and a small write can be tried without any wait at all. What a link's reader and writer need
-is no more than that.
+On asyncio, anyio's own stream goes through asyncio's transports, which costs two or three turns of the event loop and
+as many system calls for each read and each write. This stream tries a read or write at once and waits only if the
+socket is not ready; a small write can be tried without any wait. A link's reader and writer need no more than that.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from anyamqp.endpoint import Address
 from anyamqp.net.event_loop import running_loop
 
 Piece: TypeAlias = bytes | memoryview
-"""Some of the bytes to send."""
+"""A part of the bytes to send."""
 
 _CAN_GATHER: Final = hasattr(socket.socket, "sendmsg")
-"""Windows has no such call."""
+"""Windows has no ``sendmsg``."""
 
 _LARGE: Final = 64 * 1024
-"""Bytes in one write from which on others get their turn first: with a fast peer it might never wait."""
+"""Bytes in one write from which on other tasks run first: with a fast peer the write might never wait."""
 
 
 class SocketStream(ByteStream):
     """A connected TCP socket.
 
-    One task may receive while another sends. A cancelled receive has taken nothing.
+    One task may receive while another sends. A cancelled receive takes nothing.
 
     Args:
         connected: the socket, non-blocking; the stream owns it from here on.
@@ -43,11 +42,11 @@ class SocketStream(ByteStream):
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._sending: anyio.Lock | None = None
-        """TLS sends from the task that receives as well: the answer to a KeyUpdate (RFC 8446, 4.6.3)."""
+        """For TLS, which also sends from the task that receives: it answers KeyUpdate (RFC 8446, 4.6.3)."""
         self._has_waited = True
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        """The next bytes.
+        """Receive the next bytes.
 
         Raises:
             EndOfStream: the peer will send no more.
@@ -55,7 +54,7 @@ class SocketStream(ByteStream):
             ClosedResourceError: this end was closed.
         """
         if not self._has_waited:
-            await anyio.lowlevel.checkpoint()  # before it takes anything, so that a cancellation loses nothing
+            await anyio.lowlevel.checkpoint()  # before recv, so that a cancellation loses nothing
         self._has_waited = False
         while True:
             try:
@@ -71,7 +70,7 @@ class SocketStream(ByteStream):
             return data
 
     async def listen(self, take: Callable[[bytes], bool], max_bytes: int) -> None:
-        """Give what comes to ``take``, a plain function, until it returns False.
+        """Pass received bytes to ``take``, a plain function, until it returns False.
 
         Raises:
             EndOfStream, BrokenResourceError, ClosedResourceError: as for :meth:`receive`.
@@ -91,7 +90,7 @@ class SocketStream(ByteStream):
         await running_loop().while_readable(self._socket, read)
 
     async def send(self, item: bytes) -> None:
-        """Send all of it.
+        """Send all bytes of ``item``.
 
         Raises:
             BrokenResourceError: the connection is lost; the cause says how.
@@ -103,7 +102,7 @@ class SocketStream(ByteStream):
             await self.send_pieces([item])
 
     async def send_pieces(self, pieces: Sequence[Piece]) -> None:
-        """Send all of them, one behind the other, without joining them; otherwise as :meth:`send`."""
+        """Send all pieces in order, without joining them where the system can; otherwise as :meth:`send`."""
         if sum(map(len, pieces)) >= _LARGE:
             await anyio.lowlevel.checkpoint()
         while True:
@@ -117,7 +116,7 @@ class SocketStream(ByteStream):
                 return
 
     def send_nowait(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
-        """Send what the system takes at once. Returns what is left; errors are left to :meth:`send_pieces`."""
+        """Send as much as the system takes at once. Returns the rest; errors show in the next :meth:`send_pieces`."""
         try:
             return self._send(pieces)
         except OSError:
@@ -138,14 +137,14 @@ class SocketStream(ByteStream):
         return []
 
     async def send_eof(self) -> None:
-        """Tell the peer that nothing follows."""
+        """Tell the peer that no more bytes follow."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
             raise self._broken() from error
 
     async def aclose(self) -> None:
-        """Close the socket; whoever waits for it gets ClosedResourceError."""
+        """Close the socket; tasks that wait for it get ClosedResourceError."""
         if self._socket.fileno() >= 0:
             running_loop().notify_closing(self._socket)
             self._socket.close()
@@ -163,10 +162,10 @@ async def dial_tcp(address: Address) -> SocketStream:
     """Open a TCP connection.
 
     Args:
-        address: an IP address and a port. Names are resolved before, because each of their records is dialed by itself.
+        address: an IP address and a port. The caller resolves names, and dials each of their records by itself.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the connection cannot be opened.
     """
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     # As bytes: for a string, Python loads its IDNA codec, which takes a tenth of the first connect.

@@ -1,4 +1,4 @@
-"""What is to be done later: one task a connection, however many things wait."""
+"""Delayed callbacks, run by one task per connection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anyamqp.protocol.schedule import Schedule
 
 
 class Timer:
-    """Something to be done at a time, unless it is cancelled before."""
+    """A delayed callback, until it fires or is cancelled."""
 
     __slots__ = ("_call", "_schedule")
 
@@ -21,12 +21,12 @@ class Timer:
         self._schedule = schedule
 
     def cancel(self) -> None:
-        """Do nothing when the time comes."""
+        """Never call the callback."""
         self._call = None
         self._schedule.discard(self)
 
     def fire(self) -> None:
-        """The time has come."""
+        """Call the callback, unless the timer is cancelled."""
         call, self._call = self._call, None
         if call is not None:
             call()
@@ -37,11 +37,11 @@ class Deadlines:
 
     Args:
         later: makes a timer that calls a function in so many seconds.
-        expire: called with the time when a deadline has passed. It returns the nearest that has not; None if there is
-            no other.
+        expire: called with the current time when a deadline has passed. It returns the nearest deadline that is left;
+            None if there is no other.
 
     Attributes:
-        nearest: the deadline that the timer is set for; infinity if it is not.
+        nearest: the deadline that the timer is set for; infinity if none is.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Deadlines:
         self._timer: Timer | None = None
 
     def add(self, deadline: float | None) -> None:
-        """Have it expire at that time, on the event loop's clock; None is never."""
+        """Expire at ``deadline``, a time of the event loop's clock; None means never."""
         if deadline is None or deadline >= self.nearest:
             return
         self.cancel()
@@ -61,7 +61,7 @@ class Deadlines:
         self._timer = self._later(max(0.0, deadline - anyio.current_time()), self._fire)
 
     def cancel(self) -> None:
-        """Forget them all."""
+        """Drop all deadlines."""
         self.nearest = math.inf
         if self._timer is not None:
             self._timer.cancel()
@@ -73,18 +73,18 @@ class Deadlines:
 
 
 class Timers:
-    """Calls plain functions, which may neither raise nor wait, when their time has come."""
+    """Calls plain functions later. They may neither raise nor wait."""
 
     def __init__(self) -> None:
         self._schedule: Schedule[Timer] = Schedule()
         self._earlier = Flag()
 
     def __len__(self) -> int:
-        """Timers held, which are at most twice as many as those that are still to fire, and a few."""
+        """Number of timers held, cancelled ones included: at most twice those yet to fire, and a few."""
         return len(self._schedule)
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call ``call`` in so many seconds."""
+        """Call ``call`` in ``seconds``."""
         timer = Timer(call, self._schedule)
         at = anyio.current_time() + seconds
         if at < self._schedule.nearest:
@@ -93,7 +93,7 @@ class Timers:
         return timer
 
     async def run(self) -> None:
-        """Call what is due, for ever."""
+        """Call the functions that are due, for ever."""
         while True:
             while (timer := self._schedule.take_due(anyio.current_time())) is not None:
                 timer.fire()

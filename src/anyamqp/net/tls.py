@@ -1,7 +1,7 @@
-"""TLS under a link: the context, the stream, and what its failures mean.
+"""TLS under a link: the context, the stream, and explanations of its failures.
 
-Imported when a connection uses TLS and not before: loading OpenSSL takes a tenth of the time that importing anyamqp
-does, and more where it has to come from the disk.
+The first connection that uses TLS imports this module: loading OpenSSL takes a tenth of the time that importing anyamqp
+does, and more from a cold disk.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from anyamqp.endpoint import TLS, tls_part
 from anyamqp.errors import SettingsError
 
 _GOODBYE: Final = 0.25
-"""Seconds that the end of TLS may take. A peer that is dead does not answer, and the next dial waits for this."""
+"""Seconds that the end of TLS may take. A dead peer does not answer, and the next dial waits for this."""
 
 
 class _TLSStream(TLSStream):
-    """TLS that says goodbye with close_notify (RFC 8446, 6.1), whether or not the peer does.
+    """TLS that sends close_notify (RFC 8446, 6.1), whether or not the peer does.
 
     Without it, Erlang's ssl now and then misses the end of the TCP connection (seen with RabbitMQ 3.10.8 on OTP 25),
     and the broker holds the connection for 30 s more.
@@ -43,26 +43,26 @@ async def wrap(stream: ByteStream, context: ssl.SSLContext, name: str | None) ->
     """Do the handshake on a stream.
 
     Args:
-        stream: the transport; if this raises, it is still the caller's to close.
-        context: what to agree on.
-        name: the name that the broker's certificate is to be for; None if any will do.
+        stream: the transport; if this raises, the caller closes it.
+        context: the TLS settings.
+        name: the host name that the broker's certificate must be for; None if any will do.
 
     Raises:
         SSLError, OSError, EndOfStream, BrokenResourceError: it failed.
-        ValueError: the name is none.
+        ValueError: `name` is not a valid host name.
     """
     return await _TLSStream.wrap(
         stream,
         server_side=False,
         hostname=name,
         ssl_context=context,
-        # AMQP has a close of its own, so that an end without it is noticed, and peers do not all say goodbye.
+        # AMQP has a close of its own, which detects truncation, and not all peers send close_notify.
         standard_compatible=False,
     )
 
 
 def client_context(tls: TLS) -> ssl.SSLContext:
-    """The context that these settings describe.
+    """Make a context of these settings.
 
     Raises:
         SettingsError: a file is missing, cannot be read, or holds something else; the text names it.
@@ -74,7 +74,7 @@ def client_context(tls: TLS) -> ssl.SSLContext:
     except (ssl.SSLError, ValueError):
         raise SettingsError(f"{tls_part('ca_file')}: {_shown(tls.ca_file)} holds no certificate in PEM form") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # TLS 1.2 alone has it. A renegotiation would have the writer read and the reader write.
+    # Only TLS 1.2 has renegotiation. It would make the writer read and the reader write.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.check_hostname = tls.verify and tls.server_name != ""
     context.verify_mode = ssl.CERT_REQUIRED if tls.verify else ssl.CERT_NONE
@@ -84,7 +84,7 @@ def client_context(tls: TLS) -> ssl.SSLContext:
 
 
 def _load_certificate(context: ssl.SSLContext, tls: TLS) -> None:
-    # Without a password, OpenSSL would ask for that of an encrypted key on the terminal.
+    # Without a password, OpenSSL asks for the one of an encrypted key on the terminal.
     password = (tls.key_password or "").encode("utf-8", "surrogateescape")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(tls.certificate_file)
@@ -118,7 +118,7 @@ def _shown(path: str | os.PathLike[str] | None) -> str:
     return repr(os.fspath(path)) if path is not None else "the system's store"
 
 
-# --- what failures mean -----------------------------------------------------------------------------------------------
+# --- explaining failures ----------------------------------------------------------------------------------------------
 
 _NAME_MISMATCHES = (62, 64)
 _EXPIRED = (9, 10)
@@ -137,12 +137,12 @@ _OUR_CERTIFICATE = (
 )
 _VERSIONS = ("ALERT_PROTOCOL_VERSION", "ALERT_INSUFFICIENT_SECURITY", "UNSUPPORTED_PROTOCOL")
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
-"""Ends of what OpenSSL calls the reason."""
+"""Ends of OpenSSL's reason."""
 
 
 def reason(error: ssl.SSLError) -> str | None:
-    """What happened, in a few words; None if the error says it better."""
-    # Which of the two it is depends on the versions of Python and OpenSSL.
+    """Describe the failure in a few words; None if the error's own text is better."""
+    # Which of the two is raised depends on the versions of Python and OpenSSL.
     if isinstance(error, ssl.SSLZeroReturnError | ssl.SSLEOFError):
         return "the peer closed the TCP connection"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -151,7 +151,7 @@ def reason(error: ssl.SSLError) -> str | None:
 
 
 def advice(error: ssl.SSLError, *, is_handshake: bool) -> str | None:
-    """What would be right; None if it is no matter of settings."""
+    """Advise on the settings; None if they are not the cause."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _NAME_MISMATCHES:
             return f"dial it by a name in its certificate, or give that as {tls_part('server_name')}"
@@ -164,7 +164,7 @@ def advice(error: ssl.SSLError, *, is_handshake: bool) -> str | None:
     if error.reason.endswith(_OUR_CERTIFICATE):
         return f"the broker wants {wanted}"
     if error.reason.endswith("ALERT_HANDSHAKE_FAILURE"):
-        # Erlang's word, under TLS 1.2, to a client that shows no certificate.
+        # Under TLS 1.2, Erlang sends it to a client that shows no certificate.
         return f"the broker wants {wanted}; or no cipher is known to both sides"
     if error.reason.endswith(_VERSIONS):
         return "client and broker have no version of TLS in common; 1.2 is the least here"
