@@ -41,7 +41,7 @@ from anyamqp.protocol.ports import ChannelOwner
 from anyamqp.publication import UNSET, Unset, deadline_after
 from anyamqp.publisher import Publisher
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Received, Routes, encode_properties
+from anyamqp.wire.basic import Received, Routes, decode_reply_address, encode_properties
 from anyamqp.wire.frames import build
 from anyamqp.wire.methods import Method
 
@@ -279,20 +279,22 @@ async def serve_rpc(
 
     async def answer(request: Delivery) -> None:
         reply = _checked_reply(await handler(request))
-        if request.reply_to is not None:
-            await send(reply, request, request.reply_to)
+        correlation_id, reply_to = _reply_address(request)
+        if reply_to is not None:
+            await send(reply, correlation_id, reply_to)
 
     async def answer_error(request: Delivery, error: Exception) -> Decision | None:
-        if request.reply_to is None:
+        correlation_id, reply_to = _reply_address(request)
+        if reply_to is None:
             return await decide(unheard, request, error)
-        await send(_error_reply(error), request, request.reply_to)
+        await send(_error_reply(error), correlation_id, reply_to)
         return "ack"
 
-    async def send(reply: Message, request: Delivery, reply_to: str) -> None:
+    async def send(reply: Message, correlation_id: str | None, reply_to: str) -> None:
         try:
             # Not mandatory: to the broker, a reply-to address is no queue (RabbitMQ, "Direct Reply-to").
             await publisher.publish(
-                reply.replace(correlation_id=request.correlation_id),
+                reply.replace(correlation_id=correlation_id),
                 exchange="",
                 routing_key=reply_to,
                 mandatory=False,
@@ -305,6 +307,14 @@ async def serve_rpc(
     await consumer.process(answer, concurrency=concurrency, on_error=answer_error)
     if ends:
         raise ends[0]
+
+
+def _reply_address(request: Delivery) -> tuple[str | None, str | None]:
+    """The correlation id and the reply-to of a request; its other properties are not decoded for them."""
+    message = request.message
+    if isinstance(message, Received):
+        return decode_reply_address(message.encoded)
+    return message.correlation_id, message.reply_to
 
 
 def _checked_reply(reply: object) -> Message:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 URL = "amqp://guest:guest@memory/"
 
-CONNECTION: Final = 80_000
+CONNECTION: Final = 65_000
 CHANNEL: Final = 6_000
 PUBLISHER: Final = 12_000
 CONSUMER: Final = 8_000

@@ -21,6 +21,7 @@ from anyamqp.wire.basic import (
     content_parts,
     decode_correlation_id,
     decode_properties,
+    decode_reply_address,
     encode_ack,
     encode_nack,
     encode_properties,
@@ -110,6 +111,7 @@ def test_properties_come_back_from_pamqps_bytes(ours: Properties) -> None:
 @given(properties)
 def test_a_correlation_id_is_found_among_the_other_properties(ours: Properties) -> None:
     assert decode_correlation_id(encode_properties(ours)) == ours.correlation_id
+    assert decode_reply_address(encode_properties(ours)) == (ours.correlation_id, ours.reply_to)
 
 
 @given(properties, st.text(st.characters(codec="ascii", categories=["L", "N"]), max_size=255))

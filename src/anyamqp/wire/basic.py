@@ -74,6 +74,7 @@ _ENCODERS: Final[Mapping[str, Callable[[str, object], bytes]]] = {
 }
 _CORRELATION_AT = next(place for place, (_, name, _) in enumerate(_PROPERTIES) if name == "correlation_id")
 _CORRELATION_FLAG = _PROPERTIES[_CORRELATION_AT][0]
+_REPLY_TO_FLAG = _PROPERTIES[_CORRELATION_AT + 1][0]
 _SKIPPERS: Final[Mapping[str, Callable[[Reader], object]]] = {
     "octet": Reader.octet,
     "shortstr": lambda reader: reader.take(reader.octet()),
@@ -322,15 +323,25 @@ def decode_correlation_id(encoded: bytes) -> str | None:
     Raises:
         MalformedProperties: it cannot be read.
     """
+    return decode_reply_address(encoded)[0]
+
+
+def decode_reply_address(encoded: bytes) -> tuple[str | None, str | None]:
+    """The correlation id and the reply-to in a content header, without the properties around them.
+
+    Raises:
+        MalformedProperties: they cannot be read.
+    """
     reader = Reader(encoded)
     try:
         flags = reader.short()
-        if not flags & _CORRELATION_FLAG:
-            return None
+        if not flags & (_CORRELATION_FLAG | _REPLY_TO_FLAG):
+            return None, None
         for flag, _, kind in _PROPERTIES[:_CORRELATION_AT]:
             if flags & flag:
                 _SKIPPERS[kind](reader)
-        return reader.shortstr()
+        correlation_id = reader.shortstr() if flags & _CORRELATION_FLAG else None
+        return correlation_id, reader.shortstr() if flags & _REPLY_TO_FLAG else None
     except Malformed as error:
         raise MalformedProperties(f"the message's properties: {error}") from error
 
