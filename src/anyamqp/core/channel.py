@@ -21,7 +21,7 @@ from anyamqp.errors import (
     ReplyError,
 )
 from anyamqp.net.event_loop import next_news
-from anyamqp.protocol.blame import CLOSES_BEFORE_BLAME
+from anyamqp.protocol.blame import Tries
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.lifecycle.channel import OVER, USABLE, ChannelEvent, ChannelState
 from anyamqp.protocol.lifecycle.states import State
@@ -220,7 +220,7 @@ class LogicalChannel:
     async def _until_answered(
         self, method: Method, purpose: Purpose, *, repeat: bool, pinned: LinkChannel | None
     ) -> Answer:
-        suspicions = 0
+        tries = Tries(repeat=repeat)
         while True:
             await self.wait_open()
             if pinned is not None and pinned.is_stale:
@@ -232,16 +232,10 @@ class LogicalChannel:
             except BaseException:
                 self.core.abandon(request, link_channel)
                 raise
-            if request.error is not None:
-                raise request.error
             if request.reply is not None and link_channel is not None:
                 return Answer(request.reply, request.content, link_channel)
-            if request.suspicion is not None:
-                suspicions += 1
-                if suspicions >= CLOSES_BEFORE_BLAME:
-                    raise request.suspicion
-            if not repeat:
-                raise ConnectionLost(f"{describe(method)} was in flight when the link died")
+            if (error := tries.failed(request)) is not None:
+                raise error
 
     # --- recovery ---------------------------------------------------------------------------------------------------
 

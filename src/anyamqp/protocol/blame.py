@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol, TypeVar
 
-from anyamqp.errors import AnyamqpError, ConnectionForced, ReplyError, Side, printable
+from anyamqp.errors import AnyamqpError, ConnectionForced, ConnectionLost, ReplyError, Side, printable
 from anyamqp.protocol.requests import Request, Unanswered
-from anyamqp.wire.frames import method_name
+from anyamqp.wire.frames import describe, method_name
 
 CLOSES_BEFORE_BLAME: Final = 3
 """An error that names no request is blamed on the one that was under way each time it came, so many times."""
@@ -55,6 +55,30 @@ def refused_request(error: AnyamqpError | None, unanswered: Unanswered) -> Reque
     if not isinstance(error, ReplyError):
         return None
     return next((one for one in unanswered if error.method in (None, method_name(one.method))), None)
+
+
+class Tries:
+    """Decides whether a request without a reply is sent again.
+
+    Args:
+        repeat: whether it may be sent again after a loss.
+    """
+
+    def __init__(self, *, repeat: bool) -> None:
+        self._repeat = repeat
+        self._suspicions = 0
+
+    def failed(self, request: Request) -> AnyamqpError | None:
+        """The request got no reply. Returns the error that its caller gets; None to send the request again."""
+        if request.error is not None:
+            return request.error
+        if request.suspicion is not None:
+            self._suspicions += 1
+            if self._suspicions >= CLOSES_BEFORE_BLAME:
+                return request.suspicion
+        if self._repeat:
+            return None
+        return ConnectionLost(f"{describe(request.method)} was in flight when the link died")
 
 
 def is_for_a_publish(error: AnyamqpError | None) -> bool:
