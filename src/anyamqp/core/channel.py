@@ -1,4 +1,4 @@
-"""Waiting on a logical channel. Its decisions are in :mod:`anyamqp.protocol.channel`."""
+"""The shell of a logical channel: it waits. :mod:`anyamqp.protocol.channel` decides."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
     Attributes:
         reply: the reply.
         content: the content that came with it; only basic.get-ok has one.
-        link_channel: where the channel was when the request was sent.
+        link_channel: the channel's place when the request was sent.
     """
 
     reply: Method
@@ -49,19 +49,19 @@ class Answer(NamedTuple):
 class LogicalChannel:
     """A channel that survives reconnects.
 
-    An error that the broker finds in a request closes it for good (AMQP 0-9-1, 4.9: soft errors); the request raises
-    that error, every later one raises :class:`ChannelClosed`.
+    An error that the broker finds in a request closes the channel for good (AMQP 0-9-1, 4.9: soft errors). The request
+    raises that error, all later ones raise :class:`ChannelClosed`.
 
-    Requests wait while the connection is away, and are sent again if a loss caught them. They raise
-    :class:`RequestTimeout` after ``request_timeout``, :class:`ChannelClosed`, :class:`ConnectionClosed`,
-    :class:`InvalidArgument` for what AMQP cannot carry, and the :class:`ReplyError` that the broker names.
+    Requests wait while the connection is away, and are sent again after a loss. They raise :class:`RequestTimeout`
+    after ``request_timeout``, :class:`ChannelClosed`, :class:`ConnectionClosed`, :class:`InvalidArgument` if AMQP
+    cannot carry an argument, and the :class:`ReplyError` that the broker sends.
 
     Args:
         host: the connection.
-        owner: told of what happens on the channel.
+        owner: gets the events of the channel.
 
     Attributes:
-        core: decides.
+        core: the channel's decisions.
     """
 
     def __init__(self, host: ChannelHost, owner: ChannelOwner | None) -> None:
@@ -78,27 +78,27 @@ class LogicalChannel:
 
     @property
     def link_channel(self) -> LinkChannel | None:
-        """Where the channel is now; None while it is on no link."""
+        """The channel's current place; None while it is on no link."""
         return self.core.place
 
     def require_here(self) -> None:
         """Refuse callers on another event loop or in another thread.
 
         Raises:
-            InvalidUse: the caller is one.
+            InvalidUse: the caller is not on the event loop of the connection.
         """
         self._host.loop.require_here("a channel")
 
     # --- life cycle -------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Begin to live, and wait until the channel is open.
+        """Register the channel, and wait until it is open.
 
         Raises:
-            ChannelLimitReached: as many are open as was agreed.
-            RequestTimeout: it took longer than ``request_timeout``.
+            ChannelLimitReached: no channel number is free.
+            RequestTimeout: opening took longer than ``request_timeout``.
             ConnectionClosed: the connection is closed.
-            ReplyError: the broker refused what the channel is for, such as consuming from a queue that is not there.
+            ReplyError: the broker refused a request of the channel's setup, such as consuming from a missing queue.
         """
         self.register()
         await self.wait_usable()
@@ -107,11 +107,11 @@ class LogicalChannel:
         """Wait until the channel is open.
 
         Raises:
-            RequestTimeout: it took longer than ``request_timeout``.
+            RequestTimeout: opening took longer than ``request_timeout``.
             ConnectionClosed: the connection is closed.
-            ReplyError: the broker refused what the channel is for.
-            ChannelLimitReached: as many are open as was agreed.
-            ChannelClosed: the channel was closed otherwise.
+            ReplyError: the broker refused a request of the channel's setup.
+            ChannelLimitReached: no channel number is free.
+            ChannelClosed: the channel was closed for another reason.
         """
         try:
             await answered_within(
@@ -123,18 +123,25 @@ class LogicalChannel:
             raise
 
     def register(self, *, delay: float = 0.0) -> None:
-        """Begin to live: the connection opens the channel when it can, and after every reconnect.
+        """Have the connection open the channel as soon as it can, and after every reconnect.
 
         Args:
-            delay: seconds to wait before it is opened on the present link.
+            delay: seconds before the channel is opened on the current link.
+
+        Raises:
+            ChannelLimitReached: no channel number is free.
+            ConnectionClosed: the connection is closed.
         """
         self._host.register(self.core, delay=delay)
 
     async def open_within(self, seconds: float) -> None:
-        """:meth:`open`, waiting for a free number for at most so many seconds.
+        """As :meth:`open`, but wait for a free channel number.
+
+        Args:
+            seconds: the longest wait for a number.
 
         Raises:
-            ChannelLimitReached: none was free in time.
+            ChannelLimitReached: no number was free in time.
         """
         deadline = anyio.current_time() + seconds
         while True:
@@ -152,7 +159,7 @@ class LogicalChannel:
         """Wait until the channel is usable.
 
         Raises:
-            ChannelClosed, ConnectionClosed: it never will be (again).
+            ChannelClosed, ConnectionClosed: it will never be usable again.
         """
         core = self.core
         while core.state not in USABLE:
@@ -161,7 +168,7 @@ class LogicalChannel:
             await next_news(core.wakers)
 
     async def close(self) -> None:
-        """Close the channel and wait for the broker's close-ok, as :meth:`Link.close_deadline` says."""
+        """Close the channel and wait for the broker's close-ok, until :meth:`Link.close_deadline`."""
         core = self.core
         core.take(ChannelEvent.CLOSE)
         if core.closing_on is None:
@@ -171,7 +178,7 @@ class LogicalChannel:
                 await next_news(core.wakers)
 
     def begin_close(self) -> None:
-        """Send channel.close and wait for nothing; the number is free again when the broker's close-ok comes."""
+        """Send channel.close without waiting; the number is free again when the broker's close-ok comes."""
         self.core.take(ChannelEvent.CLOSE)
 
     # --- requests ---------------------------------------------------------------------------------------------------
@@ -188,12 +195,12 @@ class LogicalChannel:
 
         Args:
             method: the method.
-            purpose: for whom the reply is besides the caller.
-            repeat: whether to send it again after a loss.
-            pinned: send it there or nowhere.
+            purpose: who else gets the reply.
+            repeat: whether to send the method again after a loss.
+            pinned: the only place on which to send it; None for any.
 
         Raises:
-            ConnectionLost: it may not be repeated, and a loss caught it.
+            ConnectionLost: the link was lost before the reply, and the method may not be sent again.
         """
         if self.core.state is ChannelState.CONNECTING_NEW:
             raise InvalidUse("a channel works inside its block: async with connection.channel() as channel")
@@ -202,9 +209,10 @@ class LogicalChannel:
         return await answered_within(self._host.request_timeout, answer, describe(method), lambda: self._host.progress)
 
     async def last_request(self, method: Method) -> None:
-        """Send a request that is part of leaving, and wait for its reply as :meth:`close` does.
+        """Send a request before the end of the channel, and wait for its reply as :meth:`close` does.
 
-        Raises nothing: what the caller leaves for matters more, and a link or channel that ends needs no goodbye.
+        Raises nothing: the caller may be handling another error, and a link or channel that ends makes the request
+        unnecessary.
         """
         link_channel = self.link_channel
         if link_channel is None:
@@ -276,7 +284,7 @@ class LogicalChannel:
 
     @property
     def is_writable(self) -> bool:
-        """Whether a publish goes out now: the broker accepts it, and the outgoing buffer has room."""
+        """Whether a publish can be sent now: the broker accepts it, and the outgoing buffer has room."""
         link_channel = self.link_channel
         return link_channel is not None and self.core.can_publish and not link_channel.link.is_full
 
@@ -284,13 +292,13 @@ class LogicalChannel:
         """Wait until :attr:`is_writable`.
 
         Args:
-            request: what the caller is about to do, for the error.
+            request: the caller's request, for the error.
 
         Returns:
-            Where the channel is. No await between this and the publish, or it may be gone again.
+            The channel's place. It is valid only until the next await.
 
         Raises:
-            RequestTimeout, ChannelClosed, ConnectionClosed: it does not come to that.
+            RequestTimeout, ChannelClosed, ConnectionClosed: the channel did not become writable.
         """
         return await answered_within(
             self._host.request_timeout, self._until_writable(), request, lambda: self._host.progress

@@ -29,14 +29,14 @@ from anyamqp.wire import methods
 from anyamqp.wire.frames import build
 
 _RENEWED_AFTER = 0.8
-"""The fraction of their life after which credentials are renewed."""
+"""Credentials are renewed after this fraction of their life."""
 
 _LEAST_WAIT = 1.0
 """The least seconds between two renewals. A function that returns the same token until it expires would otherwise be
 called in ever shorter steps."""
 
 _PAUSES = ReconnectPolicy(initial=1.0, factor=2.0, maximum=30.0, jitter=0.5, first=None)
-"""Between attempts to renew. With jitter, because a token issuer in trouble has other clients, too."""
+"""Pauses between attempts to renew. They have jitter, because an overloaded token issuer has other clients, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class CredentialsKeeper:
         return mechanisms
 
     def updated(self, secret: str) -> None:
-        """The user has updated the secret: it is the password of the next logins, unless a function provides it."""
+        """Use a secret that the user has sent for the next logins too, unless a function provides the password."""
         if isinstance(self._source, Credentials):
             self._source = replace(self._source, password=secret)
 
@@ -151,7 +151,7 @@ class CredentialsKeeper:
         return lease
 
     async def _ask_patiently(self) -> tuple[Login, _Lease | None]:
-        # The same limit as at a login. A call that hangs must not prevent all further ones.
+        # The same limit as at a login, so that a call that hangs does not prevent all further ones.
         patience = self._settings.connect_timeout
         with anyio.move_on_after(patience):
             return await self._ask()

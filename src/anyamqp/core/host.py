@@ -1,4 +1,4 @@
-"""The connection, as the objects on it see it."""
+"""The interface of a connection for its channels and their owners."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from anyamqp.protocol.ports import BlockNotice, ChannelOwner, Recorder
 
 
 class ChannelHost(Protocol):
-    """What a channel and its owner need of their connection."""
+    """A connection, as a channel and its owner see it."""
 
     @property
     def journal(self) -> Journal: ...
@@ -29,7 +29,7 @@ class ChannelHost(Protocol):
 
     @property
     def progress(self) -> str:
-        """The connection's progress, for the text of an error that tells of a time-out."""
+        """The connection's progress, for the text of a time-out's error."""
         ...
 
     @property
@@ -46,11 +46,11 @@ class ChannelHost(Protocol):
 
     @property
     def lock_grace(self) -> float:
-        """Seconds for which our own earlier link may lock an exclusive queue or consumer."""
+        """Seconds for which the connection's own last link may lock an exclusive queue or consumer."""
         ...
 
     def new_channel(self, owner: ChannelOwner | None) -> ChannelCore[LinkChannel]:
-        """A channel that the connection does not know yet."""
+        """Make a channel, without registering it."""
         ...
 
     def register(self, channel: ChannelCore[LinkChannel], *, delay: float = 0.0) -> None:
@@ -58,22 +58,22 @@ class ChannelHost(Protocol):
 
         Args:
             channel: the channel.
-            delay: seconds until it is attached to the present link, if that is ready.
+            delay: seconds until the channel is attached to the current link, if that is ready.
 
         Raises:
-            ChannelLimitReached: as many are open as was agreed.
+            ChannelLimitReached: no channel number is free.
             ConnectionClosed: the connection is closed.
         """
         ...
 
     def will_declare(self, queue: str) -> bool:
-        """Whether a queue that is missing is declared once more in the recovery that is under way."""
+        """Whether the current recovery will declare a missing queue again."""
         ...
 
     async def wait_forgotten(self) -> None:
-        """Wait until a channel is closed, or its number free."""
+        """Wait until a channel is closed or a channel number is free."""
         ...
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call a function in so many seconds, unless the connection is closed before."""
+        """Call ``call`` in ``seconds``, unless the connection is closed before."""
         ...

@@ -86,13 +86,13 @@ class Journal:
         self.stalls: int = 0
         self.last_error: Exception | None = None
         self._log = LimitedLog(f"{name}: " if name else "", later)
-        # Weak: a stream that nobody reads any more disappears by itself.
+        # Weak, so that a stream disappears with its last reader.
         self._streams: weakref.WeakSet[TransitionStream] = weakref.WeakSet()
         self._ended = False
 
     @property
     def kinds_watched(self) -> int:
-        """How many kinds of lines are counted."""
+        """Number of kinds of lines that are counted."""
         return len(self._log)
 
     def stream(self) -> TransitionStream:
@@ -123,18 +123,18 @@ class Journal:
             self.dropped_transitions += stream.push(transition)
 
     def retrying(self, error: Exception, address: str, delay: float) -> None:
-        """Log why there is no link, and when the next dial begins."""
+        """Log the reason why there is no link, and the delay of the next dial."""
         text = "%sno link: %s; dialing %s in %.1f s"
         self._log.write("retry", _CONNECTION, logging.WARNING, text, reason_of(error), address, delay)
 
     def not_renewed(self, error: Exception, expires_in: float, delay: float) -> None:
-        """Log that the credentials on an open link could not be renewed, and when the next attempt begins."""
+        """Log that the credentials on an open link could not be renewed, and the delay of the next attempt."""
         when = f"expire in {expires_in:.1f} s" if expires_in > 0 else "have expired"
         text = "%sthe credentials %s and were not renewed: %s; asking again in %.1f s"
         self._log.write("renewal", _CONNECTION, logging.WARNING, text, when, error, delay)
 
     def crashed(self, error: Exception) -> None:
-        """Log a bug of anyamqp's, with its traceback."""
+        """Log a bug of anyamqp, with its traceback."""
         self._log.write("crash", _CONNECTION, logging.ERROR, "%sfailed by a fault of anyamqp's own", error=error)
 
     def unexpected(self, error: Exception) -> None:

@@ -1,7 +1,7 @@
-"""A log whose frequent lines are counted instead of written.
+"""A log that counts frequent lines instead of writing them.
 
-A broker or a user's function can cause some lines again and again. Of each kind, 20 lines are written in 10 seconds;
-one line at the end of that time says how many more there were, and shows the latest.
+A broker or a user's function can cause some lines again and again. The log writes 20 lines of each kind in 10 seconds;
+at the end of that time, one line gives the number of further ones and shows the latest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PERIOD: Final = 10.0
 _MOST_LINES: Final = 20
 """Lines of one kind that are written in a period."""
 _MANY_KINDS: Final = 100
-"""Kinds that are counted before those whose period is over are forgotten."""
+"""Number of kinds at which those whose period is over are dropped."""
 
 
 class _Kind:
@@ -31,11 +31,11 @@ class _Kind:
         self.until: float = until
         self.written: int = 0
         self.more: int = 0
-        """Lines that were not written; ``level``, ``text`` and ``arguments`` belong to these."""
+        """Number of lines that were not written; ``level``, ``text`` and ``arguments`` belong to these."""
         self.level: int = logging.NOTSET
-        """The highest level."""
+        """Their highest level."""
         self.text: str = ""
-        """The text of the latest."""
+        """The text of the latest one."""
         self.arguments: tuple[object, ...] = ()
 
 
@@ -55,7 +55,7 @@ class LimitedLog:
         self._kinds: dict[str, _Kind] = {}
 
     def __len__(self) -> int:
-        """How many kinds are counted."""
+        """Number of kinds that are counted."""
         return len(self._kinds)
 
     def write(
@@ -71,7 +71,7 @@ class LimitedLog:
 
         Args:
             kind: the kind of the line.
-            logger: where to write it.
+            logger: the logger that writes it.
             level: its level.
             text: its text, whose first argument is the prefix.
             arguments: the other arguments.
@@ -95,7 +95,7 @@ class LimitedLog:
         lines.level, lines.text, lines.arguments = max(level, lines.level), text, arguments
 
     def write_counts(self) -> None:
-        """Write how many lines of each kind were only counted."""
+        """Write the number of lines of each kind that were only counted."""
         for kind in list(self._kinds):
             self._write_count(kind)
 

@@ -51,7 +51,7 @@ class LinkChannel(Settlements):
 
     @property
     def unsettled(self) -> float:
-        """How many deliveries the broker holds as unsettled: an ack that was not sent yet does not count."""
+        """How many deliveries are unsettled at the broker: an ack counts once it is sent."""
         return self.delivered - self.link.session.settled_count(self.number)
 
     def ack(self, delivery_tag: int, *, multiple: bool) -> None:

@@ -1,4 +1,4 @@
-"""Getting a connection its links: waiting as the policy says, dialing, and a session on the transport."""
+"""Makes the links of a connection: waits as the policy says, dials, and starts a session on the transport."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from anyamqp.settings import VERSION, Settings
 _TURNS: RunVar[Turns | None] = RunVar("anyamqp.turns")
 
 _RANDOM = random.Random()  # noqa: S311 - jitter, not a secret
-"""One for all connections: each takes 3 kB."""
+"""Shared by all connections: each ``Random`` takes 3 kB."""
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_RANDOM.seed)  # or all children would dial at the same times
+    os.register_at_fork(after_in_child=_RANDOM.seed)  # else all child processes would dial at the same times
 
 _AWAITED = {
     LinkState.AWAITING_START: "connection.start",
@@ -51,7 +51,7 @@ class Traffic(NamedTuple):
     frames_received: int = 0
 
     def and_of(self, link: Link) -> Traffic:
-        """This, and the traffic of a link."""
+        """The sum of this and the traffic of a link."""
         session = link.session
         return Traffic(
             self.bytes_sent + session.bytes_sent,
@@ -67,7 +67,7 @@ class _Dialed(NamedTuple):
 
 
 class _Ending(NamedTuple):
-    """How an attempt to connect, or a link, ended: why, and the link's life if it was opened."""
+    """The end of an attempt or of a link: its error, and the link's life if the link was opened."""
 
     error: AnyamqpError
     life: Life | None
@@ -77,18 +77,19 @@ class LinkMaker:
     """Makes the links of one connection, one after the other.
 
     Args:
-        settings: the connection's.
-        fail_fast: whether to give up on the first connect at once when no retry cures what happened.
+        settings: the settings of the connection.
+        fail_fast: whether the first connect gives up at once on an error that no retry cures.
         dial: opens a transport in place of TCP.
-        journal: where failed attempts are logged.
+        journal: logs failed attempts.
 
     Raises:
-        SettingsError: a file of the TLS settings is missing or not what it should be.
+        SettingsError: a file of the TLS settings is missing or invalid.
 
     Attributes:
-        number: the present or last link, counted from 1; 0 before the first.
-        deadline: when the present attempt must have succeeded.
+        number: the number of the current or last link, counted from 1; 0 before the first.
+        deadline: the time by which the current attempt must succeed.
         past_traffic: the traffic of the links that have ended.
+        credentials: provides the credentials of each login.
     """
 
     def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial | None, journal: Journal) -> None:
@@ -96,7 +97,6 @@ class LinkMaker:
         self.deadline: float = math.inf
         self.past_traffic: Traffic = Traffic()
         self.credentials: CredentialsKeeper = CredentialsKeeper(settings, journal, _RANDOM)
-        """How to log in."""
         self._settings = settings
         self._journal = journal
         self._dialer = Dialer(settings, dial, _RANDOM)
@@ -104,25 +104,25 @@ class LinkMaker:
         self._turns = Turns()
         self._dialed: _Dialed | None = None
         self._ended: _Ending | None = None
-        """How the last attempt or link ended, until the policy was asked."""
+        """The end of the last attempt or link, until :meth:`pause` asks the policy."""
 
     def begin(self) -> None:
-        """The first attempt begins, on this event loop."""
+        """Begin the first attempt, on the running event loop."""
         self._turns = _turns_of_this_loop()
         self._attempts.begin(anyio.current_time())
 
     @property
     def is_dialed(self) -> bool:
-        """Whether there is a transport to run a link on."""
+        """Whether there is a transport for :meth:`link`."""
         return self._dialed is not None
 
     @property
     def login(self) -> str:
-        """Who logs in, and where."""
+        """The user who logs in, and the address, for people."""
         return f"{self.credentials.login} at {self._dialer.route}"
 
     def doing(self, link: Link | None) -> str:
-        """The step of the present attempt, for people."""
+        """The current step of the attempt, for people."""
         if link is None:
             return self._dialer.doing
         awaited = _AWAITED.get(link.session.state)
@@ -154,7 +154,7 @@ class LinkMaker:
         await anyio.sleep(self._turns.take(self._dialer.route.address, anyio.current_time()))
 
     async def dial(self) -> None:
-        """Get credentials and a transport; :attr:`is_dialed` tells whether there is one. Raises nothing."""
+        """Get credentials and a transport; :attr:`is_dialed` tells whether that succeeded. Raises nothing."""
         timeout = self._settings.connect_timeout
         self.deadline = anyio.current_time() + timeout
         try:
@@ -165,11 +165,11 @@ class LinkMaker:
                 self._dialed = _Dialed(await self._dialer.dial(), mechanisms)
             if attempt.cancelled_caught:
                 raise ConnectTimeout(f"{self._dialer.doing}: no answer within {timeout} s")  # noqa: TRY301
-        except BaseException as raised:  # noqa: BLE001 - a fault of anybody's costs the attempt, not the connection
+        except BaseException as raised:  # noqa: BLE001 - any fault ends only the attempt, not the connection
             self._ended = _Ending(self.expected(raised), None)
 
     def link(self, owner: LinkOwner) -> Link:
-        """A link on the transport that was dialed."""
+        """Make a link on the dialed transport."""
         dialed, self._dialed = self._dialed, None
         if dialed is None:
             raise InvalidUse("a link needs a transport")
@@ -187,7 +187,7 @@ class LinkMaker:
         return Link(self.number, dialed.stream, session, owner, self._journal)
 
     async def wait_open(self, link: Link) -> None:
-        """Wait until the handshake is done, or the link has ended, at the latest by the deadline."""
+        """Wait until the handshake is done or the link has ended; abort the link at the deadline."""
         with anyio.CancelScope(deadline=self.deadline) as handshake:
             await link.wait_open()
         if handshake.cancelled_caught:
@@ -195,19 +195,19 @@ class LinkMaker:
             link.abort(ConnectTimeout(f"{self.doing(link)}: no answer within {timeout} s"))
 
     def link_ended(self, link: Link, error: AnyamqpError | None, opened_at: float | None) -> None:
-        """A link has ended.
+        """Note that a link has ended.
 
         Args:
             link: the link.
-            error: the fault of ours that ended it, if it was one.
-            opened_at: when the connection became open on it; None if it did not.
+            error: our own fault that ended it; None if the link's error did.
+            opened_at: the time at which the connection became open on it; None if it did not.
         """
         self.past_traffic = self.past_traffic.and_of(link)
         if (error := error or link.error) is not None:
             self._ended = _Ending(error, None if opened_at is None else Life(opened_at, link.dispatcher.has_worked))
 
     def expected(self, raised: BaseException) -> AnyamqpError:
-        """The error that stands for what was raised. A cancellation of this task and such are raised on."""
+        """Make an anyamqp error of an exception. Re-raises an exception that ends the task, such as a cancellation."""
         failure = failure_of(raised)
         if failure is None:
             raise raised

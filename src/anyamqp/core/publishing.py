@@ -26,9 +26,12 @@ class OutboxShell(ChannelOwner):
     Args:
         host: the connection.
         registry: the connection's publishers.
-        window: how many messages may be unconfirmed.
-        window_bytes: how many bytes they may have together.
-        policy: how to treat lost, nacked and blocked publishes.
+        window: the most unconfirmed messages.
+        window_bytes: the most bytes of unconfirmed messages.
+        policy: the treatment of lost, nacked and blocked publishes.
+
+    Attributes:
+        outbox: the publisher's decisions.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class OutboxShell(ChannelOwner):
         return self.outbox.counters.unsettled
 
     async def open(self) -> None:
-        """Begin, and wait until the channel is open."""
+        """Register the publisher, and wait until its channel is open."""
         self.outbox.enter()
         self._registry.add(self)
         self.on_blocked()  # if the connection is blocked already
@@ -78,7 +81,7 @@ class OutboxShell(ChannelOwner):
     # --- submitting -------------------------------------------------------------------------------------------------
 
     def try_enter(self, pending: PendingPublish) -> bool:
-        """Take room in the window if no wait is necessary. Returns whether it did."""
+        """Take room in the window unless that needs a wait. Returns whether it did."""
         outbox = self.outbox
         if outbox.block.is_on:
             return False
@@ -105,8 +108,8 @@ class OutboxShell(ChannelOwner):
     def accept(self, pending: PendingPublish, now: float, *, is_awaited: bool = False) -> None:
         """Send a publish that has room in the window, or add it to the backlog.
 
-        There must be no await between taking room and this call: callers enter the backlog and the ledger in the order
-        in which they got room.
+        Never await between taking room and this call: publishes enter the backlog and the ledger in the order in which
+        they got room.
 
         Raises:
             AnyamqpError: the publisher is closed.

@@ -11,11 +11,11 @@ from anyamqp.net.event_loop import Loop, running_loop
 from anyamqp.protocol.lifecycle import Transition
 
 _MOST_WAITING: Final = 1024
-"""Transitions that wait for a reader; beyond these the oldest are dropped."""
+"""Unread transitions that are kept; beyond these the oldest are dropped."""
 
 
 class HasLoop(Protocol):
-    """An object that knows the event loop of its connection, once that is entered."""
+    """An object that knows the event loop of its connection, once the connection is entered."""
 
     loop: Loop
 
@@ -23,19 +23,22 @@ class HasLoop(Protocol):
 class TransitionStream:
     """Transitions as they happen: ``async for transition in connection.transitions()``.
 
-    It begins with the next transition and ends when the connection is closed. It keeps the last 1024 transitions that
-    were not read; a slower reader misses the oldest ones, which :attr:`dropped` counts. It must be read on the event
-    loop of the connection.
+    The stream begins with the next transition and ends when the connection is closed. It keeps the last 1024 unread
+    transitions; a slower reader misses the oldest ones, which :attr:`dropped` counts. Read it on the event loop of the
+    connection.
 
     Args:
         home: the journal of the connection.
+
+    Attributes:
+        dropped: the number of transitions that the reader missed.
     """
 
     def __init__(self, home: HasLoop) -> None:
         self.dropped: int = 0
         self._home = home
         self._loop: Loop = Loop()
-        """The loop on which it is read; none before the first read."""
+        """The reader's event loop; without a thread before the first read."""
         self._waiting: deque[Transition] = deque()
         self._ended = False
         self._news = anyio.Event()
@@ -63,7 +66,7 @@ class TransitionStream:
         """Add a transition.
 
         Returns:
-            How many were dropped for it, 0 or 1.
+            The number of transitions dropped for it, 0 or 1.
         """
         self._waiting.append(transition)
         self._wake()
@@ -74,7 +77,7 @@ class TransitionStream:
         return 1
 
     def end(self) -> None:
-        """End the iteration after the transitions that wait."""
+        """End the iteration after the unread transitions."""
         self._ended = True
         self._wake()
 

@@ -1,4 +1,4 @@
-"""Waiting for an answer of the broker's."""
+"""Waiting for an answer from the broker."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ T = TypeVar("T")
 async def answered_within(
     seconds: float | None, work: Awaitable[T], request: str, progress: Callable[[], str] | None = None
 ) -> T:
-    """Wait for an answer of the broker's.
+    """Wait for an answer from the broker.
 
     Args:
-        seconds: the time that it may take; None for any.
-        work: waits for it.
-        request: what is to be answered, for the error.
-        progress: tells how the connection does, for the error.
+        seconds: the time that the answer may take; None for any.
+        work: waits for the answer.
+        request: the name of the request, for the error.
+        progress: describes the progress of the connection, for the error.
 
     Raises:
-        RequestTimeout: it took longer.
+        RequestTimeout: the answer took longer.
     """
     with anyio.move_on_after(seconds):
         return await work

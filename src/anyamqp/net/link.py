@@ -175,7 +175,7 @@ class Link:
         """Open a channel: send channel.open, whose reply ``handler`` gets with this purpose.
 
         Raises:
-            ChannelLimitReached: as many channels are open as client and broker agreed on.
+            ChannelLimitReached: no channel number is free.
         """
         number = self.dispatcher.attach(handler, purpose)
         self.flush()

@@ -1,7 +1,7 @@
-"""Who is to blame for a close.
+"""Finds the request, publish or call that caused a close.
 
-The broker names the method that it closes a channel or a link for, never the message: there is no reply to a publish
-that could carry the error. The rest is inferred here, from the publishes and calls that were on their way.
+The broker names the method for which it closes a channel or a link, never the message: a publish has no reply that
+could carry the error. These functions infer the rest from the publishes and calls in flight.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from anyamqp.protocol.requests import Request, Unanswered
 from anyamqp.wire.frames import describe, method_name
 
 CLOSES_BEFORE_BLAME: Final = 3
-"""An error that names no request is blamed on the one that was under way each time it came, so many times."""
+"""After so many closes that name no request, the one that was in flight each time is blamed."""
 
 _PUBLISH: Final = "basic.publish"
 
@@ -24,7 +24,7 @@ class SentCall(Protocol):
 
     @property
     def exchange(self) -> str:
-        """The exchange that the request went through."""
+        """The exchange to which the request was published."""
         ...
 
     @property
@@ -37,10 +37,11 @@ C = TypeVar("C", bound=SentCall)
 
 
 def guilty_request(error: AnyamqpError | None, unanswered: Unanswered) -> Request | None:
-    """The request of a channel for which the broker closed the whole connection, if it may be one of these.
+    """The request among these for which the broker may have closed the whole connection; None if there is none.
 
-    A hard error names the method, not the channel (AMQP 0-9-1, connection.close). Where several channels wait for an
-    answer to that method, each takes the blame, whatever the code: sent again, it would cost the next link as well.
+    A hard error names the method, not the channel (AMQP 0-9-1, connection.close). If several channels wait for an
+    answer to that method, each of them is blamed, with any code: sent again, the request would end the next link as
+    well.
     """
     if not isinstance(error, ReplyError) or error.method is None:
         return None
@@ -50,7 +51,7 @@ def guilty_request(error: AnyamqpError | None, unanswered: Unanswered) -> Reques
 def refused_request(error: AnyamqpError | None, unanswered: Unanswered) -> Request | None:
     """The request of a channel for which the broker closed the channel.
 
-    The broker works a channel's methods off in order, so it is the oldest of that name; nothing behind it was done.
+    The broker executes a channel's methods in order, so it is the oldest of that name; no later one was executed.
     """
     if not isinstance(error, ReplyError):
         return None
@@ -89,8 +90,7 @@ def is_for_a_publish(error: AnyamqpError | None) -> bool:
 def may_be_for_a_publish(error: AnyamqpError | None) -> bool:
     """Whether the broker may have closed the link because of a publish.
 
-    A publish that the broker cannot even read costs the whole link (501, 502, 541, ...), and would cost every link to
-    come.
+    The broker ends the link for a publish that it cannot even read (501, 502, 541, ...), and would end every later one.
     """
     return (
         isinstance(error, ReplyError)
@@ -102,10 +102,10 @@ def may_be_for_a_publish(error: AnyamqpError | None) -> bool:
 
 
 def is_guilty_alone(error: AnyamqpError, closes: int) -> bool:
-    """Whether the only publish on its way is to blame.
+    """Whether the only publish in flight caused the close.
 
-    RabbitMQ names basic.publish when it means a publish. A close for another reason is no publish's fault, unless it
-    comes each time that the same one is sent.
+    RabbitMQ names basic.publish when it means a publish. No publish causes a close for another reason, unless the close
+    comes each time that the same publish is sent.
 
     Args:
         error: the broker's error.
@@ -117,8 +117,8 @@ def is_guilty_alone(error: AnyamqpError, closes: int) -> bool:
 def guilty_calls(error: ReplyError, sent: Sequence[C], most_attempts: int) -> list[C]:
     """The calls for which the broker closed the channel.
 
-    Its text names the exchange, if that is the fault. The default exchange is always there: a call through it is guilty
-    only if no other can be, or after ``most_attempts``.
+    The error's text names the exchange if that is missing. The default exchange always exists: a call through it is
+    guilty only if no other call can be, or after ``most_attempts``.
     """
     through_exchange = [call for call in sent if call.exchange]
     named = [call for call in through_exchange if f"'{printable(call.exchange)}'" in error.text]

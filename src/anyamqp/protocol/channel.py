@@ -1,12 +1,10 @@
 """The decisions of a logical channel: requests, and moving from link to link.
 
-A channel is attached to a link and detached from it again; in between it is the same object. Attaching sends everything
-that brings the channel back into shape (open, qos, confirm mode, consumers) in one go, so whoever attaches it first is
-the only one. Replies come in the order of the requests (AMQP 0-9-1, 4.2.3), so a queue of requests is all the matching
-there is, and a cancelled caller leaves nothing behind: its reply is taken and dropped.
+The channel object stays the same while it is attached to one link after the other. Attaching sends channel.open and the
+requests of the setup (qos, confirm mode, consumers) together, without an await, so a channel cannot be attached twice.
 
-The channel follows :data:`~anyamqp.protocol.lifecycle.channel.CHANNEL`. Its purpose is the business of its owner: a
-user's channel, the outbox of a publisher, the subscription of a consumer, the calls of an RPC client.
+The channel follows :data:`~anyamqp.protocol.lifecycle.channel.CHANNEL`. Its owner is a user's channel, the outbox of a
+publisher, the subscription of a consumer, or the calls of an RPC client.
 """
 
 from __future__ import annotations
@@ -43,28 +41,28 @@ P = TypeVar("P", bound=Place)
 
 
 class ChannelContext(Protocol[P]):
-    """The connection, as a channel's decisions see it."""
+    """A connection, as the decisions of its channels see it."""
 
     @property
     def recorder(self) -> Recorder:
-        """The entities that were declared."""
+        """Records the entities that were declared."""
         ...
 
     @property
     def missed(self) -> tuple[ChannelEvent, ...]:
-        """The events that a channel which opens now has missed."""
+        """The events of the connection that a channel has missed if it opens now."""
         ...
 
     def place(self, number: int) -> P:
-        """A channel's place on the present link."""
+        """Make the place of a channel on the current link."""
         ...
 
     def join(self, channel: ChannelCore[P]) -> None:
-        """Attach a channel to the present link, if the connection is open."""
+        """Attach a channel to the current link, if the connection is open."""
         ...
 
     def forget(self, channel: ChannelCore[P]) -> None:
-        """The channel is closed."""
+        """Remove a closed channel."""
         ...
 
     def record(
@@ -75,7 +73,7 @@ class ChannelContext(Protocol[P]):
         target: State,
         error: AnyamqpError | None,
     ) -> None:
-        """A channel's public state changed, for this reason."""
+        """Record that a channel's public state changed, because of ``error`` if there is one."""
         ...
 
 
@@ -85,10 +83,10 @@ class ChannelCore(Generic[P]):
     Args:
         name: for logs: "channel 3".
         context: its connection.
-        owner: told of what happens; None for nobody.
+        owner: gets its events; None for nobody.
 
     Attributes:
-        place: where it is; None while it is on no link.
+        place: the channel on the current link; None while it is on no link.
         closing_on: the link on which channel.close was sent.
         error: the error that closed it; None if its owner closed it.
         wakers: woken when its state changes.
@@ -111,7 +109,7 @@ class ChannelCore(Generic[P]):
 
     @property
     def state(self) -> ChannelState:
-        """Where its life cycle is."""
+        """The state of its life cycle."""
         return self._lifecycle.state
 
     def take(self, event: ChannelEvent, error: AnyamqpError | None = None, unanswered: Unanswered = ()) -> None:
@@ -133,11 +131,11 @@ class ChannelCore(Generic[P]):
     # --- for the connection -----------------------------------------------------------------------------------------
 
     def attach(self, link: ChannelLink) -> None:
-        """Open the channel on a link, and bring it into shape there.
+        """Open the channel on a link, and set it up there.
 
         Raises:
-            ChannelLimitReached: as many are open as was agreed.
-            InvalidArgument: a request that brings it into shape does not fit a frame of the link.
+            ChannelLimitReached: no channel number is free.
+            InvalidArgument: a request of the setup does not fit a frame of the link.
         """
         setup: Sequence[Method] = [] if self._owner is None else self._owner.setup()
         number = link.attach(self, Purpose.SETUP if setup else Purpose.LAST_OF_SETUP)
@@ -153,7 +151,7 @@ class ChannelCore(Generic[P]):
         self.take(ChannelEvent.ATTACHED)
 
     def shut(self, error: AnyamqpError) -> None:
-        """The connection is closed, or something that the channel cannot do without is gone."""
+        """Close the channel for good, because the connection is closed or the channel cannot work any more."""
         self.take(end_of_channel(error), error)
 
     def closed_error(self) -> AnyamqpError:
@@ -168,20 +166,21 @@ class ChannelCore(Generic[P]):
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def send(self, method: Method, purpose: Purpose = Purpose.CALLER) -> Request:
-        """Send a request. Only on a link.
+        """Send a request.
 
         Raises:
             InvalidArgument: AMQP cannot carry an argument; nothing was sent.
+            InvalidUse: the channel is on no link.
         """
         place = self._require_place(method)
-        # Named here, because a request may have waited for this link, on which the broker named the queue anew.
+        # Looks up the queue's name now: the broker may have given it a new one while the request waited for a link.
         as_sent = self._context.recorder.as_sent(method)
         request = place.link.session.request(place.number, method, purpose, as_sent=as_sent)
         place.link.flush()
         return request
 
     def ask(self, method: Method) -> None:
-        """Send a request of the owner's, who gets the reply; a loss drops it."""
+        """Send a request whose reply the owner gets; after a loss it is not sent again."""
         self.send(method, Purpose.OWNER)
 
     def tell(self, method: Method) -> None:
@@ -192,7 +191,12 @@ class ChannelCore(Generic[P]):
             place.link.flush()
 
     def abandon(self, request: Request, place: P | None) -> None:
-        """The caller was cancelled: nobody takes the reply. ``place`` is where the request was sent."""
+        """Drop the reply to a request whose caller was cancelled.
+
+        Args:
+            request: the request. A message that basic.get has got is requeued.
+            place: the channel's place when the request was sent.
+        """
         request.waiter = None
         if isinstance(request.reply, methods.Basic.GetOk) and place is not None:
             _give_back(request.reply, place, request.method)
@@ -205,7 +209,7 @@ class ChannelCore(Generic[P]):
         return self._lifecycle.state is ChannelState.OPEN
 
     def publish(self, route: Route, properties: bytes, body: bytes) -> None:
-        """Append a publish to the outgoing buffer; it leaves after :meth:`flush`. Only if :attr:`can_publish`.
+        """Append a publish to the outgoing buffer; :meth:`flush` sends it. Call it only while :attr:`can_publish`.
 
         Raises:
             InvalidArgument: the properties do not fit a frame; nothing was appended.
@@ -216,7 +220,7 @@ class ChannelCore(Generic[P]):
         place.link.session.publish(place.number, route, properties, body)
 
     def flush(self, *, is_awaited: bool = False) -> None:
-        """Send the outgoing buffer soon; at once if a caller awaits the answer and nothing is in its way."""
+        """Send the outgoing buffer soon, or at once if a caller awaits the answer and the writer is not busy."""
         place = self.place
         if place is not None:
             if is_awaited:
@@ -224,11 +228,11 @@ class ChannelCore(Generic[P]):
             else:
                 place.link.flush()
 
-    # --- what the link tells ----------------------------------------------------------------------------------------
+    # --- events of the link -----------------------------------------------------------------------------------------
 
     @property
     def awaits_answer(self) -> bool:
-        """Whether something was sent that the broker answers otherwise than with a reply."""
+        """Whether the broker owes an answer other than a reply to a request, such as confirms."""
         return self.state is ChannelState.CLOSING or (self._owner is not None and self._owner.awaits_answer)
 
     def on_reply(self, request: Request) -> None:
@@ -279,10 +283,10 @@ class ChannelCore(Generic[P]):
         self.take(ChannelEvent.CLOSED)
 
     def on_lost(self, error: AnyamqpError | None, unanswered: Unanswered) -> None:
-        """The link is gone, for this reason; None if we closed it."""
+        """The link has ended with ``error``; None if we closed it."""
         guilty = blame.guilty_request(error, unanswered)
         if guilty is not None and guilty.purpose in (Purpose.SETUP, Purpose.LAST_OF_SETUP):
-            # It cost the link, and would cost the next one as well.
+            # The setup ended the link, and would end the next one as well.
             self._detach()
             self.take(ChannelEvent.FAILED, error, unanswered)
         else:
@@ -326,7 +330,7 @@ class ChannelCore(Generic[P]):
                 owner.on_held()
             case ChannelEffect.TELL_LOST:
                 owner.on_lost(error)
-            case _ if error is not None:  # TELL_FAILED, whose events all have an error
+            case _ if error is not None:  # TELL_FAILED: its events all have an error
                 owner.on_failed(error)
             case _:
                 raise InvalidUse(f"{self.name}: {effect.value}, without a reason")
@@ -379,7 +383,7 @@ class ChannelCore(Generic[P]):
 
 
 def _return(error: AnyamqpError | None, unanswered: Unanswered) -> None:
-    """Let those who made the requests send them again, but for one that cost the link."""
+    """End the requests without a reply, so that their callers send them again. One that ended the link fails."""
     guilty = blame.guilty_request(error, unanswered)
     for request in unanswered:
         if request is guilty:

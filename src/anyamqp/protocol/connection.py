@@ -1,7 +1,7 @@
-"""The decisions of a connection: its life, and what it means for everything that lives on it.
+"""The decisions of a connection: its life cycle, and its consequences for channels, publishers and consumers.
 
-The connection follows :data:`~anyamqp.protocol.lifecycle.connection.CONNECTION`. Effects that concern channels,
-publishers and consumers are carried out here; the others go to the caller, who dials, waits and moves bytes.
+The connection follows :data:`~anyamqp.protocol.lifecycle.connection.CONNECTION`. It carries out the effects on
+channels, publishers and consumers itself, and leaves the others to its caller, who dials, waits and moves bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Effects = list[ConnectionEffect]
 
 
 class Changes(Protocol):
-    """Takes note of the public states of connection and channels."""
+    """Records changes of the public states of connection and channels."""
 
     def changed(
         self, machine: str, source: State, event: ConnectionEvent | ChannelEvent, target: State, reason: str | None
@@ -37,22 +37,22 @@ class ConnectionCore(Generic[P]):
     """One connection.
 
     Args:
-        recorder: the entities that were declared.
-        changes: takes note of public states.
-        place: makes the place of a channel on the present link.
+        recorder: records the entities that were declared.
+        changes: records the changes of public states.
+        place: makes the place of a channel on the current link.
 
     Attributes:
-        link: the present link; None between two. Set by the caller who runs it.
-        most_channels: how many channels may be open; 0 for as many as AMQP can number.
-        channels: in the order of their creation, which is the order of their recovery.
-        publishers, consumers: what else lives on it.
-        block: why and since when the broker accepts no publishes; None if it accepts them.
-        opened_at: when recovery on the present link was complete; None before that.
-        reconnects: how often it was open again after a loss.
-        failure: why the connection was given up; None if it was not.
-        close_facts: what was said at the close of the last link.
+        link: the current link; None between two links. The caller, who runs the link, sets it.
+        most_channels: the most channels that may be open; 0 for as many as AMQP can number.
+        channels: the registered channels, in the order of their recovery.
+        publishers, consumers: the open publishers and consumers.
+        block: the reason and begin of a block, while the broker accepts no publishes; None otherwise.
+        opened_at: the time at which recovery on the current link was complete; None before.
+        reconnects: how often the connection was open again after a loss.
+        failure: the error for which the connection gave up; None if it did not.
+        close_facts: the close frames of the last link.
         wakers: woken when the public state changes.
-        number_wakers: woken when a channel is closed, or its number free.
+        number_wakers: woken when a channel is closed or a channel number is free.
     """
 
     def __init__(self, recorder: Recorder, changes: Changes, place: Callable[[int], P]) -> None:
@@ -76,7 +76,7 @@ class ConnectionCore(Generic[P]):
 
     @property
     def state(self) -> ConnectionState:
-        """Where its life cycle is."""
+        """The state of its life cycle."""
         return self._lifecycle.state
 
     def take(self, event: ConnectionEvent, now: float, reason: str | None = None) -> Effects:
@@ -84,11 +84,11 @@ class ConnectionCore(Generic[P]):
 
         Args:
             event: the event.
-            now: the present time in seconds, on any clock that does not go back.
-            reason: why, in words.
+            now: the current time in seconds, on any clock that does not go back.
+            reason: the reason, in words.
 
         Returns:
-            The effects that are left to the caller, to be carried out in this order.
+            The effects that the caller has to carry out, in this order.
         """
         step = self._lifecycle.fire(event)
         source, target = step.source.public, step.target.public
@@ -112,7 +112,7 @@ class ConnectionCore(Generic[P]):
         """Refuse a call on a connection that is closed or closing.
 
         Raises:
-            ConnectionClosed: it is.
+            ConnectionClosed: the connection is closed or closing.
         """
         if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
             raise self.closed_error()
@@ -120,23 +120,23 @@ class ConnectionCore(Generic[P]):
     # --- channels ---------------------------------------------------------------------------------------------------
 
     def new_channel(self, owner: ChannelOwner | None) -> ChannelCore[P]:
-        """A channel that the connection does not know yet."""
+        """Make a channel, without registering it."""
         self._last_channel_id += 1
         return ChannelCore(f"channel {self._last_channel_id}", self, owner)
 
     def register(self, channel: ChannelCore[P], *, is_postponed: bool = False) -> None:
         """Keep a channel until it is closed, and attach it to each link.
 
-        A channel that comes during recovery is recovery's; later ones are attached here.
+        During recovery, the recovery will attach it; afterwards this method does.
 
         Args:
             channel: the channel.
-            is_postponed: leave it off the present link until its event DUE.
+            is_postponed: do not attach it to the current link before its event DUE.
 
         Raises:
-            ChannelLimitReached: as many are open as was agreed.
+            ChannelLimitReached: no channel number is free.
             ConnectionClosed: the connection is closed.
-            InvalidArgument: a request that brings it into shape does not fit a frame of the link.
+            InvalidArgument: a request of the channel's setup does not fit a frame of the link.
         """
         self.raise_if_closed()
         link = self._link_for_channels
@@ -152,7 +152,7 @@ class ConnectionCore(Generic[P]):
         self.channels[channel] = None
 
     def join(self, channel: ChannelCore[P]) -> None:
-        """Attach a channel to the present link, unless recovery will do so."""
+        """Attach a channel to the current link, unless recovery will do so."""
         link = self._link_for_channels
         if link is not None:
             try:
@@ -161,17 +161,17 @@ class ConnectionCore(Generic[P]):
                 channel.shut(error)
 
     def forget(self, channel: ChannelCore[P]) -> None:
-        """A channel is closed."""
+        """Remove a closed channel."""
         self.channels.pop(channel, None)
         self.number_wakers.wake()
 
     def place(self, number: int) -> P:
-        """A channel's place on the present link."""
+        """Make the place of a channel on the current link."""
         return self._place(number)
 
     @property
     def missed(self) -> tuple[ChannelEvent, ...]:
-        """The events that a channel which opens now has missed."""
+        """The events of the connection that a channel has missed if it opens now."""
         return ON_OPENING[self.state.public]
 
     def record(
@@ -182,18 +182,18 @@ class ConnectionCore(Generic[P]):
         target: State,
         error: AnyamqpError | None,
     ) -> None:
-        """A channel's public state changed."""
+        """Record that a channel's public state changed."""
         reason = None if error is None else reason_of(error)
         self._changes.changed(channel.name, source, event, target, reason)
 
     @property
     def unopened(self) -> list[ChannelCore[P]]:
-        """The channels that are to be opened on the present link."""
+        """The channels that are not open on the current link yet."""
         return [channel for channel in self.channels if channel.state in UNOPENED]
 
     @property
     def _link_for_channels(self) -> ChannelLink | None:
-        """The present link, once recovery has attached the channels that were there before."""
+        """The current link, once recovery has attached the earlier channels; None before."""
         link = self.link
         is_up = self.state in (ConnectionState.OPEN, ConnectionState.BLOCKED)
         return link if is_up and link is not None and link.is_open else None
@@ -201,7 +201,7 @@ class ConnectionCore(Generic[P]):
     # --- effects ----------------------------------------------------------------------------------------------------
 
     def _carry_out(self, effect: ConnectionEffect, now: float, reason: str | None) -> Effects:
-        """Carry out an effect. Returns those that are left to the caller."""
+        """Carry out an effect. Returns the effects that the caller has to carry out."""
         if (event := FOR_CHANNELS.get(effect)) is not None:
             for channel in list(self.channels):
                 channel.take(event)
@@ -234,8 +234,8 @@ class ConnectionCore(Generic[P]):
 
     def _empty_consumers(self) -> None:
         if self.link is None or not self.link.is_open:
-            return  # it has ended, and the broker has taken back all that was open
-        # All are cancelled first: what one gives back, the broker would deliver to another one of ours.
+            return  # the link has ended, and the broker has requeued all unsettled deliveries
+        # First cancel all: the broker would deliver requeued messages to another consumer of ours.
         for consumer in list(self.consumers):
             consumer.cancel()
         for consumer in list(self.consumers):

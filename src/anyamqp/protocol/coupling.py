@@ -1,8 +1,8 @@
-"""The coupling of the machines: which event of one means which event of another.
+"""The coupling of the machines: an event of one machine leads to events of others.
 
-A link that ends is lost for its connection first, then for every channel on it, then for their owners, without an await
-between. A connection that opens, blocks or unblocks passes that on to its channels. A channel that opens is told how
-its connection is. A connection that ends takes its channels along.
+When a link ends, first its connection learns of the loss, then all channels on it, then their owners, without an
+await between. A connection that opens, blocks or unblocks passes that on to its channels. A channel that opens gets the
+events that it missed. A connection that ends closes its channels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FOR_CHANNELS: Final[Mapping[ConnectionEffect, ChannelEvent]] = {
     ConnectionEffect.BLOCK_CHANNELS: ChannelEvent.BLOCKED,
     ConnectionEffect.UNBLOCK_CHANNELS: ChannelEvent.UNBLOCKED,
 }
-"""The event of every channel that an effect of their connection's table stands for."""
+"""For effects of the connection's table: the event that each channel gets."""
 
 ON_OPENING: Final[Mapping[State, tuple[ChannelEvent, ...]]] = {
     State.CONNECTING: (),
@@ -30,10 +30,10 @@ ON_OPENING: Final[Mapping[State, tuple[ChannelEvent, ...]]] = {
     State.CLOSING: (),
     State.CLOSED: (),
 }
-"""What a channel that opens has missed, by the state of its connection."""
+"""The events that a channel has missed when it opens, by the state of its connection."""
 
 
 def end_of_channel(error: AnyamqpError) -> ChannelEvent:
-    """The event by which an error of its connection's ends a channel: a user who leaves is no failure."""
+    """The event that ends a channel when its connection ends with ``error``: closing by the user is no failure."""
     is_leaving = isinstance(error, ConnectionClosed) and error.__cause__ is None
     return ChannelEvent.LEAVE if is_leaving else ChannelEvent.FAILED

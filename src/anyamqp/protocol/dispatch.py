@@ -1,7 +1,7 @@
-"""The way of a session's events: to the connection, and to the channels on the link.
+"""Dispatches a session's events to the connection and to the channels on the link.
 
-A link that ends is told of in a fixed order and without an await between: the connection first, then each channel with
-the requests that were not answered.
+When a link ends, the connection learns of it first, then each channel, with its unanswered requests. There is no await
+between.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ class LinkOwner(Protocol):
         ...
 
     def on_number_free(self) -> None:
-        """A channel's close is complete: another one may have its number."""
+        """A channel's close is complete, and its number is free."""
         ...
 
     def on_secret_updated(self, secret: str) -> None:
-        """The broker accepted a new secret; told in the order in which they were sent."""
+        """The broker accepted a new secret. Secrets are accepted in the order in which they were sent."""
         ...
 
     def on_link_ended(self, error: AnyamqpError | None) -> None:
-        """The link is gone; the channels on it hear of it next."""
+        """The link has ended; the channels on it learn of it next."""
         ...
 
 
 class Witness(Protocol):
-    """Takes note of events on a link."""
+    """Records events on a link."""
 
     def record(self, transition: Transition) -> None: ...
 
@@ -73,20 +73,20 @@ class Witness(Protocol):
 class Closes:
     """The closes of a link that have no reply yet.
 
-    They share one time-out, counted from the oldest: a broker that does not answer is waited for once, however many
-    channels are closed before the connection is.
+    They share one time-out, counted from the oldest close. So a broker that does not answer delays the end of the
+    connection by one time-out, however many channels are closed before.
     """
 
     def __init__(self) -> None:
         self._sent: dict[int, float] = {}
-        """When, the oldest first, by channel number; the connection's by 0."""
+        """The times of sending by channel number, the oldest first; 0 stands for the connection."""
 
     def sent(self, number: int, now: float) -> None:
-        """A close was sent on a channel, or another request of leaving."""
+        """Note that a close, or another last request, is sent on a channel."""
         self._sent.setdefault(number, now)
 
     def answered(self, number: int) -> None:
-        """The broker has answered it, or will not because it has closed the channel."""
+        """Note that the broker has answered, or will not because it has closed the channel."""
         self._sent.pop(number, None)
 
     def deadline(self, timeout: float, now: float) -> float:
@@ -95,19 +95,19 @@ class Closes:
 
 
 class Dispatcher:
-    """Tells the connection and its channels of the events of one session.
+    """Dispatches the events of one session to the connection and its channels.
 
     Args:
         session: the session.
         owner: the connection.
-        witness: where transitions go.
+        witness: records transitions.
 
     Attributes:
         handlers: the channels on the link, by number.
         closes: the closes that have no reply yet.
-        has_worked: whether the broker delivered, confirmed or answered anything besides the requests of recovery.
+        has_worked: whether the broker delivered or confirmed a message, or answered a request outside recovery.
         is_over: whether the session has ended.
-        error: why it ended; None if we closed it.
+        error: the error that ended it; None if we closed it.
     """
 
     def __init__(self, session: Session, owner: LinkOwner, witness: Witness) -> None:
@@ -122,24 +122,24 @@ class Dispatcher:
 
     @property
     def awaits_answer(self) -> bool:
-        """Whether somebody on the link waits for an answer of the broker's."""
+        """Whether anybody on the link waits for an answer from the broker."""
         awaits_reply = self.session.awaits_reply
         return awaits_reply(0) or any(
             awaits_reply(number) or handler.awaits_answer for number, handler in self.handlers.items()
         )
 
     def attach(self, handler: ChannelHandler, purpose: Purpose) -> int:
-        """Send channel.open, whose reply the handler gets for this purpose. Returns the channel's number.
+        """Send channel.open, whose reply the handler gets with this purpose. Returns the channel's number.
 
         Raises:
-            ChannelLimitReached: as many are open as was agreed.
+            ChannelLimitReached: no channel number is free.
         """
         number = self.session.open_channel(purpose)
         self.handlers[number] = handler
         return number
 
     def tell(self, event: Event) -> None:
-        """Tell of an event."""
+        """Dispatch an event."""
         handlers = self.handlers
         if isinstance(event, ContentsReceived):
             self.has_worked = True
@@ -155,7 +155,7 @@ class Dispatcher:
             self.closes.answered(event.channel)
             handlers.pop(event.channel).on_closed(event.error, event.unanswered)
         elif isinstance(event, ChannelReleased):
-            # Nobody is there if the session closed it for what the broker sent: on_closed was the last word then.
+            # If the session closed the channel because of its input, on_closed has already removed the handler.
             self.closes.answered(event.channel)
             handler = handlers.pop(event.channel, None)
             if handler is not None:

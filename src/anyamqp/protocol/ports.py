@@ -1,4 +1,4 @@
-"""The objects around the decisions of connection and channel, as these see them."""
+"""Interfaces of the objects that the decisions of connection and channel use."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from anyamqp.wire.methods import Method
 
 
 class ChannelHandler(Protocol):
-    """What a link tells a channel that is attached to it."""
+    """A channel, as the link to which it is attached sees it."""
 
     @property
     def awaits_answer(self) -> bool:
-        """Whether something was sent that the broker answers otherwise than with a reply."""
+        """Whether the broker owes an answer other than a reply to a request, such as confirms."""
         ...
 
     def on_reply(self, request: Request) -> None:
@@ -46,27 +46,27 @@ class ChannelHandler(Protocol):
         ...
 
     def on_lost(self, error: AnyamqpError | None, unanswered: Unanswered) -> None:
-        """The link is gone, for this reason; None if we closed it."""
+        """The link has ended with ``error``; None if we closed it."""
         ...
 
 
 class Recorder(Protocol):
-    """Remembers the entities that were declared, to declare them again."""
+    """Records the entities that were declared, to declare them again."""
 
     def record(self, channel: Declarer, request: Method, reply: Method) -> None:
         """A request that changes the topology succeeded."""
         ...
 
     def first_name(self, queue: str) -> str:
-        """The name under which the user first saw a queue; it stays when the broker gives the queue another."""
+        """The first name of a queue, which the user knows; it stays when the broker gives the queue another name."""
         ...
 
     def present_name(self, queue: str) -> str:
-        """The present name of a queue that has this name now or had it first."""
+        """The current name of the queue whose current or first name is ``queue``."""
         ...
 
     def as_sent(self, request: Method) -> Method:
-        """The request with the present name of its queue."""
+        """The request with the current name of its queue."""
         ...
 
     def is_stream(self, queue: str) -> bool:
@@ -78,7 +78,7 @@ class Recorder(Protocol):
         ...
 
     def consumer_ended(self, queue: str) -> None:
-        """It does not any more: an auto-delete queue went with the last one."""
+        """A consumer has ended. The broker deletes an auto-delete queue with its last consumer."""
         ...
 
 
@@ -94,19 +94,19 @@ class ChannelLink(Protocol):
         ...
 
     def attach(self, handler: ChannelHandler, purpose: Purpose) -> int:
-        """Send channel.open on a free number, and tell ``handler`` of events there.
+        """Send channel.open on a free number; ``handler`` gets the events of the channel.
 
         Raises:
-            ChannelLimitReached: as many are open as was agreed.
+            ChannelLimitReached: no channel number is free.
         """
         ...
 
     def close_channel(self, number: int, error: ReplyError | None = None) -> None:
-        """Send channel.close, for an error of the broker's if there is one."""
+        """Send channel.close, with the code and text of ``error`` if there is one."""
         ...
 
     def close_deadline(self, timeout: float) -> float:
-        """When to stop waiting for the reply to a close that may take so many seconds."""
+        """When to stop waiting for the reply to a close that may take ``timeout`` seconds."""
         ...
 
     def flush(self) -> None:
@@ -114,7 +114,7 @@ class ChannelLink(Protocol):
         ...
 
     def push(self) -> None:
-        """Send it at once, if nothing is in its way."""
+        """Send the session's output at once, unless the writer is busy."""
         ...
 
 
@@ -137,7 +137,7 @@ class Place(Protocol):
         ...
 
     def release(self) -> None:
-        """Return at once the deliveries that wait for the end of a pause."""
+        """Return paused deliveries to the broker at once."""
         ...
 
     def leave(self) -> None:
@@ -150,21 +150,21 @@ class ChannelOwner:
 
     @property
     def awaits_answer(self) -> bool:
-        """Whether it waits for something of the broker's besides replies to requests."""
+        """Whether the owner waits for an answer from the broker other than a reply to a request."""
         return False
 
     def setup(self) -> Sequence[Method]:
-        """The requests that bring a fresh channel into shape."""
+        """The requests that set up a fresh channel."""
         return ()
 
     def on_opened(self) -> None:
-        """The channel is in shape on the present link."""
+        """The channel is open and set up on the current link."""
 
     def on_ready(self) -> None:
-        """The broker accepts publishes on it, now or again."""
+        """The broker accepts publishes on the channel, now or again."""
 
     def on_held(self) -> None:
-        """The broker does not accept publishes any more."""
+        """The broker no longer accepts publishes on the channel."""
 
     def on_contents(self, contents: Sequence[Content]) -> None:
         """Deliveries or returns came."""
@@ -176,17 +176,17 @@ class ChannelOwner:
         """The broker sent basic.cancel."""
 
     def on_reply(self, reply: Method) -> None:
-        """The reply to a request of the owner's came."""
+        """The broker answered a request of the owner."""
 
     def on_lost(self, error: AnyamqpError | None) -> None:
-        """The link is gone, for this reason; None if we closed it."""
+        """The link has ended with ``error``; None if we closed it."""
 
     def on_failed(self, error: AnyamqpError) -> None:
         """The channel is closed for good."""
 
 
 class BlockNotice(NamedTuple):
-    """The broker accepts no publishes: why, and since when on the event loop's clock."""
+    """The broker accepts no publishes, for ``reason``, since a time on the event loop's clock."""
 
     reason: str
     since: float
@@ -205,7 +205,7 @@ class Publishing(Protocol):
         ...
 
     def on_unblocked(self) -> None:
-        """It accepts publishes again, or the link is gone."""
+        """The broker accepts publishes again, or the link has ended."""
         ...
 
 
@@ -214,21 +214,21 @@ class Consuming(Protocol):
 
     @property
     def queue(self) -> str:
-        """The present name of the queue."""
+        """The current name of the queue."""
         ...
 
     def fail(self, error: AnyamqpError) -> None:
-        """The queue could not be recovered."""
+        """End the consumer: its queue could not be recovered."""
         ...
 
     def cancel(self) -> None:
-        """The connection is about to be closed: have the broker deliver no more, and wait for nothing."""
+        """Send basic.cancel without waiting: the connection is about to close."""
         ...
 
     def give_back(self) -> None:
-        """Return what was not handed out, which the end of the channel would count as failed. After :meth:`cancel`."""
+        """Requeue undelivered messages, after :meth:`cancel`; the end of the channel would count them as failed."""
         ...
 
     def on_connection_closed(self, error: AnyamqpError) -> None:
-        """Nothing will come any more; told also while there is no channel."""
+        """The connection is closed. Called even while the consumer has no channel."""
         ...

@@ -1,7 +1,7 @@
 """Requests and their replies.
 
-Replies come in the order of the requests of a channel (AMQP 0-9-1, 4.2.3), so one queue of requests a channel is all
-the matching there is. A cancelled caller leaves nothing behind: its reply is taken and dropped.
+The broker answers the requests of a channel in order (AMQP 0-9-1, 4.2.3), so one queue of requests per channel matches
+them with their replies. The reply to a cancelled caller is taken and dropped.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from anyamqp.wire.methods import Method
 
 
 class Purpose(Enum):
-    """For whom a reply is."""
+    """The use of a reply."""
 
     CALLER = "caller"
-    """A task waits for it."""
+    """A task waits for the reply."""
     DECLARATION = "declaration"
-    """A task waits for it, and the topology records the request."""
+    """A task waits for the reply, and the topology records the request."""
     SETUP = "setup"
-    """It brings a channel into shape."""
+    """The request belongs to the setup of a channel."""
     LAST_OF_SETUP = "last of setup"
-    """It does so, and the channel is open with its reply."""
+    """The last request of a channel's setup: its reply opens the channel."""
     RECOVERY = "recovery"
     """Recovery declares an entity again."""
     FAREWELL = "farewell"
-    """A task that leaves waits for it, as for the reply to a close."""
+    """A task waits for the reply at the end of a channel, as it does for close-ok."""
     OWNER = "owner"
-    """The owner of the channel asked."""
+    """The channel's owner sent the request."""
 
 
 class Request:
@@ -39,15 +39,15 @@ class Request:
 
     Args:
         method: the method.
-        purpose: for whom the reply is.
+        purpose: the use of the reply.
 
     Attributes:
-        waiter: of the task that waits; None if none does.
-        reply: the reply, once it is there.
-        content: the content that came with the reply to basic.get.
-        error: why no reply will come. None without a reply: the link was lost.
-        suspicion: the error that cost the link, if the broker did not say which request it means.
-        is_over: whether nothing will come any more, for any of these reasons.
+        waiter: wakes the task that waits for the reply; None if no task does.
+        reply: the reply; None until it comes.
+        content: the content of the reply to basic.get.
+        error: the reason why no reply will come. If this and the reply are None at the end, the link was lost.
+        suspicion: the error that ended the link, if the broker did not name the request that caused it.
+        is_over: whether the reply has come or never will.
     """
 
     __slots__ = ("content", "error", "is_over", "method", "purpose", "reply", "suspicion", "waiter")
@@ -63,7 +63,7 @@ class Request:
         self.is_over: bool = False
 
     def finish(self) -> None:
-        """Nothing will come any more: let the task that waits go on."""
+        """End the request and wake the waiting task."""
         self.is_over = True
         if self.waiter is not None:
             self.waiter.set()

@@ -5,19 +5,19 @@ first byte to the last. A *channel* is a logical AMQP channel that moves from li
 one channel at a time.
 
 Events of each machine
-    The link sees the methods of AMQP's class ``connection`` and the end of the byte stream: the session runs it. The
-    connection sees what the supervisor learns: a pause is over, a transport is there, a link is open or has ended, the
-    policy gives up, the user leaves. The channel sees its own open and close methods, channel.flow, the loss of its
-    link, and the state of its connection. Publisher and consumer see the events of their channel and the calls of
-    their user.
+    The session runs the link, which sees the methods of AMQP's class ``connection`` and the end of the byte stream.
+    The supervisor runs the connection, which sees the end of a pause, a new transport, a link that opens or ends, a
+    policy that gives up, and the user's close. The channel sees its own open and close methods, channel.flow, the loss
+    of its link, and the state of its connection. Publisher and consumer see the events of their channel and the calls
+    of their user.
 
 Coupling of the machines
-    :mod:`anyamqp.protocol.coupling` says which event of one machine means which event of another. A link that ends
-    makes the connection and every channel on it ``lost``, in that order and without an await between. A channel is
-    ``opened`` only on an open link, and is ``ready`` once its connection is open. A connection that is ``closed`` or
-    ``failed`` takes its channels along.
+    An event of one machine leads to events of others, as :mod:`anyamqp.protocol.coupling` says. When a link ends, the
+    connection and then every channel on it is ``lost``, without an await between. A channel is ``opened`` only on an
+    open link, and is ``ready`` once its connection is open. A connection that is ``closed`` or ``failed`` closes its
+    channels.
 
-Each module below holds one table, with the reasons for what is absent from it.
+Each module of this package has one table, and says which events are absent from it and why.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class Transition:
     """One state change, recorded once.
 
     Attributes:
-        machine: ``connection``, ``channel 3`` or ``link 2``: its kind, and which one where there are several.
-        source: the state it left.
-        event: what happened.
-        target: the state it entered.
-        at: when, in seconds on the event loop's clock (:func:`anyio.current_time`); compare two for a duration.
-        reason: why, in words, where there is more to say than the event.
-        link_number: the link it happened on, counted from 1; 0 before the first.
+        machine: its kind, and its number if there are several: ``connection``, ``channel 3`` or ``link 2``.
+        source: the state that it left.
+        event: the event.
+        target: the state that it entered.
+        at: the time in seconds on the event loop's clock (:func:`anyio.current_time`).
+        reason: the reason in words, if there is more to say than the event.
+        link_number: the number of the link, counted from 1; 0 before the first.
     """
 
     machine: str
