@@ -27,7 +27,7 @@ from anyamqp.protocol.events import Content
 from anyamqp.protocol.lifecycle.caller import CALLER, CallerEffect, CallerEvent, CallerState
 from anyamqp.protocol.publishing import OpenChannel, PublishChannel
 from anyamqp.protocol.reopening import Reopenings
-from anyamqp.protocol.window import Waker
+from anyamqp.protocol.waking import Wakeable
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route, decode_correlation_id
 
@@ -67,7 +67,7 @@ class Call:
         properties: bytes,
         body: bytes,
         *,
-        waker: Waker,
+        waker: Wakeable,
         seconds: float | None,
         deadline: float,
     ) -> None:
@@ -75,7 +75,7 @@ class Call:
         self.route: Route = route
         self.properties: bytes = properties
         self.body: bytes = body
-        self.waker: Waker = waker
+        self.waker: Wakeable = waker
         self.seconds: float | None = seconds
         self.deadline: float = deadline
         self.attempts: int = 0

@@ -52,7 +52,8 @@ from anyamqp.protocol.publishing import (
     ReportConfirm,
 )
 from anyamqp.protocol.reopening import Reopenings
-from anyamqp.protocol.window import Waker, Window, WindowWaiter
+from anyamqp.protocol.waking import Wakeable
+from anyamqp.protocol.window import Window, WindowWaiter
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
 
@@ -131,7 +132,7 @@ class Outbox:
             # If other tasks await confirms too, it is cheaper to send their publishes together.
             self.channel.flush(is_awaited=is_awaited and len(self.ledger) == 1)
 
-    def wait_for_room(self, pending: PendingPublish, waker: Waker, now: float) -> WindowWaiter:
+    def wait_for_room(self, pending: PendingPublish, waker: Wakeable, now: float) -> WindowWaiter:
         """Queue for room in the window. The waker is set when the wait ends, with or without room."""
         self.places.drop_finished(now)
         # Dropped suspects are still counted, so the probing may end a little late. That costs only speed.

@@ -7,7 +7,7 @@ from typing import Final
 
 from anyamqp.errors import AnyamqpError, Nacked, OutcomeUnknown, PublishTimeout
 from anyamqp.protocol.contents import unroutable_of
-from anyamqp.protocol.window import Waker
+from anyamqp.protocol.waking import Wakeable
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route
 
@@ -139,9 +139,9 @@ class PendingPublish:
         """Whether a caller awaits this outcome, so that flush need not raise it."""
         self.returned: methods.Basic.Return | None = None
         self.outcome: Confirmed | AnyamqpError | None = None
-        self.settled: Waker | None = None
+        self.settled: Wakeable | None = None
         """Wakes the tasks that wait for the outcome through a handle or in flush."""
-        self.waiter: Waker | None = None
+        self.waiter: Wakeable | None = None
         """Wakes the task that published it, if it awaits the outcome."""
 
     def settle(self, outcome: Confirmed | AnyamqpError) -> None:

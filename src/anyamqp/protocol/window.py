@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol
 
 from anyamqp.protocol.schedule import Schedule
-
-
-class Waker(Protocol):
-    """Wakes a task."""
-
-    def set(self) -> object:
-        """Wake the task, now or as soon as it waits. Only the first call has an effect."""
-        ...
+from anyamqp.protocol.waking import Wakeable
 
 
 class WindowWaiter:
@@ -30,10 +22,10 @@ class WindowWaiter:
 
     __slots__ = ("deadline", "is_granted", "size", "waker")
 
-    def __init__(self, size: int, deadline: float, waker: Waker) -> None:
+    def __init__(self, size: int, deadline: float, waker: Wakeable) -> None:
         self.size: int = size
         self.deadline: float = deadline
-        self.waker: Waker = waker
+        self.waker: Wakeable = waker
         self.is_granted: bool = False
 
 
