@@ -1,4 +1,4 @@
-"""Reads one source queue, whatever happens to the queue, its broker or its messages.
+"""Reads one source queue, through all failures of the queue, its broker and its messages.
 
 The service receives messages beyond ``MAX_BODY`` and then rejects them. If the connection refused them instead, it
 would have to close the channel, and the broker would requeue every prefetched message, which counts against the

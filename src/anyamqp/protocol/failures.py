@@ -1,4 +1,4 @@
-"""Count the failures of messages, and decide what happens to a delivery that failed.
+"""Count the failures of messages, and decide whether a failed delivery is requeued, rejected or acknowledged.
 
 A quorum queue counts a message's failures itself and sends the count as ``x-delivery-count`` (RabbitMQ, "Quorum
 Queues", section "Poison Message Handling"). For other queues the consumer counts the failures that it sees. It
@@ -91,7 +91,7 @@ class FailureCounts:
         return self._size
 
     def failed(self, delivery: Delivery, decision: Decision) -> Verdict:
-        """Count the failure of a delivery. Returns what to do with the delivery, under the decision of its policy."""
+        """Count the failure of a delivery. Returns the verdict on the delivery, under the decision of its policy."""
         if decision == "ack":
             return "ack"
         told, name = _failures_told(delivery), message_id_of(delivery)

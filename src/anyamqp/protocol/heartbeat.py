@@ -62,7 +62,7 @@ class Heartbeat:
         self._wrote_at = now
 
     def poll(self, now: float) -> Verdict:
-        """Decide what is due. Call it at the last ``wake_at``, or earlier."""
+        """Decide whether to send a heartbeat or give the peer up. Call it at the last ``wake_at``, or earlier."""
         if self._interval <= 0:
             return Verdict(send=False, dead=False, stalled=0.0, wake_at=float("inf"))
         interval = self._interval

@@ -22,7 +22,7 @@ from anyamqp.testing.model import Model, Queue
 from anyamqp.testing.transport import Served
 
 _EXCUSE = 1.0
-"""Seconds after a freeze in which clients may be found to have given the broker up."""
+"""Seconds after a freeze in which the broker does not count clients that left because of the freeze."""
 
 
 class QueueView:
@@ -38,12 +38,12 @@ class QueueView:
 
     @property
     def messages(self) -> int:
-        """How many messages wait."""
+        """Number of messages in the queue that are ready for delivery."""
         return len(self._queue.ready)
 
     @property
     def unacked(self) -> int:
-        """How many messages are delivered and not settled."""
+        """Number of messages that are delivered and not settled."""
         return self._queue.unacked
 
     @property
@@ -266,7 +266,7 @@ class Broker:
         """Come back after :meth:`stop`, on the same port, with the durable queues and their persistent messages.
 
         Raises:
-            OSError: somebody else took the port meanwhile.
+            OSError: the port is taken meanwhile.
         """
         await anyio.lowlevel.checkpoint()
         if self._is_stopped and self._port is not None:

@@ -14,8 +14,8 @@ class Conditions:
         model: the entities and their messages.
         blocked: why publishers are blocked; None if they are not.
         is_frozen: whether the broker has stopped answering.
-        excused_until: until when, on the event loop's clock, a client may leave without a close handshake, because the
-            broker was frozen.
+        excused_until: the time on the event loop's clock until which a client may leave without a close handshake,
+            because the broker was frozen.
         unexpected_closes: names of the connections whose client left without a close handshake.
     """
 
@@ -33,7 +33,7 @@ class Conditions:
         self._changed = anyio.Event()
 
     async def wait_changed(self) -> None:
-        """Wait until a fault ends, or a connection."""
+        """Wait until a fault or a connection ends."""
         await self._changed.wait()
 
     async def wait_thawed(self) -> None:

@@ -12,12 +12,12 @@ from anyamqp.wire.methods import Method
 
 
 class Owner(Protocol):
-    """The connection that a channel belongs to.
+    """The connection of a channel.
 
     Attributes:
         model: the state that all connections share.
         takes_cancel: whether the client wants to be told of consumers that the broker ends.
-        has_published: whether the client is one of those that are blocked.
+        has_published: whether the client has published; the broker blocks only such clients.
     """
 
     model: Model
@@ -25,7 +25,7 @@ class Owner(Protocol):
     has_published: bool
 
     def has_room(self) -> bool:
-        """Whether it takes deliveries."""
+        """Whether the output has room for deliveries."""
         ...
 
     def write(self, number: int, method: Method) -> None:
@@ -43,7 +43,7 @@ class Consumer:
     Attributes:
         tag: its tag.
         queue: the queue that it consumes.
-        unacked: how many messages it has and has not settled.
+        unacked: number of its unsettled messages.
     """
 
     def __init__(self, deliveries: Deliveries, tag: str, queue: Queue, *, no_ack: bool, prefetch: int) -> None:
@@ -55,11 +55,11 @@ class Consumer:
         self._prefetch = prefetch
 
     def can_take(self) -> bool:
-        """Whether its prefetch, its channel's and its connection's buffer have room."""
+        """Whether there is room in its prefetch, in its channel's, and in the connection's output."""
         return (not self._prefetch or self.unacked < self._prefetch) and self._deliveries.have_room()
 
     def take(self, queue: Queue, entry: Entry) -> None:
-        """Deliver."""
+        """Deliver a message."""
         tag = self._deliveries.hand_out(queue, entry, None if self._no_ack else self, no_ack=self._no_ack)
         method = build(methods.Basic.Deliver, self.tag, tag, entry.redelivered, entry.exchange, entry.routing_key)
         self._deliveries.peer.write_content(self._deliveries.number, method, entry)
@@ -70,15 +70,15 @@ class Consumer:
 
 
 class Deliveries:
-    """The consumers of a channel, and the messages that its client has not settled.
+    """The consumers and the unsettled messages of a channel.
 
     Args:
         peer: the connection.
         number: the channel's number.
 
     Attributes:
-        prefetch: how many messages each consumer made from now on may have; 0 for any number.
-        shared_prefetch: how many all of them together may have; 0 for any number.
+        prefetch: the most unsettled messages of each new consumer; 0 for any number.
+        shared_prefetch: the most unsettled messages of all consumers together; 0 for any number.
     """
 
     def __init__(self, peer: Owner, number: int) -> None:
@@ -93,11 +93,11 @@ class Deliveries:
     # --- consumers --------------------------------------------------------------------------------------------------
 
     def add(self, queue: Queue, tag: str, *, no_ack: bool, exclusive: bool) -> None:
-        """Make a consumer, to which nothing is delivered before :meth:`pump`.
+        """Add a consumer. Its deliveries begin with the next :meth:`pump`.
 
         Raises:
-            NotAllowed: the channel has one with that tag.
-            AccessRefused: the queue has an exclusive one, or others and this is to be exclusive.
+            NotAllowed: the channel already has a consumer with that tag.
+            AccessRefused: the queue has an exclusive consumer, or this one is exclusive and the queue has others.
         """
         if tag in self._consumers:
             raise NotAllowed(f"NOT_ALLOWED - attempt to reuse consumer tag '{tag}'")
@@ -126,7 +126,7 @@ class Deliveries:
             self.peer.write(self.number, methods.Basic.Cancel(consumer.tag, nowait=True))
 
     def pump(self) -> None:
-        """Deliver the messages that wait for the consumers."""
+        """Deliver waiting messages to the consumers."""
         for consumer in list(self._consumers.values()):
             consumer.queue.pump()
 

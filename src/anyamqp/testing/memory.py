@@ -82,7 +82,7 @@ class MemoryStream(anyio.abc.ByteStream):
                 await pipe.wait()
 
     async def send_eof(self) -> None:
-        """Say that nothing more will be sent; receiving goes on."""
+        """End the sending direction; receiving goes on."""
         await anyio.lowlevel.checkpoint()
         self._outgoing.is_finished = True
         self._outgoing.notify()

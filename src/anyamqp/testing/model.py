@@ -43,7 +43,7 @@ class Subscriber(Protocol):
         ...
 
     def take(self, queue: Queue, entry: Entry) -> None:
-        """Deliver."""
+        """Deliver a message."""
         ...
 
     def cancel(self) -> None:
@@ -138,7 +138,7 @@ def topic_matches(pattern: list[str], words: list[str]) -> bool:
 
 
 class Model:
-    """Everything a virtual host holds."""
+    """The entities of one virtual host."""
 
     def __init__(self) -> None:
         self.exchanges: dict[str, Exchange] = {}
@@ -150,11 +150,11 @@ class Model:
     # --- exchanges --------------------------------------------------------------------------------------------------
 
     def exchange(self, name: str) -> Exchange:
-        """An exchange that has a name.
+        """The exchange of that name.
 
         Raises:
-            AccessRefused: it is the default exchange, which can be published to and nothing else.
-            NotFound: there is none of that name.
+            AccessRefused: it is the default exchange, to which clients may only publish.
+            NotFound: there is no exchange of that name.
         """
         _refuse_default(name)
         found = self.exchanges.get(name)
@@ -163,7 +163,7 @@ class Model:
         return found
 
     def declare_exchange(self, wanted: Exchange) -> None:
-        """Declare an exchange, or check that the one of that name is the same."""
+        """Declare an exchange, or check that an existing one has the same properties."""
         if wanted.type not in TYPES:
             raise CommandInvalid(f"COMMAND_INVALID - unknown exchange type '{wanted.type}'")
         _refuse_default(wanted.name)
@@ -176,7 +176,7 @@ class Model:
             _same("exchange", wanted.name, name, getattr(wanted, name), getattr(known, name))
 
     def delete_exchange(self, name: str, *, if_unused: bool) -> None:
-        """Delete an exchange, and the bindings to and from it; none of that name is no error."""
+        """Delete an exchange, and the bindings to and from it. A missing exchange is no error."""
         _refuse_default(name)
         known = self.exchanges.get(name)
         if known is None:
@@ -190,10 +190,10 @@ class Model:
     # --- queues -----------------------------------------------------------------------------------------------------
 
     def queue(self, name: str, user: object) -> Queue:
-        """A queue that ``user`` may use.
+        """The queue of that name, for a connection ``user``.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: there is no queue of that name.
             ResourceLocked: another connection has it exclusively.
         """
         found = self.queues.get(name)
@@ -204,7 +204,7 @@ class Model:
         return found
 
     def declare_queue(self, wanted: Queue, user: object) -> Queue:
-        """Declare a queue, or check that the one of that name is the same. An empty name lets the broker choose."""
+        """Declare a queue, or check that an existing one has the same properties. The broker chooses an empty name."""
         if not wanted.name:
             wanted.name = self.new_name("amq.gen")
         elif wanted.name in self.queues:
@@ -220,7 +220,7 @@ class Model:
         return wanted
 
     def new_name(self, prefix: str) -> str:
-        """A name that was never given before; the same ones in the same order in each run."""
+        """A new name. Each run of a program gets the same names in the same order."""
         self._named += 1
         return f"{prefix}-{self._named}"
 
@@ -228,7 +228,7 @@ class Model:
         """Check the conditions of a deletion.
 
         Raises:
-            PreconditionFailed: one does not hold.
+            PreconditionFailed: the queue has consumers or messages.
         """
         if if_unused and queue.consumers:
             raise PreconditionFailed(f"PRECONDITION_FAILED - queue '{queue.name}' in vhost '/' in use")
@@ -236,7 +236,7 @@ class Model:
             raise PreconditionFailed(f"PRECONDITION_FAILED - queue '{queue.name}' in vhost '/' is not empty")
 
     def delete_queue(self, queue: Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        """Delete a queue; its consumers are told. Returns how many messages went with it."""
+        """Delete a queue and cancel its consumers. Returns the number of deleted messages."""
         self.check_deletable(queue, if_unused=if_unused, if_empty=if_empty)
         self.queues.pop(queue.name, None)
         self._unbind_everywhere("queue", queue.name)
@@ -253,7 +253,7 @@ class Model:
         self.exchange(source).bindings[kind, name, routing_key] = None
 
     def unbind(self, source: str, kind: str, name: str, routing_key: str) -> None:
-        """Undo :meth:`bind`; no such binding is no error."""
+        """Undo :meth:`bind`. A missing binding is no error."""
         exchange = self.exchange(source)
         if (kind, name, routing_key) not in exchange.bindings:
             return

@@ -1,4 +1,4 @@
-"""The sockets of a proxy: a client's connection, the broker's that goes with it, and the bytes between the two."""
+"""The sockets of a proxy: a client's connection, the matching one to the broker, and the bytes between them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Stream:
         self.blocked: bool = False
         """The buffer of ``target`` is full."""
         self.free_at: float = 0.0
-        """When the rate limit lets the next bytes through."""
+        """The time at which the rate limit allows the next bytes."""
 
     @property
     def wants_bytes(self) -> bool:
@@ -66,7 +66,7 @@ class Stream:
 
 
 class Pair:
-    """A client's connection and the one to the broker that goes with it; without a broker, a silent one."""
+    """A client's connection and the matching one to the broker; without the latter, the proxy never answers."""
 
     def __init__(self, client: socket.socket, broker: socket.socket | None) -> None:
         self.client = client
@@ -86,13 +86,13 @@ class Pair:
 
     @property
     def over(self) -> bool:
-        """Both ends have left, or the client has and the broker no longer matters."""
+        """Whether both ends have left, or the client has and the broker no longer matters."""
         if self.finished or self.down is None:
             return self.up.ended
         return all(stream.ended and stream.closed for stream in self.streams)
 
     def finish_connecting(self, ready: dict[int, int]) -> None:
-        """Note that the broker took the connection, if it has.
+        """Note whether the broker has accepted the connection.
 
         Args:
             ready: the events of the sockets that can be served, by file number.

@@ -11,14 +11,14 @@ The proxy runs in one thread of its own and shares no event loop with the client
 the fault, and the same proxy serves asyncio and trio. A method returns when the fault is in force, which takes well
 under a millisecond; it may be called from any thread and from asynchronous code.
 
-A connection meets its end in one of these ways:
+The methods end or stop connections in these ways:
 
 ===================  ==================================================================================================
 ``reset``            both sides get a RST
 ``finish``           both sides get a FIN
 ``half_close``       the client gets a FIN, its own bytes still reach the broker
-``strand``           nothing moves any more, for ever, and nobody is told; new connections are fine
-``black_hole``       nothing moves until ``heal``, on any connection; then everything does, in order
+``strand``           no bytes move any more, and neither side learns of it; new connections work
+``black_hole``       no bytes move on any connection until ``heal``; then all bytes are delivered, in order
 ===================  ==================================================================================================
 """
 

@@ -22,9 +22,9 @@ _RATE_STEP: Final = 0.02
 
 
 class Relay:
-    """All connections of a proxy, served by one thread.
+    """Serves all connections of a proxy in one thread.
 
-    Its faults are plain attributes that belong to the thread: :meth:`do` has it change them. Hence no lock around them.
+    Its faults are plain attributes. Only the thread changes them, through :meth:`do`, so they need no lock.
 
     Parameters:
         host: the broker's host name or address.
@@ -33,13 +33,13 @@ class Relay:
 
     def __init__(self, host: str, port: int) -> None:
         self.address: tuple[str, int] | None = None
-        """Where it listens; None before it was started."""
+        """The address on which it listens; None before the start."""
         self.pairs: list[Pair] = []
         self.stranded: list[Pair] = []
         self.is_dark = False
-        """Nothing is forwarded."""
+        """Whether the proxy forwards no bytes."""
         self.is_mute = False
-        """New connections meet silence."""
+        """Whether the proxy does not answer on new connections."""
         self.is_listening: bool = False
         self.delay: float = 0.0
         self.rate: float | None = None
@@ -55,7 +55,7 @@ class Relay:
 
     @property
     def live(self) -> int:
-        """How many connections clients hold now."""
+        """Number of connections that clients hold now."""
         return sum(not pair.up.ended for pair in tuple(self.pairs))
 
     def start(self) -> None:
@@ -94,7 +94,7 @@ class Relay:
         self._wake.close()
 
     def do(self, action: Callable[[], None]) -> None:
-        """Have the thread call ``action``, and wait until it has.
+        """Call ``action`` in the thread, and wait for its return.
 
         Raises:
             InvalidUse: the thread does not run.

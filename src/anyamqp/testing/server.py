@@ -43,7 +43,7 @@ from anyamqp.wire.frames import Heartbeat as HeartbeatFrame
 from anyamqp.wire.methods import Method
 
 OUTPUT_BOUND = 1024 * 1024
-"""A connection with more bytes of output gets no deliveries, and one with more bytes of answers is not read."""
+"""A connection with more bytes of output gets no deliveries; with more bytes of answers, the broker reads no more."""
 
 SERVER_PROPERTIES: FieldTable = {
     "product": "anyamqp embedded broker",
@@ -69,7 +69,7 @@ class Login(Protocol):
         ...
 
     def update_secret(self, secret: str) -> None:
-        """A client that is logged in sent a new secret."""
+        """Take a new secret from a client that is logged in."""
         ...
 
 
@@ -80,17 +80,17 @@ class Peer:
         model: the state it shares with the other connections.
         login: credentials and limits.
         wake: called when there is output.
-        now: the present time in seconds, here and below.
+        now: the current time in seconds, here and in all methods.
 
     Attributes:
-        is_over: nothing more is read; the output goes out, then the transport closes.
+        is_over: no more input is read; the transport closes after the output is sent.
         is_graceful: the close handshake was done, so the end of the transport is expected.
-        is_closing: connection.close was sent; a client that does not answer is to be dropped after a while.
+        is_closing: connection.close was sent; a client that does not answer will be dropped.
         is_open: the handshake is done.
         takes_cancel: whether the client wants to be told of consumers that the broker ends.
-        has_published: whether it is one of those that are blocked.
-        is_notified_of_block: it is blocked, and nothing that it sends is to be read.
-        channels: its channels by number, those that are being closed included.
+        has_published: whether the client has published; the broker blocks only such clients.
+        is_notified_of_block: the client is blocked, and its input is not read.
+        channels: its channels by number, closing ones included.
         name: the client's name for the connection.
     """
 
@@ -164,7 +164,7 @@ class Peer:
         self._heartbeat.read(now)
 
     def has_room(self) -> bool:
-        """Whether it takes deliveries."""
+        """Whether the output has room for deliveries."""
         return self._output_size < OUTPUT_BOUND and not self.is_over and not self.is_closing
 
     def takes_requests(self) -> bool:
@@ -175,12 +175,12 @@ class Peer:
         return self._output_size - self._delivered_size < OUTPUT_BOUND
 
     def pump(self) -> None:
-        """There is room again: handle the frames that wait."""
+        """Handle the waiting frames: there is room again."""
         for channel in list(self.channels.values()):
             channel.deliveries.pump()
 
     def gone(self) -> None:
-        """The transport is gone."""
+        """End the connection: the transport has ended."""
         self.is_over = True
         self._leave_channels()
         for queue in [queue for queue in self.model.queues.values() if queue.owner is self]:
@@ -364,10 +364,10 @@ class Peer:
 
 
 def _numbers(method: Method | None) -> tuple[int, int]:
-    """The class and the method that a close is for; zeros where it is for none."""
+    """The class and method ids of the method that caused a close; zeros if none did."""
     return (0, 0) if method is None else (method.index >> 16, method.index & 0xFFFF)
 
 
 def _cut(text: str) -> str:
-    """The start of a text, as much as a short string can carry."""
+    """Cut a text to the length of a short string."""
     return text.encode("utf-8", "surrogateescape")[:255].decode("utf-8", "ignore")

@@ -1,15 +1,15 @@
-"""A stream of bytes to frames: AMQP 0-9-1, 4.2 "AMQP Wire-Level Format".
+"""Decodes a byte stream to frames: AMQP 0-9-1, 4.2 "AMQP Wire-Level Format".
 
-Framing is done here, because pamqp reports a partial frame and a broken one alike. For any bytes, decoding ends in a
-frame, in waiting for more, or in one of this project's errors:
+This module does the framing itself, because pamqp does not tell a partial frame from a broken one. For any bytes,
+decoding ends in a frame, in waiting for more bytes, or in one of these errors:
 
 * 501 frame error: no end byte, larger than frame_max, an unknown type, content that is not well-formed;
 * 502 syntax error: a known method whose arguments cannot be read;
 * 503 command invalid: an unknown method, a heartbeat outside channel 0 (4.2.3);
 * 505 unexpected frame: a protocol header in the middle of a stream.
 
-At most one frame is buffered, besides the last chunk that was fed; its size is checked before the decoder waits for the
-payload. A large body frame is not buffered at all, for its pieces are given as they come.
+The decoder buffers at most one frame, besides the last chunk that was fed; it checks the size of a frame before it
+waits for the payload. It does not buffer a large body frame, but returns its pieces as they come.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from anyamqp.wire.methods import Method
 from anyamqp.wire.receiving import IS_DELIVER, decode_ack, decode_deliver, decode_header, decode_nack, delivered_at
 
 _PIECEWISE: Final = 16 * 1024
-"""A body frame larger than this many bytes is given in pieces as they come, rather than gathered first."""
+"""A body frame larger than this many bytes is returned in pieces as they come."""
 
 _NO_LIMIT: Final = 2**63
 
@@ -47,7 +47,7 @@ _BY_HAND: Final[Mapping[int, Callable[[bytes], Method]]] = {
 
 
 class Decoder:
-    """Takes a byte stream in any chunks and gives its frames.
+    """Decodes a byte stream, fed in any chunks, to frames.
 
     Args:
         max_frame_size: the largest frame accepted, in bytes, overhead included. May be changed between feeds.
@@ -70,23 +70,23 @@ class Decoder:
         self._error: ReplyError | None = None
 
     def feed(self, data: bytes) -> None:
-        """Add bytes; they are decoded by :meth:`frames`."""
+        """Add bytes, which :meth:`frames` will decode."""
         if self._error is None:
             self._chunks.append(data)
             self._buffered += len(data)
 
     def frames(self) -> Iterator[Frame]:
-        """The frames that are complete.
+        """Yield the complete frames.
 
         Raises:
-            ReplyError: the stream is not AMQP from here on; so does every later call.
+            ReplyError: the rest of the stream is not AMQP. Every later call raises the error again.
         """
         if self._error is not None:
             raise self._error
         if self._buffered < self._needed:
             return
-        # Joined only once enough is here for the frame that is waited for, so that a body which trickles in costs its
-        # size and not the square of it.
+        # Chunks are joined only when they complete a frame, so that the time for a body that comes in many small chunks
+        # grows with its size and not with the square.
         chunks, self._chunks = self._chunks, []
         buffer: bytes = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         position, length = 0, len(buffer)
@@ -151,9 +151,9 @@ class Decoder:
         self._buffered -= position
 
     def _piece(self, buffer: bytes, position: int) -> tuple[memoryview, int]:
-        """The part of a large body frame that has come, as a view of the buffer, and the position behind it.
+        """The received part of a large body frame, as a view of the buffer, and the position behind it.
 
-        The last piece completes the content, so it is given when the frame's end byte has been seen.
+        The last piece completes the content, so it is returned only with the frame's end byte.
         """
         end = position + self._left_of_body
         if end < len(buffer):

@@ -1,11 +1,11 @@
-"""AMQP's data types, by hand: AMQP 0-9-1, 4.2.5, and RabbitMQ, "AMQP 0-9-1 Errata", section 3.
+"""Encodes and decodes AMQP's data types: AMQP 0-9-1, 4.2.5, and RabbitMQ, "AMQP 0-9-1 Errata", section 3.
 
-pamqp's codec is not used, because it stores floats with 32 bits, cuts keys at 128 bytes, takes timestamps after 2106
-for milliseconds, gives up on timestamps that no calendar has, refuses names that RabbitMQ takes, accepts strings that
-run over the end of their frame, and needs quadratic time for a long array. A test holds each of these.
+This codec replaces that of pamqp, which stores floats with 32 bits, cuts keys at 128 bytes, takes timestamps after 2106
+for milliseconds, fails on timestamps that no calendar has, refuses names that RabbitMQ accepts, accepts strings that
+run over the end of their frame, and needs quadratic time for a long array. A test covers each of these.
 
-Text from the broker that is not UTF-8 (AMQP asks for UTF-8, RabbitMQ passes on all that publishers send) is decoded
-with ``surrogateescape``, so that it ends no connection and can be sent back as it came.
+Text from the broker that is not UTF-8 (AMQP requires UTF-8, RabbitMQ passes on any bytes) is decoded with
+``surrogateescape``, so that it ends no connection and is sent back unchanged.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Malformed(Exception):
 
 
 class Reader:
-    """Reads one value after the other from the payload of a frame.
+    """Reads the values in the payload of a frame, one after the other.
 
     Args:
         data: the payload.
-        position: where to begin.
+        position: the index of the first byte.
     """
 
     __slots__ = ("_data", "_end", "position")
@@ -53,10 +53,10 @@ class Reader:
         self.position: int = position
 
     def finish(self) -> None:
-        """Check that nothing is left.
+        """Check that no bytes are left.
 
         Raises:
-            Malformed: something is.
+            Malformed: there are some.
         """
         if self.position != self._end:
             raise Malformed(f"{self._end - self.position} bytes too many")
@@ -298,7 +298,7 @@ def _text(name: str, value: object) -> bytes:
     try:
         return value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        # The value itself stays out of the text, and out of the cause: it may be a password.
+        # Neither the text nor the cause shows the value: it may be a password.
         raise InvalidArgument(f"{name}: text that UTF-8 cannot carry") from None
 
 

@@ -1,7 +1,7 @@
-"""Frames, and how methods and contents become them: AMQP 0-9-1, 4.2 "AMQP Wire-Level Format".
+"""Encodes methods and contents as frames: AMQP 0-9-1, 4.2 "AMQP Wire-Level Format".
 
-:mod:`anyamqp.wire.fields` encodes the values, :mod:`anyamqp.wire.basic` the frames of every message, and
-:mod:`anyamqp.wire.decoder` is the way back.
+:mod:`anyamqp.wire.fields` encodes the values, :mod:`anyamqp.wire.basic` the frames of every message;
+:mod:`anyamqp.wire.decoder` decodes frames.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Payload: TypeAlias = Method | Header | bytes | memoryview | Delivered | Heartbea
 
 
 class Frame(NamedTuple):
-    """A frame; a payload of ``bytes`` is a piece of a body, and so is a view, which saves copying a large one twice."""
+    """A frame. A payload of ``bytes`` is a piece of a body; so is a view, which saves copying a large body twice."""
 
     channel: int
     payload: Payload
@@ -64,7 +64,7 @@ M = TypeVar("M", bound=Method)
 
 
 def build(kind: Callable[P, M], /, *given: P.args, **named: P.kwargs) -> M:
-    """A method with checked arguments, so that a wrong one is refused now and not when the method is sent.
+    """Make a method and check its arguments, so that an error is raised now and not when the method is sent.
 
     Raises:
         InvalidArgument: AMQP cannot carry one of the arguments.
@@ -78,7 +78,7 @@ def build(kind: Callable[P, M], /, *given: P.args, **named: P.kwargs) -> M:
 
 
 def field_table(table: FieldTable | None) -> dict[str, Any]:
-    """A copy of the caller's table, nested tables and arrays included.
+    """Copy the caller's table, with nested tables and arrays.
 
     A request is sent again after a reconnect, and the caller may have changed the table by then.
 

@@ -1,9 +1,9 @@
-"""The methods of AMQP 0-9-1 and of RabbitMQ's extensions as frozen values; the one door to pamqp.
+"""The methods of AMQP 0-9-1 and of RabbitMQ's extensions as frozen values. Only this module imports pamqp.
 
 ``pamqp.commands`` defines them: each class takes its number, the order and AMQP types of its arguments, and its replies
-from there. Only the Python types and the defaults are declared here, because pamqp's own objects are mutable, compare
-by identity, allow None almost everywhere and refuse names that RabbitMQ accepts. Where pamqp's default is None, it is
-AMQP's zero here. The unit tests compare all declarations with pamqp's.
+from there. This module declares the Python types and the defaults, because pamqp's own objects are mutable, compare
+by identity, allow None almost everywhere and refuse names that RabbitMQ accepts. Where pamqp's default is None, the
+default here is AMQP's zero. The unit tests compare all declarations with pamqp's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SECRETS: Final = frozenset({"new_secret", "response"})
 class Method:
     """A method with its arguments, which are given by position or by name.
 
-    The arguments are not checked here: :func:`anyamqp.wire.frames.build` checks what users give.
+    A method does not check its arguments; :func:`anyamqp.wire.frames.build` checks those that users pass.
     """
 
     __slots__ = ()
@@ -83,7 +83,7 @@ class Method:
 class _Defining(type):
     """Makes a class of methods: slots for the arguments, and the rest of the definition from pamqp.
 
-    The class made is a plain one, below :class:`Method`: ``isinstance`` takes longer with classes of a metaclass.
+    The new class is a subclass of :class:`Method` without this metaclass, with which ``isinstance`` would take longer.
     """
 
     def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> type:

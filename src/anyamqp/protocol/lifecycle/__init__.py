@@ -1,8 +1,8 @@
 """The life cycles: one table per kind of object. Only these tables decide which event may follow which.
 
-A *connection* is what the user holds for as long as the program runs. A *link* is one TCP connection of it, from the
-first byte to the last. A *channel* is a logical AMQP channel that moves from link to link. Publishers and consumers own
-one channel at a time.
+A *connection* is the object that a user keeps for as long as the program runs. A *link* is one TCP connection of it,
+from the first byte to the last. A *channel* is a logical AMQP channel that moves from link to link. Publishers and
+consumers own one channel at a time.
 
 Events of each machine
     The session runs the link, which sees the methods of AMQP's class ``connection`` and the end of the byte stream.

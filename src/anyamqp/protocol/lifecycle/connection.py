@@ -5,7 +5,7 @@ dial, shake hands, recover. Each step ends with an event, and the event's effect
 and two dials never overlap (invariant 1).
 
 Absent on purpose: no row leaves CLOSED, because a closed connection never opens again; CLOSING leads only to CLOSED,
-because the close continues whatever happens to the transport.
+because the close continues without the transport.
 """
 
 from __future__ import annotations
