@@ -4,6 +4,7 @@
 #                       (make test-rabbitmq-4.3: on one of them)
 # make check     linter, formatter, type checkers
 # make law       change each cell of each table, and see that a test fails: writes docs/law.md (about 10 minutes)
+# make explore   play every order of events against the core, up to a depth: writes docs/explore.md (about 3 minutes)
 # make diagrams  draw the life cycles anew from their tables
 # make bench            anyamqp beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)
 # make bench-quick      one short round of the same, to the terminal (two minutes)
@@ -25,7 +26,7 @@ export PYTHON
 # A test that hangs ends its worker, and xdist gives it to the next one: once more is enough.
 PARALLEL := -n 2 --dist loadfile --max-worker-restart 1
 
-.PHONY: demo test test-rabbitmq4 check diagrams law bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
+.PHONY: demo test test-rabbitmq4 check diagrams explore law bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
 
 demo: $(DEMO)
 	$(BIN)/feature-service demo
@@ -48,6 +49,9 @@ check: $(DEV)
 
 diagrams: $(DEV)
 	$(BIN)/python -m tools.diagrams
+
+explore: $(DEV)
+	$(BIN)/python -m tools.explore
 
 law: $(DEV)
 	$(BIN)/python -m tools.law

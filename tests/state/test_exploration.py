@@ -1,0 +1,44 @@
+"""The exploration of the core (``make explore``), as far as a test run can afford it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools.explore.bugs import BUGS, Bug
+from tools.explore.fingerprint import facts
+from tools.explore.report import Find, diagram
+from tools.explore.scenarios import DEEP, SHALLOW
+from tools.explore.search import Scenario, explore
+from tools.explore.snapshot import freeze, thaw
+
+
+@pytest.mark.parametrize("scenario", SHALLOW, ids=[scenario.name for scenario in SHALLOW])
+def test_every_order_of_moves_keeps_the_invariants(scenario: Scenario) -> None:
+    """Invariants 1 to 8 and 13, and that CLOSED is within reach of every state."""
+    found = explore(scenario)
+    assert found.broken is None, diagram(scenario, found.broken)
+    assert found.transitions > found.states > scenario.depth
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
+def test_each_planted_bug_is_found(bug: Bug) -> None:
+    with bug.plant():
+        find = Find(bug, explore(bug.scenario))
+    assert find.is_found, find.exploration.broken
+
+
+def test_a_copy_of_a_world_is_like_the_world() -> None:
+    for scenario in DEEP:
+        world = scenario.world()
+        assert facts(thaw(freeze(world))) == facts(world)
+
+
+def test_a_counterexample_is_drawn_up_to_the_broken_property() -> None:
+    bug = BUGS[0]
+    with bug.plant():
+        broken = explore(bug.scenario).broken
+        assert broken is not None
+        drawn = diagram(bug.scenario, broken).splitlines()
+    assert drawn[0] == "sequenceDiagram"
+    assert "the link dies" in drawn[4]
+    assert "invariant 1" in drawn[-1]

@@ -1,0 +1,70 @@
+"""Where the explorations begin, and how deep they go."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tools.explore.search import Path, Scenario
+from tools.explore.world import Parts
+
+_CHANNEL: Final = Parts(publishes=0, consumer=False)
+_PUBLISHER: Final = Parts(channel=False, consumer=False)
+_CONSUMER: Final = Parts(channel=False, publishes=0)
+_ALL: Final = Parts()
+
+_LINK: Final[Path] = (
+    "clock: time passes",
+    "network: dialed",
+    "broker: connection.start and tune",
+    "broker: connection.open-ok",
+)
+_PUBLISHER_UP: Final[Path] = (
+    "user: enter the publisher",
+    *_LINK,
+    "broker: answer on channel 1",
+    "broker: answer on channel 1",
+)
+_CONSUMER_UP: Final[Path] = (
+    "user: enter the consumer",
+    *_LINK,
+    "broker: answer on channel 1",
+    "broker: answer on channel 1",
+    "broker: answer on channel 1",
+)
+_ALL_UP: Final[Path] = (
+    "user: open the channel",
+    "user: enter the publisher",
+    "user: enter the consumer",
+    *_LINK,
+    "broker: answer on channel 1",
+    "broker: answer on channel 2",
+    "broker: answer on channel 2",
+    "broker: answer on channel 3",
+    "broker: answer on channel 3",
+    "broker: answer on channel 3",
+)
+_PUBLISHER_LOST: Final[Path] = (
+    *_PUBLISHER_UP,
+    "user: publish 1",
+    "user: publish 2",
+    "network: the link dies, 1 publishes read",
+    *_LINK,
+)
+
+DEEP: Final = (
+    Scenario("a channel, from the first dial", _CHANNEL, (), 14),
+    Scenario("a publisher, from the first dial", _PUBLISHER, (), 12),
+    Scenario("a consumer, from the first dial", _CONSUMER, (), 14),
+    Scenario("a publisher on its second link", _PUBLISHER, _PUBLISHER_LOST, 6),
+    Scenario("all of them, from the first dial", _ALL, (), 8),
+    Scenario("all of them, once everything is open", _ALL, _ALL_UP, 5),
+)
+"""The scenarios of ``make explore``."""
+
+SHALLOW: Final = tuple(scenario._replace(depth=depth) for scenario, depth in zip(DEEP, (8, 8, 8, 3, 6, 2), strict=True))
+"""The same, as far as ``make test`` can afford."""
+
+PUBLISHER_UP: Final = Scenario(
+    "a publisher with one publish, once it is open", _PUBLISHER._replace(publishes=1, blocks=0), _PUBLISHER_UP, 6
+)
+CONSUMER_UP: Final = Scenario("a consumer, once it consumes", _CONSUMER, _CONSUMER_UP, 6)

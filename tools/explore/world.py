@@ -1,0 +1,324 @@
+"""A world to explore: one connection with what lives on it, a broker, and the moves that are possible.
+
+The connection, its channels, links, publisher and consumer are the real plain objects. The world stands for the
+supervisor (:mod:`anyamqp.core.supervisor`), the recovery and the tasks of a link: it carries out effects and decides
+nothing. Its recovery opens the channels; the connection opens without those that the broker does not answer for.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple, cast
+
+from anyamqp.core.link_channel import LinkChannel
+from anyamqp.entities import RecoveryMode
+from anyamqp.errors import AnyamqpError, TransportError, reason_of
+from anyamqp.message import FieldTable
+from anyamqp.net.link import Link
+from anyamqp.protocol.connection import ConnectionCore
+from anyamqp.protocol.events import Tuning
+from anyamqp.protocol.lifecycle import (
+    ChannelEvent,
+    ConnectionEffect,
+    ConnectionEvent,
+    ConnectionState,
+    State,
+    Transition,
+)
+from anyamqp.protocol.topology import Topology
+from tools.explore.broker import Broker
+from tools.explore.clock import Clock
+from tools.explore.link import PlainLink
+from tools.explore.parts import CLOSE_TIMEOUT, Consumer, Publisher, UserChannel
+from tools.explore.violation import Violation
+
+PAUSE: Final = 0.2
+"""Seconds before a dial."""
+
+PATIENCE: Final = 3.0
+"""Seconds after which the connection opens without a channel that the broker does not answer for."""
+
+GRACE: Final = 0.6
+"""Seconds that an attempt to connect may take to end when the user leaves."""
+
+UP: Final = (ConnectionState.OPEN, ConnectionState.BLOCKED)
+
+
+class Parts(NamedTuple):
+    """What lives in a world, and how much may happen to it.
+
+    Attributes:
+        channel: whether there is a user's channel.
+        publishes: how many publishes the publisher may make; 0 for no publisher.
+        consumer: whether there is a consumer.
+        losses: how often a link may end that the user has not closed.
+        refusals: how often a dial may fail.
+        closes: how often the broker may close a channel that it has no reason to.
+        blocks: how often the broker may block the connection.
+    """
+
+    channel: bool = True
+    publishes: int = 2
+    consumer: bool = True
+    losses: int = 2
+    refusals: int = 1
+    closes: int = 1
+    blocks: int = 1
+
+
+class World:
+    """One world.
+
+    Args:
+        parts: what lives in it.
+
+    Attributes:
+        core: the connection.
+        link: the present link; None between two.
+        broker: the other side.
+        channel, publisher, consumer: what lives on the connection; None for no such thing.
+        is_dialing: whether a dial is under way.
+        is_recovering: whether the recovery is.
+        pause_until: when the pause before the next dial ends; infinity for none.
+        patience_until: when the recovery stops waiting; infinity for none.
+        close_by: when closing ends at the latest.
+        is_over: whether everybody was told that the connection is closed.
+        facts: the remarkable events of the present step.
+        lines: what is said, for a sequence diagram; None to keep nothing.
+        left: how much may still happen.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.clock: Clock = Clock()
+        self.core: ConnectionCore[LinkChannel] = ConnectionCore(Topology(RecoveryMode.EVERYTHING), self, self._place)
+        self.link: PlainLink | None = None
+        self.broker: Broker = Broker(messages=1 if parts.consumer else 0)
+        self.channel: UserChannel | None = UserChannel(self) if parts.channel else None
+        self.publisher: Publisher | None = Publisher(self) if parts.publishes else None
+        self.consumer: Consumer | None = Consumer(self) if parts.consumer else None
+        self.is_dialing: bool = False
+        self.is_recovering: bool = False
+        self.pause_until: float = math.inf
+        self.patience_until: float = math.inf
+        self.close_by: float = math.inf
+        self.is_over: bool = False
+        self.facts: set[str] = set()
+        self.lines: list[str] | None = None
+        self.left: Parts = parts
+        self.link_number: int = 0
+        self._waits = False
+        """Whether the pause begins as soon as the last link is torn down."""
+        self.fire(ConnectionEvent.STARTED)
+        self.settle()
+
+    # --- the parts ----------------------------------------------------------------------------------------------------
+
+    def note(self, fact: str) -> None:
+        """Something remarkable happened."""
+        self.facts.add(fact)
+
+    def settled(self, link: int, number: int, tag: int) -> None:
+        """A delivery of a link was settled by its consumer."""
+        if self.broker.link is not None and self.broker.link.number == link:
+            self.broker.link.settled.add((number, tag))
+
+    def _place(self, number: int) -> LinkChannel:
+        if self.link is None:
+            raise Violation("a channel is attached where there is no link")
+        # Of its link it uses what PlainLink has; pauses of failed deliveries, which take a timer, do not occur here.
+        return LinkChannel(cast("Link", self.link), number, self._stale_ack, self.clock.later)  # type: ignore[arg-type]
+
+    def _stale_ack(self) -> None:
+        self.note("an ack that came too late for its link")
+
+    # --- the connection takes note ------------------------------------------------------------------------------------
+
+    def changed(
+        self, machine: str, source: State, event: ConnectionEvent | ChannelEvent, target: State, reason: str | None
+    ) -> None:
+        """The public state of the connection or of a channel changed."""
+        why = event.value if reason is None else f"{event.value}: {reason}"
+        self.say(f"Note over Client: {machine} {source.name} -> {target.name} ({why})")
+        if event is ChannelEvent.LOST and self.core.state in UP:
+            raise Violation(f"{machine} is told of the loss before its connection")
+
+    def record(self, transition: Transition) -> None:
+        """The state of the link changed."""
+
+    def stalled(self, seconds: float) -> None:
+        """The event loop was late, which cannot be here."""
+
+    def say(self, line: str) -> None:
+        """Add a line to the sequence diagram."""
+        if self.lines is not None:
+            self.lines.append(line)
+
+    # --- what the link tells ------------------------------------------------------------------------------------------
+
+    def on_link_opened(self, tuning: Tuning, server_properties: FieldTable) -> None:  # noqa: ARG002
+        """The handshake is done."""
+        self.core.most_channels = tuning.channel_max
+        self.fire(ConnectionEvent.CONNECTED)
+
+    def on_link_blocked(self, reason: str) -> None:
+        """The broker accepts no publishes."""
+        self.fire(ConnectionEvent.BLOCKED, reason)
+
+    def on_link_unblocked(self) -> None:
+        """The broker accepts publishes again."""
+        was_blocked = self.core.state is ConnectionState.BLOCKED
+        self.fire(ConnectionEvent.UNBLOCKED)
+        if was_blocked:
+            self.note("a block that ended")
+
+    def on_number_free(self) -> None:
+        """A channel's close is complete."""
+
+    def on_secret_updated(self, secret: str) -> None:
+        """No secret is updated here."""
+
+    def on_link_ended(self, error: AnyamqpError | None) -> None:
+        """The link is gone."""
+        self.is_recovering = False
+        self.patience_until = math.inf
+        self.fire(ConnectionEvent.LOST, reason_of(error))
+
+    # --- effects ------------------------------------------------------------------------------------------------------
+
+    def fire(self, event: ConnectionEvent, reason: str | None = None) -> None:
+        """An event of the connection."""
+        for effect in self.core.take(event, self.clock.now, reason):
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: ConnectionEffect) -> None:
+        match effect, self.link:
+            case ConnectionEffect.WAIT, _:
+                self._waits = True
+            case ConnectionEffect.DIAL, _:
+                self._dial()
+            case ConnectionEffect.RUN_LINK, _:
+                self._run_link()
+            case ConnectionEffect.RECOVER, PlainLink():
+                self.is_recovering = True
+                self.patience_until = self.clock.now + PATIENCE
+            case ConnectionEffect.INTERRUPT, _:
+                self.close_by = self.clock.now + GRACE
+                self.is_recovering = False
+                self.pause_until = self.patience_until = math.inf
+            case ConnectionEffect.LEAVE_HANDSHAKE, PlainLink() as link:
+                self.close_by = self.clock.now + GRACE
+                if not link.session.bytes_received:
+                    link.abort(TransportError("the link was dropped"))
+            case ConnectionEffect.LEAVE_LINK, PlainLink() as link:
+                link.close()
+            case ConnectionEffect.CLOSE_LINK, PlainLink() as link:
+                link.close()
+                self.close_by = link.close_deadline(CLOSE_TIMEOUT)
+            case ConnectionEffect.END, _:
+                self.is_over = True
+                self.pause_until = self.patience_until = self.close_by = math.inf
+                self.clock.calls.clear()
+            case _:
+                raise Violation(f"the connection cannot {effect.value} without a link")
+
+    def _dial(self) -> None:
+        if self.is_dialing or self.link is not None:
+            raise Violation("invariant 1: a second dial, or a dial while a link lives")
+        self.is_dialing = True
+
+    def _run_link(self) -> None:
+        if self.link is not None:
+            raise Violation("invariant 1: a second link")
+        self.link_number += 1
+        self.link = self.core.link = PlainLink(self.link_number, self, self, self.clock)
+        self.core.opened_at = None
+        self.broker.accept(self.link_number)
+
+    def drop(self) -> None:
+        """Closing has taken too long: cancel whatever is under way."""
+        self.is_dialing = False
+        self.close_by = math.inf
+        if self.link is not None:
+            self.link.abort(TransportError("the link was dropped"))
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    def hear(self, data: bytes) -> None:
+        """Bytes come from the broker."""
+        if self.link is not None and data:
+            self.link.receive(data)
+
+    def settle(self) -> None:
+        """Let everything go on until it waits for the next move."""
+        for _ in range(2):
+            self._go_on()
+            while self.link is not None and self.link.session.has_output:
+                data = b"".join(self.link.session.output(self.clock.now))
+                if self.broker.link is not None:
+                    answer = self.broker.take(data)
+                    for heard in self.broker.heard:
+                        self.say(f"Client->>Broker: {heard}")
+                    self.hear(answer)
+                self._go_on()
+        self.facts |= self.broker.facts
+        self.broker.facts.clear()
+
+    def _go_on(self) -> None:
+        link = self.link
+        if link is not None:
+            link.dispatch()
+        for part in (self.channel, self.publisher, self.consumer):
+            if part is not None:
+                part.go_on()
+        if self.is_recovering and link is not None:
+            self._recover(link)
+        if link is not None and link.dispatcher.is_over:
+            self.core.close_facts = link.session.close_facts
+            self.link = self.core.link = None
+            self.broker.lose()
+        if self.link is None:
+            if self._waits:
+                self._waits, self.pause_until = False, self.clock.now + PAUSE
+            if self.core.state is ConnectionState.CLOSING and not self.is_dialing:
+                self.fire(ConnectionEvent.DUE)  # of the pause that was cut short
+                self.fire(ConnectionEvent.CLOSED)
+
+    def _recover(self, link: PlainLink) -> None:
+        for channel in self.core.unopened:
+            if channel.place is None and link.is_open:
+                try:
+                    channel.attach(link)
+                except AnyamqpError as error:
+                    channel.shut(error)
+        if link.is_open and not self.core.unopened:
+            self.recovered()
+
+    def recovered(self) -> None:
+        """The recovery is over, or waits no longer."""
+        self.is_recovering = False
+        self.patience_until = math.inf
+        self.fire(ConnectionEvent.OPENED)
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def nearest(self) -> float:
+        """The next deadline; infinity for none."""
+        own = [self.pause_until, self.patience_until, self.close_by, self.clock.nearest]
+        return min(own + [part.deadline for part in (self.publisher, self.consumer) if part is not None])
+
+    def pass_time(self) -> None:
+        """Move on to the next deadline, and do what is due."""
+        now = self.clock.now = max(self.clock.now, self.nearest)
+        for call in self.clock.take_due():
+            call()
+        if now >= self.pause_until:
+            self.pause_until = math.inf
+            self.fire(ConnectionEvent.DUE)
+        if now >= self.patience_until:
+            self.recovered()
+        if now >= self.close_by:
+            self.drop()
+        for part in (self.publisher, self.consumer):
+            if part is not None and now >= part.deadline:
+                part.due()
