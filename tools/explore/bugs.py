@@ -58,7 +58,7 @@ def _stale_ack() -> AbstractContextManager[object]:
 
 def _counter_not_reset() -> AbstractContextManager[object]:
     """The tags of a new channel go on where those of the last one ended."""
-    clear = Ledger.clear
+    clear = Ledger[object].clear
 
     def clear_all_but_the_counter(self: Ledger[object]) -> None:
         following = getattr(self, "_base", 1) + len(getattr(self, "_places", ()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from hashlib import blake2b
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from anyamqp.core.link_channel import LinkChannel
 from anyamqp.delivery import Delivery
@@ -55,8 +55,7 @@ def _channels(world: World) -> list[ChannelCore[LinkChannel]]:
     """The channels that something in the world still knows, in an order that does not depend on their names."""
     own = [part.core if isinstance(part, UserChannel) else part.channel for part in _parts(world)]
     handlers = [] if world.link is None else list(world.link.dispatcher.handlers.values())
-    old = [handler for handler in handlers if isinstance(handler, ChannelCore)]
-    return list(dict.fromkeys([*own, *world.core.channels, *old]))
+    return list(dict.fromkeys([*own, *world.core.channels, *cast("list[ChannelCore[LinkChannel]]", handlers)]))
 
 
 def _parts(world: World) -> list[UserChannel | Publisher | Consumer]:

@@ -82,7 +82,8 @@ def diagram(scenario: Scenario, broken: Counterexample) -> str:
 
 def _lines(scenario: Scenario, path: Path) -> list[str]:
     world = scenario.world()
-    world.lines = lines = []
+    lines: list[str] = []
+    world.lines = lines
     try:
         for name in path:
             play(world, name)
