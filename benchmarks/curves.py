@@ -22,7 +22,7 @@ class Panel:
     """One panel of the picture.
 
     Attributes:
-        title: what grows, and in what the cost is told.
+        title: the quantity that grows, and the unit of its cost.
         lines: of each series, by its name, the cost at each value.
         ticks: the values, as the x axis names them; a value of 0 stands where the axis ends.
     """

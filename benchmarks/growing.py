@@ -28,7 +28,7 @@ from benchmarks.wire import Wire
 
 MIB: Final = 1024 * 1024
 _BODY: Final = 100
-"""Bytes in a body, where its size is not what grows."""
+"""Bytes in a body, unless its size grows."""
 _ROOM: Final = 1 << 40
 _DECLARING: Final = 32
 """Declarations under way at a time while the clock does not run."""
@@ -40,7 +40,7 @@ class Point:
     """What a process is told to measure.
 
     Attributes:
-        series: what grows, one of :data:`SERIES`.
+        series: the quantity that grows, one of :data:`SERIES`.
         value: how far.
         count: messages that count; recoveries, where queues grow.
         url: the broker's.

@@ -1,7 +1,7 @@
 """``python -m benchmarks.growth``: does a message cost more when there is more of everything?
 
-Measures what a message costs while channels, connections, windows, bodies and the topology grow, and writes
-``docs/growth.md`` with its picture and its raw figures. With ``--quick``, a short look goes to ``build/benchmarks``.
+Measures the cost of a message while channels, connections, windows, bodies and the topology grow, and writes
+``docs/growth.md`` with its picture and its raw figures. ``--quick`` writes a short measurement to ``build/benchmarks``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from benchmarks.summary import Spread
 _DEADLINE: Final = 120.0
 _ROUNDS: Final = 3
 _HUNDRED: Final = 100
-"""Where a fixed cost, such as the wait for an answer, is spread over enough messages to be no longer seen."""
+"""From this value on, fixed costs such as the wait for an answer are spread over enough messages to be negligible."""
 _MICRO: Final = 1e6
 
 _INTRODUCTION: Final = (
-    "Whether a message costs more when there is more of everything. Told is the CPU time of the client's process, user "
-    "and system, in µs: the median of the rounds, the least and the most in brackets. Beside it stands wall time, "
-    "which has the broker in it. Each figure is from a process and connections of its own. Bodies have 100 bytes where "
-    "their size is not what grows, and the queues are transient."
+    "Does a message cost more when there is more of everything? The tables show the CPU time of the client's process, "
+    "user and system, in µs: the median of the rounds, and the least and the most in brackets. Wall time is beside it "
+    "and includes the broker. Each figure comes from a process and connections of its own. Bodies have 100 bytes, "
+    "except where their size grows. The queues are transient."
 )
 
 Figure: TypeAlias = Mapping[str, float]
@@ -43,15 +43,15 @@ Figure: TypeAlias = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Something that grows.
+    """A quantity that grows.
 
     Attributes:
-        title: what it is.
-        unit: what the cost is told of.
-        lines: the series of :mod:`benchmarks.growing`, by what they are called here.
-        counts: how many messages are measured at each value.
-        names: of the values, where a plain number is none.
-        text: what is done, and how the figures are to be read.
+        title: its title.
+        unit: the unit whose cost is shown.
+        lines: the series of :mod:`benchmarks.growing`, by their names on the page.
+        counts: the number of messages measured at each value.
+        names: names of the values; None to show plain numbers.
+        text: describes the measurement and how to read the figures.
     """
 
     title: str
@@ -62,7 +62,7 @@ class Kind:
     names: Mapping[int, str] | None = None
 
     def name(self, value: int) -> str:
-        """A value as it is told."""
+        """A value as the page shows it."""
         return f"{value:,}" if self.names is None else self.names[value]
 
 
@@ -76,44 +76,43 @@ KINDS: Final = (
         "message",
         {"all but one idle": "channels, one busy", "all in turn": "channels, all busy"},
         dict.fromkeys((1, 10, 100, 1000), 20_000),
-        "So many publishers, each with a channel of its own: one of them publishes, or each in turn. What a broker can "
-        "confirm together it confirms with one frame, but never across channels: the last column tells how many frames "
-        "a message brought in, when they published in turn.",
+        "Publishers with a channel each: one of them publishes, or all publish in turn. A broker can confirm several "
+        "messages with one frame, but only on one channel: the last column shows the frames received for each message "
+        "when they publish in turn.",
     ),
     Kind(
         "Connections of a process",
         "message",
         {"all but one idle": "connections, one busy", "all in turn": "connections, all busy"},
         dict.fromkeys((1, 10, 50, 200), 20_000),
-        "So many connections with a publisher each: one of them publishes, or each in turn. In turn, every connection "
-        "has its own socket to write to and to read from, and the last column tells how many frames a message brought "
-        "in.",
+        "Connections with a publisher each: one of them publishes, or all publish in turn. In turn, the client writes "
+        "to and reads from all their sockets. The last column shows the frames received for each message.",
     ),
     Kind(
         "Unconfirmed messages",
         "message",
         {"publish": "unconfirmed"},
         {1: 1000, 10: 5000, 100: 20_000, 1000: 20_000, 10_000: 20_000, 100_000: 100_000},
-        "A window of so many is filled while no confirm is read, then all confirms are read, and so on. One message at "
-        "a time pays for a turn to the broker and back.",
+        "The client fills a window of this size without reading a confirm, then reads all confirms, and so on. With "
+        "one message at a time, each pays for a round trip to the broker.",
     ),
     Kind(
         "Unacknowledged deliveries",
         "message",
         {"oldest first": "unacked, oldest first", "newest first": "unacked, newest first"},
         {1: 1000, 10: 5000, 100: 20_000, 1000: 20_000, 10_000: 20_000, 100_000: 100_000},
-        "So many deliveries are taken and kept, then each is acknowledged. 100,000 are more than a prefetch can say, "
-        "so that consumer has none. One at a time pays for a turn to the broker and back.",
+        "The consumer takes this many deliveries, then acknowledges each of them. A prefetch cannot be 100,000, so "
+        "that consumer has none. With one delivery at a time, each pays for a round trip to the broker.",
     ),
     Kind(
         "Size of the body",
         "message",
         {"publish": "body, published", "consume": "body, consumed"},
         {0: 5000, 1024: 5000, 65536: 1000, MIB: 60, 16 * MIB: 5, _LARGEST: 3},
-        "Published with confirms; consumed with acknowledgements from a full queue. The second table tells the same by "
-        "size. A body above 32 MiB that is received gets fresh memory from glibc each time, which the kernel clears "
-        "page by page; told to use memory again (`MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2000000000`), a MiB of 64 "
-        "costs what a MiB of 16 does.",
+        "Published with confirms; consumed with acknowledgements from a full queue. The second table shows the same by "
+        "size. For each received body above 32 MiB, glibc gets fresh memory, which the kernel clears page by page. If "
+        "glibc reuses memory (`MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2000000000`), a MiB of a 64 MiB body costs as "
+        "much as a MiB of a 16 MiB body.",
         _SIZES,
     ),
     Kind(
@@ -121,16 +120,17 @@ KINDS: Final = (
         "queue",
         {"recover": "queues"},
         dict.fromkeys((10, 100, 1000, 10_000), _ROUNDS),
-        "So many transient queues are declared, then the TCP connection is cut. Measured is from the cut until the "
-        "connection is open again, with every queue declared anew; the queues are still there. A new connection costs "
-        "a few milliseconds, which ten queues do not outweigh. On the real broker, not the embedded one.",
+        "The client declares this many transient queues, then the TCP connection is cut. The measurement begins with "
+        "the cut and ends when the connection is open again, with every queue declared anew; the broker still has the "
+        "queues. A new connection costs a few milliseconds, more than ten queues do. With a real broker, not the "
+        "embedded one.",
     ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a process measured at one point, once."""
+    """One measurement of one process at one point."""
 
     series: str
     value: int
@@ -138,7 +138,7 @@ class Sample:
 
 
 def main() -> None:
-    """Measure what the arguments say."""
+    """The command ``python -m benchmarks.growth``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round, in less than a minute")
     parser.add_argument("--url", help="a broker that runs already, instead of one started for the measurement")
@@ -161,7 +161,7 @@ def main() -> None:
 
 
 def points(url: str, *, quick: bool) -> list[Point]:
-    """Everything to be measured in one round, in order."""
+    """The points of one round, in order."""
     chosen: list[Point] = []
     for kind in KINDS:
         for value, count in kind.counts.items():
@@ -222,7 +222,7 @@ def save(folder: Path, command: str, facts: Mapping[str, str], samples: Sequence
 
 
 def line(samples: Iterable[Sample], series: str, what: str) -> dict[int, Spread]:
-    """A series: at each value, what one unit took, ``cpu`` or ``seconds`` in µs, or millionths of ``frames``."""
+    """A series: the cost of one unit at each value, ``cpu`` or ``seconds`` in µs, or millionths of ``frames``."""
     at: dict[int, list[float]] = {}
     for sample in samples:
         if sample.series == series and what in sample.figure:
@@ -236,7 +236,7 @@ def page(samples: Sequence[Sample], facts: Mapping[str, str], command: str) -> s
         "# Growth",
         f"Written by `{command}`; the raw figures are in {link_to_raw('growth')}.",
         _INTRODUCTION,
-        "![What a message costs as each thing grows](growth.svg)",
+        "![The cost of a message as each quantity grows](growth.svg)",
         "## At a glance",
         _glance(samples),
     ]
@@ -267,8 +267,8 @@ def _glance(samples: Sequence[Sample]) -> str:
                 ]
             )
     return (
-        f"µs of CPU for one. Windows and queues are compared from {_HUNDRED} on, where the wait for an answer is "
-        "shared by enough of them.\n\n" + table(["what grows", "", "from", "to", "times"], rows)
+        f"µs of CPU for one unit. Windows and queues are compared from {_HUNDRED} on, where enough of them share the "
+        "wait for an answer.\n\n" + table(["quantity", "", "from", "to", "times"], rows)
     )
 
 
@@ -285,7 +285,7 @@ def _figures(samples: Sequence[Sample], kind: Kind) -> str:
         ]
         for value in lines[0][0]
     ]
-    # What the last series brought in beside, where that was counted.
+    # The frames received in the last series, if they were counted.
     if frames := line(samples, [*kind.lines.values()][-1], "frames"):
         head.append("frames in")
         for row, spread in zip(rows, frames.values(), strict=True):
@@ -313,9 +313,9 @@ def _copies(samples: Sequence[Sample]) -> str:
         for name, series in _COPIES.items()
     }
     return (
-        f"A body of {_SIZES[_LARGEST]} goes to the socket in pieces. At the most there are, beyond the body that the "
-        f"caller holds, {peaks['published'] / _LARGEST:.3f} of its size while it is published. While one is received "
-        f"there are {peaks['consumed'] / _LARGEST:.3f} of its size: the pieces and the whole that is made of them "
+        f"A body of {_SIZES[_LARGEST]} goes to the socket in pieces. Publishing it takes at most "
+        f"{peaks['published'] / _LARGEST:.3f} of its size in memory, beyond the body that the caller holds. Receiving "
+        f"it takes {peaks['consumed'] / _LARGEST:.3f} of its size: the pieces, and the body joined from them "
         "(tracemalloc, the most of the rounds)."
     )
 

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.recovery``: how long a client is away after a loss. Writes ``docs/recovery.md``.
+"""``python -m benchmarks.recovery``: how long is a client away after a loss? Writes ``docs/recovery.md``.
 
-Each client is in a process of its own. After a reset: in front of it a proxy in this process, behind that a broker that
-was started for the measurement. After a restart: that broker is killed and started again, and all clients wait for it.
-A quick measurement is written to ``build/benchmarks`` instead.
+Each client has a process of its own. Resets: a proxy in this process stands between the client and a broker that was
+started for the measurement. Restarts: that broker is killed and started again, and all clients wait for it. A quick
+measurement is written to ``build/benchmarks`` instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NAME: Final = "anyamqp.recovery"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is to be recovered: so many queues, each with a binding, and so many publishes without a confirm."""
+    """The state to recover: a number of queues, each with a binding, and of publishes without a confirm."""
 
     queues: int
     unconfirmed: int = 0
@@ -46,7 +46,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured; ``deadline`` is in seconds, for a run without its preparation."""
+    """The extent of a measurement; ``deadline`` is in seconds, for one run without its preparation."""
 
     name: str
     rounds: int
@@ -62,7 +62,7 @@ QUICK: Final = Plan("quick", 1, (Case(5), Case(500), UNCONFIRMED), restarts=1)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one run measured.
+    """The measurement of one run.
 
     Attributes:
         client: its name.
@@ -70,10 +70,10 @@ class Result:
         round: counted from 1.
         recovered: seconds from the reset until the client says that everything is back.
         new: seconds to the confirm of a publish that was made after the reset.
-        old: seconds to the last confirm of what was unconfirmed.
-        raised: publishes that raised and were made again by the caller.
+        old: seconds to the last confirm of the publishes that were unconfirmed.
+        raised: publishes that raised and that the caller made again.
         cpu: seconds of CPU time in the client's process.
-        error: why there is nothing of the above; empty if there is.
+        error: the reason why the run failed; empty if it did not.
     """
 
     client: str
@@ -89,7 +89,7 @@ class Result:
 
 
 def main() -> None:
-    """Measure what the arguments say."""
+    """The command ``python -m benchmarks.recovery``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recovery", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round of the smaller cases, in about two minutes")
     parser.add_argument(
@@ -127,7 +127,7 @@ def _say(line: str) -> None:
 
 
 def measure(plan: Plan, url: str, say: Callable[[str], None]) -> list[Result]:
-    """Run the whole plan; clients take turns within each case, every round begins with another one."""
+    """Run the whole plan. Clients take turns within each case, and each round begins with another one."""
     names = [f"{_NAME}.{number}" for number in range(max(case.queues for case in plan.cases))]
     with Wire(url) as wire:
         wire.open_channel(1)
@@ -139,7 +139,7 @@ def measure(plan: Plan, url: str, say: Callable[[str], None]) -> list[Result]:
                 for client in [*CLIENTS[first:], *CLIENTS[:first]]:
                     result = _run(plan, url, case, client, names[: case.queues], number)
                     if not result.error and wire.depth(names[0]) <= case.unconfirmed:
-                        raise RuntimeError(f"{client.name}: what was confirmed is not in the queue")
+                        raise RuntimeError(f"{client.name}: confirmed messages are not in the queue")
                     wire.call(1, commands.Queue.Purge(queue=names[0]), commands.Queue.PurgeOk)
                     results.append(result)
                     say(f"round {number}  {_told(result)}")
@@ -147,7 +147,7 @@ def measure(plan: Plan, url: str, say: Callable[[str], None]) -> list[Result]:
 
 
 def _make(wire: Wire, names: Sequence[str]) -> None:
-    """The queues, transient, made beforehand: what is measured is the client, not how fast the broker creates them."""
+    """Declare the transient queues beforehand: the run measures the client, not how fast the broker creates queues."""
     for start in range(0, len(names), 500):
         some = names[start : start + 500]
         wire.send(1, *(commands.Queue.Declare(queue=name, durable=False) for name in some))

@@ -12,7 +12,7 @@ from benchmarks.recovery_worker import EXCHANGE, PAUSE
 from benchmarks.report import ends, table
 from benchmarks.summary import Spread, spread
 
-matplotlib = import_module("matplotlib")  # half of it has no types: taken by name, it is Any and not unknown
+matplotlib = import_module("matplotlib")  # half of it has no types; imported by name, it is Any and not unknown
 
 Results: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -23,16 +23,16 @@ _OTHER: Final = "#e8c4a8"
 
 _METHOD: Final = f"""\
 A client in a process of its own is connected through the fault proxy of `anyamqp.testing`, which runs in another
-process, to a broker that was started for the measurement. The proxy resets the connection, on both sides, when it has
-lived for {{lived}} s; the clock starts then. Every figure is the median of {{rounds}} rounds, with the least and the
-most beside it. The clients take turns, and every round begins with another one.
+process, to a broker that was started for the measurement. The proxy resets the connection on both sides when
+it is {{lived}} s old; then the clock starts. Each figure is the median of {{rounds}} rounds, with the least and the
+most beside it. The clients take turns, and each round begins with another one.
 
 * **An entity** is a queue or its binding, half of each: classic, transient, neither exclusive nor auto-delete, bound to
-  `{EXCHANGE}`. They stay in the broker while the client is away, so that the broker only has to look them up; they go
+  `{EXCHANGE}`. They stay in the broker while the client is away, so that the broker only has to look them up; they end
   with the broker after the last round. The client has declared each of them on the connection that is lost.
-* **All back** is when the client says so: anyamqp with the state OPEN, aio-pika with its `reconnect_callbacks`.
-* **First new confirm** is that of a publish that is called right after the reset. anyamqp's waits for the recovery by
-  itself. aio-pika's raises if the loss catches it; the caller then waits {PAUSE:g} s, waits for `channel.ready()` and
+* **All back**: the client reports it, anyamqp with the state OPEN, aio-pika with its `reconnect_callbacks`.
+* **First new confirm**: the caller publishes right after the reset. anyamqp's call waits for the recovery by itself.
+  aio-pika's call raises if the loss catches it; the caller then waits {PAUSE:g} s, waits for `channel.ready()` and
   publishes again, which its documentation leaves to the caller. The {PAUSE:g} s are part of its figure.
 * **Unconfirmed**: the proxy holds everything back, the client publishes 10,000 messages with bodies of 64 bytes, then
   the connection is reset. anyamqp sends them again by itself, in order, before the new one. With aio-pika each of the
@@ -40,7 +40,7 @@ most beside it. The clients take turns, and every round begins with another one.
 * **The first wait.** anyamqp dials after a random wait of up to 0.1 s if the link has worked or has lived for a second
   (`ReconnectPolicy`).
   aio-pika 10.2 dials at once if the last connect was `reconnect_interval` ago, 5 s by default, and otherwise waits for
-  the rest of it: a connection that is lost again within 5 s comes back later than told here. "Interval 0" is the
+  the rest of it: a connection that is lost again within 5 s comes back later than shown here. "Interval 0" is the
   smallest.
 * **CPU** is user and system time of the client's process, from the reset to the last confirm."""
 
@@ -79,7 +79,7 @@ def page(kept: Mapping[str, Any]) -> str:
     if restarts := kept.get("restarts"):
         parts += _restarts(restarts)
     if failed := [one for one in results if one["error"]]:
-        parts += ["## What failed", table(["", "case", "round", "as it showed"], _failures(failed))]
+        parts += ["## Failures", table(["", "case", "round", "error"], _failures(failed))]
     parts += [
         "## How it is measured",
         _METHOD.format(rounds=max(one["round"] for one in results), lived=kept["lived"]),
@@ -95,9 +95,9 @@ Written by `{command}`.
 The broker is killed (SIGKILL) and started again at once, {rounds} times, each time with all clients connected to it,
 with 10 entities each, in processes of their own. The clock starts when its port answers a protocol header with
 connection.start, {down:.1f} s after the kill in the median; it stops at the confirm of a publish that was called right
-after the kill, as above. Nothing tells a client that the broker is back, so the figure is mostly what is left of the
-wait between two attempts: anyamqp's grows to between 2.5 and 5 s (`ReconnectPolicy`), aio-pika's is its
-`reconnect_interval` of 5 s. So it depends on how long the broker was away: after more than some ten seconds the next
+after the kill, as above. A client does not learn that the broker is back, so the figure is mostly the rest of the wait
+between two attempts: anyamqp's grows to between 2.5 and 5 s (`ReconnectPolicy`), aio-pika's is its
+`reconnect_interval` of 5 s. So it depends on how long the broker was away: after more than some ten seconds, the next
 attempt of anyamqp comes 1.9 s after the broker in the median, by calculation."""
 
 
