@@ -119,7 +119,10 @@ class Connection(Entered):
         return self._supervisor.journal.stream()
 
     async def wait_ready(self, timeout: float | None = None) -> None:
-        """Wait until the connection is OPEN or BLOCKED: handshake done and everything recovered.
+        """Wait until the connection is OPEN or BLOCKED, and everything on it is back.
+
+        After a loss the connection may be OPEN while a queue, or a consumer or channel that needs it, is not back yet:
+        see :attr:`Stats.not_back`.
 
         Args:
             timeout: seconds; None to wait for ever.
@@ -131,7 +134,7 @@ class Connection(Entered):
         """
         self._require_here()
         check_seconds("timeout", timeout, none="for ever")
-        await self._scope.wait_for(State.OPEN, State.BLOCKED, timeout=timeout)
+        await self._scope.wait_ready(timeout)
 
     async def wait_unblocked(self, timeout: float | None = None) -> None:
         """Wait until the broker accepts publishes: the connection is OPEN.

@@ -51,12 +51,24 @@ class ConnectionScope:
             AnyamqpError: the error that the first connect failed for.
         """
         try:
-            await self.wait_for(State.OPEN, State.BLOCKED, timeout=timeout)
+            await self.wait_ready(timeout)
         except ConnectionClosed:
             failure = self._supervisor.core.failure
             if isinstance(failure, AnyamqpError):
                 raise failure from failure.__cause__
             raise
+
+    async def wait_ready(self, timeout: float | None) -> None:
+        """Wait until the connection is OPEN or BLOCKED, and everything on it is back.
+
+        Raises:
+            ReadyTimeout: that is not so after so many seconds.
+            ConnectionClosed: it is closed.
+        """
+        with anyio.move_on_after(timeout):
+            await self._supervisor.wait_ready()
+            return
+        raise self._not_ready(timeout)
 
     async def wait_for(self, *states: State, timeout: float | None) -> None:
         """Wait until the connection is in one of the states.
@@ -72,6 +84,10 @@ class ConnectionScope:
             return
         if State.BLOCKED not in states and (block := supervisor.block) is not None:
             raise ConnectionBlocked(block.reason)
+        raise self._not_ready(timeout)
+
+    def _not_ready(self, timeout: float | None) -> ReadyTimeout:
+        supervisor = self._supervisor
         error = ReadyTimeout(f"not ready within {timeout} s, still {supervisor.state.name}: {supervisor.progress}")
         error.__cause__ = supervisor.journal.last_error
-        raise error
+        return error

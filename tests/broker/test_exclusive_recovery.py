@@ -7,14 +7,14 @@ dead: the broker keeps the old connection, and with it the lock, for two to thre
 from __future__ import annotations
 
 import anyio
-import anyio.abc
 import pytest
 
 import anyamqp
-from anyamqp import Address, Connection, Consumer, Message, ReconnectPolicy
+from anyamqp import Connection, Consumer, Message, ReconnectPolicy
 from anyamqp.testing import FaultProxy
 from support.queues import unique
 from support.rabbitmq import Node
+from support.unnoticed import Lines
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -22,50 +22,8 @@ pytestmark = pytest.mark.anyio
 EAGER = ReconnectPolicy(maximum=0.2, stable_after=0.0)
 
 
-class Line(anyio.abc.ByteStream):
-    """A transport whose end the client is told of by the test, and the broker by nobody."""
-
-    def __init__(self, inner: anyio.abc.ByteStream) -> None:
-        self._inner = inner
-        self._reading = anyio.CancelScope()
-
-    def hang_up(self) -> None:
-        self._reading.cancel()
-
-    async def receive(self, max_bytes: int = 65536) -> bytes:
-        with anyio.CancelScope() as self._reading:
-            return await self._inner.receive(max_bytes)
-        raise anyio.EndOfStream
-
-    async def send(self, item: bytes) -> None:
-        await self._inner.send(item)
-
-    async def send_eof(self) -> None:
-        await self._inner.send_eof()
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
-class Exchange:
-    """Dials, and remembers the line."""
-
-    def __init__(self) -> None:
-        self.lines: list[Line] = []
-
-    async def __call__(self, address: Address) -> anyio.abc.ByteStream:
-        line = Line(await anyio.connect_tcp(address.host, address.port))
-        self.lines.append(line)
-        return line
-
-
-async def lose_unnoticed(proxy: FaultProxy, exchange: Exchange, connection: Connection) -> None:
-    proxy.strand()
-    exchange.lines[-1].hang_up()
-    await eventually(lambda: connection.stats.reconnects == 1, within=40)
-
-
 async def assert_goes_on(connection: Connection, consumer: Consumer) -> None:
+    await connection.wait_ready(40)
     async with connection.publisher() as publisher:
         await publisher.publish(Message(b"after"), routing_key=consumer.queue, timeout=20)
     with anyio.fail_after(20):
@@ -76,17 +34,17 @@ async def assert_goes_on(connection: Connection, consumer: Consumer) -> None:
 
 async def test_exclusive_consumer_comes_back_after_a_loss_that_the_broker_has_not_noticed(shared_node: Node) -> None:
     """403 ACCESS_REFUSED at first, queue in exclusive use; the broker lets us in two seconds later."""
-    name, exchange = unique("exclusive"), Exchange()
+    name, lines = unique("exclusive"), Lines()
     with FaultProxy(shared_node.host, shared_node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=1"
         async with (
-            anyamqp.connect(url, dial=exchange, reconnect=EAGER) as connection,
+            anyamqp.connect(url, dial=lines, reconnect=EAGER) as connection,
             connection.channel() as channel,
         ):
             await channel.declare_queue(name)
             try:
                 async with connection.consumer(name, exclusive=True) as consumer:
-                    await lose_unnoticed(proxy, exchange, connection)
+                    await lines.lose(proxy, connection)
                     await assert_goes_on(connection, consumer)
             finally:
                 await channel.delete_queue(name)
@@ -94,26 +52,26 @@ async def test_exclusive_consumer_comes_back_after_a_loss_that_the_broker_has_no
 
 async def test_exclusive_queue_comes_back_after_a_loss_that_the_broker_has_not_noticed(shared_node: Node) -> None:
     """405 RESOURCE_LOCKED at first; the broker keeps the lock for two to three heartbeat intervals, 8 to 12 s here."""
-    exchange = Exchange()
+    lines = Lines()
     with FaultProxy(shared_node.host, shared_node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=4"
         async with (
-            anyamqp.connect(url, dial=exchange, reconnect=EAGER) as connection,
+            anyamqp.connect(url, dial=lines, reconnect=EAGER) as connection,
             connection.channel() as channel,
         ):
             queue = await channel.declare_queue(unique("exclusive"), durable=False, exclusive=True)
             async with connection.consumer(queue) as consumer:
-                await lose_unnoticed(proxy, exchange, connection)
+                await lines.lose(proxy, connection)
                 await assert_goes_on(connection, consumer)
 
 
 async def test_auto_delete_exchange_of_an_exclusive_queue_comes_back_after_an_unnoticed_loss(shared_node: Node) -> None:
     """The exchange still exists when it is declared again, and the broker deletes it with the old link's queue."""
-    name, exchange = unique("exclusive"), Exchange()
+    name, lines = unique("exclusive"), Lines()
     with FaultProxy(shared_node.host, shared_node.port) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=4"
         async with (
-            anyamqp.connect(url, dial=exchange, reconnect=EAGER) as connection,
+            anyamqp.connect(url, dial=lines, reconnect=EAGER) as connection,
             connection.channel() as channel,
             connection.publisher(exchange=f"{name}-x") as publisher,
         ):
@@ -121,7 +79,8 @@ async def test_auto_delete_exchange_of_an_exclusive_queue_comes_back_after_an_un
             queue = await channel.declare_queue(name, durable=False, exclusive=True)
             await channel.bind_queue(queue, f"{name}-x")
             async with connection.consumer(queue) as consumer:
-                await lose_unnoticed(proxy, exchange, connection)
+                await lines.lose(proxy, connection)
+                await connection.wait_ready(40)
                 await publisher.publish(Message(b"by way of the binding"), timeout=20)
                 with anyio.fail_after(20):
                     assert (await anext(consumer)).body == b"by way of the binding"

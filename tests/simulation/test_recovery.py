@@ -39,6 +39,7 @@ from anyamqp.testing.model import Exchange as ModelExchange
 from anyamqp.testing.model import Queue as ModelQueue
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
+from support.tampered import Tampered
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -255,32 +256,6 @@ async def test_any_exception_over_one_entity_costs_that_entity(monkeypatch: pyte
 
 
 # --- brokers that do not answer -------------------------------------------------------------------------------------
-
-
-class Tampered(anyio.abc.ByteStream):
-    """A transport whose sends go through ``send``, which may drop or answer them.
-
-    Args:
-        stream: the transport.
-        take: gets what the client sends, and returns what of it the broker gets.
-    """
-
-    def __init__(self, stream: anyio.abc.ByteStream, take: Callable[[bytes], bytes]) -> None:
-        self._stream = stream
-        self._take = take
-
-    async def receive(self, max_bytes: int = 65536) -> bytes:
-        return await self._stream.receive(max_bytes)
-
-    async def send(self, item: bytes) -> None:
-        if taken := self._take(item):
-            await self._stream.send(taken)
-
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 DECLARE = struct.pack(">HH", 50, 10)

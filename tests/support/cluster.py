@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -13,7 +13,7 @@ _NAMES = ("first", "second", "third")
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[list[Node]]:
+def cluster(folder: Path) -> Generator[list[Node]]:
     """Nodes of one cluster, all started. The first one must stay: the others share its epmd."""
     config = {
         "cluster_partition_handling": "pause_minority",

@@ -134,7 +134,13 @@ class World:
             self.end_channel(effect.error)
         elif isinstance(effect, Reading):
             self.is_reading = effect is Reading.RESUME
-        elif effect in (ConsumerEffect.OPEN_FIRST_CHANNEL, ConsumerEffect.OPEN_CHANNEL):
+        elif effect in (
+            ConsumerEffect.OPEN_FIRST_CHANNEL,
+            ConsumerEffect.OPEN_CHANNEL,
+            ConsumerEffect.OPEN_LATER,
+        ):
+            if effect is ConsumerEffect.OPEN_LATER:
+                self.now += self.core.pause
             assert self.channel in ("none", "closed"), "one channel at a time"
             if self.has_room:
                 self.channel = "detached"

@@ -382,6 +382,31 @@ def test_after_an_unexplained_close_one_request_is_sent_at_a_time_with_full_pati
     assert failed(case) == [("deadly", UNEXPLAINED)]
 
 
+DEADLY = InternalError("deprecated", method="queue.declare")
+
+
+def test_a_request_that_costs_the_link_fails() -> None:
+    case = Declarations()
+    case.exchange("x")
+    case.queue("deadly", "q")
+    case.bind("q", "x")
+    case.begin()
+    case.answer(1)
+    case.lose(DEADLY)
+    assert failed(case) == [("deadly", DEADLY)]
+    assert not case.declaring.is_careful
+
+
+def test_where_two_lanes_wait_for_an_answer_none_is_blamed_at_once() -> None:
+    case = Declarations()
+    case.queue("late", "deadly")
+    case.begin()
+    case.pass_time(PATIENCE)
+    case.lose(DEADLY)
+    assert not failed(case)
+    assert case.declaring.is_careful
+
+
 @pytest.mark.parametrize("error", [OTHER, AnyamqpError("reset")])
 def test_an_explained_end_makes_nobody_suspicious(error: AnyamqpError) -> None:
     case = Declarations()

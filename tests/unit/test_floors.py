@@ -102,6 +102,7 @@ FLOORS = (
     "anyamqp.core.receiver",
     "anyamqp.core.credentials",
     "anyamqp.core.link_maker",
+    "anyamqp.core.declaring",
     "anyamqp.core.recovery",
     "anyamqp.core.supervisor",
     "anyamqp.core.publishing",

@@ -24,6 +24,7 @@ from anyamqp.wire import methods
 from support.subscribing import Waker, World
 
 LATE = PreconditionFailed("delivery acknowledgement timed out")
+LOCKED = ResourceLocked("locked", method="basic.consume")
 GONE = NotFound("no queue 'q'", method="basic.consume")
 
 
@@ -164,6 +165,21 @@ def test_a_queue_that_recovery_declares_again_is_consumed_from_again() -> None:
     world.enter()
     world.end_channel(GONE, is_declared_again=True)
     assert (world.core.state, world.channel) == (ConsumerState.SUBSCRIBING, "opening")
+
+
+def test_a_consumer_that_our_last_link_locks_out_tries_again_with_growing_pauses_and_says_why() -> None:
+    world = consuming()
+    world.lose()
+    assert world.core.not_back == "the broker has not answered yet"
+    world.link()
+    pauses: list[float] = []
+    for _ in range(7):
+        world.end_channel(LOCKED)
+        pauses.append(round(world.core.pause, 3))
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    assert world.core.not_back == "405 locked (basic.consume)"
+    world.open()
+    assert world.core.not_back is None
 
 
 # --- a queue that is gone -------------------------------------------------------------------------------------------

@@ -307,6 +307,10 @@ class Consumer(ChannelOwner):
     def queue(self) -> str:
         return QUEUE
 
+    @property
+    def not_back(self) -> str | None:
+        return self.subscription.not_back
+
     # --- the user -----------------------------------------------------------------------------------------------------
 
     def enter(self) -> None:
@@ -450,7 +454,7 @@ class Consumer(ChannelOwner):
                 self.channel.take(ChannelEvent.FAILED, error)
             case ConsumerEffect.OPEN_FIRST_CHANNEL:
                 self._world.core.register(self.channel)
-            case ConsumerEffect.OPEN_CHANNEL:
+            case ConsumerEffect.OPEN_CHANNEL | ConsumerEffect.OPEN_LATER:
                 self._open_channel()
             case ConsumerEffect.CLOSE_CHANNEL:
                 self.channel.take(ChannelEvent.CLOSE)

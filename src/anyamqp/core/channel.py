@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import anyio
@@ -16,7 +15,6 @@ from anyamqp.errors import (
     ChannelClosed,
     ChannelLimitReached,
     ConnectionLost,
-    InvalidArgument,
     InvalidUse,
     ReplyError,
 )
@@ -247,39 +245,6 @@ class LogicalChannel:
 
     # --- recovery ---------------------------------------------------------------------------------------------------
 
-    async def replay(self, requests: Sequence[Method], on_reply: Callable[[Method], None], *, within: float) -> None:
-        """Send requests one behind the other without waiting in between, for recovery.
-
-        Args:
-            requests: the requests.
-            on_reply: called with each reply, in order.
-            within: seconds that the broker has for an answer.
-
-        Raises:
-            ReplyError: the broker refused one; those before it succeeded, none after it was done.
-            InvalidArgument: one cannot be sent on this link; those before it succeeded, none after it was sent.
-            ConnectionLost: the link died.
-            RequestTimeout: the broker did not answer in time.
-        """
-        sent: list[Request] = []
-        unsendable: InvalidArgument | None = None
-        for method in requests:
-            try:
-                sent.append(self.core.send(method, Purpose.RECOVERY))
-            except Exception as error:  # noqa: BLE001 - it costs this request, not the others
-                unsendable = _unsendable(method, error)
-                break
-        for request in sent:
-            if not request.is_over:  # most are: many replies come at a time
-                await answered_within(within, _until_over(request), describe(request.method))
-            if request.error is not None:
-                raise request.error
-            if request.reply is None:
-                raise ConnectionLost("the link died during recovery")
-            on_reply(request.reply)
-        if unsendable is not None:
-            raise unsendable
-
     # --- publishing -------------------------------------------------------------------------------------------------
 
     @property
@@ -321,11 +286,3 @@ async def _until_over(request: Request) -> None:
     request.waiter = waiter
     if not request.is_over:
         await waiter.wait()
-
-
-def _unsendable(method: Method, error: Exception) -> InvalidArgument:
-    if isinstance(error, InvalidArgument):
-        return error
-    unsendable = InvalidArgument(f"{describe(method)} cannot be sent: {type(error).__name__}: {error}")
-    unsendable.__cause__ = error
-    return unsendable

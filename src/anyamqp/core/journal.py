@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from anyamqp.core.limited_log import LimitedLog
 from anyamqp.core.transition_stream import TransitionStream
@@ -35,6 +35,8 @@ _LIMITED = {
     LinkEvent.SECURED: "flapping",
 }
 """Events that a broker or an application can cause again and again, with the kind of their lines."""
+_MOST_NAMED = 5
+"""Entities, consumers and channels named in one line."""
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:
@@ -56,6 +58,12 @@ class _Printable:
 
     def __str__(self) -> str:
         return printable(str(self._error))
+
+
+def some_of(missing: Sequence[str]) -> str:
+    """The first of many texts, for one line."""
+    more = len(missing) - _MOST_NAMED
+    return "; ".join(missing[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 class Journal:
@@ -186,6 +194,15 @@ class Journal:
         self._log.write(
             "entity", _CONNECTION, logging.ERROR, "%s%s could not be recovered: %s", entity, reason_of(error)
         )
+
+    def not_back(self, missing: Sequence[str]) -> None:
+        """Log that the connection goes on without some of what it had."""
+        text = "%sopen, but not everything is back; retrying: %s"
+        self._log.write("recovery", _CONNECTION, logging.WARNING, text, some_of(missing))
+
+    def back(self) -> None:
+        """Log that the rest is back as well."""
+        self._log.write("recovery", _CONNECTION, logging.INFO, "%severything is back")
 
     def end(self) -> None:
         """Write the counts of lines, and end the streams: the connection is closed."""

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from anyamqp.core.channel import LogicalChannel
 from anyamqp.core.host import ChannelHost
-from anyamqp.core.link_channel import BlockFailed
+from anyamqp.core.link_channel import BlockFailed, LinkChannel
 from anyamqp.delivery import Delivery
 from anyamqp.errors import AnyamqpError, ChannelClosed, NotFound, ReplyError
 from anyamqp.net.link import Link
 from anyamqp.net.timers import Deadlines
+from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.contents import delivery_of
 from anyamqp.protocol.events import Content
 from anyamqp.protocol.lifecycle.channel import ChannelEvent
@@ -60,6 +61,16 @@ class Receiver(ChannelOwner):
     def queue(self) -> str:
         """The current name of the queue."""
         return self._host.recorder.present_name(self._queue)
+
+    @property
+    def channel(self) -> ChannelCore[LinkChannel]:
+        """Its present channel."""
+        return self._channel.core
+
+    @property
+    def not_back(self) -> str | None:
+        """Why it does not consume again after a loss, in words."""
+        return self._subscription.not_back
 
     # --- for the consumer ---------------------------------------------------------------------------------------------
 
@@ -190,6 +201,8 @@ class Receiver(ChannelOwner):
                 self._channel.register()
             case ConsumerEffect.OPEN_CHANNEL:
                 self._open_channel()
+            case ConsumerEffect.OPEN_LATER:
+                self._open_channel(delay=self._subscription.pause)
             case ConsumerEffect.CLOSE_CHANNEL:
                 self._channel.begin_close()
             case ConsumerEffect.ASK_FOR_QUEUE:
@@ -206,10 +219,10 @@ class Receiver(ChannelOwner):
             case _:  # CANCEL, which stop() sends
                 pass
 
-    def _open_channel(self) -> None:
+    def _open_channel(self, *, delay: float = 0.0) -> None:
         self._channel = LogicalChannel(self._host, self)
         try:
-            self._channel.register()
+            self._channel.register(delay=delay)
         except AnyamqpError as refused:
             self._carry_out(self._subscription.channel_refused(refused, self._now()))
 

@@ -1,67 +1,51 @@
 """Bringing a new link into the state that the last one had.
 
-In this order: exchanges, queues, bindings; then every channel, with its qos, confirm mode and consumers. Requests of a
-step are sent one behind the other, without waiting in between. An entity that cannot be declared again fails those who
-need it, with that error; the rest goes on.
-
-The broker may notice the death of the last link only now, and delete what went with it: an auto-delete exchange between
-our declare of it and our bind, for example. So where something is missing that was just declared, the pass is repeated
-from the exchanges, a few times, before anybody fails.
+In this order: exchanges, queues, bindings (:mod:`anyamqp.protocol.declaring`); then every channel, with its qos,
+confirm mode and consumers. The connection is OPEN when everything is back but what the broker leaves without an answer,
+and what is locked by our own last link. These come back later, and nobody waits for them (invariant 13). An entity that
+cannot be declared again fails those who need it, with that error; the rest goes on.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
 
 import anyio
 
-from anyamqp.core.channel import LogicalChannel
+from anyamqp.core.declaring import DeclaringShell
 from anyamqp.core.host import ChannelHost
 from anyamqp.core.link_channel import LinkChannel
-from anyamqp.core.waiting import answered_within
 from anyamqp.entities import Entity
-from anyamqp.errors import (
-    AnyamqpError,
-    ChannelClosed,
-    ConnectionLost,
-    InvalidArgument,
-    NotFound,
-    ReplyError,
-    RequestTimeout,
-    ResourceLocked,
-    is_unexplained_close,
-)
+from anyamqp.errors import AnyamqpError, ChannelLimitReached, RequestTimeout, is_unexplained_close
 from anyamqp.net.event_loop import next_news
 from anyamqp.net.link import Link
+from anyamqp.net.timers import Deadlines
 from anyamqp.protocol.channel import ChannelCore
+from anyamqp.protocol.channel_numbers import HIGHEST_CHANNEL
 from anyamqp.protocol.connection import ConnectionCore
-from anyamqp.protocol.lifecycle.channel import OPENING
+from anyamqp.protocol.declaring import Declaring
+from anyamqp.protocol.lanes import PATIENCE
+from anyamqp.protocol.lifecycle.channel import OPENING, ChannelState
+from anyamqp.protocol.ports import Consuming
 from anyamqp.protocol.topology import Recorded, Topology
+from anyamqp.protocol.waking import Wakers
 from anyamqp.settings import DEFAULT_REQUEST_TIMEOUT
-from anyamqp.wire.methods import Method
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-"""Seconds between attempts at what our own earlier link still locks, or takes away, until the broker has cleaned up."""
-
-_MOST_REPEATS = 3
-"""Passes on one link besides the first."""
-
-_FEW = 16
-"""Requests sent at a time after one was refused, doubled with each success: what follows a refused one is sent in vain,
-and a thousand refusals among ten thousand entities would mean millions of requests."""
+_DETACHED = (ChannelState.CONNECTING_DETACHED, ChannelState.RECONNECTING_DETACHED)
 
 
 class Recovery:
     """Recovers a connection on one link after the other.
 
     Args:
-        host: the connection, for the channel that declares.
+        host: the connection, for the channels that declare.
         topology: what to declare.
         wanted: which of it to declare.
         connection: whose channels to reopen.
         entity_failed: told of each entity that could not be declared, with the reason.
+
+    Attributes:
+        wakers: woken when something is back.
     """
 
     def __init__(
@@ -72,152 +56,217 @@ class Recovery:
         connection: ConnectionCore[LinkChannel],
         entity_failed: Callable[[Recorded, AnyamqpError], None],
     ) -> None:
+        self.wakers: Wakers = Wakers()
         self._host = host
         self._topology = topology
         self._wanted = wanted
         self._connection = connection
         self._entity_failed = entity_failed
-        self._channel: LogicalChannel | None = None
-        """Declares; None until it is needed."""
-        self._declared: dict[Recorded, None] = {}
-        """What was declared in the present pass."""
-        self._named: dict[Recorded, None] = {}
-        """The queues to which the broker has given their names on this link: asked again, it would make more queues."""
-        self._repeats = 0
-        """How many passes may follow on this link; 0 while no recovery is under way."""
-        self._is_incomplete = False
-        """Whether something that the present pass declared has vanished."""
+        self._link: Link | None = None
+        """The link that is being recovered, or was."""
+        self._shell: DeclaringShell | None = None
+        self._is_open = False
+        """Whether the connection is OPEN on this link, so that only latecomers are waited for."""
+        self._is_told = True
+        """Whether the log has nothing to add about entities, consumers and channels that were not back."""
         self._is_careful = False
         """Whether to send one request and open one channel at a time, because the broker closed the last link without
         a word of which one it was for. The one that is under way when it happens again is given up."""
+        self._postponed: set[ChannelCore[LinkChannel]] = set()
+        """The channels that an earlier link had to wait for."""
+        self._reopened: dict[ChannelCore[LinkChannel], None] = {}
+        """The channels that were opened on this link by recovery, and may not be open yet."""
+        self._heard_at = 0.0
+        self._silences = Deadlines(host.later, self._silent)
+        self._looks = Deadlines(host.later, self._look)
+
+    # --- one link -----------------------------------------------------------------------------------------------------
 
     async def run(self, link: Link) -> bool:
-        """Recover on ``link``; end it when the broker does not answer.
+        """Recover on ``link``; end it when the broker answers nothing at all.
 
         Returns:
-            Whether all is done; False if the link ended before.
+            Whether the connection may open; False if the link has ended.
         """
-        self._channel = None
-        self._named.clear()
-        self._repeats = _MOST_REPEATS
-        try:
-            await self._declare(link)
-            await self._reopen(link)
-        except (RequestTimeout, ChannelClosed) as error:
-            link.abort(error)
-        finally:
-            self._repeats = 0
+        self._link, self._is_open = link, False
+        self._reopened.clear()
+        self._postponed = {one for one in self._connection.unopened if one.state is ChannelState.CONNECTING_PAUSED}
+        topology = self._topology
+        entities = [*topology.exchanges(), *topology.queues(), *topology.bindings()]
+        most = self._connection.most_channels or HIGHEST_CHANNEL
+        declaring = Declaring(
+            topology,
+            [one for one in entities if self._wanted(one.entity)],
+            # The channels that there are need the rest.
+            most_lanes=max(1, (most - len(self._connection.channels)) // 2),
+            locked_until=anyio.current_time() + self._host.lock_grace,
+            is_careful=self._is_careful,
+        )
+        shell = self._shell = DeclaringShell(self._host, declaring, link, self._entity_failed, self._heard)
+        self._heard()
+        self._silences.add(self._heard_at + self._patience)
+        shell.begin()
+        while link.is_open and not declaring.is_settled:
+            await next_news(self.wakers)
+        with anyio.move_on_after(PATIENCE):
+            while link.is_open and shell.is_closing:
+                await next_news(self.wakers)
+        reopen = self._reopen_one if self._is_careful else self._reopen_some
+        while link.is_open and await reopen(link):
+            pass
+        if link.is_open:
+            self._is_careful = False
+            self._attach(link, self._detached)
         return link.is_open
+
+    def opened(self) -> None:
+        """The connection is OPEN on the link."""
+        self._is_open = True
+        missing = self.not_back
+        self._is_told = not missing
+        if missing:
+            self._host.journal.not_back(missing)
+
+    def lost(self, error: AnyamqpError | None) -> None:
+        """The link has ended. Told before any channel hears of it."""
+        shell, self._shell = self._shell, None
+        self._silences.cancel()
+        self._looks.cancel()
+        opening = [] if self._is_open or shell is None else self._opening
+        if opening and is_unexplained_close(error):
+            if self._is_careful:
+                opening[0].shut(error)
+            self._is_careful = True
+        if shell is not None:
+            shell.lost(error)
+            self._is_careful = self._is_careful or shell.declaring.is_careful
+        self.wakers.wake()
+
+    def changed(self) -> None:
+        """The public state of a channel has changed."""
+        self._heard()
 
     def will_declare(self, queue: str) -> bool:
         """Whether a queue that is missing is declared once more in this recovery. Asking for it makes it so."""
-        recorded = self._topology.queue(queue)
-        if recorded not in self._declared or not self._repeats:
+        if self._shell is None:
             return False
-        self._is_incomplete = True
-        return True
+        return self._shell.declaring.holds(queue) if self._is_open else self._shell.will_declare(queue)
 
-    # --- exchanges, queues, bindings --------------------------------------------------------------------------------
+    @property
+    def not_back(self) -> tuple[str, ...]:
+        """The entities, consumers and channels that are not back on the present link, each with the reason."""
+        if self._shell is None:
+            return ()
+        consumers = list(self._connection.consumers)
+        theirs = {consumer.channel for consumer in consumers}
+        channels = [channel for channel in (*self._opening, *self._detached) if channel not in theirs]
+        return (
+            *(f"{recorded.entity}: {reason}" for recorded, reason in self._shell.declaring.pending()),
+            *(text for consumer in consumers if (text := self._missing(consumer)) is not None),
+            *(f"{channel}: {_reason(channel)}" for channel in channels),
+        )
 
-    async def _declare(self, link: Link) -> None:
-        locked_until = anyio.current_time() + self._host.lock_grace
-        pause = 0.0
-        while link.is_open:
-            self._is_incomplete = False
-            self._declared.clear()
-            for part in (self._topology.exchanges, self._topology.queues, self._topology.bindings):
-                await self._declare_part(link, part(), locked_until)
-            if not self._is_incomplete:
-                break
-            self._repeats -= 1
-            await anyio.sleep(pause)
-            pause = 2 * pause or _FIRST_PAUSE
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            # Waited for, because its number may be the only one there is (channel_max).
-            await channel.close()
+    def _missing(self, consumer: Consuming) -> str | None:
+        reason = consumer.not_back
+        if reason is None:
+            return None
+        queue = f"queue {consumer.queue!r}"
+        return f"consumer of {queue}: {f'waits for {queue}' if self._is_held(consumer.queue) else reason}"
 
-    async def _declare_part(self, link: Link, part: Sequence[Recorded], locked_until: float) -> None:
-        entities = deque(one for one in part if one not in self._named and self._wanted(one.entity))
-        count = 1 if self._is_careful else len(entities)
-        pause = _FIRST_PAUSE
-        while entities and link.is_open and not self._is_incomplete:
-            try:
-                await self._replay(link, entities, count)
-                count = count if self._is_careful else 2 * count
-            except ConnectionLost:
-                self._suspect(link, entities)
-            except ReplyError as error:
-                self._channel = None  # the broker closed it; what is left in entities was not done
-                count = 1 if self._is_careful else _FEW
-                if isinstance(error, ResourceLocked) and anyio.current_time() < locked_until:
-                    await anyio.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE)
-                elif isinstance(error, NotFound) and self._repeats and self._has_vanished(entities[0]):
-                    self._is_incomplete = True
-                else:
-                    self._entity_failed(entities.popleft(), error)
-            except InvalidArgument as error:
-                self._entity_failed(entities.popleft(), error)
+    # --- inside -------------------------------------------------------------------------------------------------------
 
-    async def _replay(self, link: Link, entities: deque[Recorded], count: int) -> None:
-        def done(reply: Method) -> None:
-            recorded = entities.popleft()
-            self._declared[recorded] = None
-            self._topology.declared_again(recorded, reply)
-            if recorded.is_named_by_broker:
-                self._named[recorded] = None
+    async def _reopen_some(self, link: Link) -> bool:
+        """Open the channels that are on no link, and wait until one of those that are being opened is.
 
-        if self._channel is None or self._channel.link_channel is None:
-            self._channel = LogicalChannel(self._host, None)
-            self._channel.core.attach(link)
-        await self._channel.replay([one.request for one in islice(entities, count)], done, within=self._patience)
+        Returns:
+            Whether there may be more to wait for; not if the broker has answered for none of them in a while.
+        """
+        self._attach(link, self._detached)
+        if not self._opening:
+            return False
+        with anyio.move_on_after(PATIENCE) as patience:
+            await next_news(self.wakers)
+        return not patience.cancelled_caught
 
-    def _has_vanished(self, binding: Recorded) -> bool:
-        """Whether an end of the binding was declared in this pass, so that a 404 may mean that it is gone again."""
-        return any(end in self._declared for end in self._topology.ends(binding))
+    async def _reopen_one(self, link: Link) -> bool:
+        """Open one channel, and wait as long as it takes.
 
-    def _suspect(self, link: Link, entities: deque[Recorded]) -> None:
-        """The link is lost, perhaps because of a request whose answer was awaited."""
-        if not is_unexplained_close(link.error):
-            return
-        if self._is_careful:
-            self._entity_failed(entities.popleft(), link.error)
-        self._is_careful = True
-
-    # --- channels ---------------------------------------------------------------------------------------------------
-
-    async def _reopen(self, link: Link) -> None:
-        # There is more than one round for channels that came meanwhile, for exclusive consumers that are still locked
-        # out, and for consumers whose queue has vanished.
-        pause = 0.0
-        while link.is_open and self._connection.unopened:
-            if pause:
-                await anyio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
-            if self._is_incomplete:
-                self._repeats -= 1
-                await self._declare(link)
-            # Looked up after the pause, and attached without an await: nobody can close one of them in between.
-            waiting = self._connection.unopened
-            for some in [[one] for one in waiting] if self._is_careful else [waiting]:
-                self._attach(link, some)
-                for channel in some:
-                    await answered_within(self._patience, _settled(channel), "opening a channel")
-                if is_unexplained_close(link.error):
-                    if self._is_careful:
-                        some[0].shut(link.error)
-                    self._is_careful = True
-                    return
-        self._is_careful = self._is_careful and not link.is_open
+        Returns:
+            Whether there may be more to open.
+        """
+        waiting = self._detached[:1]
+        self._attach(link, waiting)
+        while any(channel.state in OPENING for channel in waiting) and link.is_open:
+            await next_news(self.wakers)
+        return any(not self._is_off_link(channel) for channel in waiting)
 
     def _attach(self, link: Link, channels: Sequence[ChannelCore[LinkChannel]]) -> None:
         for channel in channels:
-            if channel.place is None and link.is_open:
+            if link.is_open and self._is_off_link(channel):
+                self._reopened[channel] = None
                 try:
                     channel.attach(link)
+                except ChannelLimitReached as error:
+                    if self._shell is not None and self._shell.has_lanes:
+                        return  # a lane has the number, and gives it back when it is done
+                    channel.shut(error)
                 except AnyamqpError as error:
                     channel.shut(error)
+
+    @property
+    def _opening(self) -> list[ChannelCore[LinkChannel]]:
+        """The channels that recovery has opened, and the broker has not answered for."""
+        return [channel for channel in self._reopened if channel.state in OPENING]
+
+    def _is_held(self, queue: str) -> bool:
+        return self._shell is not None and self._shell.declaring.holds(queue)
+
+    @property
+    def _detached(self) -> list[ChannelCore[LinkChannel]]:
+        """The channels to open on the present link; not those of consumers whose queue is still to be declared."""
+        held = {consumer.channel for consumer in self._connection.consumers if self._is_held(consumer.queue)}
+        off_link = [channel for channel in self._connection.unopened if self._is_off_link(channel)]
+        return [channel for channel in off_link if channel not in held]
+
+    def _is_off_link(self, channel: ChannelCore[LinkChannel]) -> bool:
+        return channel.state in _DETACHED or (
+            channel.state is ChannelState.CONNECTING_PAUSED and channel in self._postponed
+        )
+
+    def _heard(self) -> None:
+        """The broker has answered something."""
+        self._heard_at = self._host.loop.now()
+        self.wakers.wake()
+        if not self._is_told:
+            self._looks.add(self._heard_at)  # when everybody has heard of it
+
+    def _look(self, now: float) -> None:  # noqa: ARG002
+        """Look whether everything is back now."""
+        link = self._link
+        if not self._is_open or self._shell is None or link is None:
+            return
+        self._attach(link, self._detached)
+        if not self.not_back:
+            self._is_told = True
+            self._host.journal.back()
+        self.wakers.wake()
+
+    def _silent(self, now: float) -> float | None:
+        """End the link if the broker has answered nothing at all for so long."""
+        link, shell = self._link, self._shell
+        if link is None or shell is None:
+            return None
+        if now < self._heard_at + self._patience:
+            return self._heard_at + self._patience
+        opening = bool(self._opening)
+        entities = shell.declaring.unanswered
+        if not (opening or entities):
+            return None if shell.declaring.is_complete else now + self._patience
+        if link.dispatcher.has_worked:
+            return now + self._patience
+        request = f"declaring {entities[0].entity}" if entities else "opening a channel"
+        link.abort(RequestTimeout(f"{request}: no answer within {self._patience} s"))
+        return None
 
     @property
     def _patience(self) -> float:
@@ -225,7 +274,5 @@ class Recovery:
         return self._host.request_timeout or DEFAULT_REQUEST_TIMEOUT
 
 
-async def _settled(channel: ChannelCore[LinkChannel]) -> None:
-    """Wait until the channel is open on the present link, or closed, or has lost that link."""
-    while channel.state in OPENING:
-        await next_news(channel.wakers)
+def _reason(channel: ChannelCore[LinkChannel]) -> str:
+    return "the broker has not answered yet" if channel.state in OPENING else "waits for a number"

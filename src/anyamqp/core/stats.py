@@ -20,6 +20,8 @@ class Stats:
         unconfirmed: publishes that wait for an outcome.
         blocked_since: when the broker blocked the connection, on the event loop's clock; None if it is not blocked.
         last_error: the last error that cost a link or an attempt; None if there was none.
+        not_back: the entities, consumers and channels that are not back after the last loss, each with the reason:
+            the broker does not answer for them, or they are locked until it notices the end of the last link.
         stale_acks: acks, nacks and rejects that were not sent because their link was gone.
         unknown_confirms: confirms for a tag that nothing waited for.
         dropped_transitions: transitions that slow readers of the stream missed.
@@ -36,6 +38,7 @@ class Stats:
     unconfirmed: int
     blocked_since: float | None
     last_error: Exception | None
+    not_back: tuple[str, ...]
     stale_acks: int
     unknown_confirms: int
     dropped_transitions: int

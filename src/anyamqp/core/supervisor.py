@@ -6,8 +6,8 @@ no race between reconnects and no lock against one. The old transport is closed 
 the task group that moves its bytes must end first.
 
 Recovery declares the topology and reopens the channels (:mod:`anyamqp.core.recovery`); then the connection is OPEN and
-publishers send again what is unconfirmed, oldest first, before anything new. Between the last reply and ``opened``
-there is no await, so there is no moment in which OPEN is shown and a channel is unusable.
+publishers send again what is unconfirmed, oldest first, before anything new. A queue that the broker does not answer
+for, and whatever needs it, come back later: :attr:`Stats.not_back` names them.
 
 Nothing here raises into the user's tasks: what goes wrong is a state, an entry in the log and the cause of the error
 that calls on the connection raise.
@@ -23,7 +23,7 @@ import anyio
 import anyio.abc
 
 from anyamqp.core.host import ChannelHost
-from anyamqp.core.journal import Journal
+from anyamqp.core.journal import Journal, some_of
 from anyamqp.core.link_channel import LinkChannel
 from anyamqp.core.link_maker import LinkMaker
 from anyamqp.core.recovery import Recovery
@@ -128,6 +128,7 @@ class Supervisor(ChannelHost, LinkOwner):
             unconfirmed=sum(publisher.unconfirmed for publisher in self.core.publishers),
             blocked_since=None if self.core.block is None else self.core.block.since,
             last_error=journal.last_error,
+            not_back=self._recovery.not_back,
             stale_acks=journal.stale_acks,
             unknown_confirms=journal.unknown_confirms,
             dropped_transitions=journal.dropped_transitions,
@@ -156,6 +157,17 @@ class Supervisor(ChannelHost, LinkOwner):
             if self.state is State.CLOSED or State.CLOSED not in states:
                 self.core.raise_if_closed()
             await next_news(self.core.wakers)
+
+    async def wait_ready(self) -> None:
+        """Wait until the connection is OPEN or BLOCKED, and everything on it is back.
+
+        Raises:
+            ConnectionClosed: it is closed.
+        """
+        await self.wait_for(State.OPEN, State.BLOCKED)
+        while self._recovery.not_back:
+            await next_news(self._recovery.wakers)
+            await self.wait_for(State.OPEN, State.BLOCKED)
 
     async def close(self) -> None:
         """Close the connection, within ``close_timeout``, whatever is cancelled meanwhile."""
@@ -215,6 +227,8 @@ class Supervisor(ChannelHost, LinkOwner):
             return f"the broker has blocked the connection: {self.core.block.reason}"
         if self.state in (State.CONNECTING, State.RECONNECTING):
             return self._maker.doing(self._link) + (f"; last error: {last}" if last else "")
+        if missing := self._recovery.not_back:
+            return f"not back: {some_of(missing)}"
         return f"the connection's last error: {last}" if last else f"the connection is {self.state.name}"
 
     @property
@@ -286,6 +300,7 @@ class Supervisor(ChannelHost, LinkOwner):
         """The public state of the connection or of a channel changed."""
         now = anyio.current_time()
         self._journal.record(Transition(machine, source, event, target, now, reason, self._maker.number))
+        self._recovery.changed()
 
     # --- what the link tells ----------------------------------------------------------------------------------------
 
@@ -313,6 +328,7 @@ class Supervisor(ChannelHost, LinkOwner):
         if error is not None:
             self._journal.last_error = error
         self._fire(ConnectionEvent.LOST, reason_of(error))
+        self._recovery.lost(error)
 
     # --- the supervisor ---------------------------------------------------------------------------------------------
 
@@ -383,6 +399,7 @@ class Supervisor(ChannelHost, LinkOwner):
         with anyio.CancelScope() as self._interruptible:
             if await self._recovery.run(link):
                 self._fire(ConnectionEvent.OPENED)
+                self._recovery.opened()
 
     def _is_wanted(self, entity: Entity) -> bool:
         wanted = self._settings.topology_recovery.wanted

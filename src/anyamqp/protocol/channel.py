@@ -248,7 +248,7 @@ class ChannelCore(Generic[P]):
             self._context.recorder.record(self, request.method, reply)
         elif request.purpose is Purpose.LAST_OF_SETUP:
             self.take(ChannelEvent.OPENED)
-        elif request.purpose is Purpose.OWNER and self._owner is not None:
+        elif request.purpose in (Purpose.OWNER, Purpose.RECOVERY) and self._owner is not None:
             self._owner.on_reply(reply)
         request.finish()
 

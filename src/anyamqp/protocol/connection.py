@@ -139,16 +139,16 @@ class ConnectionCore(Generic[P]):
             InvalidArgument: a request of the channel's setup does not fit a frame of the link.
         """
         self.raise_if_closed()
-        link = self._link_for_channels
-        if link is None:
+        link = None if is_postponed else self._link_for_channels
+        if link is not None:
+            channel.attach(link)
+        elif is_postponed:
+            channel.take(ChannelEvent.POSTPONED)
+        else:
             most = self.most_channels or HIGHEST_CHANNEL
             if len(self.channels) >= most:
                 raise ChannelLimitReached(f"all {most} channels that the connection may have are open")
             channel.take(ChannelEvent.REGISTERED)
-        elif is_postponed:
-            channel.take(ChannelEvent.POSTPONED)
-        else:
-            channel.attach(link)
         self.channels[channel] = None
 
     def join(self, channel: ChannelCore[P]) -> None:

@@ -14,8 +14,9 @@ waits for its own ends only.
 * **Repeated.** When the broker notices that death, it deletes everything that was exclusive or auto-delete: an exchange
   between our declare of it and our bind, for example. So where something is missing (404) that was just declared, the
   pass begins anew, a few times, before an entity fails.
-* **Careful.** A broker may close the link without a word of which request it was for. Then one request at a time is
-  sent on the next link, and the one that is under way when it happens again fails.
+* **Careful.** A broker may close the whole link for a request, which then fails. Where it does not name the method, or
+  several lanes wait for an answer to it, one request at a time is sent on the next link, and the one that is under way
+  when it happens again fails.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
 from anyamqp.errors import AnyamqpError, NotFound, ReplyError, ResourceLocked, is_unexplained_close
-from anyamqp.protocol.entity_lives import BINDINGS, EXCHANGES, NAMED, OVER, QUEUES, EntityLife, EntityLives
+from anyamqp.protocol.entity_lives import BINDINGS, EXCHANGES, NAMED, OVER, QUEUES, UNANSWERED, EntityLife, EntityLives
 from anyamqp.protocol.lanes import Lane, Lanes
 from anyamqp.protocol.lifecycle.entity import EntityEffect, EntityEvent, EntityState
 from anyamqp.protocol.pauses import Pauses
 from anyamqp.protocol.topology import Recorded, Topology
+from anyamqp.wire.frames import method_name
 from anyamqp.wire.methods import Method
 
 _FIRST_PAUSE: Final = 0.1
@@ -145,6 +147,11 @@ class Declaring:
         resume_at = self._lanes.resume_at if is_waiting else math.inf
         return min(overdue_at, resume_at, self._aside_until, self._repeat_at)
 
+    @property
+    def unanswered(self) -> list[Recorded]:
+        """The entities whose requests are unanswered."""
+        return [one.recorded for one in self._entities if one.state in UNANSWERED]
+
     def pending(self) -> list[Pending]:
         """The entities that are not back, and why."""
         return [Pending(one.recorded, one.reason) for one in self._entities if one.state not in OVER]
@@ -219,12 +226,10 @@ class Declaring:
 
     def lost(self, error: AnyamqpError | None, now: float) -> Effects:
         """The link has ended. Nothing else is told after this."""
-        suspects = [lane.in_flight[0] for lane in self._lanes if lane.in_flight]
-        if not suspects or not is_unexplained_close(error):
-            return ()
-        if self.is_careful:
+        suspects = [suspect for lane in self._lanes if (suspect := _suspect(lane, error)) is not None]
+        if len(suspects) == 1 and (self.is_careful or not is_unexplained_close(error)):
             return self._fire(suspects[0], EntityEvent.REFUSED, now, error)
-        self.is_careful = True
+        self.is_careful = self.is_careful or bool(suspects)
         return ()
 
     def due(self, now: float) -> Effects:
@@ -330,3 +335,12 @@ class Declaring:
             elif effect is EntityEffect.TELL_FAILED and error is not None:
                 effects.append(TellFailed(entity.recorded, error))
         return effects
+
+
+def _suspect(lane: Lane, error: AnyamqpError | None) -> EntityLife | None:
+    """The entity on a lane for which the broker may have closed the whole link."""
+    if is_unexplained_close(error):
+        return lane.in_flight[0] if lane.in_flight else None
+    if not isinstance(error, ReplyError) or error.method is None:
+        return None
+    return next((one for one in lane.in_flight if method_name(one.recorded.request) == error.method), None)

@@ -217,6 +217,16 @@ class Consuming(Protocol):
         """The current name of the queue."""
         ...
 
+    @property
+    def channel(self) -> object:
+        """Its present channel."""
+        ...
+
+    @property
+    def not_back(self) -> str | None:
+        """Why it does not consume again after a loss, in words; None if it does, or waits for its queue for good."""
+        ...
+
     def fail(self, error: AnyamqpError) -> None:
         """End the consumer: its queue could not be recovered."""
         ...

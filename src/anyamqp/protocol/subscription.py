@@ -29,6 +29,7 @@ from anyamqp.errors import (
     ReplyError,
     ResourceLocked,
     Side,
+    reason_of,
 )
 from anyamqp.protocol.lifecycle.consumer import CONSUMER, OVER, ConsumerEffect, ConsumerEvent, ConsumerState
 from anyamqp.protocol.pauses import Pauses
@@ -42,6 +43,8 @@ or end the iteration."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 """Seconds between attempts to consume from a queue that is not there."""
+_LONGEST_RETRY: Final = 2.0
+"""Seconds between attempts to consume from a queue that our last link locks, or that recovery is to declare."""
 
 _YOUNG: Final = 1.0
 _MOST_YOUNG_ENDS: Final = 3
@@ -118,11 +121,13 @@ class Subscription:
         "_pause_at",
         "_pauses",
         "_prefetch",
+        "_refusal",
         "_request",
         "_young_ends",
         "deadline",
         "error",
         "is_reading_paused",
+        "pause",
         "position",
         "waiting",
         "wakers",
@@ -142,6 +147,8 @@ class Subscription:
         """What the iteration raises at its end; None for an end without an error."""
         self.is_reading_paused: bool = False
         """Whether the link was asked to read nothing more."""
+        self.pause: float = 0.0
+        """Seconds to wait before the channel of :attr:`ConsumerEffect.OPEN_LATER` is opened."""
         self._lifecycle = CONSUMER.begin()
         self._request = request
         self._prefetch = prefetch
@@ -152,6 +159,8 @@ class Subscription:
         self._kept: list[Delivery] = []
         """Deliveries to give back when basic.cancel is answered."""
         self._locked_until = 0.0
+        self._refusal: AnyamqpError | None = None
+        """Why the broker refused it for now; None once it consumes."""
         self._opened_at = 0.0
         self._young_ends = 0
 
@@ -159,6 +168,13 @@ class Subscription:
     def state(self) -> ConsumerState:
         """Where its life cycle is."""
         return self._lifecycle.state
+
+    @property
+    def not_back(self) -> str | None:
+        """Why it does not consume again after a loss, in words; None if it does, or waits for its queue for good."""
+        if self.state is not ConsumerState.RESUBSCRIBING:
+            return None
+        return "the broker has not answered yet" if self._refusal is None else reason_of(self._refusal)
 
     # --- the user -----------------------------------------------------------------------------------------------------
 
@@ -226,6 +242,7 @@ class Subscription:
         if not self.position.opened(now, is_declared=is_stream):
             return self._fire(ConsumerEvent.OPENED_LATE, now)
         self._pauses.reset()
+        self._refusal = None
         return self._fire(ConsumerEvent.OPENED, now)
 
     def delivered(self, deliveries: Sequence[Delivery], channel: Unsettled) -> Effects:
@@ -335,6 +352,10 @@ class Subscription:
                 effects.append(self._give_back_kept())
             elif effect is ConsumerEffect.PAUSE:
                 self.deadline = now + self._pauses.next()
+            elif effect is ConsumerEffect.OPEN_LATER:
+                self._refusal = error
+                self.pause = min(self._pauses.next(), _LONGEST_RETRY)
+                effects.append(effect)
             elif effect is ConsumerEffect.END:
                 effects += self._end(None)
             elif effect is ConsumerEffect.FAIL:

@@ -105,6 +105,8 @@ class ConsumerEffect(Enum):
     """Register the channel; an error goes to the task that enters the block."""
     OPEN_CHANNEL = "open_channel"
     """Register a fresh channel in place of the last one; an error is an event."""
+    OPEN_LATER = "open_later"
+    """Do so after a pause."""
     CLOSE_CHANNEL = "close_channel"
     SUBSCRIBE = "subscribe"
     """Send basic.qos and basic.consume."""
@@ -161,6 +163,7 @@ _LEFT = (_S.STOPPING, _S.ENDED)
 _LEAVE = (_F.GIVE_BACK, _F.CLOSE_CHANNEL)
 """Given back first: what is left on a channel that closes counts as failed."""
 _REOPEN = (_F.DROP, _F.OPEN_CHANNEL)
+_RETRY = (_F.DROP, _F.OPEN_LATER)
 _FAIL = (_F.DROP, _F.FAIL)
 _FAIL_AGAIN = (*_FAIL, _F.TELL_ENDED)
 
@@ -210,10 +213,10 @@ CONSUMER: Table[ConsumerState, ConsumerEvent, ConsumerEffect] = Table(
     Row(_E.CHANNEL_CLOSED, (_S.SUBSCRIBING,), _S.NEVER_CONSUMED, _FAIL),
     Row(_E.CHANNEL_CLOSED, (_S.CONSUMING, _S.ASKING), _S.RESUBSCRIBING, _REOPEN),
     Row(_E.CHANNEL_CLOSED, (_S.RESUBSCRIBING,), _S.ENDED, _FAIL_AGAIN),
-    Row(_E.LOCKED_BY_US, (_S.SUBSCRIBING,), _S.SUBSCRIBING, _REOPEN),
-    Row(_E.LOCKED_BY_US, _AGAIN, _S.RESUBSCRIBING, _REOPEN),
-    Row(_E.QUEUE_DECLARED_AGAIN, (_S.SUBSCRIBING,), _S.SUBSCRIBING, _REOPEN),
-    Row(_E.QUEUE_DECLARED_AGAIN, _AGAIN, _S.RESUBSCRIBING, _REOPEN),
+    Row(_E.LOCKED_BY_US, (_S.SUBSCRIBING,), _S.SUBSCRIBING, _RETRY),
+    Row(_E.LOCKED_BY_US, _AGAIN, _S.RESUBSCRIBING, _RETRY),
+    Row(_E.QUEUE_DECLARED_AGAIN, (_S.SUBSCRIBING,), _S.SUBSCRIBING, _RETRY),
+    Row(_E.QUEUE_DECLARED_AGAIN, _AGAIN, _S.RESUBSCRIBING, _RETRY),
     Row(_E.QUEUE_AWAITED, (_S.SUBSCRIBING,), _S.AWAITING_QUEUE, (_F.DROP, _F.PAUSE)),
     Row(_E.QUEUE_AWAITED, (_S.CONSUMING, _S.RESUBSCRIBING), _S.AWAITING_RETURN, (_F.DROP, _F.PAUSE)),
     Row(_E.QUEUE_GONE, (_S.SUBSCRIBING,), _S.NEVER_CONSUMED, _FAIL),
