@@ -154,7 +154,7 @@ async def test_waiting_gets_the_number_of_a_channel_that_the_broker_closed(share
             await eventually(lambda: got == [True])
 
 
-async def test_waiting_gets_the_number_of_a_channel_that_we_closed_for_what_came_on_it(shared_node: Node) -> None:
+async def test_waiting_gets_the_number_of_a_channel_closed_for_a_fault(shared_node: Node) -> None:
     queue = unique("queue")
     async with (
         connected(shared_node) as other,

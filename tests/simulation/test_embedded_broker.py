@@ -276,7 +276,7 @@ async def test_rejected_message_is_dropped(transport: str) -> None:
         assert served.broker.queues["q"].messages == 0
 
 
-async def test_what_a_closed_consumer_did_not_settle_goes_back_in_order(transport: str) -> None:
+async def test_unsettled_deliveries_of_a_closed_consumer_return_in_order(transport: str) -> None:
     async with serving(transport) as served, served.connect() as connection:
         await declare(connection, "q")
         await fill(connection, "q", 5)

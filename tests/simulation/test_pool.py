@@ -97,7 +97,7 @@ async def test_a_borrowing_that_fails_leaves_its_room() -> None:
                     pytest.fail("lent")
 
 
-async def test_a_channel_that_is_back_goes_to_whom_no_number_is_left_for() -> None:
+async def test_a_returned_channel_goes_to_a_borrower_without_a_number() -> None:
     """The pool may have two channels, the connection only one."""
     async with connected(channel_max=1) as (_, connection), connection.channel_pool(2) as pool:
         lent: list[Channel] = []

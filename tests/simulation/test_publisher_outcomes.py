@@ -293,7 +293,7 @@ async def test_exhausted_policy_fails_every_publish_from_its_cause() -> None:
         assert connection.state is State.CLOSED
 
 
-async def test_connection_closed_by_the_user_fails_what_is_unconfirmed() -> None:
+async def test_closing_the_connection_fails_unconfirmed_publishes() -> None:
     settings = anyamqp.Settings(close_timeout=0.05)
     async with connected(settings=settings) as (broker, connection):
         async with connection.publisher() as publisher:
@@ -525,7 +525,7 @@ async def test_end_of_the_block_raises_the_failures() -> None:
                 await publisher.submit(Message(b"x"), routing_key="nowhere")
 
 
-async def test_what_the_block_raises_leaves_as_itself_and_gives_up_what_has_no_outcome() -> None:
+async def test_an_error_in_the_block_is_raised_and_ends_publishes() -> None:
     error = KeyError("mine")
     publications: list[Publication] = []
     async with connected() as (broker, connection):

@@ -117,7 +117,7 @@ class Waiting:
 # --- resend off -----------------------------------------------------------------------------------------------------
 
 
-async def test_without_resend_a_loss_leaves_the_outcome_of_what_was_sent_unknown() -> None:
+async def test_without_resend_a_loss_leaves_outcomes_unknown() -> None:
     """Invariant 3."""
     async with connected() as (broker, connection), connection.publisher(resend=False) as publisher:
         sent = await submit(publisher, b"a", b"b", b"c")
@@ -133,7 +133,7 @@ async def test_without_resend_a_loss_leaves_the_outcome_of_what_was_sent_unknown
         assert broker.bodies() == [b"a", b"b", b"c"]
 
 
-async def test_without_resend_what_was_confirmed_before_the_loss_keeps_its_receipt() -> None:
+async def test_without_resend_confirmed_publishes_keep_their_receipts() -> None:
     async with connected() as (broker, connection), connection.publisher(resend=False) as publisher:
         first, second, third = await submit(publisher, b"a", b"b", b"c")
         await broker.link.ack(2)
@@ -142,7 +142,7 @@ async def test_without_resend_what_was_confirmed_before_the_loss_keeps_its_recei
         assert [type(await outcome(one)) for one in (first, second, third)] == [OutcomeUnknown, Receipt, OutcomeUnknown]
 
 
-async def test_without_resend_what_was_not_sent_goes_out_on_the_next_link() -> None:
+async def test_without_resend_unsent_publishes_are_sent_on_the_next_link() -> None:
     """Invariant 5."""
     async with connected() as (broker, connection), connection.publisher(resend=False) as publisher:
         (sent,) = await submit(publisher, b"sent")
@@ -157,7 +157,7 @@ async def test_without_resend_what_was_not_sent_goes_out_on_the_next_link() -> N
         assert [(await one).attempts for one in unsent] == [1, 1, 1]
 
 
-async def test_without_resend_what_waits_for_room_goes_out_on_the_next_link() -> None:
+async def test_without_resend_waiting_publishes_are_sent_on_the_next_link() -> None:
     async with connected() as (broker, connection), connection.publisher(resend=False, window=1) as publisher:
         (sent,) = await submit(publisher, b"sent")
         waiting = Waiting(publisher, b"waited")
@@ -173,7 +173,7 @@ async def test_without_resend_what_waits_for_room_goes_out_on_the_next_link() ->
         assert waiting.receipt is not None
 
 
-async def test_without_resend_a_channel_error_leaves_several_unknown_and_the_publisher_goes_on() -> None:
+async def test_without_resend_a_channel_error_leaves_outcomes_unknown() -> None:
     """Nobody can tell which of them the broker had taken before the one it complains of."""
     async with connected() as (broker, connection), connection.publisher(resend=False) as publisher:
         sent = await submit(publisher, b"a", b"b", b"c")
@@ -205,7 +205,7 @@ async def test_without_resend_a_lone_publish_that_the_channel_error_does_not_nam
         assert isinstance(error.__cause__, PreconditionFailed)
 
 
-async def test_without_resend_the_cause_is_what_the_broker_said_when_it_closed_the_connection() -> None:
+async def test_without_resend_the_cause_is_the_brokers_close() -> None:
     async with connected() as (broker, connection), connection.publisher(resend=False) as publisher:
         (sent,) = await submit(publisher, b"sent")
         await broker.link.tell(0, methods.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0))
@@ -214,7 +214,7 @@ async def test_without_resend_the_cause_is_what_the_broker_said_when_it_closed_t
         assert isinstance(error.__cause__, ConnectionForced)
 
 
-async def test_without_resend_unknown_outcomes_that_nobody_awaited_are_told_by_flush() -> None:
+async def test_without_resend_flush_raises_unawaited_unknown_outcomes() -> None:
     async with connected() as (broker, connection), connection.publisher(resend=False) as publisher:
         await submit(publisher, b"a", b"b")
         await broker.link.reset()
@@ -283,7 +283,7 @@ async def test_a_window_of_failures_is_kept_whole_however_large() -> None:
         assert len(await failures(publisher)) == 1500
 
 
-async def test_failures_that_were_dropped_are_told_although_all_others_were_awaited() -> None:
+async def test_flush_raises_dropped_failures_if_others_were_awaited() -> None:
     async with connected() as (broker, connection), connection.publisher() as publisher:
         for publication in (await fail_many(broker, publisher, 1200))[:1000]:
             assert isinstance(await outcome(publication), Nacked)
@@ -354,7 +354,7 @@ async def test_a_nack_is_raised_and_hits_nobody_else() -> None:
         assert [(await one).attempts for one in (first, third)] == [1, 1]
 
 
-async def test_what_is_nacked_together_is_sent_again_in_order_after_a_pause() -> None:
+async def test_publishes_nacked_together_are_sent_again_in_order() -> None:
     """Invariant 5."""
     async with connected() as (broker, connection), connection.publisher(retry_nacked=True) as publisher:
         publications = await submit(publisher, b"a", b"b", b"c")
@@ -514,7 +514,7 @@ async def test_flush_waits_for_what_is_retried() -> None:
         assert publisher.unconfirmed == 0
 
 
-async def test_closing_the_connection_ends_what_waits_to_be_retried_at_once() -> None:
+async def test_closing_the_connection_ends_waiting_retries_at_once() -> None:
     """Invariants 3 and 7."""
     async with connected() as (broker, connection), connection.publisher(retry_nacked=True) as publisher:
         (nacked,) = await submit(publisher, b"x")
@@ -528,7 +528,7 @@ async def test_closing_the_connection_ends_what_waits_to_be_retried_at_once() ->
         assert broker.bodies() == [b"x"]
 
 
-async def test_leaving_the_block_with_an_error_ends_what_waits_to_be_retried() -> None:
+async def test_an_error_in_the_block_ends_waiting_retries() -> None:
     async with connected() as (broker, connection):
         publications: list[Publication] = []
 
@@ -576,7 +576,7 @@ async def test_no_patience_with_a_block_fails_a_publish_at_once_with_the_reason(
         assert publisher.unconfirmed == 0
 
 
-async def test_no_patience_with_a_block_fails_what_waits_for_room_and_not_what_was_sent() -> None:
+async def test_a_zero_blocked_timeout_fails_only_unsent_publishes() -> None:
     async with (
         connected() as (broker, connection),
         connection.publisher(blocked_timeout=0, window=1) as publisher,
@@ -593,7 +593,7 @@ async def test_no_patience_with_a_block_fails_what_waits_for_room_and_not_what_w
         assert (await sent).attempts == 1
 
 
-async def test_a_block_that_is_over_at_once_fails_what_it_fails_for_the_block_and_not_for_the_time() -> None:
+async def test_a_momentary_block_fails_waiting_publishes() -> None:
     async with (
         connected() as (broker, connection),
         connection.publisher(blocked_timeout=0, window=1) as publisher,
@@ -628,7 +628,7 @@ async def test_patience_with_a_block_is_counted_from_its_beginning() -> None:
         assert broker.bodies() == []
 
 
-async def test_when_patience_ends_what_waits_for_room_fails_and_what_was_sent_waits_on() -> None:
+async def test_blocked_timeout_fails_only_waiting_publishes() -> None:
     async with (
         connected() as (broker, connection),
         connection.publisher(blocked_timeout=5, window=1) as publisher,
@@ -764,7 +764,7 @@ async def test_what_waits_to_be_retried_fails_when_patience_ends() -> None:
         assert broker.bodies() == [b"nacked"]
 
 
-async def test_what_was_sent_before_its_channel_closed_waits_on_when_patience_ends() -> None:
+async def test_blocked_timeout_spares_publishes_of_a_closed_channel() -> None:
     """The broker may have it: to say that it was not sent would not be true."""
     async with (
         connected() as (broker, connection),
@@ -805,7 +805,7 @@ async def test_patience_that_is_no_number_of_seconds_is_refused(seconds: float) 
             connection.publisher(blocked_timeout=seconds)
 
 
-async def test_closing_while_blocked_fails_what_waits_and_takes_the_close_timeout_at_most() -> None:
+async def test_closing_while_blocked_fails_waiting_publishes_in_time() -> None:
     """Invariants 3 and 7."""
     async with connected(close_timeout=2.0) as (broker, connection), connection.publisher() as publisher:
         await broker.link.block()
@@ -878,7 +878,7 @@ async def test_a_return_with_sorted_headers_hits_its_publish(returned: tuple[int
         assert outcomes == [Unroutable if n in returned else Receipt for n in (1, 2, 3)]
 
 
-async def test_of_those_that_nobody_can_tell_apart_as_many_fail_as_were_returned() -> None:
+async def test_of_identical_publishes_as_many_fail_as_were_returned() -> None:
     async with connected() as (broker, connection), connection.publisher() as publisher:
         message = Message(b"x", message_id="same")
         publications = [await publisher.submit(message, routing_key="q") for _ in range(4)]

@@ -104,7 +104,7 @@ async def test_a_loss_before_the_commit_commits_nothing_elsewhere() -> None:
         assert broker.link.bodies() == []
 
 
-async def test_a_loss_that_catches_the_commit_is_told_and_not_repeated() -> None:
+async def test_a_commit_that_is_lost_raises_and_is_not_repeated() -> None:
     """The broker may have committed: sent again, the commit would be another transaction's."""
     async with a_channel() as (broker, connection, channel):
         broker.habits.silent_to.add(methods.Tx.Commit)

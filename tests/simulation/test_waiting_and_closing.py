@@ -434,7 +434,7 @@ async def test_transitions_end_at_once_on_a_closed_connection() -> None:
         assert [transition async for transition in connection.transitions()] == []
 
 
-async def test_slow_reader_of_transitions_misses_the_oldest_and_is_told_how_many() -> None:
+async def test_a_slow_reader_of_transitions_learns_how_many_it_missed() -> None:
     """Invariant 11."""
     async with Broker() as broker:
         async with anyamqp.connect(URL, dial=broker.dial) as connection:
