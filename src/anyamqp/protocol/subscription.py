@@ -34,6 +34,7 @@ from anyamqp.errors import (
 from anyamqp.protocol.lifecycle.consumer import CONSUMER, OVER, ConsumerEffect, ConsumerEvent, ConsumerState
 from anyamqp.protocol.pauses import Pauses
 from anyamqp.protocol.stream_position import StreamPosition, is_of_stream
+from anyamqp.protocol.waking import Wakeable
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
 
@@ -57,12 +58,6 @@ _EXCESS: Final = 4
 _MORE_EXCESS: Final = 100
 """So many times its prefetch and so many more may be delivered to a consumer before the broker is taken to be broken. A
 mirrored queue delivers again, beside what is unsettled, whenever another of its nodes takes over."""
-
-
-class Waker(Protocol):
-    """Of a task that waits for a delivery."""
-
-    def set(self) -> object: ...
 
 
 class Unsettled(Protocol):
@@ -137,7 +132,7 @@ class Subscription:
         enough = _EXCESS * prefetch + _MORE_EXCESS if prefetch and not request.no_ack else math.inf
         self.waiting: deque[Delivery] = deque()
         """Deliveries that were not handed out."""
-        self.wakers: set[Waker] = set()
+        self.wakers: set[Wakeable] = set()
         """Set at each delivery and at the end."""
         self.position: StreamPosition = StreamPosition(request.arguments)
         """Where it reads on if its queue is a stream."""
