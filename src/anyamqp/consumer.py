@@ -135,7 +135,7 @@ class Consumer(Entered):
 
     @property
     def queue(self) -> str:
-        """The present name of the queue."""
+        """The current name of the queue."""
         return self._receiver.queue
 
     @property

@@ -26,7 +26,7 @@ class Queue:
 
     @property
     def name(self) -> str:
-        """Its present name."""
+        """Its current name."""
         return self._recorder.present_name(self._declared_name)
 
     def __repr__(self) -> str:

@@ -61,7 +61,7 @@ class _Printable:
 
 
 def some_of(missing: Sequence[str]) -> str:
-    """The first of many texts, for one line."""
+    """The first few of many texts, for one line."""
     more = len(missing) - _MOST_NAMED
     return "; ".join(missing[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
@@ -196,7 +196,7 @@ class Journal:
         )
 
     def not_back(self, missing: Sequence[str]) -> None:
-        """Log that the connection goes on without some of what it had."""
+        """Log that the connection is open without some of its entities, consumers or channels."""
         text = "%sopen, but not everything is back; retrying: %s"
         self._log.write("recovery", _CONNECTION, logging.WARNING, text, some_of(missing))
 

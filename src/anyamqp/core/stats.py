@@ -13,10 +13,10 @@ class Stats:
 
     Attributes:
         state: the connection's state.
-        link_number: the present or last link, counted from 1; 0 before the first.
+        link_number: the current or last link, counted from 1; 0 before the first.
         dials: attempts to connect so far.
         reconnects: how often the connection was lost and came back.
-        open_channels: channels in use on the present link.
+        open_channels: channels in use on the current link.
         unconfirmed: publishes that wait for an outcome.
         blocked_since: when the broker blocked the connection, on the event loop's clock; None if it is not blocked.
         last_error: the last error that cost a link or an attempt; None if there was none.

@@ -53,7 +53,7 @@ class ChannelNumbers:
         raise ChannelLimitReached(f"all {self._highest} channels that the connection may have are open")
 
     def release(self, number: int) -> None:
-        """Make a number free: nothing will come on it any more."""
+        """Make a number free: the broker sends nothing more on it."""
         self._retired.pop(number, None)
         heapq.heappush(self._free, number)
 

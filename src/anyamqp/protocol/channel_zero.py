@@ -69,7 +69,7 @@ class ChannelZero:
         decoder: the decoder of the session, whose limit follows connection.tune.
         unsent_acks: the acks of the session that no frame carries yet.
         events: the events of the session.
-        now: the present time in seconds.
+        now: the current time in seconds.
 
     Attributes:
         lifecycle: the state of the link.
@@ -135,7 +135,7 @@ class ChannelZero:
         self._fire(LinkEvent.CLOSE, now)
 
     def die(self, error: AnyamqpError, now: float) -> None:
-        """End the link: no bytes come or leave any more, or we cannot log in."""
+        """End the link: the transport has ended, or we cannot log in."""
         self._fire(LinkEvent.DIED, now, error)
 
     def break_off(self, fault: ReplyError, now: float) -> None:

@@ -93,7 +93,7 @@ class Channels:
 
         Args:
             channel_max: the highest channel number allowed; 0 for no limit.
-            purpose: for whom the reply is.
+            purpose: the use of the reply.
 
         Returns:
             The channel's number.
@@ -110,7 +110,7 @@ class Channels:
         """Send channel.close; the number is free again after close-ok.
 
         Returns:
-            The requests that will not be answered any more, the oldest first.
+            The requests that the broker will not answer, the oldest first.
 
         Raises:
             InvalidUse: the channel is not open.

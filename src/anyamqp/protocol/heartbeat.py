@@ -38,7 +38,7 @@ class Heartbeat:
 
     Args:
         interval: the negotiated interval in seconds; 0 turns heartbeats off.
-        now: the present time in seconds, on any clock that does not go back.
+        now: the current time in seconds, on any clock that does not go back.
     """
 
     __slots__ = ("_grace_for", "_grace_until", "_interval", "_read_at", "_wake_at", "_wrote_at")

@@ -43,7 +43,7 @@ class Block:
         self._ends_at = self.due_at = since + self._timeout
 
     def end(self) -> None:
-        """The broker accepts publishes again, or the link is gone."""
+        """The broker accepts publishes again, or the link has ended."""
         self.is_on = False
         self.due_at = math.inf
 

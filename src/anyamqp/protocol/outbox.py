@@ -207,7 +207,7 @@ class Outbox:
         self.places.returned(method, message)
 
     def held(self) -> None:
-        """The broker does not accept publishes on the channel any more."""
+        """The broker no longer accepts publishes on the channel."""
         self._fire(PublisherEvent.BLOCKED)
 
     def blocked(self, reason: str, since: float, now: float) -> None:

@@ -219,12 +219,12 @@ class Consuming(Protocol):
 
     @property
     def channel(self) -> object:
-        """Its present channel."""
+        """The consumer's current channel."""
         ...
 
     @property
     def not_back(self) -> str | None:
-        """Why it does not consume again after a loss, in words; None if it does, or waits for its queue for good."""
+        """The reason why it does not consume again after a loss; None if it consumes, or waits for its queue."""
         ...
 
     def fail(self, error: AnyamqpError) -> None:

@@ -63,7 +63,7 @@ class Session:
         proposal: our limits.
         client_properties: the properties that the broker shows of this client; the capabilities are added.
         max_message_size: the largest body accepted, in bytes.
-        now: the present time in seconds, here and in every method, on any clock that does not go back.
+        now: the current time in seconds, here and in every method, on any clock that does not go back.
     """
 
     def __init__(
@@ -279,7 +279,7 @@ class Session:
         """Send channel.close; frames that come on it until close-ok are discarded.
 
         Returns:
-            The requests on it that will not be answered any more, the oldest first.
+            The requests on it that the broker will not answer, the oldest first.
         """
         self._require_open("close a channel")
         return self._channels.close(number, text, code)
@@ -292,7 +292,7 @@ class Session:
         Args:
             number: the channel's number.
             method: the request.
-            purpose: for whom the reply is.
+            purpose: the use of the reply.
             as_sent: the method to send in its place, if a name in it has changed; None to send ``method``.
 
         Raises:

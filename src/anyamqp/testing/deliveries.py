@@ -65,7 +65,7 @@ class Consumer:
         self._deliveries.peer.write_content(self._deliveries.number, method, entry)
 
     def cancel(self) -> None:
-        """The queue is gone."""
+        """The queue is deleted."""
         self._deliveries.forget(self)
 
 
@@ -120,7 +120,7 @@ class Deliveries:
             self.peer.model.delete_queue(queue)
 
     def forget(self, consumer: Consumer) -> None:
-        """A consumer's queue is gone; tell the client, if it has that capability."""
+        """Remove a consumer whose queue is deleted; tell the client, if it has that capability."""
         self._consumers.pop(consumer.tag, None)
         if self.peer.takes_cancel:
             self.peer.write(self.number, methods.Basic.Cancel(consumer.tag, nowait=True))
@@ -131,7 +131,7 @@ class Deliveries:
             consumer.queue.pump()
 
     def leave(self) -> None:
-        """The channel is gone: end its consumers, and give back its unsettled deliveries."""
+        """End the consumers of a closed channel, and requeue its unsettled deliveries."""
         for tag in list(self._consumers):
             self.remove(tag)
         self._take_back(list(self._unacked), requeue=True)

@@ -47,7 +47,7 @@ class Subscriber(Protocol):
         ...
 
     def cancel(self) -> None:
-        """The queue is gone."""
+        """The queue is deleted."""
         ...
 
 

@@ -238,7 +238,7 @@ class Relay:
         """Send the bytes of a pair that are due; return when the next are.
 
         Raises:
-            OSError: one side is gone, or it is time for the cut: the pair is to be reset.
+            OSError: one side has ended, or the cut is due; the caller has to reset the pair.
         """
         next_due: float | None = None
         for stream in pair.streams:

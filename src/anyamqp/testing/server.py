@@ -187,14 +187,14 @@ class Peer:
             self.model.delete_queue(queue)
 
     def close(self, code: int, text: str, method: Method | None = None) -> None:
-        """Send connection.close; the channels are gone at once. The client's end is expected from now on."""
+        """Send connection.close, and end all channels at once. From now on, the client may close the transport."""
         if not self.is_closing and not self.is_over:
             self.is_closing = self.is_graceful = True
             self.write(0, methods.Connection.Close(code, _cut(text), *_numbers(method)))
             self._leave_channels()
 
     def close_channel(self, channel: Channel, code: int, text: str, method: Method | None = None) -> None:
-        """Send channel.close, once; its consumers and deliveries are gone at once."""
+        """Send channel.close, once, and end the channel's consumers and deliveries at once."""
         if channel.is_closing:
             return
         channel.send_confirms()

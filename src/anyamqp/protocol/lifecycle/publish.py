@@ -4,7 +4,7 @@ This table runs in tests only: in production, the outbox moves publishes in plai
 each move against the table.
 
 A publish that times out after it was sent stays in the ledger until the broker confirms it or the channel ends, so that
-delivery tags stay right. Its outcome does not change any more.
+delivery tags stay right. Its outcome no longer changes.
 """
 
 from __future__ import annotations
