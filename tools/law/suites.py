@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from anyamqp.protocol.lifecycle import LINK
 from anyamqp.protocol.lifecycle.caller import CALLER
+from anyamqp.protocol.lifecycle.channel import CHANNEL
+from anyamqp.protocol.lifecycle.connection import CONNECTION
 from anyamqp.protocol.lifecycle.consumer import CONSUMER
 from anyamqp.protocol.lifecycle.publish import PUBLISH
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
@@ -30,12 +32,34 @@ class Suite(NamedTuple):
     equivalent: Mapping[str, str]
 
 
+_LEFT = "effects of the caller's come back only when the core has carried out its own, whatever their order in the row"
+_NO_REQUESTS = "on no link there are no requests, and nothing reads the reason of the end before the owner is told"
 _APART = "a session's output and its events are taken apart from each other, so their order shows nowhere"
 
 _WALK = "tests/state/test_subscription_steps.py::test_every_order_of_events_stays_in_the_table_and_keeps_its_promises"
 _AT_ONCE = "DROP, END, FAIL, PAUSE and GIVE_BACK_LATER are done inside the subscription, before the shell does the rest"
 
 SUITES = (
+    Suite(
+        "connection",
+        CONNECTION,
+        ("tests/state/test_connection_law.py",),
+        {
+            "*: * before SHUT_CHANNELS": _LEFT,
+            "*: WAIT before TELL_UNBLOCKED": _LEFT,
+            "*: TELL_UNBLOCKED before CLOSE_LINK": _LEFT,
+            "*: REPEAT_BLOCK before COUNT_RECONNECT": "the count is of no interest to those who are told of a block",
+        },
+    ),
+    Suite(
+        "channel",
+        CHANNEL,
+        ("tests/state/test_channel_law.py",),
+        {
+            "*, LEAVE: COMPLETE_CLOSE before FAIL_REQUESTS": _NO_REQUESTS,
+            "*, FAILED: FORGET before FAIL_REQUESTS": _NO_REQUESTS,
+        },
+    ),
     Suite(
         "link",
         LINK,

@@ -101,10 +101,10 @@ class ChannelEffect(Enum):
     TELL_FAILED = "tell the owner that it is closed for good"
     DETACH = "leave the link"
     SEND_CLOSE = "send channel.close, and wait for nothing"
-    AWAIT_CLOSE = "send channel.close; without a link the close is complete"
+    AWAIT_CLOSE = "send channel.close; on a link that is closing, the close is complete"
     COMPLETE_CLOSE = "the close is complete"
     RETURN_REQUESTS = "let those who made requests send them again"
-    FAIL_REQUESTS = "end the requests with an error"
+    FAIL_REQUESTS = "end the requests with an error, and all later ones as well"
     FORGET = "have the connection forget it"
 
 
@@ -137,7 +137,6 @@ UNOPENED: Final = (
 OPENING: Final = (_S.CONNECTING_OPENING, _S.RECONNECTING_OPENING)
 _OFF_LINK = (_S.CONNECTING_PAUSED, _S.CONNECTING_DETACHED, _S.RECONNECTING_DETACHED)
 _ON_LINK = (*OPENING, *USABLE)
-_REGISTERED = (*_OFF_LINK, *_ON_LINK)
 
 _LATER = "it hears how its connection is once it is open"
 _AGAIN = "the broker may repeat channel.flow"
@@ -188,26 +187,19 @@ CHANNEL: Final[Table[ChannelState, ChannelEvent, ChannelEffect]] = Table(
     Row(_E.LOST, (_S.CLOSING,), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
     Ignored(_E.LOST, (_S.CLOSED,), "close-ok had not come yet, and nobody waits for it"),
     # --- its end
-    Row(
-        _E.CLOSE,
-        (_S.CONNECTING_NEW, *_REGISTERED),
-        _S.CLOSING,
-        (_F.FAIL_REQUESTS, _F.AWAIT_CLOSE),
-    ),
+    Row(_E.CLOSE, (_S.CONNECTING_NEW, *_OFF_LINK), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
+    Row(_E.CLOSE, _ON_LINK, _S.CLOSING, (_F.FAIL_REQUESTS, _F.AWAIT_CLOSE)),
     Ignored(_E.CLOSE, OVER, "closing twice is closing once"),
+    Row(_E.LEAVE, _OFF_LINK, _S.CLOSING, (_F.FAIL_REQUESTS, _F.COMPLETE_CLOSE, _F.TELL_FAILED)),
     Row(
         _E.LEAVE,
-        _REGISTERED,
+        _ON_LINK,
         _S.CLOSING,
         (_F.FAIL_REQUESTS, _F.SEND_CLOSE, _F.COMPLETE_CLOSE, _F.TELL_FAILED),
     ),
     Row(_E.LEAVE, (_S.CLOSING,), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
-    Row(
-        _E.FAILED,
-        _REGISTERED,
-        _S.CLOSED,
-        (_F.FAIL_REQUESTS, _F.SEND_CLOSE, _F.FORGET, _F.TELL_FAILED),
-    ),
+    Row(_E.FAILED, _OFF_LINK, _S.CLOSED, (_F.FAIL_REQUESTS, _F.FORGET, _F.TELL_FAILED)),
+    Row(_E.FAILED, _ON_LINK, _S.CLOSED, (_F.FAIL_REQUESTS, _F.SEND_CLOSE, _F.FORGET, _F.TELL_FAILED)),
     Row(_E.FAILED, (_S.CLOSING,), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
     Ignored(_E.FAILED, (_S.CLOSED,), "it is closed for another reason"),
     Row(_E.CLOSED, (_S.CLOSING,), _S.CLOSED, (_F.FORGET,)),

@@ -1,0 +1,171 @@
+"""Every cell of a connection's table, entered by the real object, against a plan written by hand (invariant 2)."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from anyamqp.errors import AnyamqpError, InvalidTransition
+from anyamqp.protocol.channel import ChannelCore
+from anyamqp.protocol.connection import ConnectionCore
+from anyamqp.protocol.lifecycle import ConnectionEvent, ConnectionState
+from anyamqp.protocol.lifecycle.channel import ChannelEvent
+
+LEAVING = dict.fromkeys(("STARTED", "DUE", "REFUSED", "OPENED", "LOST", "BLOCKED", "UNBLOCKED"), ("CLOSING", ""))
+END = {"CLOSED": ("CLOSED", "shut, END"), "FAILED": ("CLOSED", "shut, END")}
+
+
+def attempt(phase: str) -> dict[str, dict[str, tuple[str, str]]]:
+    """The states of a connection that connects or comes back."""
+    again = (f"{phase}_WAITING", "WAIT")
+    opened = "ready" if phase == "CONNECTING" else "reconnects, ready"
+    return {
+        f"{phase}_WAITING": {"DUE": (f"{phase}_DIALING", "DIAL"), "CLOSE": ("CLOSING", "shut, INTERRUPT"), **END},
+        f"{phase}_DIALING": {
+            "REFUSED": again,
+            "DIALED": (f"{phase}_HANDSHAKING", "RUN_LINK"),
+            "CLOSE": ("CLOSING", "shut, INTERRUPT"),
+            **END,
+        },
+        f"{phase}_HANDSHAKING": {
+            "CONNECTED": (f"{phase}_RECOVERING", "RECOVER"),
+            "LOST": again,
+            "CLOSE": ("CLOSING", "shut, LEAVE_HANDSHAKE"),
+            **END,
+        },
+        f"{phase}_RECOVERING": {
+            "OPENED": ("OPEN", opened),
+            "LOST": again,
+            "BLOCKED": (f"{phase}_RECOVERING", ""),
+            "UNBLOCKED": (f"{phase}_RECOVERING", ""),
+            "CLOSE": ("CLOSING", "shut, INTERRUPT, LEAVE_LINK"),
+            **END,
+        },
+    }
+
+
+PLAN: dict[str, dict[str, tuple[str, str]]] = {
+    "CONNECTING_NEW": {"STARTED": ("CONNECTING_WAITING", "WAIT"), "CLOSE": ("CLOSING", "shut, INTERRUPT")},
+    **attempt("CONNECTING"),
+    "OPEN": {
+        "LOST": ("RECONNECTING_WAITING", "WAIT"),
+        "BLOCKED": ("BLOCKED", "channels blocked, publishers blocked"),
+        "UNBLOCKED": ("OPEN", ""),
+        "CLOSE": ("CLOSING", "cancel, give back, shut, CLOSE_LINK"),
+        **END,
+    },
+    "BLOCKED": {
+        "LOST": ("RECONNECTING_WAITING", "publishers unblocked, WAIT"),
+        "BLOCKED": ("BLOCKED", ""),
+        "UNBLOCKED": ("OPEN", "publishers unblocked, channels unblocked"),
+        "CLOSE": ("CLOSING", "cancel, give back, shut, publishers unblocked, CLOSE_LINK"),
+        **END,
+    },
+    **attempt("RECONNECTING"),
+    "CLOSING": {
+        **LEAVING,
+        "DIALED": ("CLOSING", "RUN_LINK"),
+        "CONNECTED": ("CLOSING", "LEAVE_LINK"),
+        "CLOSE": ("CLOSING", ""),
+        **END,
+    },
+    "CLOSED": {"CLOSE": ("CLOSED", ""), "CLOSED": ("CLOSED", "")},
+}
+"""For each event that may happen: where it leads, and everything that is told and done, in its order. The effects that
+are the caller's come last."""
+AROUND = ("STARTED", "DUE", "DIALED", "CONNECTED", "OPENED")
+WAYS: dict[str, tuple[str, ...]] = {
+    "CONNECTING_NEW": (),
+    "CONNECTING_WAITING": AROUND[:1],
+    "CONNECTING_DIALING": AROUND[:2],
+    "CONNECTING_HANDSHAKING": AROUND[:3],
+    "CONNECTING_RECOVERING": AROUND[:4],
+    "OPEN": AROUND,
+    "BLOCKED": (*AROUND, "BLOCKED"),
+    "RECONNECTING_WAITING": (*AROUND, "LOST"),
+    "RECONNECTING_DIALING": (*AROUND, "LOST", "DUE"),
+    "RECONNECTING_HANDSHAKING": (*AROUND, "LOST", "DUE", "DIALED"),
+    "RECONNECTING_RECOVERING": (*AROUND, "LOST", "DUE", "DIALED", "CONNECTED"),
+    "CLOSING": ("CLOSE",),
+    "CLOSED": ("STARTED", "CLOSED"),
+}
+
+
+class World:
+    """Everything around one connection; writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.is_open = True
+        self.blocked: str | None = None
+        self.core: ConnectionCore[Any] = ConnectionCore(cast(Any, None), self, cast(Any, None))
+        self.core.link = cast(Any, self)
+        self.core.publishers.add(cast(Any, self))
+        self.core.consumers.add(cast(Any, self))
+        self.core.channels[cast("ChannelCore[Any]", self)] = None
+
+    @property
+    def session(self) -> World:
+        return self
+
+    def take(self, event: ChannelEvent) -> None:
+        self.told.append({"READY": "ready"}.get(event.name, f"channels {event.value}"))
+
+    def changed(self, *_: object) -> None: ...
+
+    def on_blocked(self) -> None:
+        self.told.append("publishers blocked")
+
+    def on_unblocked(self) -> None:
+        self.told.append("publishers unblocked")
+
+    def cancel(self) -> None:
+        self.told.append("cancel")
+
+    def give_back(self) -> None:
+        self.told.append("give back")
+
+    def shut(self, error: AnyamqpError) -> None:
+        self.told.append(f"shut{'' if str(error).startswith('the connection is closed') else str(error)}")
+
+    def on_connection_closed(self, error: AnyamqpError) -> None:
+        assert error is not None
+
+    def fire(self, event: str) -> None:
+        reconnects = self.core.reconnects
+        left = self.core.take(ConnectionEvent[event], 1.0, "memory")
+        if self.core.reconnects > reconnects:
+            self.told.insert(0, "reconnects")
+        self.told += [effect.name for effect in left]
+
+
+@pytest.mark.parametrize("event", [event.name for event in ConnectionEvent])
+@pytest.mark.parametrize("state", [state.name for state in ConnectionState])
+def test_cell(state: str, event: str) -> None:
+    world = World()
+    for step in WAYS[state]:
+        world.fire(step)
+    world.told.clear()
+    assert world.core.state.name == state
+    planned = PLAN[state].get(event)
+    if planned is None:
+        with pytest.raises(InvalidTransition):
+            world.fire(event)
+        assert (world.core.state.name, world.told) == (state, [])
+    else:
+        world.fire(event)
+        assert (world.core.state.name, ", ".join(world.told)) == planned
+
+
+@pytest.mark.parametrize("phase", ["CONNECTING", "RECONNECTING"])
+def test_block_of_the_broker_is_told_before_anybody_is_ready(phase: str) -> None:
+    world = World()
+    for step in WAYS[f"{phase}_RECOVERING"]:
+        world.fire(step)
+    world.blocked = "memory"
+    world.told.clear()
+    world.fire("OPENED")
+    assert world.core.state is ConnectionState.BLOCKED
+    assert [told for told in world.told if told != "reconnects"] == ["channels blocked", "publishers blocked", "ready"]
+    assert world.core.opened_at == 1.0
