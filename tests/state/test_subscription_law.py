@@ -6,10 +6,19 @@ from collections.abc import Sequence
 
 import pytest
 
+from anyamqp.errors import (
+    AnyamqpError,
+    ChannelClosed,
+    ConnectionLost,
+    NotFound,
+    PreconditionFailed,
+    ResourceLocked,
+)
 from anyamqp.protocol.lifecycle.consumer import ConsumerState
 from anyamqp.protocol.subscription import OnCancel
 from support.subscribing import World
 
+GONE = NotFound("gone")
 KINDS: list[tuple[str, OnCancel]] = [
     ("plain", "raise"),
     ("plain", "resubscribe"),
@@ -60,3 +69,42 @@ def test_any_two_moves_keep_the_promises(state: str, kind: str, on_cancel: OnCan
     for first in world.moves():
         for second in begin(first).moves():
             begin(first, second)
+
+
+ENDINGS: dict[str, tuple[OnCancel, AnyamqpError]] = {
+    "CHANNEL_CLOSED": ("raise", PreconditionFailed("late ack")),
+    "LOCKED_BY_US": ("raise", ResourceLocked("locked")),
+    "QUEUE_DECLARED_AGAIN": ("raise", GONE),
+    "QUEUE_AWAITED": ("resubscribe", GONE),
+    "QUEUE_GONE": ("end", GONE),
+    "NOT_FOUND": ("raise", GONE),
+    "REFUSED": ("raise", ChannelClosed("closed")),
+    "LOST": ("raise", ConnectionLost("lost")),
+}
+"""The events that end a channel: ``on_cancel``, and the error."""
+
+
+@pytest.mark.parametrize("event", ENDINGS)
+@pytest.mark.parametrize("moves", [("stop",), ("stop", "cancel-ok")])
+def test_a_channel_that_ends_after_stop_lets_the_link_read_on(moves: Sequence[str], event: str) -> None:
+    on_cancel, error = ENDINGS[event]
+    world = World(on_cancel, no_ack=True)
+    after(world, ("enter", "open", "lose", "link", "open", *moves))
+    world.now += 1.5
+    state = world.core.state
+    world.deliver(1000)
+    assert not world.is_reading
+    if event == "LOST":
+        world.lose()
+    else:
+        world.end_channel(error, is_declared_again=event == "QUEUE_DECLARED_AGAIN")
+    assert (world.core.state, world.is_reading) == (state, True)
+
+
+@pytest.mark.parametrize("moves", [("stop",), ("stop", "cancel-ok")])
+def test_a_stopped_consumer_of_a_stream_moves_to_the_next_link_at_any_time(moves: Sequence[str]) -> None:
+    world = World(stream_offset="next")
+    after(world, ("enter", "open", *moves))
+    state = world.core.state
+    after(world, ("lose", "link", "open late"))
+    assert (world.core.state, world.channel) == (state, "open")

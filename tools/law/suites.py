@@ -10,6 +10,7 @@ from anyamqp.protocol.lifecycle.caller import CALLER
 from anyamqp.protocol.lifecycle.channel import CHANNEL
 from anyamqp.protocol.lifecycle.connection import CONNECTION
 from anyamqp.protocol.lifecycle.consumer import CONSUMER
+from anyamqp.protocol.lifecycle.entity import ENTITY
 from anyamqp.protocol.lifecycle.publish import PUBLISH
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
 from anyamqp.protocol.lifecycle.transaction import TRANSACTION
@@ -98,10 +99,19 @@ SUITES = (
             "*: GIVE_BACK_LATER before TELL_ENDED": _AT_ONCE,
             "*: CANCEL before GIVE_BACK_LATER": _AT_ONCE,
             "*: CLOSE_CHANNEL before TELL_ENDED": "the topology, which is told, knows nothing of the channel",
-            "STOPPING, *: without DROP": "stop() has taken the deliveries that waited, and later ones go back at once",
             "*: GIVE_BACK before LOG_CANCELLED": "the log line says nothing of the deliveries",
         },
     ),
     Suite("RPC client", CALLER, ("tests/unit/test_caller_table.py", "tests/unit/test_calls.py"), {}),
+    Suite(
+        "entity",
+        ENTITY,
+        (
+            "tests/unit/test_entity_table.py",
+            "tests/unit/test_declaring.py",
+            "tests/state/test_declaring_properties.py",
+        ),
+        {"*, REFUSED: FREE before TELL_FAILED": "the lives free the bindings before the declaring tells of anything"},
+    ),
     Suite("transaction", TRANSACTION, ("tests/simulation/test_transactions.py",), {}),
 )
