@@ -23,7 +23,7 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "law.md"
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.law", description=__doc__)
     parser.add_argument("table", nargs="*", help="only these tables")
-    parser.add_argument("--sample", type=int, metavar="N", help="the coarsest mutant and every N-th other one")
+    parser.add_argument("--sample", type=int, metavar="N", help="the coarsest and every N-th mutant, by the fast tests")
     given = parser.parse_args(arguments)
     if unknown := set(given.table) - {suite.name for suite in SUITES}:
         parser.error(f"no such table: {', '.join(sorted(unknown))}")
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for suite in SUITES:
         if not given.table or suite.name in given.table:
             chosen = mutants(suite.table) if given.sample is None else sample(suite.table, given.sample)
-            scores.append(Score(suite, run(suite, tuple(chosen))))
+            scores.append(Score(suite, run(suite, tuple(chosen), is_sample=given.sample is not None)))
             sys.stdout.writelines(f"{line}\n" for line in summary(scores[-1]))
             sys.stdout.flush()
     faults = [fault for score in scores for fault in _faults(score, is_whole=given.sample is None)]

@@ -189,16 +189,17 @@ def _start(target: Callable[[Connection], None]) -> tuple[ForkProcess, Connectio
     return process, ours
 
 
-def run(suite: Suite, chosen: Sequence[Mutant]) -> list[Fate]:
-    """Let the tests of a table meet these mutants of it.
+def run(suite: Suite, chosen: Sequence[Mutant], *, is_sample: bool) -> list[Fate]:
+    """Let the tests of a table meet these mutants of it; for a sample, those that are not slow.
 
     Raises:
         RuntimeError: the tests could not be run, or fail without a mutant.
     """
     runner = _Runner(suite, chosen)
+    tests = suite.tests if is_sample else (*suite.tests, *suite.slow_tests)
     told = io.StringIO()
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
-        pytest.main([*_ARGUMENTS, *suite.tests], plugins=[runner])
+        pytest.main([*_ARGUMENTS, *tests], plugins=[runner])
     if len(runner.fates) != len(chosen):
         raise RuntimeError(told.getvalue())
     return runner.fates

@@ -25,12 +25,14 @@ class Suite(NamedTuple):
         table: the table itself.
         tests: files or tests, each of which runs real objects that follow the table.
         equivalent: why some mutants make no difference, by patterns of their names (:mod:`fnmatch`).
+        slow_tests: more of them, which a sample does without.
     """
 
     name: str
     table: AnyTable
     tests: Sequence[str]
     equivalent: Mapping[str, str]
+    slow_tests: Sequence[str] = ()
 
 
 _LEFT = "effects of the caller's come back only when the core has carried out its own, whatever their order in the row"
@@ -67,7 +69,6 @@ SUITES = (
         (
             "tests/unit/test_session.py",
             "tests/unit/test_session_channels.py",
-            "tests/state/test_session_steps.py",
             "tests/state/test_refusals_law.py",
         ),
         {
@@ -78,6 +79,7 @@ SUITES = (
                 "a refusal here is a fault of the broker's, which is BROKEN, which is ignored in CLOSED as well"
             ),
         },
+        slow_tests=("tests/state/test_session_steps.py",),
     ),
     Suite("publisher", PUBLISHER, ("tests/unit/test_publisher_table.py", "tests/unit/test_outbox.py"), {}),
     Suite("publish", PUBLISH, ("tests/unit/test_publish_table.py",), {}),
@@ -88,7 +90,6 @@ SUITES = (
             "tests/unit/test_subscription.py",
             "tests/state/test_refusals_law.py",
             "tests/state/test_subscription_law.py",
-            *(f"{_WALK}[{block}]" for block in range(2)),
         ),
         {
             "*: * before DROP": _AT_ONCE,
@@ -101,17 +102,15 @@ SUITES = (
             "*: CLOSE_CHANNEL before TELL_ENDED": "the topology, which is told, knows nothing of the channel",
             "*: GIVE_BACK before LOG_CANCELLED": "the log line says nothing of the deliveries",
         },
+        slow_tests=tuple(f"{_WALK}[{block}]" for block in range(2)),
     ),
     Suite("RPC client", CALLER, ("tests/unit/test_caller_table.py", "tests/unit/test_calls.py"), {}),
     Suite(
         "entity",
         ENTITY,
-        (
-            "tests/unit/test_entity_table.py",
-            "tests/unit/test_declaring.py",
-            "tests/state/test_declaring_properties.py",
-        ),
+        ("tests/unit/test_entity_table.py", "tests/unit/test_declaring.py"),
         {"*, REFUSED: FREE before TELL_FAILED": "the lives free the bindings before the declaring tells of anything"},
+        slow_tests=("tests/state/test_declaring_properties.py",),
     ),
     Suite("transaction", TRANSACTION, ("tests/simulation/test_transactions.py",), {}),
 )
