@@ -66,11 +66,7 @@ SUITES = (
     Suite(
         "link",
         LINK,
-        (
-            "tests/unit/test_session.py",
-            "tests/unit/test_session_channels.py",
-            "tests/state/test_refusals_law.py",
-        ),
+        ("tests/unit/test_session.py", "tests/state/test_refusals_law.py"),
         {
             "*, THEIR_CLOSE: TELL_* before CONFIRM_CLOSE": _APART,
             "OPEN, BROKEN: TELL_ENDED before NAME_FAULT": _APART,
@@ -79,7 +75,7 @@ SUITES = (
                 "a refusal here is a fault of the broker's, which is BROKEN, which is ignored in CLOSED as well"
             ),
         },
-        slow_tests=("tests/state/test_session_steps.py",),
+        slow_tests=("tests/unit/test_session_channels.py", "tests/state/test_session_steps.py"),
     ),
     Suite("publisher", PUBLISHER, ("tests/unit/test_publisher_table.py", "tests/unit/test_outbox.py"), {}),
     Suite("publish", PUBLISH, ("tests/unit/test_publish_table.py",), {}),
