@@ -99,7 +99,7 @@ class World:
         self.told: list[str] = []
         self.is_open = True
         self.blocked: str | None = None
-        self.core: ConnectionCore[Any] = ConnectionCore(cast(Any, None), self, cast(Any, None))
+        self.core: ConnectionCore[Any] = ConnectionCore(cast(Any, None), cast(Any, self), cast(Any, None))
         self.core.link = cast(Any, self)
         self.core.publishers.add(cast(Any, self))
         self.core.consumers.add(cast(Any, self))
