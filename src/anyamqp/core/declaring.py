@@ -24,10 +24,10 @@ class DeclaringShell:
 
     Args:
         host: the connection.
-        declaring: decides.
-        link: where.
-        failed: told of each entity that could not be declared, with the reason.
-        news: called when the broker has answered something, and when a lane is closed.
+        declaring: the decisions.
+        link: the link.
+        failed: called with each entity that could not be declared, and the reason.
+        news: called when the broker has answered a request or closed a lane.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class DeclaringShell:
         self._carry_out(self.declaring.begin(self._now()))
 
     def lost(self, error: AnyamqpError | None) -> None:
-        """The link has ended. Told before any channel hears of it."""
+        """The link has ended. Call it before any channel learns of the end."""
         self._deadlines.cancel()
         for effect in self.declaring.lost(error, self._now()):
             self._do(effect)
 
     def will_declare(self, queue: str) -> bool:
-        """Whether a queue that is missing will be declared, once more perhaps. Asking for it makes it so."""
+        """Whether a missing queue will be declared, perhaps once more. The call itself requests that."""
         is_declared = self.declaring.will_declare(queue, self._now())
         self._deadlines.add(self.declaring.deadline)
         return is_declared

@@ -64,12 +64,12 @@ class Receiver(ChannelOwner):
 
     @property
     def channel(self) -> ChannelCore[LinkChannel]:
-        """Its present channel."""
+        """Its current channel."""
         return self._channel.core
 
     @property
     def not_back(self) -> str | None:
-        """Why it does not consume again after a loss, in words."""
+        """The reason why it does not consume again after a loss."""
         return self._subscription.not_back
 
     # --- for the consumer ---------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class Receiver(ChannelOwner):
                 self._carry_out(self._subscription.cancel_answered(self._now()))
 
     async def close(self) -> None:
-        """:meth:`stop`, then close the channel. Deliveries cannot be settled any more."""
+        """:meth:`stop`, then close the channel. Deliveries can no longer be settled."""
         self._registry.discard(self)
         try:
             await self.stop()
@@ -123,7 +123,7 @@ class Receiver(ChannelOwner):
     # --- for the connection -------------------------------------------------------------------------------------------
 
     def fail(self, error: AnyamqpError) -> None:
-        """The queue could not be recovered."""
+        """End the consumer: its queue could not be recovered."""
         self._channel.core.shut(error)
 
     def cancel(self) -> None:
@@ -216,7 +216,7 @@ class Receiver(ChannelOwner):
                 self._host.recorder.consumer_ended(self._queue)
             case ConsumerEffect.LOG_CANCELLED:
                 self._host.journal.consumer_cancelled(self.queue)
-            case _:  # CANCEL, which stop() sends
+            case _:  # CANCEL: stop() sends it
                 pass
 
     def _open_channel(self, *, delay: float = 0.0) -> None:

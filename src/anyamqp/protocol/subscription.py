@@ -2,9 +2,9 @@
 
 * After a loss, and after an error of its channel that does not refuse the consumer itself (an acknowledgement that took
   longer than the broker allows, a tag that the broker does not know), it consumes again; earlier deliveries are stale.
-* When the broker cancels it although its queue is there (RabbitMQ 4.3 does so when an acknowledgement takes too long),
-  it does the same. It asks for the queue first, and consumes again on a new channel, because on the old one RabbitMQ
-  refuses the consumer tag (530) and ignores late acknowledgements without a word.
+* When the broker cancels it although its queue exists (RabbitMQ 4.3 does so when an acknowledgement takes too long), it
+  also consumes again. It asks for the queue first, and uses a new channel, because on the old one RabbitMQ refuses the
+  consumer tag (530) and silently ignores late acknowledgements.
 * When the broker cancels it because its queue was deleted or moved, it does as ``on_cancel`` says.
 * When the broker refuses to let it consume (no such queue, no permission), sends a message larger than
   ``max_message_size``, or far more messages than the prefetch allows, the iteration raises that error.
@@ -39,29 +39,29 @@ from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
 
 OnCancel: TypeAlias = Literal["raise", "resubscribe", "end"]
-"""What a consumer does when the broker cancels it: raise :class:`ConsumerCancelled`, wait for its queue to come back,
-or end the iteration."""
+"""The reaction of a consumer when the broker cancels it: raise :class:`ConsumerCancelled`, wait for its queue to come
+back, or end the iteration."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-"""Seconds between attempts to consume from a queue that is not there."""
+"""Seconds between attempts to consume from a missing queue."""
 _LONGEST_RETRY: Final = 2.0
-"""Seconds between attempts to consume from a queue that our last link locks, or that recovery is to declare."""
+"""Seconds between attempts to consume from a queue that our last link locks, or that recovery will declare."""
 
 _YOUNG: Final = 1.0
 _MOST_YOUNG_ENDS: Final = 3
-"""A channel that is closed for an error so many times in a row within so many seconds of its opening is given up."""
+"""The consumer gives up after so many errors in a row that closed its channel within so many seconds of its opening."""
 
 _PAUSE_AT: Final = 1000
-"""Deliveries held for a consumer that no prefetch limits before reading pauses."""
+"""Waiting deliveries at which reading pauses, for a consumer without a prefetch."""
 
 _EXCESS: Final = 4
 _MORE_EXCESS: Final = 100
-"""So many times its prefetch and so many more may be delivered to a consumer before the broker is taken to be broken. A
-mirrored queue delivers again, beside what is unsettled, whenever another of its nodes takes over."""
+"""A consumer accepts so many times its prefetch, and so many more, unsettled deliveries; beyond that the broker is
+faulty. A mirrored queue delivers unsettled messages again whenever another of its nodes takes over."""
 
 
 class Unsettled(Protocol):
-    """The count of deliveries that came on a channel on one link."""
+    """The counts of the deliveries on a channel on one link."""
 
     delivered: int
 
@@ -79,13 +79,13 @@ class Reading(Enum):
 
 
 class GiveBack(NamedTuple):
-    """Return these deliveries, as far as they are not stale, and those that wait for their return after a failure."""
+    """Requeue these deliveries, except for stale ones, and those that wait for their return after a failure."""
 
     deliveries: Sequence[Delivery]
 
 
 class Refuse(NamedTuple):
-    """Close the channel, whose deliveries break the rules."""
+    """Close the channel, because its deliveries violate the protocol."""
 
     error: ReplyError
 
@@ -97,12 +97,12 @@ Effects: TypeAlias = Sequence[SubscriptionEffect]
 class Subscription:
     """One consumer, over all of its channels and links.
 
-    Each method that tells of an event returns the effects, to be carried out at once and in their order. Deliveries are
-    taken from the left of :attr:`waiting`; whoever waits for one stands in :attr:`wakers`.
+    Each method for an event returns effects; the caller carries them out at once, in order. It takes deliveries from
+    the left of :attr:`waiting`; a task that waits for one adds itself to :attr:`wakers`.
 
     Args:
         request: its first basic.consume.
-        prefetch: how many deliveries the broker may leave unsettled; 0 for any number.
+        prefetch: the most unsettled deliveries; 0 for any number.
         on_cancel: the reaction to basic.cancel.
     """
 
@@ -135,13 +135,13 @@ class Subscription:
         self.wakers: set[Wakeable] = set()
         """Set at each delivery and at the end."""
         self.position: StreamPosition = StreamPosition(request.arguments)
-        """Where it reads on if its queue is a stream."""
+        """Its position, if its queue is a stream."""
         self.deadline: float = math.inf
         """When to call :meth:`due` next; infinity for never."""
         self.error: AnyamqpError | None = None
-        """What the iteration raises at its end; None for an end without an error."""
+        """The error that the iteration raises at its end; None for an end without an error."""
         self.is_reading_paused: bool = False
-        """Whether the link was asked to read nothing more."""
+        """Whether the link was asked to pause reading."""
         self.pause: float = 0.0
         """Seconds to wait before the channel of :attr:`ConsumerEffect.OPEN_LATER` is opened."""
         self._lifecycle = CONSUMER.begin()
@@ -155,18 +155,18 @@ class Subscription:
         """Deliveries to give back when basic.cancel is answered."""
         self._locked_until = 0.0
         self._refusal: AnyamqpError | None = None
-        """Why the broker refused it for now; None once it consumes."""
+        """The last temporary refusal of the broker; None once it consumes."""
         self._opened_at = 0.0
         self._young_ends = 0
 
     @property
     def state(self) -> ConsumerState:
-        """Where its life cycle is."""
+        """The state of its life cycle."""
         return self._lifecycle.state
 
     @property
     def not_back(self) -> str | None:
-        """Why it does not consume again after a loss, in words; None if it does, or waits for its queue for good."""
+        """The reason why it does not consume again after a loss; None if it consumes, or waits for its queue."""
         if self.state is not ConsumerState.RESUBSCRIBING:
             return None
         return "the broker has not answered yet" if self._refusal is None else reason_of(self._refusal)
@@ -182,7 +182,7 @@ class Subscription:
         return self._fire(ConsumerEvent.ENTERING_FAILED, now)
 
     def emptied(self) -> Effects:
-        """All deliveries that waited were handed out."""
+        """All waiting deliveries were handed out."""
         return self._resume_reading()
 
     def stop(self, now: float) -> Effects:
@@ -190,7 +190,7 @@ class Subscription:
         return self._fire(ConsumerEvent.STOPPED, now)
 
     def cancel_answered(self, now: float) -> Effects:
-        """Our basic.cancel is answered, or will not be."""
+        """The broker has answered our basic.cancel, or will not answer it."""
         return self._fire(ConsumerEvent.CANCEL_ANSWERED, now)
 
     def connection_closing(self, now: float) -> Effects:
@@ -198,7 +198,7 @@ class Subscription:
         return self._fire(ConsumerEvent.CONNECTION_CLOSING, now)
 
     def give_back(self) -> Effects:
-        """Nothing more is handed out. After :meth:`connection_closing`."""
+        """Requeue the deliveries that were not handed out. Call it after :meth:`connection_closing`."""
         return (self._give_back_kept(), self._give_back())
 
     def connection_closed(self, error: AnyamqpError, now: float) -> Effects:
@@ -241,7 +241,7 @@ class Subscription:
         return self._fire(ConsumerEvent.OPENED, now)
 
     def delivered(self, deliveries: Sequence[Delivery], channel: Unsettled) -> Effects:
-        """Deliveries came on its channel on the present link."""
+        """Deliveries came on its channel on the current link."""
         if not deliveries:
             return ()
         if self._lifecycle.state in OVER and not self._request.no_ack:
@@ -268,17 +268,17 @@ class Subscription:
         return self._fire(ConsumerEvent.GIVEN_NOTICE if waits else ConsumerEvent.CANCELLED, now)
 
     def queue_found(self, queue: str, now: float) -> Effects:
-        """The queue is there, although the broker has cancelled its consumer."""
+        """The queue exists, although the broker has cancelled its consumer."""
         if self._has_lived(now):
             return self._fire(ConsumerEvent.QUEUE_FOUND, now)
         return self._fire(ConsumerEvent.CANCELLED_TOO_OFTEN, now, queue=queue)
 
     def lost(self, now: float, lock_grace: float) -> Effects:
-        """The link under its channel is gone.
+        """The link of its channel has ended.
 
         Args:
             now: seconds on the event loop's clock.
-            lock_grace: for how many seconds the broker may keep the locks of that link.
+            lock_grace: seconds for which the broker may keep the locks of that link.
         """
         self._locked_until = now + lock_grace
         return self._fire(ConsumerEvent.LOST, now)
@@ -288,9 +288,9 @@ class Subscription:
 
         Args:
             error: the broker's error, or :class:`ChannelClosed` or :class:`ConnectionClosed`.
-            queue: the present name of the queue.
+            queue: the current name of the queue.
             now: seconds on the event loop's clock.
-            is_declared_again: whether the queue is missing, and the recovery that is under way declares it again.
+            is_declared_again: whether the queue is missing, and the current recovery will declare it again.
         """
         event = self._ending(error, now, is_declared_again=is_declared_again)
         return self._fire(event, now, error, queue=queue)
@@ -369,7 +369,7 @@ class Subscription:
         return self._resume_reading()
 
     def _take_waiting(self) -> list[Delivery]:
-        """With no_ack the broker has forgotten them, so they are handed out all the same."""
+        """Remove and return the waiting deliveries. With no_ack they stay: the broker no longer has them."""
         if self._request.no_ack:
             return []
         taken = list(self.waiting)

@@ -1,12 +1,12 @@
-"""The declarations of a connection, and how they are repeated after a reconnect.
+"""The declarations of a connection, which recovery repeats after a reconnect.
 
 The topology records each request once it has succeeded. Recovery sends the requests again: exchanges first, then
-queues, then bindings. A queue that the broker named gets a new name each time, and requests that name it follow.
+queues, then bindings. A server-named queue gets a new name each time, which later requests use.
 
-An entity is forgotten when it is deleted or unbound, and when the broker deletes it by itself: an auto-delete queue
-with its last consumer, an auto-delete exchange with its last binding (AMQP 0-9-1, queue.declare and exchange.declare:
-auto-delete). The topology knows only the requests of this connection; an entity that others keep alive is theirs to
-declare.
+The topology forgets an entity when it is deleted or unbound, and when the broker deletes it by itself: an auto-delete
+queue with its last consumer, an auto-delete exchange with its last binding (AMQP 0-9-1, queue.declare and
+exchange.declare: auto-delete). It knows only the requests of this connection; other connections that keep an entity
+alive declare it themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from anyamqp.wire.methods import Method
 
 Binding: TypeAlias = methods.Queue.Bind | methods.Exchange.Bind | methods.Queue.Unbind | methods.Exchange.Unbind
 _Key: TypeAlias = tuple[str, str, str, str, str]
-"""Of a binding: the kind of its destination, destination, source, routing key, arguments."""
+"""The key of a binding: the kind of its destination, destination, source, routing key, arguments."""
 
 _SOURCE = "source"
 _NAMES_A_QUEUE = (
@@ -40,18 +40,18 @@ class Declarer(Protocol):
     """A channel that declares."""
 
     def shut(self, error: AnyamqpError) -> None:
-        """Something that the channel cannot do without is gone."""
+        """Close the channel for good, because an entity that it needs was not recovered."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recorded:
-    """Something to declare again.
+    """A declaration to repeat.
 
     Attributes:
-        request: the request that declares it.
-        entity: what it declares.
-        owner: the channel that declared it; gone when nobody holds it any more.
+        request: the request.
+        entity: the entity that it declares.
+        owner: the channel that declared it; the reference is weak.
     """
 
     request: Declaration
@@ -65,20 +65,20 @@ class Recorded:
 
 
 class Topology:
-    """What was declared on a connection and not deleted since.
+    """The entities that were declared on a connection and not deleted since.
 
     Args:
-        mode: which of it is declared again.
+        mode: selects the entities to declare again.
     """
 
     def __init__(self, mode: RecoveryMode) -> None:
         self._mode = mode
         self._exchanges: dict[str, Recorded] = {}
-        # By the name under which the user first saw it; a server-named one keeps that key under all its names.
+        # By first name; a server-named queue keeps this key under all its names.
         self._queues: dict[str, Recorded] = {}
         self._bindings: dict[_Key, Recorded] = {}
         self._bound: dict[tuple[str, str], dict[_Key, None]] = {}
-        """The bindings at each of their ends."""
+        """The bindings by each of their ends."""
         self._consumers: Counter[str] = Counter()
         self._present: dict[str, str] = {}
         self._first: dict[str, str] = {}
@@ -86,7 +86,7 @@ class Topology:
     # --- recording --------------------------------------------------------------------------------------------------
 
     def record(self, channel: Declarer, request: Method, reply: Method) -> None:
-        """A request succeeded: keep what it declares, forget what it deletes."""
+        """Record a request that succeeded: keep the entity that it declares, or forget the one that it deletes."""
         owner = weakref.ref(channel)
         if isinstance(request, methods.Exchange.Declare):
             if not request.passive:
@@ -111,7 +111,7 @@ class Topology:
         self._consumers[self.first_name(queue)] += 1
 
     def consumer_ended(self, queue: str) -> None:
-        """It does not any more."""
+        """A consumer has ended. The broker deletes an auto-delete queue with its last consumer."""
         name = self.first_name(queue)
         self._consumers[name] -= 1
         recorded = self._queues.get(name)
@@ -121,7 +121,7 @@ class Topology:
                 self._forget_queue(name)
 
     def forget(self, recorded: Recorded) -> None:
-        """Do not declare it again, unless it was declared anew meanwhile."""
+        """Do not repeat a declaration, unless the entity was declared anew meanwhile."""
         if not self.holds(recorded):
             return
         request = recorded.request
@@ -135,15 +135,15 @@ class Topology:
     # --- names ------------------------------------------------------------------------------------------------------
 
     def first_name(self, queue: str) -> str:
-        """The name under which the user first saw a queue; it stays when the broker gives the queue another."""
+        """The first name of a queue, which the user knows; it stays when the broker gives the queue another name."""
         return self._first.get(queue, queue)
 
     def present_name(self, queue: str) -> str:
-        """The present name of a queue that has this name now or had it first."""
+        """The current name of the queue whose current or first name is ``queue``."""
         return self._present.get(self.first_name(queue), queue)
 
     def as_sent(self, request: Method) -> Method:
-        """The request with the present name of its queue."""
+        """The request with the current name of its queue."""
         if not isinstance(request, _NAMES_A_QUEUE):
             return request
         name = self.present_name(request.queue)
@@ -171,11 +171,11 @@ class Topology:
         return [one for key, one in self._bindings.items() if self._comes_back(transient=self._has_transient(key))]
 
     def queue(self, name: str) -> Recorded | None:
-        """The queue that has this name now or had it first, if it was declared on this connection."""
+        """The queue whose current or first name this is, if it was declared on this connection."""
         return self._queues.get(self.first_name(name))
 
     def holds(self, recorded: Recorded) -> bool:
-        """Whether it was neither deleted nor declared anew since it was recorded."""
+        """Whether the entity was neither deleted nor declared anew since this declaration."""
         request = recorded.request
         if isinstance(request, methods.Exchange.Declare):
             return self._exchanges.get(request.exchange) is recorded
@@ -184,14 +184,14 @@ class Topology:
         return self._bindings.get(self._key(request)) is recorded
 
     def ends(self, recorded: Recorded) -> list[Recorded]:
-        """What a binding binds, as far as it was declared on this connection; nothing for anything but a binding."""
+        """The two ends of a binding, as far as this connection declared them; none for an exchange or a queue."""
         request = recorded.request
         if isinstance(request, methods.Exchange.Declare | methods.Queue.Declare):
             return []
         return self._ends_of(self._key(request))
 
     def declared_again(self, recorded: Recorded, reply: Method) -> None:
-        """Take note of the name that the broker gave a queue this time."""
+        """Note the new name that the broker gave a queue."""
         if isinstance(reply, methods.Queue.DeclareOk):
             name = reply.queue
             first = recorded.entity.name
@@ -256,6 +256,6 @@ class Topology:
 
 
 def _ends(key: _Key) -> tuple[tuple[str, str], tuple[str, str]]:
-    """What a binding leads to, and what it comes from."""
+    """The destination and the source of a binding."""
     kind, destination, source, _, _ = key
     return (kind, destination), (_SOURCE, source)

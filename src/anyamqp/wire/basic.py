@@ -1,10 +1,10 @@
-"""The frames that a client sends with every message, encoded by hand, and the properties of messages.
+"""Encodes the frames that a client sends with every message, and the properties of messages.
 
-A message costs a method, a content header and a body, and an acknowledgement or a confirm (AMQP 0-9-1, 4.2.6).
-:mod:`anyamqp.wire.frames` encodes all methods alike, from tables; these few are encoded here in a tenth of the time,
-and the property tests compare their bytes with pamqp's. A route is encoded once for all messages that take it. The
-properties of a delivered message are decoded when somebody asks for them. The frames that a broker sends with every
-message are decoded by :mod:`anyamqp.wire.receiving`.
+A message takes a method, a content header and a body, and an acknowledgement or a confirm (AMQP 0-9-1, 4.2.6).
+:mod:`anyamqp.wire.frames` encodes all methods alike, from tables; this module encodes these few in a tenth of the time,
+and the property tests compare their bytes with pamqp's. A route is encoded once for all its messages. The properties of
+a delivered message are decoded on first use. :mod:`anyamqp.wire.receiving` decodes the frames that a broker sends with
+every message.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ _DECODERS: Final[Mapping[str, Callable[[Reader], object]]] = {
 
 
 class Route:
-    """Where a message is published: basic.publish, encoded once for all that go there.
+    """An exchange and a routing key to publish to: basic.publish, encoded once for all its messages.
 
     Args:
         exchange: the exchange; empty for the default one.
@@ -123,7 +123,7 @@ class Route:
         self._frame = b""
 
     def frame(self, channel: int) -> bytes:
-        """The method's frame on a channel, which is mostly the same as the last time."""
+        """The method's frame for a channel, which is usually the same channel as before."""
         if channel != self._channel:
             self._frame = b"".join((PREFIX.pack(METHOD, channel, len(self._payload)), self._payload, END))
             self._channel = channel
@@ -131,7 +131,7 @@ class Route:
 
 
 class Routes:
-    """The routes that a publisher used lately."""
+    """The routes that a publisher used recently."""
 
     __slots__ = ("_routes",)
 
@@ -157,7 +157,7 @@ class Routes:
 
 
 class Template:
-    """Encoded properties in which nothing but the message id is open."""
+    """Encoded properties without the message id, which differs from message to message."""
 
     __slots__ = ("_after", "_before")
 
@@ -264,7 +264,7 @@ class Received(Message):
     """A received message; its properties are decoded on first use.
 
     The broker passes a publisher's properties on unread. Properties that cannot be decoded raise
-    :class:`MalformedProperties` when they are asked for; the body and the delivery are sound all the same.
+    :class:`MalformedProperties` on use; the body and the delivery still work.
     """
 
     __slots__ = ("encoded",)

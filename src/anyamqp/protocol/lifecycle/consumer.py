@@ -1,14 +1,14 @@
 """The life cycle of a consumer, from entering its block until its iteration has ended.
 
-A consumer has one channel at a time. It keeps that channel over losses, and makes another where the broker closed the
-channel, cancelled the consumer, or had no channel to give. The table says which of these leads back to CONSUMING.
+A consumer has one channel at a time. It keeps the channel over losses, and makes another if the broker closed the
+channel or cancelled the consumer, or if no channel number was free.
 
-Three states are double, because an end before the first consume-ok is an error of entering, and one after it is the end
-of an iteration that the topology has heard of: SUBSCRIBING, AWAITING_QUEUE and NEVER_CONSUMED before it; RESUBSCRIBING,
-AWAITING_RETURN and ENDED after it.
+Three states exist twice. An end before the first consume-ok is an error of entering: SUBSCRIBING, AWAITING_QUEUE,
+NEVER_CONSUMED. An end after it is the end of an iteration, which the topology has to learn of: RESUBSCRIBING,
+AWAITING_RETURN, ENDED.
 
-Data choose the event where one thing that the broker does may mean several: ``on_cancel`` says whether basic.cancel is
-CANCELLED or GIVEN_NOTICE, and the error of a closed channel says which of its endings it is.
+Data choose between events: ``on_cancel`` decides whether basic.cancel is CANCELLED or GIVEN_NOTICE, and the error of a
+closed channel decides which of the ENDINGS it is.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class ConsumerState(Enum):
     SUBSCRIBING = "subscribing"
     """It waits for a link, for its channel, or for its first consume-ok."""
     AWAITING_QUEUE = "awaiting_queue"
-    """The same, but its queue is not there, or no channel is free: it tries again after a pause."""
+    """The same, but its queue is missing or no channel number is free: it tries again after a pause."""
     CONSUMING = "consuming"
     """The broker delivers to it."""
     ASKING = "asking"
-    """The broker has cancelled it; it asks whether its queue is still there."""
+    """The broker has cancelled it; it asks whether its queue still exists."""
     RESUBSCRIBING = "resubscribing"
     """It has consumed, and waits for a link, for its channel, or for consume-ok."""
     AWAITING_RETURN = "awaiting_return"
-    """The same, but its queue is gone, or no channel is free: it tries again after a pause."""
+    """The same, but its queue is missing or no channel number is free: it tries again after a pause."""
     STOPPING = "stopping"
     """basic.cancel was sent and is not answered yet."""
     ENDED = "ended"
-    """Nothing comes any more. Its channel may be open until the block ends, so that deliveries can be settled."""
+    """No more deliveries come. Its channel may stay open until the block ends, so that deliveries can be settled."""
     NEVER_CONSUMED = "never_consumed"
     """It ended before its first consume-ok."""
 
@@ -56,36 +56,36 @@ class ConsumerEvent(Enum):
     OPENED = "opened"
     """consume-ok came."""
     OPENED_LATE = "opened_late"
-    """consume-ok came, but so late that the stream's position was not the one that was meant."""
+    """consume-ok came so late that the requested position of the stream is wrong."""
     LOST = "lost"
-    """The link under its channel is gone."""
+    """The link of its channel has ended."""
 
     CANCELLED = "cancelled"
-    """basic.cancel came, and it matters whether the queue is still there."""
+    """basic.cancel came; the next step depends on whether the queue still exists."""
     GIVEN_NOTICE = "given_notice"
-    """basic.cancel came, and the queue is to be waited for."""
+    """basic.cancel came, and the consumer waits for the queue."""
     QUEUE_FOUND = "queue_found"
-    """The broker cancelled the consumer although its queue is there."""
+    """The broker cancelled the consumer although its queue exists."""
     CANCELLED_TOO_OFTEN = "cancelled_too_often"
     """The same, several times in a row, each time right after consume-ok."""
 
     CHANNEL_CLOSED = "channel_closed"
-    """The broker closed the channel for nothing that the consumer is made for, such as a late acknowledgement."""
+    """The broker closed the channel, but not because of basic.consume: for a late acknowledgement, for example."""
     LOCKED_BY_US = "locked_by_us"
-    """It closed the channel because of a lock that may be held by an earlier link of our own."""
+    """The broker closed the channel because of a lock that our last link may hold."""
     QUEUE_DECLARED_AGAIN = "queue_declared_again"
-    """The queue is not there, and the recovery that is under way declares it once more."""
+    """The queue is missing, and the current recovery will declare it again."""
     QUEUE_AWAITED = "queue_awaited"
-    """The queue is not there and is to be waited for."""
+    """The queue is missing, and the consumer waits for it."""
     QUEUE_GONE = "queue_gone"
-    """The queue is not there, which ends the iteration without an error."""
+    """The queue is missing, which ends the iteration without an error."""
     NOT_FOUND = "not_found"
-    """The queue is not there, which is an error."""
+    """The queue is missing, which is an error."""
     REFUSED = "refused"
-    """The channel ended, or was not even opened, for an error that ends the consumer."""
+    """An error that ends the consumer closed the channel, or prevented its opening."""
 
     NO_CHANNEL = "no_channel"
-    """All channels that the connection may have are open."""
+    """No channel number is free."""
     DUE = "due"
     """A pause is over."""
     STOPPED = "stopped"
@@ -99,14 +99,14 @@ class ConsumerEvent(Enum):
 
 
 class ConsumerEffect(Enum):
-    """What a consumer does at an event."""
+    """The effects of a consumer's events."""
 
     OPEN_FIRST_CHANNEL = "open_first_channel"
     """Register the channel; an error goes to the task that enters the block."""
     OPEN_CHANNEL = "open_channel"
     """Register a fresh channel in place of the last one; an error is an event."""
     OPEN_LATER = "open_later"
-    """Do so after a pause."""
+    """Register a fresh channel after a pause."""
     CLOSE_CHANNEL = "close_channel"
     SUBSCRIBE = "subscribe"
     """Send basic.qos and basic.consume."""
@@ -119,19 +119,19 @@ class ConsumerEffect(Enum):
     PAUSE = "pause"
     """Set the deadline of the next attempt."""
     DROP = "drop"
-    """Forget the deliveries that wait: the broker has taken them back."""
+    """Drop the waiting deliveries: the broker has requeued them."""
     GIVE_BACK = "give_back"
-    """Return the deliveries that wait to the queue."""
+    """Requeue the waiting deliveries."""
     GIVE_BACK_LATER = "give_back_later"
-    """Keep the deliveries that wait until basic.cancel is answered: the broker would deliver them here again."""
+    """Keep the waiting deliveries until basic.cancel is answered: requeued before, they would come here again."""
     GIVE_BACK_KEPT = "give_back_kept"
-    """Return the deliveries that were kept."""
+    """Requeue the deliveries that were kept."""
     TELL_STARTED = "tell_started"
     """Tell the topology that a consumer of the queue has started."""
     TELL_ENDED = "tell_ended"
     """Tell the topology that it has ended."""
     LOG_CANCELLED = "log_cancelled"
-    """Log that the broker cancelled the consumer although its queue is there."""
+    """Log that the broker cancelled the consumer although its queue exists."""
     END = "end"
     """End the iteration."""
     FAIL = "fail"
@@ -155,13 +155,13 @@ ENDINGS: Final = (
     _E.NOT_FOUND,
     _E.REFUSED,
 )
-"""The meanings that the end of a channel may have."""
+"""The possible meanings of the end of a channel."""
 
 _AGAIN = (_S.CONSUMING, _S.ASKING, _S.RESUBSCRIBING)
 _LEFT = (_S.STOPPING, _S.ENDED)
 """Its channel may still be open."""
 _LEAVE = (_F.GIVE_BACK, _F.CLOSE_CHANNEL)
-"""Given back first: what is left on a channel that closes counts as failed."""
+"""In this order, because unsettled deliveries of a closing channel count as failed."""
 _REOPEN = (_F.DROP, _F.OPEN_CHANNEL)
 _RETRY = (_F.DROP, _F.OPEN_LATER)
 _FAIL = (_F.DROP, _F.FAIL)

@@ -1,10 +1,10 @@
-"""An exchange, a queue or a binding in the recovery of one link: whether it is declared there again.
+"""The recovery of one exchange, queue or binding on one link.
 
-:mod:`anyamqp.protocol.declaring` runs it. The request that declares an entity may be sent on more than one channel, the
-second time because the first one is stuck behind an entity that the broker does not answer. So answers and refusals may
-come in almost any state, and the first one counts.
+:mod:`anyamqp.protocol.declaring` runs it. It may send the request for an entity on a second channel, if the first one
+is stuck behind an entity that the broker does not answer. So answers and refusals may come in almost any state, and the
+first one counts.
 
-Absent on purpose: nothing is sent that is not WAITING, so nothing is sent twice on one channel.
+Absent on purpose: only a WAITING entity is sent, so none is sent twice on one channel.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class EntityState(Enum):
     """The states of an entity."""
 
     WAITING = "waiting"
-    """It is to be sent."""
+    """Its request will be sent."""
     SENT = "sent"
-    """Its request is on its way, or behind others that the broker works on."""
+    """Its request was sent, perhaps behind others."""
     LATE = "late"
-    """The broker has not answered in time, and may take as long as it likes."""
+    """The broker has not answered in time; its answer may still come."""
     HELD = "held"
-    """A binding of something that is late, put aside or held up itself."""
+    """A binding of an entity that is late, put aside or held up itself."""
     ASIDE = "aside"
-    """The broker refuses it for now: to be tried again."""
+    """The broker refused it for now; it will be tried again."""
     DECLARED = "declared"
     FAILED = "failed"
     GONE = "gone"
@@ -35,34 +35,34 @@ class EntityState(Enum):
 
 
 class EntityEvent(Enum):
-    """What can happen to an entity."""
+    """The events of an entity."""
 
     SENT = "sent"
     """Its request is sent."""
     ANSWERED = "answered"
     """The broker declared it."""
     SILENT = "silent"
-    """The broker has answered nothing for a while, and this entity is next."""
+    """The broker has sent no answer for a while, and its next answer is this entity's."""
     OVERTAKEN = "overtaken"
-    """It is behind one that is late."""
+    """Its request is behind that of a late entity."""
     UNDONE = "undone"
-    """The channel that it was sent on is closed because of another one."""
+    """The broker closed the channel of its request because of another entity."""
     HELD_UP = "held_up"
     """It needs an entity that is late or put aside."""
     FREED = "freed"
-    """That entity is decided."""
+    """The broker has answered for that entity."""
     NOT_YET = "not_yet"
     """The broker refused it for a reason that passes: a lock of our last link, a node that is down."""
     DUE = "due"
     """The pause before another try is over."""
     VANISHED = "vanished"
-    """The broker refused it because something that this recovery declared is gone again."""
+    """The broker refused it because an entity that this recovery declared has vanished."""
     REPEATED = "repeated"
     """The pass begins anew."""
     REFUSED = "refused"
     """The broker refused it, or it cannot be sent."""
     REPLACED = "replaced"
-    """The topology does not hold it any more."""
+    """The topology no longer holds it."""
 
 
 class EntityEffect(Enum):
@@ -75,7 +75,7 @@ class EntityEffect(Enum):
     REPEAT = "repeat"
     """Begin the pass anew after a pause."""
     TELL_FAILED = "tell_failed"
-    """Tell that it is not recovered."""
+    """Tell the user that it was not recovered."""
 
 
 _S: TypeAlias = EntityState
