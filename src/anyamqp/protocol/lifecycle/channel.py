@@ -1,14 +1,14 @@
 """The life of a logical channel, which moves from link to link.
 
-A channel on a link is first *opened*: channel.open and the requests that bring it into shape leave together. With the
-last reply it is open, and *held* until its connection is open as well, so that nothing is published before recovery is
-done. A channel whose last reply comes late joins a connection that is open already.
+A channel on a link is first *opening*: channel.open and the requests of its setup are sent together. The last reply
+opens it. It is then *held* until its connection is open as well, so that nothing is published before recovery is done.
+If the last reply comes after that, the channel is ready at once.
 
-Two things stop publishes: channel.flow stops one channel, connection.blocked (RabbitMQ) stops all. Either may come
-first and end first, hence the states below BLOCKED.
+Two methods stop publishes: channel.flow stops one channel, connection.blocked (RabbitMQ) stops all. Either may come
+first and end first, hence the states inside BLOCKED.
 
-Absent on purpose: nothing leaves CLOSED, because a channel is never opened again after its close; channel.flow does
-not reach a channel that we close, because the session discards everything but close-ok there.
+Absent on purpose: no event leaves CLOSED, because a channel never opens again after its close; channel.flow does not
+reach a channel that we close, because the session discards all its input but close-ok.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from anyamqp.protocol.lifecycle.table import Ignored, Row, Table
 
 
 class ChannelState(Enum):
-    """The states of a channel. :attr:`public` is the one that users see."""
+    """The states of a channel. Users see only :attr:`public`."""
 
     CONNECTING_NEW = "connecting: new"
-    """Not entered."""
+    """Not registered."""
     CONNECTING_PAUSED = "connecting: paused"
-    """The owner wants it opened on the present link after a pause."""
+    """Waiting for the end of a pause; then it opens on the current link."""
     CONNECTING_DETACHED = "connecting: detached"
     """On no link."""
     CONNECTING_OPENING = "connecting: opening"
@@ -41,7 +41,7 @@ class ChannelState(Enum):
     BLOCKED_CONNECTION = "blocked: connection"
     """The connection is blocked."""
     BLOCKED_TWICE = "blocked: twice"
-    """Both."""
+    """Stopped by channel.flow, and the connection is blocked."""
     RECONNECTING_DETACHED = "reconnecting: detached"
     RECONNECTING_OPENING = "reconnecting: opening"
     CLOSING = "closing"
@@ -58,19 +58,19 @@ class ChannelEvent(Enum):
     """What can happen to a channel."""
 
     REGISTERED = "registered"
-    """The connection knows it."""
+    """The connection has registered the channel."""
     POSTPONED = "postponed"
-    """The same; it is to be opened on the present link after a pause."""
+    """The connection has registered the channel, and will open it on the current link after a pause."""
     DUE = "due"
     """The pause is over."""
     ATTACHED = "attached"
-    """channel.open left on a link."""
+    """channel.open was sent on a link."""
     OPENED = "opened"
-    """The last request that brings it into shape was answered."""
+    """The broker answered the last request of the setup."""
     READY = "ready"
     """The connection is open."""
     STOPPED = "stopped"
-    """channel.flow: the broker accepts no publishes on it."""
+    """channel.flow: the broker accepts no publishes on the channel."""
     STARTED = "started"
     """channel.flow: the broker accepts publishes again."""
     BLOCKED = "blocked"
@@ -78,34 +78,34 @@ class ChannelEvent(Enum):
     UNBLOCKED = "unblocked"
     """The broker accepts publishes on the connection again."""
     LOST = "lost"
-    """The link is gone."""
+    """The link has ended."""
     CLOSE = "close"
-    """The owner is done with it."""
+    """The owner closes the channel."""
     LEAVE = "leave"
     """The user closes the connection."""
     CLOSED = "closed"
     """The close is complete."""
     FAILED = "failed"
-    """An error ends it: the broker's, or ours, or the connection's."""
+    """An error of the broker, of ours, or of the connection ends the channel."""
 
 
 class ChannelEffect(Enum):
-    """What a channel does at a step."""
+    """The actions of a channel at a step."""
 
-    JOIN = "open it on the present link, if the connection is open"
-    ADMIT = "tell it how its connection is"
-    TELL_OPENED = "tell the owner that it is open"
-    TELL_READY = "tell the owner that it takes publishes"
-    TELL_HELD = "tell the owner that it takes none"
-    TELL_LOST = "tell the owner that the link is gone"
-    TELL_FAILED = "tell the owner that it is closed for good"
+    JOIN = "open the channel on the current link, if the connection is open"
+    ADMIT = "take the events of the connection that the channel missed"
+    TELL_OPENED = "tell the owner that the channel is open"
+    TELL_READY = "tell the owner that the broker accepts publishes"
+    TELL_HELD = "tell the owner that the broker accepts no publishes"
+    TELL_LOST = "tell the owner that the link has ended"
+    TELL_FAILED = "tell the owner that the channel is closed for good"
     DETACH = "leave the link"
-    SEND_CLOSE = "send channel.close, and wait for nothing"
-    AWAIT_CLOSE = "send channel.close; on a link that is closing, the close is complete"
-    COMPLETE_CLOSE = "the close is complete"
-    RETURN_REQUESTS = "let those who made requests send them again"
-    FAIL_REQUESTS = "end the requests with an error, and all later ones as well"
-    FORGET = "have the connection forget it"
+    SEND_CLOSE = "send channel.close, without waiting"
+    AWAIT_CLOSE = "send channel.close; on a closing link, complete the close at once"
+    COMPLETE_CLOSE = "complete the close"
+    RETURN_REQUESTS = "end the requests without a reply, to be sent again"
+    FAIL_REQUESTS = "end all requests, now and later, with an error"
+    FORGET = "remove the channel from the connection"
 
 
 _S: TypeAlias = ChannelState
@@ -120,10 +120,10 @@ USABLE: Final = (
     _S.BLOCKED_CONNECTION,
     _S.BLOCKED_TWICE,
 )
-"""The states in which requests may be sent."""
+"""States in which requests may be sent."""
 
 OVER: Final = (_S.CLOSING, _S.CLOSED)
-"""The states in which nothing may be asked of it any more."""
+"""States in which the channel accepts no more calls."""
 
 UNOPENED: Final = (
     _S.CONNECTING_PAUSED,
@@ -132,13 +132,13 @@ UNOPENED: Final = (
     _S.RECONNECTING_DETACHED,
     _S.RECONNECTING_OPENING,
 )
-"""The states in which it is registered, and not open on a link."""
+"""States of a registered channel that is not open on a link."""
 
 OPENING: Final = (_S.CONNECTING_OPENING, _S.RECONNECTING_OPENING)
 _OFF_LINK = (_S.CONNECTING_PAUSED, _S.CONNECTING_DETACHED, _S.RECONNECTING_DETACHED)
 _ON_LINK = (*OPENING, *USABLE)
 
-_LATER = "it hears how its connection is once it is open"
+_LATER = "the channel gets the missed events when it opens"
 _AGAIN = "the broker may repeat channel.flow"
 
 CHANNEL: Final[Table[ChannelState, ChannelEvent, ChannelEffect]] = Table(
@@ -147,7 +147,7 @@ CHANNEL: Final[Table[ChannelState, ChannelEvent, ChannelEffect]] = Table(
     Row(_E.REGISTERED, (_S.CONNECTING_NEW,), _S.CONNECTING_DETACHED),
     Row(_E.POSTPONED, (_S.CONNECTING_NEW,), _S.CONNECTING_PAUSED),
     Row(_E.DUE, (_S.CONNECTING_PAUSED,), _S.CONNECTING_DETACHED, (_F.JOIN,)),
-    Ignored(_E.DUE, (*_ON_LINK, _S.RECONNECTING_DETACHED, *OVER), "it was opened on a new link, or closed, meanwhile"),
+    Ignored(_E.DUE, (*_ON_LINK, _S.RECONNECTING_DETACHED, *OVER), "the channel was opened or closed meanwhile"),
     Row(
         _E.ATTACHED,
         (_S.CONNECTING_NEW, _S.CONNECTING_PAUSED, _S.CONNECTING_DETACHED),
@@ -158,7 +158,7 @@ CHANNEL: Final[Table[ChannelState, ChannelEvent, ChannelEffect]] = Table(
     # --- publishes
     Row(_E.READY, (_S.OPEN_HELD,), _S.OPEN, (_F.TELL_READY,)),
     Row(_E.READY, (_S.BLOCKED_HELD,), _S.BLOCKED_STOPPED),
-    Ignored(_E.READY, (_S.BLOCKED_CONNECTION, _S.BLOCKED_TWICE), "it was told of the block, which says more"),
+    Ignored(_E.READY, (_S.BLOCKED_CONNECTION, _S.BLOCKED_TWICE), "BLOCKED implied that the connection is open"),
     Ignored(_E.READY, (*UNOPENED, _S.CLOSING), _LATER),
     Row(_E.STOPPED, (_S.OPEN_HELD,), _S.BLOCKED_HELD),
     Row(_E.STOPPED, (_S.OPEN,), _S.BLOCKED_STOPPED, (_F.TELL_HELD,)),
@@ -185,7 +185,7 @@ CHANNEL: Final[Table[ChannelState, ChannelEvent, ChannelEffect]] = Table(
         (_F.DETACH, _F.RETURN_REQUESTS, _F.TELL_LOST),
     ),
     Row(_E.LOST, (_S.CLOSING,), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
-    Ignored(_E.LOST, (_S.CLOSED,), "close-ok had not come yet, and nobody waits for it"),
+    Ignored(_E.LOST, (_S.CLOSED,), "the channel is closed, and only close-ok was missing"),
     # --- its end
     Row(_E.CLOSE, (_S.CONNECTING_NEW, *_OFF_LINK), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
     Row(_E.CLOSE, _ON_LINK, _S.CLOSING, (_F.FAIL_REQUESTS, _F.AWAIT_CLOSE)),
@@ -201,7 +201,7 @@ CHANNEL: Final[Table[ChannelState, ChannelEvent, ChannelEffect]] = Table(
     Row(_E.FAILED, _OFF_LINK, _S.CLOSED, (_F.FAIL_REQUESTS, _F.FORGET, _F.TELL_FAILED)),
     Row(_E.FAILED, _ON_LINK, _S.CLOSED, (_F.FAIL_REQUESTS, _F.SEND_CLOSE, _F.FORGET, _F.TELL_FAILED)),
     Row(_E.FAILED, (_S.CLOSING,), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
-    Ignored(_E.FAILED, (_S.CLOSED,), "it is closed for another reason"),
+    Ignored(_E.FAILED, (_S.CLOSED,), "the channel was closed before, for another reason"),
     Row(_E.CLOSED, (_S.CLOSING,), _S.CLOSED, (_F.FORGET,)),
-    Ignored(_E.CLOSED, (_S.CLOSED,), "close-ok comes, and nobody waits for it"),
+    Ignored(_E.CLOSED, (_S.CLOSED,), "a late close-ok"),
 )
