@@ -1,22 +1,22 @@
-"""Declaring exchanges, queues and bindings again on a new link, so that none waits for another without need.
+"""Declares exchanges, queues and bindings again on a new link, so that none waits for another without need.
 
-In the order exchanges, queues, bindings; a step begins when each entity of the step before is declared, failed, late or
-put aside. The requests of a step are sent one behind the other on a *lane*, a channel of recovery's own. A binding
+The order is exchanges, queues, bindings. A step begins when each entity of the step before is declared, failed, late or
+put aside. It sends its requests without waiting in between on a *lane*, a channel that belongs to recovery. A binding
 waits for its own ends only.
 
 * **Late.** A broker may take a minute and more to answer for one queue (RabbitMQ: a classic queue whose node is down),
-  and works on nothing behind it on the same channel. If a lane is silent for ``PATIENCE`` seconds, the entity at its
-  head is late. It keeps the lane; the entities behind it are sent again on other lanes, whose number doubles each time
-  that one becomes late. A declare or bind may be sent twice, except for a queue that the broker names: each declare
-  would make another queue. Such a queue is sent only behind others of its kind, and stays where it is.
-* **Put aside.** An entity that is locked (405) may be locked by our last link, whose death the broker has not noticed
-  (RabbitMQ: two to three heartbeat intervals). It is tried again after pauses, until the grace is over.
-* **Repeated.** When the broker notices that death, it deletes everything that was exclusive or auto-delete: an exchange
-  between our declare of it and our bind, for example. So where something is missing (404) that was just declared, the
-  pass begins anew, a few times, before an entity fails.
-* **Careful.** A broker may close the whole link for a request, which then fails. Where it does not name the method, or
-  several lanes wait for an answer to it, one request at a time is sent on the next link, and the one that is under way
-  when it happens again fails.
+  and executes no later request on the same channel meanwhile. If a lane is silent for ``PATIENCE`` seconds, the entity
+  at its head is late. It keeps the lane; the entities behind it are sent again on other lanes, whose number doubles
+  each time that a lane becomes late. A declare or bind may be sent twice, except for a server-named queue: each declare
+  would make another queue. Such a queue is sent only behind others of its kind, and stays on its lane.
+* **Put aside.** Our last link may lock an entity (405), until the broker notices the end of that link (RabbitMQ: two to
+  three heartbeat intervals). The entity is tried again after pauses, until the grace is over.
+* **Repeated.** When the broker notices that end, it deletes the link's exclusive and auto-delete entities: an exchange
+  after our declare and before our bind, for example. So if an entity that was just declared is missing (404), the pass
+  begins anew, a few times, before an entity fails.
+* **Careful.** A broker may close the whole link for a request, which then fails. If the broker does not name the method,
+  or several lanes wait for an answer to it, the next link sends one request at a time, and the request in flight at
+  another close fails.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ _MOST_REPEATS: Final = 3
 """Passes on one link besides the first."""
 
 _FEW: Final = 16
-"""Requests sent at a time after one was refused, doubled with each success: the broker does nothing behind a refused
-one, and a thousand refusals among ten thousand entities would mean millions of requests. Of the entities that were put
-aside as many are tried at a time."""
+"""Requests sent at a time after a refusal, doubled with each success: the broker executes no request behind a refused
+one, and a thousand refusals among ten thousand entities would mean millions of requests. Entities that were put aside
+are tried again as many at a time."""
 
 _STEPS: Final = ((EXCHANGES,), (NAMED, EXCHANGES, QUEUES), (NAMED, EXCHANGES, QUEUES, BINDINGS))
 """The kinds that may be sent in each step."""
 
 
 class Send(NamedTuple):
-    """Send these requests on the channel of this lane, one behind the other.
+    """Send these requests on the channel of this lane, in order.
 
-    A lane that is new gets a channel first; if no number is free, :meth:`Declaring.no_channel` is told instead. Of each
-    request that cannot be sent :meth:`Declaring.unsendable` is told.
+    Open a channel for a new lane first; if no number is free, call :meth:`Declaring.no_channel` instead. Call
+    :meth:`Declaring.unsendable` for each request that cannot be sent.
     """
 
     lane: int
@@ -64,20 +64,20 @@ class Send(NamedTuple):
 
 
 class CloseLane(NamedTuple):
-    """Close the channel of this lane: nothing more is sent on it."""
+    """Close the channel of this lane: no more requests are sent on it."""
 
     lane: int
 
 
 class TellFailed(NamedTuple):
-    """This entity is not recovered, because of this error."""
+    """Tell the user that this entity is not recovered, because of this error."""
 
     recorded: Recorded
     error: AnyamqpError
 
 
 class Pending(NamedTuple):
-    """An entity that is not back, and the reason, in words."""
+    """An entity that is not recovered yet, and the reason in words."""
 
     recorded: Recorded
     reason: str
@@ -90,14 +90,14 @@ Effects: TypeAlias = Sequence[DeclaringEffect]
 class Declaring:
     """Declares the entities of a connection on one link.
 
-    Each method that tells of an event returns the effects, to be carried out at once and in their order. ``now`` is in
-    seconds on the event loop's clock.
+    Each method for an event returns effects; the caller carries them out at once, in order. ``now`` is in seconds on
+    the event loop's clock.
 
     Args:
-        topology: where the entities come from; it hears the names of queues that the broker names.
-        entities: those to declare, in the order of their declaration.
-        most_lanes: how many channels may be open for this.
-        locked_until: until when a lock may be that of our last link.
+        topology: the declarations of the connection; it learns the new names of server-named queues.
+        entities: the entities to declare, in the order of their declaration.
+        most_lanes: the most channels that may be open for declaring.
+        locked_until: the time until which our last link may hold locks.
         is_careful: whether to send one request at a time, and to wait for each answer as long as it takes.
 
     Attributes:
@@ -153,7 +153,7 @@ class Declaring:
         return [one.recorded for one in self._entities if one.state in UNANSWERED]
 
     def pending(self) -> list[Pending]:
-        """The entities that are not back, and why."""
+        """The entities that are not recovered yet, each with the reason."""
         return [Pending(one.recorded, one.reason) for one in self._entities if one.state not in OVER]
 
     def holds(self, queue: str) -> bool:
@@ -162,7 +162,7 @@ class Declaring:
         return entity is not None and entity.state not in OVER
 
     def will_declare(self, queue: str, now: float) -> bool:
-        """Whether a queue that is missing will be declared, once more perhaps. Asking for it makes it so."""
+        """Whether a missing queue will be declared, perhaps once more. The call itself requests that."""
         entity = self._entities.queue(queue)
         if entity is None or entity.state in (EntityState.FAILED, EntityState.GONE):
             return False
@@ -186,7 +186,7 @@ class Declaring:
         self._topology.declared_again(entity.recorded, reply)
         self._fire(entity, EntityEvent.ANSWERED, now)
         if entity.error is not None:
-            # The reason that it was put aside for may have been that of others as well.
+            # The reason for which it was put aside may be over for other entities as well.
             entity.error = None
             self._aside_pauses.reset()
             self._retry(list(self._entities.aside), now)
@@ -199,7 +199,7 @@ class Declaring:
         return self._proceed(now)
 
     def refused(self, number: int, error: ReplyError, now: float) -> Effects:
-        """The broker closed a lane for its oldest request, and did nothing behind that."""
+        """The broker closed a lane for its oldest request, and executed no later one."""
         lane = self._lanes.remove(number)
         if not self.is_careful:
             self._batch = _FEW
@@ -211,7 +211,7 @@ class Declaring:
         return [*effects, *self._proceed(now)]
 
     def unsendable(self, number: int, recorded: Recorded, error: AnyamqpError, now: float) -> Effects:
-        """A request was not sent, because AMQP or the link cannot carry it. Told after :class:`Send` is carried out."""
+        """A request was not sent: AMQP or the link cannot carry it. Call it after carrying out :class:`Send`."""
         lane = self._lanes[number]
         entity = next(one for one in lane.in_flight if one.recorded is recorded)
         lane.in_flight.remove(entity)
@@ -219,13 +219,13 @@ class Declaring:
         return effects if lane.in_flight else [*effects, *self._proceed(now)]
 
     def no_channel(self, number: int, now: float) -> Effects:
-        """No number is free for the channel of a lane. Told instead of carrying out :class:`Send`."""
+        """No number is free for the channel of a lane. Call it instead of carrying out :class:`Send`."""
         self._undo(self._lanes.remove(number), now)
         self._lanes.not_to_be_had(now + self._aside_pauses.next())
         return ()
 
     def lost(self, error: AnyamqpError | None, now: float) -> Effects:
-        """The link has ended. Nothing else is told after this."""
+        """The link has ended. Call no other method for an event after this."""
         suspects = [suspect for lane in self._lanes if (suspect := _suspect(lane, error)) is not None]
         if len(suspects) == 1 and (self.is_careful or not is_unexplained_close(error)):
             return self._fire(suspects[0], EntityEvent.REFUSED, now, error)
@@ -250,7 +250,7 @@ class Declaring:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _proceed(self, now: float) -> Effects:
-        """Send what can be sent now; when there is nothing more to send, close the lanes."""
+        """Send the requests that can be sent now. If none is left and all answers are in, close the lanes."""
         if self._repeat_at < math.inf:
             return ()
         idle = self._lanes.idle()
@@ -277,7 +277,7 @@ class Declaring:
         return Send(lane.number, [entity.recorded for entity in entities])
 
     def _overtake(self, lane: Lane, now: float) -> None:
-        """The entity at the head of the lane is late: those behind it are to be sent on other lanes."""
+        """Note that the entity at the head of the lane is late. Those behind it will be sent on other lanes."""
         lane.is_late = True
         for place, entity in enumerate(lane.in_flight):
             if entity.lane is lane:
@@ -295,7 +295,7 @@ class Declaring:
             return EntityEvent.NOT_YET
         if isinstance(error, NotFound):
             if entity.kind in (NAMED, QUEUES):
-                # A queue that is missing would be made, so it exists, but its node is down (RabbitMQ).
+                # RabbitMQ would make a missing queue, so the queue exists and its node is down.
                 return EntityEvent.NOT_YET
             is_declared = any(end.state is EntityState.DECLARED for end in self._entities.ends(entity))
             if self._may_repeat and is_declared:

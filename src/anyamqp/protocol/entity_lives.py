@@ -1,4 +1,4 @@
-"""The entities of one recovery, each with its life, and sorted by its state."""
+"""The entities of one recovery, each with its life cycle, sorted by state."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from anyamqp.protocol.topology import Recorded, Topology
 from anyamqp.wire import methods
 
 NAMED, EXCHANGES, QUEUES, BINDINGS = range(4)
-"""The kinds of entities, in the order in which their requests are sent. The first ones are the queues that the broker
-names, which are never behind anything else."""
+"""The kinds of entities, in the order in which their requests are sent. Server-named queues come
+first, and are never behind other kinds."""
 
 OVER: Final = (EntityState.DECLARED, EntityState.FAILED, EntityState.GONE)
 UNANSWERED: Final = (EntityState.SENT, EntityState.LATE)
@@ -32,10 +32,10 @@ class EntityLife:
     """One entity.
 
     Attributes:
-        recorded: as the topology has it.
+        recorded: the declaration in the topology.
         kind: one of the kinds above.
-        lane: the lane on which its request was sent last; None while none is unanswered.
-        error: why it was put aside last; None if it never was, or is declared again.
+        lane: the lane of its latest unanswered request; None if there is none.
+        error: the error for which it was last put aside; None if it never was, or is declared again.
         needs: the entity that holds it up, or did so last.
         holds_up: the bindings that it holds up.
     """
@@ -53,12 +53,12 @@ class EntityLife:
 
     @property
     def state(self) -> EntityState:
-        """Where its life is."""
+        """The state of its life cycle."""
         return self.life.state
 
     @property
     def reason(self) -> str:
-        """Why it is not declared, in words."""
+        """The reason, in words, why it is not declared."""
         if self.state is EntityState.HELD and self.needs is not None:
             return f"waits for {self.needs.recorded.entity}"
         if self.error is not None:
@@ -70,8 +70,8 @@ class EntityLives:
     """The entities of one recovery.
 
     Args:
-        topology: where they come from.
-        entities: those to declare, in the order of their declaration.
+        topology: the declarations of the connection.
+        entities: the entities to declare, in the order of their declaration.
 
     Attributes:
         aside: the entities that are put aside, the one that waits longest first.
@@ -95,12 +95,12 @@ class EntityLives:
         return self._all.get(recorded)
 
     def queue(self, name: str) -> EntityLife | None:
-        """The queue that has this name now or had it first, if it is part of this recovery."""
+        """The queue whose current or first name this is, if it is part of this recovery."""
         recorded = self._topology.queue(name)
         return None if recorded is None else self.of(recorded)
 
     def ends(self, entity: EntityLife) -> list[EntityLife]:
-        """The entities of this recovery that a binding binds; none for anything else."""
+        """The entities of this recovery at the ends of a binding; none for an exchange or a queue."""
         ends = [self.of(end) for end in self._topology.ends(entity.recorded)] if entity.kind == BINDINGS else ()
         return [end for end in ends if end is not None]
 
@@ -110,12 +110,12 @@ class EntityLives:
 
     @property
     def left(self) -> int:
-        """How many are to be declared yet."""
+        """Number of entities that are still to be declared."""
         return len(self._all) - self.count(*OVER)
 
     @property
     def is_any_waiting(self) -> bool:
-        """Whether any is to be sent."""
+        """Whether any entity is still to be sent."""
         return self._counts[EntityState.WAITING] > 0
 
     def is_any_undecided(self, kinds: Sequence[int]) -> bool:
@@ -123,10 +123,9 @@ class EntityLives:
         return any(self._undecided[kind] for kind in kinds)
 
     def ready(self, kinds: Sequence[int], most: float) -> list[EntityLife]:
-        """The first ones of these kinds that may be sent, so many at most.
+        """The first entities of these kinds that may be sent, ``most`` of them at most.
 
-        An entity that the topology does not hold any more is forgotten on the way, and a binding of something that is
-        not decided is held up.
+        It skips entities that the topology no longer holds, and holds up bindings of entities that are not decided.
         """
         ready: list[EntityLife] = []
         for kind in kinds:
