@@ -14,9 +14,9 @@ waits for its own ends only.
 * **Repeated.** When the broker notices that end, it deletes the link's exclusive and auto-delete entities: an exchange
   after our declare and before our bind, for example. So if an entity that was just declared is missing (404), the pass
   begins anew, a few times, before an entity fails.
-* **Careful.** A broker may close the whole link for a request, which then fails. If the broker does not name the method,
-  or several lanes wait for an answer to it, the next link sends one request at a time, and the request in flight at
-  another close fails.
+* **Careful.** A broker may close the whole link for a request, which then fails. If the broker does not name the
+  method, or several lanes wait for an answer to it, the next link sends one request at a time, and the request in
+  flight at another close fails.
 """
 
 from __future__ import annotations
