@@ -50,7 +50,7 @@ def connect(
         reconnect: when to dial again.
         connect_timeout: seconds for one attempt: DNS, TCP, TLS and the whole handshake.
         shuffle: try the addresses, and the DNS records of each, in an order of this connection's own.
-        tls: use TLS with exactly these settings, whatever the scheme; the port stays the URL's. Without it, the scheme
+        tls: use TLS with exactly these settings, with any scheme; the port stays the URL's. Without it, the scheme
             ``amqps`` means ``TLS()`` with the parameters of the URL's query.
         topology_recovery: which declared entities are declared again after a reconnect, and a function to call for
             those that the broker refuses.
