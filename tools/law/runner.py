@@ -177,7 +177,7 @@ class _Runner:
             put_in_place(mutant, self._suite.table)
             answer.send(next(filter(None, (self._run(one.item) for one in meets)), ""))
 
-        return _Trial(mutant, *_start(meet), time.monotonic() + 30 + 10 * seconds)
+        return _Trial(mutant, *_start(meet), time.monotonic() + 120 + 10 * seconds)
 
 
 def _start(target: Callable[[Connection], None]) -> tuple[ForkProcess, Connection]:

@@ -70,6 +70,9 @@ def summary(score: Score) -> Iterator[str]:
         f"{score.suite.name}: {len(score.fates)} mutants, {killed} killed, {timed_out} timed out, {survived} survived, "
         f"{len(score.unexplained)} of them unexplained"
     )
+    for fate in score.fates:
+        if fate.verdict == "timed out":
+            yield f"    {fate.mutant.name}: timed out"
     for pattern, fates in score.explained.items():
         for fate in fates:
             yield f"    {fate.mutant.name}: {score.suite.equivalent[pattern]}"
