@@ -33,6 +33,7 @@ _SILENT: Final = (
     methods.Basic.Nack,
     methods.Basic.Reject,
     methods.Channel.CloseOk,
+    methods.Channel.FlowOk,
     methods.Connection.CloseOk,
     methods.Connection.StartOk,
     methods.Connection.TuneOk,
@@ -54,6 +55,8 @@ class BrokerChannel:
     """A channel at the broker.
 
     Attributes:
+        is_confirming: whether it confirms publishes.
+        is_stopped: whether the broker has stopped publishes on it.
         published: how many publishes it has read.
         consumer: the tag of its consumer; None without one.
         delivered: the last delivery tag.
@@ -61,6 +64,8 @@ class BrokerChannel:
     """
 
     def __init__(self) -> None:
+        self.is_confirming: bool = False
+        self.is_stopped: bool = False
         self.published: int = 0
         self.consumer: str | None = None
         self.delivered: int = 0
@@ -75,7 +80,7 @@ class BrokerLink:
 
     Attributes:
         number: the same.
-        unread: what came on each channel and was not read yet.
+        unread: the methods and publishes of each channel that it has not read yet.
         channels: the channels that are open here.
         ending: the channels that the broker has closed and whose close-ok has not come.
         settled: the settlements that the user made on this link, as channel and tag.
@@ -107,7 +112,7 @@ class Broker:
         seen: the bodies that it has read, in the order of their first appearance.
         is_blocking: whether it has blocked the link.
         facts: the remarkable events of the present step.
-        heard: what came from the client in the last call of :meth:`take`.
+        heard: the client's methods in the last call of :meth:`take`.
     """
 
     def __init__(self, messages: int) -> None:
@@ -127,7 +132,7 @@ class Broker:
         self.link = BrokerLink(number)
 
     def lose(self) -> None:
-        """The link is gone. What was not settled is in the queue again."""
+        """The link is gone: unsettled messages are in the queue again."""
         if self.link is not None:
             for channel in self.link.channels.values():
                 self.waiting += len(channel.unsettled)
@@ -143,7 +148,7 @@ class Broker:
                     self._store(one)
 
     def take(self, data: bytes) -> bytes:
-        """Take the client's bytes. Returns what the broker answers by itself."""
+        """Take the client's bytes. Returns the answers that no move has to ask for."""
         link = self._present
         link.decoder.feed(data)
         self.heard.clear()
@@ -171,6 +176,11 @@ class Broker:
         link.is_over = True
         return encode_method(0, methods.Connection.Close(320, "CONNECTION_FORCED - an operator's doing", 0, 0))
 
+    def close_for_publish(self) -> bytes:
+        """Close the connection because of a publish that the broker cannot read."""
+        self._present.is_over = True
+        return encode_method(0, methods.Connection.Close(541, "INTERNAL_ERROR", *_PUBLISH))
+
     def block(self) -> bytes:
         """Accept no publishes."""
         self.is_blocking = True
@@ -184,7 +194,7 @@ class Broker:
     # --- channels -----------------------------------------------------------------------------------------------------
 
     def unanswered(self, number: int) -> Unread | None:
-        """What the broker answers next on a channel; None if nothing waits."""
+        """The next method or publish on a channel that awaits an answer; None if there is none."""
         unread = self._present.unread.get(number)
         return unread[0] if unread else None
 
@@ -198,8 +208,8 @@ class Broker:
         one = link.unread[number].popleft()
         if isinstance(one, Published):
             self._store(one)
-            return encode_method(number, methods.Basic.Ack(self._count(number), False)) + self._read_silent(number)
-        return encode_method(number, self._reply(number, one)) + self._read_silent(number)
+            return self._say(number, methods.Basic.Ack(self._count(number), False))
+        return self._say(number, self._reply(number, one))
 
     def confirm_both(self, number: int) -> bytes:
         """Read two publishes and confirm them together."""
@@ -209,12 +219,12 @@ class Broker:
             if isinstance(one, Published):
                 self._store(one)
                 self._count(number)
-        return encode_method(number, methods.Basic.Ack(self._present.channels[number].published, True))
+        return self._say(number, methods.Basic.Ack(self._present.channels[number].published, True))
 
     def nack(self, number: int) -> bytes:
         """Read a publish and refuse responsibility for it."""
         self._see(self._present.unread[number].popleft())
-        return encode_method(number, methods.Basic.Nack(self._count(number), False, False))
+        return self._say(number, methods.Basic.Nack(self._count(number), False, False))
 
     def send_back(self, number: int) -> bytes:
         """Read a publish, return it as unroutable, and confirm it."""
@@ -223,7 +233,7 @@ class Broker:
         body = one.body if isinstance(one, Published) else b""
         method = methods.Basic.Return(312, "NO_ROUTE", "x", "key")
         returned = encode_content(number, method, Message(body, message_id=body.decode()), FRAME_MAX)
-        return b"".join(returned) + encode_method(number, methods.Basic.Ack(self._count(number), False))
+        return b"".join(returned) + self._say(number, methods.Basic.Ack(self._count(number), False))
 
     def refuse(self, number: int, *, behind: int = 0) -> bytes:
         """Close a channel because of the next method on it.
@@ -254,6 +264,12 @@ class Broker:
         channel.unsettled.append(channel.delivered)
         method = methods.Basic.Deliver(channel.consumer or "", channel.delivered, False, "", QUEUE)
         return b"".join(encode_content(number, method, Message(b"m"), FRAME_MAX))
+
+    def flow(self, number: int) -> bytes:
+        """Stop publishes on a channel, or let them go on."""
+        channel = self._present.channels[number]
+        channel.is_stopped = not channel.is_stopped
+        return encode_method(number, methods.Channel.Flow(not channel.is_stopped))
 
     def cancel(self, number: int) -> bytes:
         """Cancel the consumer of a channel."""
@@ -290,6 +306,8 @@ class Broker:
             self._drop(number)
         elif isinstance(method, methods.Connection.Close):
             link.is_over = True
+        elif isinstance(method, methods.Confirm.Select):
+            link.channels[number].is_confirming = True
         elif isinstance(method, methods.Basic.Consume):
             link.channels[number].consumer = method.consumer_tag
             return methods.Basic.ConsumeOk(method.consumer_tag)
@@ -304,15 +322,19 @@ class Broker:
             self.facts.add("a close of a channel that crossed theirs")
         self._drop(number)
         link.ending.add(number)
-        return encode_method(number, close) + self._read_silent(number)
+        return self._say(number, close)
 
     def _drop(self, number: int) -> None:
         channel = self._present.channels.pop(number, None)
         if channel is not None:
             self.waiting += len(channel.unsettled)
 
+    def _say(self, number: int, method: Method) -> bytes:
+        """Send a method, then read the methods without a reply that follow."""
+        return encode_method(number, method) + self._read_silent(number)
+
     def _read_silent(self, number: int) -> bytes:
-        """Read what needs no reply, and what comes on a channel that the broker has closed."""
+        """Read methods without a reply, and discard those on a channel that the broker has closed."""
         link = self._present
         unread = link.unread[number]
         while unread:
@@ -322,7 +344,7 @@ class Broker:
                 if isinstance(one, methods.Channel.CloseOk):
                     link.ending.discard(number)
                 elif isinstance(one, methods.Channel.Close) and not link.is_over:
-                    return encode_method(number, methods.Channel.CloseOk()) + self._read_silent(number)
+                    return self._say(number, methods.Channel.CloseOk())
             elif isinstance(one, _SILENT) or (isinstance(one, methods.Basic.Cancel) and one.nowait):
                 unread.popleft()
                 self._settle(number, one)

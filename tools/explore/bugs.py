@@ -26,7 +26,7 @@ class Bug(NamedTuple):
         name: its name.
         plant: plants it for as long as the context lasts.
         scenario: where it is looked for.
-        breaks: what the violation must name.
+        breaks: a part of the violation's text.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The time of a world, and what waits for it."""
+"""The time of a world, and its timers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Clock:
 
     Attributes:
         now: the time.
-        calls: what is to be done later, and when.
+        calls: the timers: when each is due, and the function that it calls.
     """
 
     def __init__(self) -> None:

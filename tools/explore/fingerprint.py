@@ -1,7 +1,7 @@
 """The fingerprint of a world: equal for worlds from which the same can happen.
 
-Left out are names of objects, counters of traffic, and the time, but for what is left until each deadline and for
-ages below one second, which the real objects compare with "young".
+It leaves out the names of objects and the counters of traffic. Of times it has the seconds left until each deadline,
+and ages below one second, because the real objects treat young channels differently.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from anyamqp.protocol.pending import PendingPublish
 from anyamqp.protocol.requests import Request
 from anyamqp.wire.frames import method_name
 from tools.explore.broker import BrokerLink, Published, Unread
-from tools.explore.parts import Consumer, Publisher, UserChannel
+from tools.explore.consumer import Consumer
+from tools.explore.publisher import Publisher
+from tools.explore.user_channel import UserChannel
 from tools.explore.world import World
 
 Facts: TypeAlias = tuple[object, ...]
@@ -42,7 +44,7 @@ def facts(world: World) -> Facts:
         world.is_over,
         tuple(world.left),
         tuple(_channel(channel) for channel in _channels(world)),
-        tuple(channels.get(id(channel)) for channel in core.channels),
+        tuple((channels.get(id(channel)), channel in world.postponed) for channel in core.channels),
         _link(world, channels),
         world.channel and _user(world.channel),
         world.publisher and _publisher(world.publisher, now),
@@ -154,7 +156,7 @@ def _broker_link(link: BrokerLink) -> Facts:
         link.is_over,
         sorted(link.ending),
         [
-            (number, channel.published, channel.consumer, channel.delivered, channel.unsettled)
+            (number, channel.published, channel.is_stopped, channel.consumer, channel.delivered, channel.unsettled)
             for number, channel in sorted(link.channels.items())
         ],
         [(number, list(map(_unread, unread))) for number, unread in sorted(link.unread.items()) if unread],

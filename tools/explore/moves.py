@@ -1,4 +1,4 @@
-"""The moves that are possible in a world: whatever user, broker, network and clock may do next."""
+"""The moves that are possible in a world: the next steps of user, broker, network and clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anyamqp.protocol.lifecycle.channel import OVER, ChannelState
 from anyamqp.protocol.lifecycle.consumer import ConsumerState
 from anyamqp.protocol.lifecycle.publisher import PublisherState
 from anyamqp.wire import methods
-from tools.explore.broker import BrokerLink, Published
+from tools.explore.broker import BrokerChannel, BrokerLink, Published
 from tools.explore.world import World
 
 Move: TypeAlias = tuple[str, Callable[[], None]]
@@ -25,8 +25,8 @@ _REFUSABLE = (methods.Queue.Declare, methods.Basic.Consume)
 def play(world: World, name: str) -> None:
     """Make the move with this name, and let everything go on until the next."""
     world.facts.clear()
-    actor, _, what = name.partition(": ")
-    world.say(_LINES[actor].format(what))
+    actor, _, deed = name.partition(": ")
+    world.say(_LINES[actor].format(deed))
     dict(moves(world))[name]()
     world.settle()
 
@@ -64,7 +64,9 @@ def _of_user(world: World) -> Iterator[Move]:
         if publisher.outbox.state is PublisherState.NEW:
             if not is_leaving:
                 yield "user: enter the publisher", publisher.enter
-        elif not publisher.is_entering:
+        elif publisher.is_entering:
+            yield "user: cancel entering the publisher", publisher.cancel_entering
+        else:
             if len(publisher.publishes) < world.left.publishes:
                 yield f"user: publish {len(publisher.publishes) + 1}", publisher.publish
             if publisher.outbox.state not in _LEFT:
@@ -73,7 +75,9 @@ def _of_user(world: World) -> Iterator[Move]:
         if consumer.subscription.state is ConsumerState.NEW:
             if not is_leaving:
                 yield "user: enter the consumer", consumer.enter
-        elif not consumer.is_entering:
+        elif consumer.is_entering:
+            yield "user: cancel entering the consumer", consumer.cancel_entering
+        else:
             if consumer.subscription.waiting and consumer.held is None:
                 yield "user: take a delivery", consumer.take
             if consumer.held is not None:
@@ -88,6 +92,8 @@ def _of_network(world: World) -> Iterator[Move]:
         yield "network: dialed", partial(_dialed, world)
         if left.refusals or world.core.state is ConnectionState.CLOSING:
             yield "network: dial refused", partial(_refused, world)
+    if world.pause_until < math.inf and left.refusals:
+        yield "clock: the policy gives up", world.give_up
     if world.nearest < math.inf:
         yield "clock: time passes", world.pass_time
     if world.link is not None and world.broker.link is not None and left.losses:
@@ -125,6 +131,8 @@ def _of_broker(world: World, link: BrokerLink) -> Iterator[Move]:
         return
     if isinstance(broker.unanswered(0), methods.Connection.Open):
         yield "broker: connection.open-ok", lambda: world.hear(broker.answer(0))
+        if left.losses:
+            yield "broker: connection.close", partial(_close_link, world)
         return
     for number, unread in sorted(link.unread.items()):
         if unread:
@@ -132,6 +140,8 @@ def _of_broker(world: World, link: BrokerLink) -> Iterator[Move]:
     for number, channel in sorted(link.channels.items()):
         if left.closes:
             yield f"broker: close channel {number}", partial(_close_channel, world, number)
+        if channel.is_stopped or (channel.is_confirming and left.blocks):
+            yield f"broker: channel.flow on channel {number}", partial(_flow, world, number, channel)
         if channel.consumer is not None:
             if broker.waiting and not channel.unsettled:
                 yield f"broker: deliver on channel {number}", partial(_hear, world, broker.deliver, number)
@@ -153,6 +163,8 @@ def _answers(world: World, number: int) -> Iterator[Move]:
         yield f"broker: nack on channel {number}", partial(_hear, world, broker.nack, number)
         yield f"broker: return on channel {number}", partial(_hear, world, broker.send_back, number)
         yield f"broker: refuse the publish on channel {number}", partial(_hear, world, broker.refuse, number)
+        if world.left.losses:
+            yield f"broker: connection.close for the publish on channel {number}", partial(_close_for_publish, world)
         if broker.publishes_unread(number) > 1:
             yield f"broker: confirm both on channel {number}", partial(_hear, world, broker.confirm_both, number)
             yield f"broker: refuse the second on channel {number}", lambda: world.hear(broker.refuse(number, behind=1))
@@ -171,6 +183,12 @@ def _close_channel(world: World, number: int) -> None:
     world.hear(world.broker.close_channel(number))
 
 
+def _flow(world: World, number: int, channel: BrokerChannel) -> None:
+    if not channel.is_stopped:
+        world.left = world.left._replace(blocks=world.left.blocks - 1)
+    world.hear(world.broker.flow(number))
+
+
 def _cancel(world: World, number: int) -> None:
     world.left = world.left._replace(closes=world.left.closes - 1)
     world.hear(world.broker.cancel(number))
@@ -179,6 +197,11 @@ def _cancel(world: World, number: int) -> None:
 def _block(world: World) -> None:
     world.left = world.left._replace(blocks=world.left.blocks - 1)
     world.hear(world.broker.block())
+
+
+def _close_for_publish(world: World) -> None:
+    world.left = world.left._replace(losses=world.left.losses - 1)
+    world.hear(world.broker.close_for_publish())
 
 
 def _close_link(world: World) -> None:

@@ -11,8 +11,9 @@ from anyamqp.protocol.lifecycle.channel import ChannelState
 from anyamqp.protocol.lifecycle.consumer import OVER, ConsumerState
 from anyamqp.protocol.pending import CONFIRMED
 from anyamqp.wire import methods
+from tools.explore.consumer import Consumer
 from tools.explore.moves import moves, play
-from tools.explore.parts import Consumer, Publisher
+from tools.explore.publisher import Publisher
 from tools.explore.violation import Violation
 from tools.explore.world import UP, World
 
@@ -27,7 +28,7 @@ SOMETIMES: Final = (
     "a close of the connection that crossed theirs",
     "a block that ended",
 )
-"""What must happen somewhere, or the exploration does not reach what it should."""
+"""The events that some path must reach, or the exploration is too shallow."""
 
 _DETACHED: Final = (ChannelState.CONNECTING_DETACHED, ChannelState.RECONNECTING_DETACHED)
 _HELD: Final = (ChannelState.OPEN_HELD, ChannelState.BLOCKED_HELD)
@@ -115,10 +116,9 @@ def _check_nothing_is_left(world: World) -> None:
         "a request": world.channel is not None and world.channel.is_asking,
         "an end that nobody was told of": not world.is_over,
     }
-    if any(left.values()):
-        raise Violation(
-            f"invariant 7: left after CLOSED: {', '.join(what for what, is_left in left.items() if is_left)}"
-        )
+    found = [name for name, is_left in left.items() if is_left]
+    if found:
+        raise Violation(f"invariant 7: left after CLOSED: {', '.join(found)}")
 
 
 def _check_channels(world: World) -> None:
@@ -135,14 +135,13 @@ def _check_channels(world: World) -> None:
     link, theirs = world.link, world.broker.link
     if link is None or theirs is None or not link.is_open:
         return
-    in_flight = any(isinstance(one, _OPENS_OR_CLOSES) for unread in theirs.unread.values() for one in unread)
-    if not in_flight and (len(theirs.channels) != link.session.channel_count):
-        raise Violation(
-            f"invariant 6: {len(theirs.channels)} channels at the broker, {link.session.channel_count} here"
-        )
-    places = [channel.place.number for channel in world.core.channels if channel.place is not None]
-    if len(set(places)) != len(places) or not set(places) <= link.dispatcher.handlers.keys():
-        raise Violation(f"invariant 6: channels on the numbers {places}, of which the link knows others")
+    if any(isinstance(one, _OPENS_OR_CLOSES) for unread in theirs.unread.values() for one in unread):
+        return
+    places = sorted(channel.place.number for channel in world.core.channels if channel.place is not None)
+    if not places == sorted(theirs.channels) == sorted(link.dispatcher.handlers):
+        raise Violation(f"invariant 6: channels {places}, but {sorted(theirs.channels)} at the broker")
+    if len(places) != link.session.channel_count:
+        raise Violation(f"invariant 6: channels {places}, but the session has {link.session.channel_count}")
 
 
 def _check_publishes(world: World, publisher: Publisher) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from anyamqp.protocol.lifecycle.table import Row
 from tools.explore.bugs import Bug
 from tools.explore.moves import play
 from tools.explore.properties import SOMETIMES, check, check_end
 from tools.explore.search import Counterexample, Exploration, Path, Scenario
+from tools.explore.snapshot import TABLES
 
 _HEAD: Final = """\
 # The core, explored
@@ -21,9 +23,10 @@ is one move in one state. After each transition the invariants 1 to 8 and 13 of 
 checked, as far as they apply, and from each state CLOSED must be within reach: the user closes the connection, and the
 broker answers.
 
-In each scenario a link may end twice without the user's doing, a dial may fail once, the broker may close or cancel
-once without a reason, and block the connection once. "All" are a user's channel with one request, a publisher with two
-publishes, and a consumer, each on a channel of its own.
+Accidents multiply the states, so each scenario has limits: *losses*, links that end without the user's doing;
+*refusals*, dials that fail or are given up; *closes*, channels that the broker closes and consumers that it cancels
+without a reason; *blocks*, of the connection or of one channel. "All" are a user's channel with one request, a publisher
+with two publishes, and a consumer, each on a channel of its own.
 """
 
 
@@ -44,8 +47,8 @@ def summary(found: Exploration) -> str:
     """A line for the terminal."""
     end = "all there are" if found.is_complete else f"depth {len(found.levels) - 1}"
     return (
-        f"{found.scenario.name}: {found.states} states, {found.transitions} transitions, {end}, {found.seconds:.0f} s"
-        f", {'holds' if found.broken is None else 'BROKEN: ' + found.broken.error}"
+        f"{found.scenario.name}: {found.states} states, {found.transitions} transitions, {end}, "
+        f"{found.seconds:.0f} s CPU, {'holds' if found.broken is None else 'BROKEN: ' + found.broken.error}"
     )
 
 
@@ -54,8 +57,8 @@ def bug_line(find: Find) -> str:
     broken = find.exploration.broken
     if broken is None:
         return f"{find.bug.name}: NOT FOUND"
-    what = "found" if find.is_found else "something else found"
-    return f"{find.bug.name}: {what} at depth {len(broken.path)}: {broken.error}"
+    verdict = "found" if find.is_found else "something else found"
+    return f"{find.bug.name}: {verdict} at depth {len(broken.path)}: {broken.error}"
 
 
 def reached(explorations: Sequence[Exploration]) -> dict[str, tuple[int, str]]:
@@ -96,16 +99,20 @@ def _lines(scenario: Scenario, path: Path) -> list[str]:
 
 def page(explorations: Sequence[Exploration], finds: Sequence[Find]) -> str:
     """The text of docs/explore.md."""
-    return "\n".join([_HEAD, *_scenarios(explorations), "", *_sometimes(explorations), "", *_bugs(finds)]) + "\n"
+    parts = (_scenarios(explorations), _sometimes(explorations), _cells(explorations), _bugs(finds))
+    return "\n".join([_HEAD, *(line for part in parts for line in (*part, ""))])
 
 
 def _scenarios(explorations: Sequence[Exploration]) -> Iterator[str]:
-    yield "| scenario | moves before | depth | states | transitions | seconds | new states by depth |"
-    yield "|---|---:|---:|---:|---:|---:|---|"
+    limits = "losses, refusals, closes, blocks"
+    yield f"| scenario | {limits} | moves before | depth | states | transitions | CPU seconds | new states by depth |"
+    yield "|---|---|---:|---:|---:|---:|---:|---|"
     for found in explorations:
         levels, depth = ", ".join(map(str, found.levels)), str(len(found.levels) - 1)
+        parts = found.scenario.parts
         cells = [
             found.scenario.name,
+            f"{parts.losses}, {parts.refusals}, {parts.closes}, {parts.blocks}",
             str(len(found.scenario.begins)),
             f"{depth}, all there are" if found.is_complete else depth,
             str(found.states),
@@ -132,6 +139,19 @@ def _sometimes(explorations: Sequence[Exploration]) -> Iterator[str]:
     for fact in SOMETIMES:
         moves, scenario = fewest.get(fact, (0, "**not reached**"))
         yield f"| {fact} | {moves} | {scenario} |"
+
+
+def _cells(explorations: Sequence[Exploration]) -> Iterator[str]:
+    entered = {cell for found in explorations for cell in found.cells}
+    yield from ("## Tables", "", "The rows of the tables that real objects followed somewhere, and the others.", "")
+    yield from ("| table | rows followed | ignored cells entered | rows not followed |", "|---|---:|---:|---|")
+    for kind, table in TABLES.items():
+        rows = {place for place, cell in table.cells.items() if isinstance(cell, Row)}
+        here = {(state, event) for name, state, event in entered if name == kind}
+        ignored = table.cells.keys() - rows
+        others = ", ".join(f"{place[0].name} {place[1].name}" for place in table.cells if place in rows - here)
+        counts = f"{len(rows & here)} of {len(rows)} | {len(ignored & here)} of {len(ignored)}"
+        yield f"| {kind} | {counts} | {others or 'none'} |"
 
 
 def _bugs(finds: Sequence[Find]) -> Iterator[str]:

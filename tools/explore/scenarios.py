@@ -8,8 +8,10 @@ from tools.explore.search import Path, Scenario
 from tools.explore.world import Parts
 
 _CHANNEL: Final = Parts(publishes=0, consumer=False)
-_PUBLISHER: Final = Parts(channel=False, consumer=False)
+_PUBLISHER: Final = Parts(channel=False, consumer=False, closes=2)
+_STOPPED: Final = Parts(channel=False, consumer=False, losses=1, refusals=0, closes=2, blocks=2)
 _CONSUMER: Final = Parts(channel=False, publishes=0)
+_PATIENT: Final = Parts(channel=False, publishes=0, losses=1, refusals=0, closes=2, blocks=0, on_cancel="resubscribe")
 _ALL: Final = Parts()
 
 _LINK: Final[Path] = (
@@ -52,16 +54,20 @@ _PUBLISHER_LOST: Final[Path] = (
 )
 
 DEEP: Final = (
-    Scenario("a channel, from the first dial", _CHANNEL, (), 14),
+    Scenario("a channel, from the first dial", _CHANNEL, (), 40),
     Scenario("a publisher, from the first dial", _PUBLISHER, (), 12),
-    Scenario("a consumer, from the first dial", _CONSUMER, (), 14),
+    Scenario("a publisher, once it is open", _STOPPED, _PUBLISHER_UP, 5),
     Scenario("a publisher on its second link", _PUBLISHER, _PUBLISHER_LOST, 6),
-    Scenario("all of them, from the first dial", _ALL, (), 8),
+    Scenario("a consumer, from the first dial", _CONSUMER, (), 14),
+    Scenario("a consumer that waits for its queue", _PATIENT, _CONSUMER_UP, 9),
+    Scenario("all of them, from the first dial", _ALL, (), 9),
     Scenario("all of them, once everything is open", _ALL, _ALL_UP, 5),
 )
 """The scenarios of ``make explore``."""
 
-SHALLOW: Final = tuple(scenario._replace(depth=depth) for scenario, depth in zip(DEEP, (8, 8, 8, 3, 6, 2), strict=True))
+SHALLOW: Final = tuple(
+    scenario._replace(depth=depth) for scenario, depth in zip(DEEP, (8, 8, 2, 3, 8, 4, 6, 2), strict=True)
+)
 """The same, as far as ``make test`` can afford."""
 
 PUBLISHER_UP: Final = Scenario(

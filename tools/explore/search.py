@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import time
+import os
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
+from enum import Enum
 from multiprocessing import get_context
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
+from unittest.mock import patch
 
 from anyamqp.protocol.lifecycle import ConnectionState
+from anyamqp.protocol.lifecycle.table import Lifecycle, Table
 from tools.explore.fingerprint import fingerprint
 from tools.explore.moves import moves, play
 from tools.explore.properties import check, check_end, ending, error_of, sometimes
@@ -17,6 +21,7 @@ from tools.explore.snapshot import freeze, thaw
 from tools.explore.world import Parts, World
 
 Path: TypeAlias = tuple[str, ...]
+Cell: TypeAlias = tuple[str, Enum, Enum]
 _FEW: Final = 200
 """Worlds of one level below which it is not worth another process."""
 
@@ -26,7 +31,7 @@ class Scenario(NamedTuple):
 
     Attributes:
         name: its name.
-        parts: what lives in the world.
+        parts: the objects in the world.
         begins: the moves that were made before.
         depth: how many moves are made from there.
     """
@@ -66,6 +71,7 @@ class Level(NamedTuple):
         transitions: how many moves were made.
         ways_out: for each of the worlds, the one that follows when the user closes the connection.
         facts: the remarkable events, each with a path.
+        cells: the cells of the tables that were entered.
         broken: the first broken property.
     """
 
@@ -73,6 +79,7 @@ class Level(NamedTuple):
     transitions: int
     ways_out: dict[bytes, bytes | None]
     facts: dict[str, Path]
+    cells: set[Cell]
     broken: Counterexample | None
 
 
@@ -80,13 +87,14 @@ class Exploration:
     """The result of a search.
 
     Attributes:
-        scenario: what was explored.
+        scenario: its scenario.
         levels: how many new worlds each number of moves reached, from none on.
         transitions: how many moves were made.
         is_complete: whether there is no world beyond those that were reached.
         facts: the remarkable events, each with the shortest path to one.
         broken: the broken property that is the fewest moves away; None if all hold.
-        seconds: how long it took.
+        cells: the cells of the tables that were entered: the table's kind, state and event.
+        seconds: how much CPU time it took, in all processes.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -96,6 +104,7 @@ class Exploration:
         self.is_complete: bool = False
         self.facts: dict[str, Path] = {}
         self.broken: Counterexample | None = None
+        self.cells: set[Cell] = set()
         self.seconds: float = 0.0
 
     @property
@@ -106,7 +115,7 @@ class Exploration:
 
 def explore(scenario: Scenario, *, workers: int = 1) -> Exploration:
     """Explore a scenario, in so many processes, until its depth or the first broken property."""
-    begun = time.monotonic()
+    begun = _cpu_seconds()
     found = Exploration(scenario)
     world = scenario.world()
     first = fingerprint(world)
@@ -121,6 +130,7 @@ def explore(scenario: Scenario, *, workers: int = 1) -> Exploration:
                 worlds.setdefault(key, reached)
             found.transitions += level.transitions
             ways_out |= level.ways_out
+            found.cells |= level.cells
             found.facts = level.facts | found.facts
             found.broken = found.broken or level.broken
         found.levels.append(len(worlds))
@@ -131,7 +141,7 @@ def explore(scenario: Scenario, *, workers: int = 1) -> Exploration:
     found.is_complete = not frontier
     if found.broken is None:
         found.broken = _endless(ways_out)
-    found.seconds = time.monotonic() - begun
+    found.seconds = _cpu_seconds() - begun
     return found
 
 
@@ -155,7 +165,12 @@ def _expand_inherited(share: list[tuple[bytes, Reached]], is_last: bool) -> Leve
 
 
 def _expand(share: list[tuple[bytes, Reached]], known: set[bytes], *, is_last: bool) -> Level:
-    level = Level({}, 0, {}, {}, None)
+    level = Level({}, 0, {}, {}, set(), None)
+    with entering(level.cells):
+        return _expand_into(level, share, known, is_last=is_last)
+
+
+def _expand_into(level: Level, share: list[tuple[bytes, Reached]], known: set[bytes], *, is_last: bool) -> Level:
     for key, (path, packed) in share:
         frozen = zlib.decompress(packed)
         world = thaw(frozen)
@@ -184,6 +199,21 @@ def _expand(share: list[tuple[bytes, Reached]], known: set[bytes], *, is_last: b
                 if is_last and (broken := _ends(world, there)) is not None:
                     return level._replace(broken=broken)
     return level
+
+
+def entering(cells: set[Cell]) -> AbstractContextManager[object]:
+    """Take note of the cells of the tables that are entered."""
+    trigger = Table[Any, Any, Any].trigger
+
+    def noting(table: Table[Any, Any, Any], model: Lifecycle[Any, Any, Any], event: Enum) -> None:
+        cells.add((table.kind, model.state, event))
+        trigger(table, model, event)
+
+    return patch.object(Table, "trigger", noting)
+
+
+def _cpu_seconds() -> float:
+    return sum(os.times()[:4])
 
 
 def _ends(world: World, path: Path) -> Counterexample | None:

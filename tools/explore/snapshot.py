@@ -11,7 +11,7 @@ import io
 import pickle
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from anyamqp import errors
 from anyamqp.protocol.lifecycle import CHANNEL, CONNECTION, LINK
@@ -22,11 +22,14 @@ from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
 from tools.explore.world import World
 
-_TABLES = {table.kind: table for table in (CHANNEL, CONNECTION, CONSUMER, LINK, PUBLISHER)}
+TABLES: Final[dict[str, Table[Any, Any, Any]]] = {
+    table.kind: table for table in (CONNECTION, LINK, CHANNEL, PUBLISHER, CONSUMER)
+}
+"""The tables that the real objects of a world follow, by kind."""
 
 
 def _table(kind: str) -> Table[Any, Any, Any]:
-    return _TABLES[kind]
+    return TABLES[kind]
 
 
 def _reduce_table(table: Table[Any, Any, Any]) -> tuple[Callable[[str], object], tuple[str]]:

@@ -1,4 +1,4 @@
-"""A world to explore: one connection with what lives on it, a broker, and the moves that are possible.
+"""A world to explore: one connection, the objects on it, and a broker.
 
 The connection, its channels, links, publisher and consumer are the real plain objects. The world stands for the
 supervisor (:mod:`anyamqp.core.supervisor`), the recovery and the tasks of a link: it carries out effects and decides
@@ -8,6 +8,7 @@ nothing. Its recovery opens the channels; the connection opens without those tha
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Final, NamedTuple, cast
 
 from anyamqp.core.link_channel import LinkChannel
@@ -15,6 +16,7 @@ from anyamqp.entities import RecoveryMode
 from anyamqp.errors import AnyamqpError, TransportError, reason_of
 from anyamqp.message import FieldTable
 from anyamqp.net.link import Link
+from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.connection import ConnectionCore
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.lifecycle import (
@@ -25,11 +27,16 @@ from anyamqp.protocol.lifecycle import (
     State,
     Transition,
 )
+from anyamqp.protocol.lifecycle.channel import OPENING, ChannelState
+from anyamqp.protocol.subscription import OnCancel
 from anyamqp.protocol.topology import Topology
 from tools.explore.broker import Broker
 from tools.explore.clock import Clock
+from tools.explore.consumer import Consumer
 from tools.explore.link import PlainLink
-from tools.explore.parts import CLOSE_TIMEOUT, Consumer, Publisher, UserChannel
+from tools.explore.publisher import Publisher
+from tools.explore.surroundings import CLOSE_TIMEOUT
+from tools.explore.user_channel import UserChannel
 from tools.explore.violation import Violation
 
 PAUSE: Final = 0.2
@@ -45,7 +52,7 @@ UP: Final = (ConnectionState.OPEN, ConnectionState.BLOCKED)
 
 
 class Parts(NamedTuple):
-    """What lives in a world, and how much may happen to it.
+    """The objects in a world, and how often each kind of accident may happen.
 
     Attributes:
         channel: whether there is a user's channel.
@@ -54,7 +61,8 @@ class Parts(NamedTuple):
         losses: how often a link may end that the user has not closed.
         refusals: how often a dial may fail.
         closes: how often the broker may close a channel that it has no reason to.
-        blocks: how often the broker may block the connection.
+        blocks: how often the broker may block the connection, or stop a channel.
+        on_cancel: the consumer's reaction to basic.cancel.
     """
 
     channel: bool = True
@@ -64,28 +72,30 @@ class Parts(NamedTuple):
     refusals: int = 1
     closes: int = 1
     blocks: int = 1
+    on_cancel: OnCancel = "raise"
 
 
 class World:
     """One world.
 
     Args:
-        parts: what lives in it.
+        parts: the objects in it.
 
     Attributes:
         core: the connection.
         link: the present link; None between two.
         broker: the other side.
-        channel, publisher, consumer: what lives on the connection; None for no such thing.
+        channel, publisher, consumer: the objects on the connection; None for no such object.
         is_dialing: whether a dial is under way.
         is_recovering: whether the recovery is.
+        postponed: the channels that an earlier link had to wait for, during the recovery.
         pause_until: when the pause before the next dial ends; infinity for none.
         patience_until: when the recovery stops waiting; infinity for none.
         close_by: when closing ends at the latest.
         is_over: whether everybody was told that the connection is closed.
         facts: the remarkable events of the present step.
-        lines: what is said, for a sequence diagram; None to keep nothing.
-        left: how much may still happen.
+        lines: the lines of a sequence diagram; None to keep none.
+        left: how many accidents may still happen.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -95,9 +105,10 @@ class World:
         self.broker: Broker = Broker(messages=1 if parts.consumer else 0)
         self.channel: UserChannel | None = UserChannel(self) if parts.channel else None
         self.publisher: Publisher | None = Publisher(self) if parts.publishes else None
-        self.consumer: Consumer | None = Consumer(self) if parts.consumer else None
+        self.consumer: Consumer | None = Consumer(self, parts.on_cancel) if parts.consumer else None
         self.is_dialing: bool = False
         self.is_recovering: bool = False
+        self.postponed: set[ChannelCore[LinkChannel]] = set()
         self.pause_until: float = math.inf
         self.patience_until: float = math.inf
         self.close_by: float = math.inf
@@ -113,6 +124,12 @@ class World:
 
     # --- the parts ----------------------------------------------------------------------------------------------------
 
+    def register(self, channel: ChannelCore[LinkChannel], *, delay: float) -> None:
+        """Register a channel that is to be opened on the present link in so many seconds."""
+        self.core.register(channel, is_postponed=delay > 0)
+        if channel.state is ChannelState.CONNECTING_PAUSED:
+            self.clock.later(delay, partial(channel.take, ChannelEvent.DUE))
+
     def note(self, fact: str) -> None:
         """Something remarkable happened."""
         self.facts.add(fact)
@@ -125,7 +142,7 @@ class World:
     def _place(self, number: int) -> LinkChannel:
         if self.link is None:
             raise Violation("a channel is attached where there is no link")
-        # Of its link it uses what PlainLink has; pauses of failed deliveries, which take a timer, do not occur here.
+        # PlainLink has all members that it uses; failed deliveries, which pause and need a real timer, do not occur.
         return LinkChannel(cast("Link", self.link), number, self._stale_ack, self.clock.later)  # type: ignore[arg-type]
 
     def _stale_ack(self) -> None:
@@ -153,7 +170,7 @@ class World:
         if self.lines is not None:
             self.lines.append(line)
 
-    # --- what the link tells ------------------------------------------------------------------------------------------
+    # --- events of the link ------------------------------------------------------------------------------------------
 
     def on_link_opened(self, tuning: Tuning, server_properties: FieldTable) -> None:  # noqa: ARG002
         """The handshake is done."""
@@ -180,6 +197,7 @@ class World:
     def on_link_ended(self, error: AnyamqpError | None) -> None:
         """The link is gone."""
         self.is_recovering = False
+        self.postponed.clear()
         self.patience_until = math.inf
         self.fire(ConnectionEvent.LOST, reason_of(error))
 
@@ -200,6 +218,7 @@ class World:
                 self._run_link()
             case ConnectionEffect.RECOVER, PlainLink():
                 self.is_recovering = True
+                self.postponed = {one for one in self.core.unopened if one.state is ChannelState.CONNECTING_PAUSED}
                 self.patience_until = self.clock.now + PATIENCE
             case ConnectionEffect.INTERRUPT, _:
                 self.close_by = self.clock.now + GRACE
@@ -233,6 +252,13 @@ class World:
         self.link = self.core.link = PlainLink(self.link_number, self, self, self.clock)
         self.core.opened_at = None
         self.broker.accept(self.link_number)
+
+    def give_up(self) -> None:
+        """The policy says that there is to be no other dial."""
+        self.pause_until = math.inf
+        self.core.failure = TransportError("no broker")
+        self.fire(ConnectionEvent.FAILED, "no broker")
+        self.fire(ConnectionEvent.CLOSED)
 
     def drop(self) -> None:
         """Closing has taken too long: cancel whatever is under way."""
@@ -285,18 +311,20 @@ class World:
 
     def _recover(self, link: PlainLink) -> None:
         for channel in self.core.unopened:
-            if channel.place is None and link.is_open:
+            is_due = channel.state is not ChannelState.CONNECTING_PAUSED or channel in self.postponed
+            if channel.place is None and is_due and link.is_open:
                 try:
                     channel.attach(link)
                 except AnyamqpError as error:
                     channel.shut(error)
-        if link.is_open and not self.core.unopened:
+        if link.is_open and not any(channel.state in OPENING for channel in self.core.unopened):
             self.recovered()
 
     def recovered(self) -> None:
         """The recovery is over, or waits no longer."""
         self.is_recovering = False
         self.patience_until = math.inf
+        self.postponed.clear()
         self.fire(ConnectionEvent.OPENED)
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -308,7 +336,7 @@ class World:
         return min(own + [part.deadline for part in (self.publisher, self.consumer) if part is not None])
 
     def pass_time(self) -> None:
-        """Move on to the next deadline, and do what is due."""
+        """Move on to the next deadline, and carry out whatever is due."""
         now = self.clock.now = max(self.clock.now, self.nearest)
         for call in self.clock.take_due():
             call()
