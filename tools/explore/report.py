@@ -25,8 +25,8 @@ broker answers.
 
 Accidents multiply the states, so each scenario has limits: *losses*, links that end without the user's doing;
 *refusals*, dials that fail or are given up; *closes*, channels that the broker closes and consumers that it cancels
-without a reason; *blocks*, of the connection or of one channel. "All" are a user's channel with one request, a publisher
-with two publishes, and a consumer, each on a channel of its own.
+without a reason; *blocks*, of the connection or of one channel. "All" are a user's channel with one request, a
+publisher with two publishes, and a consumer, each on a channel of its own.
 """
 
 
