@@ -7,15 +7,21 @@ from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 from unittest.mock import patch
 
+from anyamqp.core.link_channel import LinkChannel
 from anyamqp.errors import AnyamqpError
+from anyamqp.protocol.channel import ChannelCore
+from anyamqp.protocol.channel_zero import ChannelZero
 from anyamqp.protocol.confirms import Ledger
+from anyamqp.protocol.connection import ConnectionCore
 from anyamqp.protocol.dispatch import Dispatcher
 from anyamqp.protocol.events import Ended
-from anyamqp.protocol.lifecycle import CONNECTION, ConnectionEffect, ConnectionEvent, ConnectionState
+from anyamqp.protocol.lifecycle import CONNECTION, ChannelEvent, ConnectionEffect, ConnectionEvent, ConnectionState
 from anyamqp.protocol.lifecycle.table import Row
-from anyamqp.protocol.pending import Confirmed, PendingPublish
+from anyamqp.protocol.outbox import Outbox
+from anyamqp.protocol.pending import CONFIRMED, Confirmed, PendingPublish
+from anyamqp.protocol.places import Places
 from anyamqp.protocol.settlements import Settlements
-from tools.explore.scenarios import CONSUMER_UP, PUBLISHER_UP
+from tools.explore.scenarios import CONSUMER_UP, LINK_STAYS, PUBLISHER_LOST, PUBLISHER_UP
 from tools.explore.search import Scenario
 
 
@@ -93,10 +99,69 @@ def _settled_twice() -> AbstractContextManager[object]:
     return patch.object(PendingPublish, "settle", settle)
 
 
+def _nack_taken_for_confirm() -> AbstractContextManager[object]:
+    def refuse(self: PendingPublish) -> None:
+        self.settle(CONFIRMED)
+
+    return patch.object(PendingPublish, "refuse", refuse)
+
+
+def _wrong_order() -> AbstractContextManager[object]:
+    """Publishes whose confirms were lost are sent again with the last one first."""
+
+    def put_first(self: Places, publishes: list[PendingPublish]) -> None:
+        self.backlog.extendleft(publishes)
+
+    return patch.object(Places, "_put_first", put_first)
+
+
+def _silent_close() -> AbstractContextManager[object]:
+    """A channel is closed without a word to the broker."""
+
+    def await_close(self: ChannelCore[LinkChannel]) -> None:
+        self.place = None
+        self.take(ChannelEvent.CLOSED)
+
+    return patch.object(ChannelCore, "_await_close", await_close)
+
+
+def _channels_left() -> AbstractContextManager[object]:
+    """A connection that is closed leaves its channels as they are."""
+
+    def shut_channels(self: ConnectionCore[LinkChannel]) -> None:
+        del self
+
+    return patch.object(ConnectionCore, "_shut_channels", shut_channels)
+
+
+def _backlog_forgotten() -> AbstractContextManager[object]:
+    """A publisher that may publish again does not send the publishes that wait."""
+
+    def send_backlog(self: Outbox, now: float) -> None:
+        del self, now
+
+    return patch.object(Outbox, "_send_backlog", send_backlog)
+
+
+def _end_untold() -> AbstractContextManager[object]:
+    """A session does not tell of its end."""
+
+    def end(self: ChannelZero, reason: AnyamqpError | None) -> None:
+        del self, reason
+
+    return patch.object(ChannelZero, "_end", end)
+
+
 BUGS: Final = (
     Bug("a second dial", _second_dial, PUBLISHER_UP, "invariant 1"),
     Bug("a stale ack", _stale_ack, CONSUMER_UP, "InvalidUse"),
-    Bug("a confirm counter that is not reset", _counter_not_reset, PUBLISHER_UP, "a confirm with tag"),
+    Bug("a confirm counter that is not reset", _counter_not_reset, LINK_STAYS, "a confirm with tag"),
     Bug("a channel told of a loss before its connection", _channel_before_connection, PUBLISHER_UP, "told of the loss"),
     Bug("a publish settled twice", _settled_twice, PUBLISHER_UP, "invariant 3"),
+    Bug("a nack taken for a confirm", _nack_taken_for_confirm, PUBLISHER_UP, "invariant 4"),
+    Bug("publishes sent again in the wrong order", _wrong_order, PUBLISHER_LOST, "invariant 5"),
+    Bug("a close of a channel that is not sent", _silent_close, PUBLISHER_UP, "invariant 6"),
+    Bug("channels that outlive their connection", _channels_left, PUBLISHER_UP, "invariant 7"),
+    Bug("a backlog that is forgotten", _backlog_forgotten, PUBLISHER_UP, "invariant 13"),
+    Bug("an end of a link that nobody is told of", _end_untold, PUBLISHER_UP._replace(depth=1), "eventually"),
 )

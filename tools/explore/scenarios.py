@@ -45,19 +45,15 @@ _ALL_UP: Final[Path] = (
     "broker: answer on channel 3",
     "broker: answer on channel 3",
 )
-_PUBLISHER_LOST: Final[Path] = (
-    *_PUBLISHER_UP,
-    "user: publish 1",
-    "user: publish 2",
-    "network: the link dies, 1 publishes read",
-    *_LINK,
-)
+_BOTH_SENT: Final[Path] = (*_PUBLISHER_UP, "user: publish 1", "user: publish 2")
+_ONE_READ: Final[Path] = (*_BOTH_SENT, "network: the link dies, 1 publishes read", *_LINK)
+_NONE_READ: Final[Path] = (*_BOTH_SENT, "network: the link dies, 0 publishes read", *_LINK)
 
 DEEP: Final = (
     Scenario("a channel, from the first dial", _CHANNEL, (), 40),
     Scenario("a publisher, from the first dial", _PUBLISHER, (), 12),
     Scenario("a publisher, once it is open", _STOPPED, _PUBLISHER_UP, 5),
-    Scenario("a publisher on its second link", _PUBLISHER, _PUBLISHER_LOST, 6),
+    Scenario("a publisher on its second link", _PUBLISHER, _ONE_READ, 6),
     Scenario("a consumer, from the first dial", _CONSUMER, (), 14),
     Scenario("a consumer that waits for its queue", _PATIENT, _CONSUMER_UP, 9),
     Scenario("all of them, from the first dial", _ALL, (), 9),
@@ -70,7 +66,9 @@ SHALLOW: Final = tuple(
 )
 """The same, as far as ``make test`` can afford."""
 
-PUBLISHER_UP: Final = Scenario(
-    "a publisher with one publish, once it is open", _PUBLISHER._replace(publishes=1, blocks=0), _PUBLISHER_UP, 6
+PUBLISHER_UP: Final = Scenario("a publisher, open", _PUBLISHER._replace(publishes=1), _PUBLISHER_UP, 6)
+LINK_STAYS: Final = PUBLISHER_UP._replace(
+    name="a publisher, open, on a link that stays", parts=_PUBLISHER._replace(publishes=1, losses=0, blocks=0)
 )
-CONSUMER_UP: Final = Scenario("a consumer, once it consumes", _CONSUMER, _CONSUMER_UP, 6)
+PUBLISHER_LOST: Final = Scenario("a publisher, on its second link", _PUBLISHER, _NONE_READ, 6)
+CONSUMER_UP: Final = Scenario("a consumer, consuming", _CONSUMER, _CONSUMER_UP, 6)
