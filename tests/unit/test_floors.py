@@ -104,6 +104,7 @@ FLOORS = (
     "anyamqp.core.link_maker",
     "anyamqp.core.declaring",
     "anyamqp.core.recovery",
+    "anyamqp.core.recovery_hooks",
     "anyamqp.core.supervisor",
     "anyamqp.core.publishing",
     "anyamqp.queue",

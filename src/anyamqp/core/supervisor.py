@@ -27,21 +27,18 @@ from anyamqp.core.journal import Journal, some_of
 from anyamqp.core.link_channel import LinkChannel
 from anyamqp.core.link_maker import LinkMaker
 from anyamqp.core.recovery import Recovery
+from anyamqp.core.recovery_hooks import RecoveryHooks
 from anyamqp.core.stats import Stats
-from anyamqp.entities import Entity
 from anyamqp.errors import (
     AnyamqpError,
     ConnectionLost,
-    InvalidArgument,
     InvalidUse,
     LoginRefused,
-    PreconditionFailed,
-    ReplyError,
     reason_of,
 )
 from anyamqp.message import FieldTable
 from anyamqp.net.dialer import Dial
-from anyamqp.net.event_loop import Flag, Loop, failure_of, next_news, running_loop
+from anyamqp.net.event_loop import Flag, Loop, next_news, running_loop
 from anyamqp.net.link import Link
 from anyamqp.net.timers import Timer, Timers
 from anyamqp.protocol.channel import ChannelCore
@@ -57,7 +54,7 @@ from anyamqp.protocol.lifecycle import (
 )
 from anyamqp.protocol.lifecycle.channel import ChannelState
 from anyamqp.protocol.ports import BlockNotice, ChannelOwner
-from anyamqp.protocol.topology import Recorded, Topology
+from anyamqp.protocol.topology import Topology
 from anyamqp.settings import Settings
 from anyamqp.wire import methods
 
@@ -90,7 +87,8 @@ class Supervisor(ChannelHost, LinkOwner):
         self._maker = LinkMaker(settings, fail_fast=fail_fast, dial=dial, journal=self._journal)
         self._topology = Topology(settings.topology_recovery.mode)
         self.core: ConnectionCore[LinkChannel] = ConnectionCore(self._topology, self, self._place)
-        self._recovery = Recovery(self, self._topology, self._is_wanted, self.core, self._entity_failed)
+        hooks = RecoveryHooks(settings.topology_recovery, self._topology, self.core, self._journal)
+        self._recovery = Recovery(self, self._topology, hooks.wanted, self.core, hooks.failed)
         self.tuning: Tuning | None = None
         """The limits agreed with the broker at the last handshake; None before the first."""
         self.server_properties: FieldTable = {}
@@ -400,38 +398,6 @@ class Supervisor(ChannelHost, LinkOwner):
             if await self._recovery.run(link):
                 self._fire(ConnectionEvent.OPENED)
                 self._recovery.opened()
-
-    def _is_wanted(self, entity: Entity) -> bool:
-        wanted = self._settings.topology_recovery.wanted
-        try:
-            return wanted is None or wanted(entity)
-        except BaseException as raised:
-            if (failure := failure_of(raised)) is None:
-                raise
-            self._journal.hook_failed("topology_recovery.wanted", failure)
-            return True
-
-    def _entity_failed(self, recorded: Recorded, error: AnyamqpError) -> None:
-        entity = recorded.entity
-        self._journal.entity_failed(str(entity), error)
-        if isinstance(error, ReplyError) and error.hard:
-            # Declared again, it would cost every link to come.
-            self._topology.forget(recorded)
-        owner = recorded.owner()
-        if owner is not None:
-            owner.shut(error)
-        # Refused for its settings (406), or not even sent, it may exist all the same, and its consumers may go on.
-        if entity.kind == "queue" and not isinstance(error, PreconditionFailed | InvalidArgument):
-            for consumer in list(self.core.consumers):
-                if consumer.queue == self._topology.present_name(entity.name):
-                    consumer.fail(error)
-        if (on_error := self._settings.topology_recovery.on_error) is not None:
-            try:
-                on_error(entity, error)
-            except BaseException as raised:
-                if (failure := failure_of(raised)) is None:
-                    raise
-                self._journal.hook_failed("topology_recovery.on_error", failure)
 
     # --- effects ----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol, TypeVar
 
-from anyamqp.errors import AnyamqpError, ConnectionForced, ConnectionLost, ReplyError, Side, printable
+from anyamqp.errors import (
+    AnyamqpError,
+    ConnectionForced,
+    ConnectionLost,
+    InvalidArgument,
+    PreconditionFailed,
+    ReplyError,
+    Side,
+    printable,
+)
 from anyamqp.protocol.requests import Request, Unanswered
 from anyamqp.wire.frames import describe, method_name
 
@@ -17,6 +26,16 @@ CLOSES_BEFORE_BLAME: Final = 3
 """After so many closes that name no request, the one that was in flight each time is blamed."""
 
 _PUBLISH: Final = "basic.publish"
+
+
+def is_for_every_link(error: AnyamqpError) -> bool:
+    """Whether a declaration that got this error would cost every link to come."""
+    return isinstance(error, ReplyError) and error.hard
+
+
+def is_for_an_entity_that_exists(error: AnyamqpError) -> bool:
+    """Whether an entity may exist although its declaration got this error: refused for its settings, or not sent."""
+    return isinstance(error, PreconditionFailed | InvalidArgument)
 
 
 class SentCall(Protocol):

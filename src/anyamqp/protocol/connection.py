@@ -17,6 +17,7 @@ from anyamqp.protocol.lifecycle import ConnectionEffect, ConnectionEvent, Connec
 from anyamqp.protocol.lifecycle.channel import UNOPENED, ChannelEvent
 from anyamqp.protocol.lifecycle.connection import CONNECTION
 from anyamqp.protocol.ports import BlockNotice, ChannelLink, ChannelOwner, Consuming, Place, Publishing, Recorder
+from anyamqp.protocol.topology import Recorded
 from anyamqp.protocol.waking import Wakers
 
 P = TypeVar("P", bound=Place)
@@ -185,6 +186,23 @@ class ConnectionCore(Generic[P]):
         """Record that a channel's public state changed."""
         reason = None if error is None else reason_of(error)
         self._changes.changed(channel.name, source, event, target, reason)
+
+    def entity_failed(self, recorded: Recorded, queue: str, error: AnyamqpError, *, exists: bool) -> None:
+        """An entity could not be declared again: end the channel that declared it, and the consumers that need it.
+
+        Args:
+            recorded: the entity.
+            queue: its present name, if it is a queue.
+            error: the reason.
+            exists: whether it may exist all the same.
+        """
+        owner = recorded.owner()
+        if owner is not None:
+            owner.shut(error)
+        if recorded.entity.kind == "queue" and not exists:
+            for consumer in list(self.consumers):
+                if consumer.queue == queue:
+                    consumer.fail(error)
 
     @property
     def unopened(self) -> list[ChannelCore[P]]:

@@ -1,0 +1,65 @@
+"""The user's hooks in recovery: which entities are declared again, and who is told of one that could not be."""
+
+from __future__ import annotations
+
+from anyamqp.core.journal import Journal
+from anyamqp.core.link_channel import LinkChannel
+from anyamqp.entities import Entity, TopologyRecovery
+from anyamqp.errors import AnyamqpError
+from anyamqp.net.event_loop import failure_of
+from anyamqp.protocol.blame import is_for_an_entity_that_exists, is_for_every_link
+from anyamqp.protocol.connection import ConnectionCore
+from anyamqp.protocol.topology import Recorded, Topology
+
+
+class RecoveryHooks:
+    """Asks and tells the user.
+
+    Args:
+        hooks: the user's.
+        topology: what was declared.
+        connection: whose channels and consumers may need an entity that is missing.
+        journal: where a hook that raises is logged.
+    """
+
+    def __init__(
+        self,
+        hooks: TopologyRecovery,
+        topology: Topology,
+        connection: ConnectionCore[LinkChannel],
+        journal: Journal,
+    ) -> None:
+        self._hooks = hooks
+        self._topology = topology
+        self._connection = connection
+        self._journal = journal
+
+    def wanted(self, entity: Entity) -> bool:
+        """Whether to declare an entity again; yes, if the hook raises."""
+        wanted = self._hooks.wanted
+        try:
+            return wanted is None or wanted(entity)
+        except BaseException as raised:
+            if (failure := failure_of(raised)) is None:
+                raise
+            self._journal.hook_failed("topology_recovery.wanted", failure)
+            return True
+
+    def failed(self, recorded: Recorded, error: AnyamqpError) -> None:
+        """An entity could not be declared again."""
+        self._journal.entity_failed(str(recorded.entity), error)
+        if is_for_every_link(error):
+            self._topology.forget(recorded)
+        self._connection.entity_failed(
+            recorded,
+            self._topology.present_name(recorded.entity.name),
+            error,
+            exists=is_for_an_entity_that_exists(error),
+        )
+        if (on_error := self._hooks.on_error) is not None:
+            try:
+                on_error(recorded.entity, error)
+            except BaseException as raised:
+                if (failure := failure_of(raised)) is None:
+                    raise
+                self._journal.hook_failed("topology_recovery.on_error", failure)
