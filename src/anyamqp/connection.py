@@ -98,17 +98,17 @@ class Connection(Entered):
     @property
     def stats(self) -> Stats:
         """A snapshot of the connection."""
-        return self._supervisor.stats
+        return self._supervisor.host.stats
 
     @property
     def tuning(self) -> Tuning | None:
         """The limits agreed with the broker at the last handshake; None before the first."""
-        return self._supervisor.tuning
+        return self._supervisor.host.tuning
 
     @property
     def server_properties(self) -> FieldTable:
         """The broker's product, version and capabilities, as of the last handshake; empty before the first."""
-        return self._supervisor.server_properties
+        return self._supervisor.host.server_properties
 
     def transitions(self) -> TransitionStream:
         """The transitions of the connection, its links and its channels, from now until the connection is closed.
@@ -116,7 +116,7 @@ class Connection(Entered):
         Raises:
             InvalidUse: the connection was entered on another event loop or in another thread.
         """
-        return self._supervisor.journal.stream()
+        return self._supervisor.host.journal.stream()
 
     async def wait_ready(self, timeout: float | None = None) -> None:
         """Wait until the connection is OPEN or BLOCKED, and everything on it is back.
@@ -185,7 +185,9 @@ class Connection(Entered):
         with anyio.move_on_after(timeout):
             await self._supervisor.update_secret(update)
             return
-        raise RequestTimeout(f"connection.update-secret: no answer within {timeout} s; {self._supervisor.progress}")
+        raise RequestTimeout(
+            f"connection.update-secret: no answer within {timeout} s; {self._supervisor.host.progress}"
+        )
 
     @explained
     def channel(self, *, wait: float = 0.0) -> Channel:
@@ -198,7 +200,7 @@ class Connection(Entered):
         Raises:
             InvalidArgument: ``wait`` is not a number of seconds.
         """
-        return Channel(ChannelShell(self._supervisor), wait=wait)
+        return Channel(ChannelShell(self._supervisor.host), wait=wait)
 
     @explained
     def channel_pool(self, size: int) -> ChannelPool:
@@ -207,7 +209,7 @@ class Connection(Entered):
         Raises:
             InvalidArgument: the size is not a whole number from 1 up.
         """
-        return ChannelPool(self._supervisor, size)
+        return ChannelPool(self._supervisor.host, size)
 
     @explained
     def publisher(
@@ -246,8 +248,8 @@ class Connection(Entered):
             InvalidArgument: an argument is out of its range, or AMQP cannot carry one of the defaults.
         """
         return Publisher(
-            self._supervisor,
-            registry=self._supervisor.core.publishers,
+            self._supervisor.host,
+            registry=self._supervisor.host.core.publishers,
             exchange=exchange,
             defaults=defaults,
             mandatory=mandatory,
@@ -303,8 +305,8 @@ class Connection(Entered):
             InvalidArgument: an argument is out of its range, or AMQP cannot carry it.
         """
         return Consumer(
-            self._supervisor,
-            registry=self._supervisor.core.consumers,
+            self._supervisor.host,
+            registry=self._supervisor.host.core.consumers,
             queue=queue,
             prefetch=prefetch,
             no_ack=no_ack,
@@ -329,8 +331,8 @@ class Connection(Entered):
         Raises:
             InvalidArgument: an argument has a wrong type or is out of its range.
         """
-        return RpcClient(self._supervisor, timeout=timeout, resend=resend)
+        return RpcClient(self._supervisor.host, timeout=timeout, resend=resend)
 
     def _require_here(self) -> None:
         self._check_entered()
-        self._supervisor.loop.require_here(self._kind)
+        self._supervisor.host.loop.require_here(self._kind)

@@ -53,7 +53,7 @@ class ConnectionScope:
         try:
             await self.wait_ready(timeout)
         except ConnectionClosed:
-            failure = self._supervisor.core.failure
+            failure = self._supervisor.host.core.failure
             if isinstance(failure, AnyamqpError):
                 raise failure from failure.__cause__
             raise
@@ -82,12 +82,12 @@ class ConnectionScope:
         with anyio.move_on_after(timeout):
             await supervisor.wait_for(*states)
             return
-        if State.BLOCKED not in states and (block := supervisor.block) is not None:
+        if State.BLOCKED not in states and (block := supervisor.host.block) is not None:
             raise ConnectionBlocked(block.reason)
         raise self._not_ready(timeout)
 
     def _not_ready(self, timeout: float | None) -> ReadyTimeout:
         supervisor = self._supervisor
-        error = ReadyTimeout(f"not ready within {timeout} s, still {supervisor.state.name}: {supervisor.progress}")
-        error.__cause__ = supervisor.journal.last_error
+        error = ReadyTimeout(f"not ready within {timeout} s, still {supervisor.state.name}: {supervisor.host.progress}")
+        error.__cause__ = supervisor.host.journal.last_error
         return error

@@ -1,79 +1,209 @@
-"""The interface of a connection for its channels and their owners."""
+"""The connection, as the objects on it see it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from functools import partial
+from typing import Final
 
-from anyamqp.core.journal import Journal
+import anyio
+
+from anyamqp.core.journal import Journal, some_of
 from anyamqp.core.link_channel import LinkChannel
-from anyamqp.net.event_loop import Loop
-from anyamqp.net.timers import Timer
+from anyamqp.core.link_maker import LinkMaker
+from anyamqp.core.stats import Stats
+from anyamqp.errors import InvalidUse
+from anyamqp.message import FieldTable
+from anyamqp.net.dialer import Dial
+from anyamqp.net.event_loop import Loop, next_news, running_loop
+from anyamqp.net.link import Link
+from anyamqp.net.timers import Timer, Timers
 from anyamqp.protocol.channel import ChannelCore
-from anyamqp.protocol.ports import BlockNotice, ChannelOwner, Recorder
+from anyamqp.protocol.connection import ConnectionCore
+from anyamqp.protocol.events import Tuning
+from anyamqp.protocol.lifecycle import ChannelEvent, ConnectionEvent, ConnectionState, State, Transition
+from anyamqp.protocol.lifecycle.channel import ChannelState
+from anyamqp.protocol.ports import BlockNotice, ChannelOwner
+from anyamqp.protocol.topology import Topology
+from anyamqp.settings import Settings
+
+_CLEAN_UP: Final = 5.0
+"""Seconds that a broker may need to clean up after a connection that it knows to be dead."""
 
 
-class ChannelHost(Protocol):
-    """A connection, as a channel and its owner see it."""
+class ChannelHost:
+    """A connection's parts, for the objects that live on it.
+
+    Args:
+        settings: what the connection was told.
+        fail_fast: whether to give up on the first connect at once when no retry cures what happened.
+        dial: opens a transport in place of TCP.
+
+    Raises:
+        SettingsError: a file of the TLS settings is missing or not what it should be.
+
+    Attributes:
+        core: decides the life of the connection.
+        journal: where transitions are recorded.
+        recorder: what was declared.
+        maker: makes links.
+        timers: call functions later.
+        loop: the event loop.
+        link: the present link; None between two.
+        tuning: the limits agreed with the broker at the last handshake; None before the first.
+        server_properties: what the broker said of itself at the last handshake.
+        settings: what the connection was told.
+    """
+
+    def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial | None) -> None:
+        self.settings: Settings = settings
+        self.timers: Timers = Timers()
+        self.journal: Journal = Journal(settings.name, self.timers.later)
+        self.maker: LinkMaker = LinkMaker(settings, fail_fast=fail_fast, dial=dial, journal=self.journal)
+        self.recorder: Topology = Topology(settings.topology_recovery.mode)
+        self.core: ConnectionCore[LinkChannel] = ConnectionCore(self.recorder, self, self._place)
+        self.loop: Loop = Loop()
+        self.link: Link | None = None
+        self.tuning: Tuning | None = None
+        self.server_properties: FieldTable = {}
+
+    def begin(self) -> None:
+        """The connection begins, on this event loop."""
+        self.loop = self.journal.loop = running_loop()
+
+    def require_link(self) -> Link:
+        """The present link.
+
+        Raises:
+            InvalidUse: there is none.
+        """
+        if self.link is None:
+            raise InvalidUse(f"a connection that is {self.core.state.value} without a link")
+        return self.link
+
+    # --- settings ---------------------------------------------------------------------------------------------------
 
     @property
-    def journal(self) -> Journal: ...
+    def max_message_size(self) -> int:
+        """The largest body accepted, in bytes."""
+        return self.settings.max_message_size
 
     @property
-    def recorder(self) -> Recorder: ...
+    def request_timeout(self) -> float | None:
+        """Seconds that a request may take."""
+        return self.settings.request_timeout
 
     @property
-    def block(self) -> BlockNotice | None:
-        """Set while the broker accepts no publishes."""
-        ...
-
-    @property
-    def progress(self) -> str:
-        """The connection's progress, for the text of a time-out's error."""
-        ...
-
-    @property
-    def request_timeout(self) -> float | None: ...
-
-    @property
-    def close_timeout(self) -> float: ...
-
-    @property
-    def loop(self) -> Loop: ...
-
-    @property
-    def max_message_size(self) -> int: ...
+    def close_timeout(self) -> float:
+        """Seconds that a close handshake may take."""
+        return self.settings.close_timeout
 
     @property
     def lock_grace(self) -> float:
-        """Seconds for which the connection's own last link may lock an exclusive queue or consumer."""
-        ...
+        """Seconds for which our own earlier link may lock an exclusive queue or consumer.
+
+        After a loss that only we have noticed the broker keeps the lock until it misses our heartbeats (RabbitMQ finds
+        a silent client within two to three intervals).
+        """
+        heartbeat = self.settings.heartbeat if self.tuning is None else self.tuning.heartbeat
+        return 3.0 * heartbeat + _CLEAN_UP
+
+    # --- the connection's state -------------------------------------------------------------------------------------
+
+    @property
+    def block(self) -> BlockNotice | None:
+        """Why and since when the broker accepts no publishes; None if it accepts them."""
+        return self.core.block
+
+    @property
+    def progress(self) -> str:
+        """The connection's progress, for the text of an error that tells of a time-out."""
+        last = self.journal.last_error
+        if self.core.block is not None:
+            return f"the broker has blocked the connection: {self.core.block.reason}"
+        if self.core.state.public in (State.CONNECTING, State.RECONNECTING):
+            return self.maker.doing(self.link) + (f"; last error: {last}" if last else "")
+        if missing := self.core.not_back:
+            return f"not back: {some_of(missing)}"
+        return f"the connection's last error: {last}" if last else f"the connection is {self.core.state.public.name}"
+
+    @property
+    def stats(self) -> Stats:
+        """The connection at this moment."""
+        core, journal, link = self.core, self.journal, self.link
+        traffic = self.maker.past_traffic if link is None else self.maker.past_traffic.and_of(link)
+        is_away = core.state.public in (State.CONNECTING, State.RECONNECTING)
+        return Stats(
+            state=core.state.public,
+            detail=f"{core.state.value}, {self.maker.doing(link)}" if is_away else core.state.value,
+            link_number=self.maker.number,
+            dials=journal.dials,
+            reconnects=core.reconnects,
+            open_channels=0 if link is None else link.session.channel_count,
+            unconfirmed=sum(publisher.unconfirmed for publisher in core.publishers),
+            blocked_since=None if core.block is None else core.block.since,
+            last_error=journal.last_error,
+            not_back=core.not_back,
+            stale_acks=journal.stale_acks,
+            unknown_confirms=journal.unknown_confirms,
+            dropped_transitions=journal.dropped_transitions,
+            stalls=journal.stalls,
+            bytes_sent=traffic.bytes_sent,
+            bytes_received=traffic.bytes_received,
+            frames_sent=traffic.frames_sent,
+            frames_received=traffic.frames_received,
+        )
+
+    def changed(
+        self, machine: str, source: State, event: ConnectionEvent | ChannelEvent, target: State, reason: str | None
+    ) -> None:
+        """The public state of the connection or of a channel changed."""
+        now = anyio.current_time()
+        self.journal.record(Transition(machine, source, event, target, now, reason, self.maker.number))
+
+    # --- channels ---------------------------------------------------------------------------------------------------
 
     def new_channel(self, owner: ChannelOwner | None) -> ChannelCore[LinkChannel]:
-        """Make a channel, without registering it."""
-        ...
+        """A channel that the connection does not know yet."""
+        return self.core.new_channel(owner)
 
     def register(self, channel: ChannelCore[LinkChannel], *, delay: float = 0.0) -> None:
         """Keep the channel until it is closed, and attach it whenever a link is ready.
 
         Args:
             channel: the channel.
-            delay: seconds until the channel is attached to the current link, if that is ready.
+            delay: seconds until it is attached to the present link, if that is ready.
 
         Raises:
-            ChannelLimitReached: no channel number is free.
+            ChannelLimitReached: as many are open as was agreed.
             ConnectionClosed: the connection is closed.
+            InvalidUse: the connection's block was not entered.
         """
-        ...
+        if self.core.state is ConnectionState.CONNECTING_NEW:
+            raise InvalidUse("a connection works inside its block: async with connect(...) as connection")
+        self.core.register(channel, is_postponed=delay > 0)
+        if channel.state is ChannelState.CONNECTING_PAUSED:
+            self.later(delay, partial(channel.take, ChannelEvent.DUE))
 
     def will_declare(self, queue: str) -> bool:
-        """Whether the current recovery will declare a missing queue again."""
-        ...
+        """Whether a queue that is missing is declared once more in the recovery that is under way."""
+        return self.core.will_declare(queue)
 
     async def wait_forgotten(self) -> None:
-        """Wait until a channel is closed or a channel number is free."""
-        ...
+        """Wait until a channel is closed, or its number free."""
+        await next_news(self.core.number_wakers)
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call ``call`` in ``seconds``, unless the connection is closed before."""
-        ...
+        """Call a function in so many seconds, unless the connection is closed before."""
+        return self.timers.later(seconds, partial(self._call, call))
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _place(self, number: int) -> LinkChannel:
+        return LinkChannel(self.require_link(), number, self.journal.stale_ack, self.later)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not end the timers of everybody else
+            self.journal.unexpected(error)

@@ -13,6 +13,7 @@ class Stats:
 
     Attributes:
         state: the connection's state.
+        detail: the step of the connection, such as ``reconnecting: dialing, connecting to rabbit-2:5672``.
         link_number: the current or last link, counted from 1; 0 before the first.
         dials: attempts to connect so far.
         reconnects: how often the connection was lost and came back.
@@ -31,6 +32,7 @@ class Stats:
     """
 
     state: State
+    detail: str
     link_number: int
     dials: int
     reconnects: int

@@ -34,6 +34,23 @@ class Changes(Protocol):
         ...
 
 
+class Recovering(Protocol):
+    """The recovery of the present link."""
+
+    @property
+    def not_back(self) -> tuple[str, ...]:
+        """The entities, consumers and channels that are not back, each with the reason."""
+        ...
+
+    def will_declare(self, queue: str) -> bool:
+        """Whether a queue that is missing is declared once more. Asking for it makes it so."""
+        ...
+
+    def changed(self) -> None:
+        """The public state of the connection or of a channel changed."""
+        ...
+
+
 class ConnectionCore(Generic[P]):
     """One connection.
 
@@ -52,6 +69,7 @@ class ConnectionCore(Generic[P]):
         reconnects: how often the connection was open again after a loss.
         failure: the error for which the connection gave up; None if it did not.
         close_facts: the close frames of the last link.
+        recovery: brings back what was on the last link; set once by the caller.
         wakers: woken when the public state changes.
         number_wakers: woken when a channel is closed or a channel number is free.
     """
@@ -70,6 +88,7 @@ class ConnectionCore(Generic[P]):
         self.close_facts: CloseFacts | None = None
         self.wakers: Wakers = Wakers()
         self.number_wakers: Wakers = Wakers()
+        self.recovery: Recovering | None = None
         self._changes = changes
         self._place = place
         self._last_channel_id = 0
@@ -94,12 +113,21 @@ class ConnectionCore(Generic[P]):
         step = self._lifecycle.fire(event)
         source, target = step.source.public, step.target.public
         if source is not target:
-            self._changes.changed("connection", source, event, target, reason)
+            self._changed("connection", source, event, target, reason)
             self.wakers.wake()
         left: Effects = []
         for effect in step.effects:
             left += self._carry_out(effect, now, reason)
         return left
+
+    @property
+    def not_back(self) -> tuple[str, ...]:
+        """The entities, consumers and channels that are not back after the last loss, each with the reason."""
+        return () if self.recovery is None else self.recovery.not_back
+
+    def will_declare(self, queue: str) -> bool:
+        """Whether a queue that is missing is declared once more in the recovery that is under way."""
+        return self.recovery is not None and self.recovery.will_declare(queue)
 
     def closed_error(self) -> ConnectionClosed:
         """The error of every call on the closed connection."""
@@ -185,7 +213,7 @@ class ConnectionCore(Generic[P]):
     ) -> None:
         """Record that a channel's public state changed."""
         reason = None if error is None else reason_of(error)
-        self._changes.changed(channel.name, source, event, target, reason)
+        self._changed(channel.name, source, event, target, reason)
 
     def entity_failed(self, recorded: Recorded, queue: str, error: AnyamqpError, *, exists: bool) -> None:
         """An entity could not be declared again: end the channel that declared it, and the consumers that need it.
@@ -215,6 +243,13 @@ class ConnectionCore(Generic[P]):
         link = self.link
         is_up = self.state in (ConnectionState.OPEN, ConnectionState.BLOCKED)
         return link if is_up and link is not None and link.is_open else None
+
+    def _changed(
+        self, machine: str, source: State, event: ConnectionEvent | ChannelEvent, target: State, reason: str | None
+    ) -> None:
+        self._changes.changed(machine, source, event, target, reason)
+        if self.recovery is not None:
+            self.recovery.changed()
 
     # --- effects ----------------------------------------------------------------------------------------------------
 
