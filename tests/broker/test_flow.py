@@ -12,6 +12,7 @@ import pytest
 
 import anyamqp
 from anyamqp import (
+    ChannelEvent,
     Connection,
     ConnectionBlocked,
     ConnectionClosed,
@@ -126,10 +127,18 @@ async def test_an_alarm_shows_as_a_state_with_its_reason_and_so_does_its_end(ala
         await bench.connection.wait_unblocked(LIMIT)
         assert (bench.connection.state, bench.connection.stats.blocked_since) == (State.OPEN, None)
         await anyio.wait_all_tasks_blocked()
-        assert [(one.machine, one.event, one.target, one.reason) for one in seen] == [
-            ("connection", ConnectionEvent.BLOCKED, State.BLOCKED, REASON),
-            ("connection", ConnectionEvent.UNBLOCKED, State.OPEN, None),
+        connection = [one for one in seen if one.machine == "connection"]
+        assert [(one.event, one.target, one.reason) for one in connection] == [
+            (ConnectionEvent.BLOCKED, State.BLOCKED, REASON),
+            (ConnectionEvent.UNBLOCKED, State.OPEN, None),
         ]
+        channels = {one.machine for one in seen} - {"connection"}
+        assert channels
+        for channel in channels:
+            assert [(one.event, one.target) for one in seen if one.machine == channel] == [
+                (ChannelEvent.BLOCKED, State.BLOCKED),
+                (ChannelEvent.UNBLOCKED, State.OPEN),
+            ]
         assert seen[0].at >= since
         await publisher.flush()
         tasks.cancel_scope.cancel()

@@ -12,6 +12,7 @@ import pytest
 
 import anyamqp
 from anyamqp import Message
+from anyamqp.net import link
 from anyamqp.testing import Broker
 from support.stepping import cancel_at
 from support.waiting import eventually
@@ -188,3 +189,21 @@ async def test_publish_that_costs_every_link_is_found_and_the_others_go_on() -> 
             await publications[2]
         await publisher.flush()
         assert broker.queues["q"].bodies() == [b"1", b"2", b"3", b"4"]
+
+
+async def test_the_end_of_a_link_is_told_before_other_tasks_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the process is: a publish between the end of the session and its news was refused as InvalidUse."""
+    monkeypatch.setattr(link, "_TURN", -1.0)  # each event takes longer than a turn may
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=anyamqp.ReconnectPolicy.constant(0.01)) as connection,
+        connection.channel() as channel,
+        connection.publisher() as publisher,
+    ):
+        await channel.declare_queue("q")
+        for losses in range(10):
+            broker.reset_connections()
+            while connection.stats.reconnects == losses:
+                await publisher.submit(Message(b"m"), routing_key="q")
+                await anyio.lowlevel.checkpoint()
+        await publisher.flush()

@@ -326,7 +326,8 @@ class Link:
         try:
             while (event := self.session.next_event()) is not None:
                 self._tell(event)
-                if self._loop.now() > until:
+                # The end of a link is told at once: until then its channels would send on it.
+                if self.is_over or (self._loop.now() > until and self.session.state is not LinkState.CLOSED):
                     break  # the reader continues after other tasks have run
         finally:
             self._is_dispatching = False
