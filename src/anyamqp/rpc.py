@@ -231,11 +231,9 @@ class _CallsShell(ChannelOwner):
     def on_failed(self, error: AnyamqpError) -> None:
         self.calls.channel_failed(error, anyio.current_time())
         for opening in self.calls.take_effects():
-            self._channel = LogicalChannel(self._host, self)
+            refused = self._channel.renew(delay=opening.delay)
             self.calls.channel = self._channel.core
-            try:
-                self._channel.register(delay=opening.delay)
-            except AnyamqpError as refused:
+            if refused is not None:
                 self.calls.channel_refused(refused)
 
 

@@ -65,6 +65,7 @@ class LogicalChannel:
     def __init__(self, host: ChannelHost, owner: ChannelOwner | None) -> None:
         self.core: ChannelCore[LinkChannel] = host.new_channel(owner)
         self._host = host
+        self._owner = owner
 
     def __str__(self) -> str:
         return self.core.name
@@ -131,6 +132,22 @@ class LogicalChannel:
             ConnectionClosed: the connection is closed.
         """
         self._host.register(self.core, delay=delay)
+
+    def renew(self, *, delay: float = 0.0) -> AnyamqpError | None:
+        """Register a fresh channel in place of a closed one.
+
+        Args:
+            delay: seconds to wait before it is opened on the current link.
+
+        Returns:
+            The error if the connection refuses it.
+        """
+        self.core = self._host.new_channel(self._owner)
+        try:
+            self.register(delay=delay)
+        except AnyamqpError as refused:
+            return refused
+        return None
 
     async def open_within(self, seconds: float) -> None:
         """As :meth:`open`, but wait for a free channel number.

@@ -35,24 +35,24 @@ class ChannelHost:
     """A connection's parts, for the objects that live on it.
 
     Args:
-        settings: what the connection was told.
-        fail_fast: whether to give up on the first connect at once when no retry cures what happened.
+        settings: the settings of the connection.
+        fail_fast: whether the first connect gives up at once on an error that no retry can cure.
         dial: opens a transport in place of TCP.
 
     Raises:
-        SettingsError: a file of the TLS settings is missing or not what it should be.
+        SettingsError: a file of the TLS settings is missing or of the wrong kind.
 
     Attributes:
         core: decides the life of the connection.
-        journal: where transitions are recorded.
-        recorder: what was declared.
-        maker: makes links.
+        journal: logs and counts.
+        recorder: records the entities that were declared.
+        maker: dials, and makes links.
         timers: call functions later.
         loop: the event loop.
         link: the present link; None between two.
         tuning: the limits agreed with the broker at the last handshake; None before the first.
-        server_properties: what the broker said of itself at the last handshake.
-        settings: what the connection was told.
+        server_properties: the broker's properties from the last handshake.
+        settings: the settings of the connection.
     """
 
     def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial | None) -> None:

@@ -157,11 +157,9 @@ class OutboxShell(ChannelOwner):
         self._deadlines.add(self.outbox.deadline)
 
     def _open_another(self, delay: float) -> None:
-        self._channel = LogicalChannel(self._host, self)
+        refused = self._channel.renew(delay=delay)
         self.outbox.channel = self._channel.core
-        try:
-            self._channel.register(delay=delay)
-        except AnyamqpError as refused:
+        if refused is not None:
             self.outbox.channel_refused(refused)
 
     def _due(self, now: float) -> float:

@@ -220,10 +220,7 @@ class Receiver(ChannelOwner):
                 pass
 
     def _open_channel(self, *, delay: float = 0.0) -> None:
-        self._channel = LogicalChannel(self._host, self)
-        try:
-            self._channel.register(delay=delay)
-        except AnyamqpError as refused:
+        if (refused := self._channel.renew(delay=delay)) is not None:
             self._carry_out(self._subscription.channel_refused(refused, self._now()))
 
     def on_reply(self, reply: Method) -> None:  # noqa: ARG002

@@ -1,9 +1,9 @@
 """Bringing a new link into the state that the last one had.
 
 In this order: exchanges, queues, bindings (:mod:`anyamqp.protocol.declaring`); then every channel, with its qos,
-confirm mode and consumers. The connection is OPEN when everything is back but what the broker leaves without an answer,
-and what is locked by our own last link. These come back later, and nobody waits for them (invariant 13). An entity that
-cannot be declared again fails those who need it, with that error; the rest goes on.
+confirm mode and consumers. The connection is OPEN when everything is back, except for entities that the broker does not
+answer for or that our last link still locks. These come back later, and nobody waits for them (invariant 13). An entity
+that cannot be declared again fails the channels and consumers that need it, with that error; the rest goes on.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Recovery:
 
     Args:
         host: the connection, for the channels that declare.
-        topology: what to declare.
+        topology: the entities to declare.
         wanted: which of it to declare.
         connection: whose channels to reopen.
         entity_failed: told of each entity that could not be declared, with the reason.

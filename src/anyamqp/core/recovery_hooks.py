@@ -1,4 +1,4 @@
-"""The user's hooks in recovery: which entities are declared again, and who is told of one that could not be."""
+"""The user's hooks in recovery: they select the entities to declare again, and hear of those that failed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from anyamqp.protocol.topology import Recorded, Topology
 
 
 class RecoveryHooks:
-    """Asks and tells the user.
+    """Calls the user's hooks.
 
     Args:
-        hooks: the user's.
-        topology: what was declared.
-        connection: whose channels and consumers may need an entity that is missing.
-        journal: where a hook that raises is logged.
+        hooks: the hooks.
+        topology: the entities that were declared.
+        connection: ends the channels and consumers that need a missing entity.
+        journal: logs the exceptions of hooks.
     """
 
     def __init__(

@@ -1,15 +1,15 @@
-"""The supervisor of a connection: the single-flight reconnect, recovery in order.
+"""The supervisor runs a connection: one task dials, recovers and moves bytes.
 
-One task per connection is the only code that dials (invariant 1). It loops: wait as the policy says, dial, handshake,
-recover, ``opened``, run the link until it ends. Everybody else waits for a state; nobody else can connect, so there is
-no race between reconnects and no lock against one. The old transport is closed before the next dial begins, because
-the task group that moves its bytes must end first.
+That task is the only code that dials (invariant 1). It carries out the steps that :mod:`anyamqp.protocol.connection`
+decides: wait, dial, shake hands, recover, run the link until it ends. All other tasks wait for a state, so reconnects
+cannot race and need no lock. The task group that moves the bytes of a transport ends before the next dial begins, and
+closes the transport.
 
 Recovery declares the topology and reopens the channels (:mod:`anyamqp.core.recovery`); then the connection is OPEN and
-publishers send again what is unconfirmed, oldest first, before anything new. A queue that the broker does not answer
+publishers resend their unconfirmed messages, oldest first, before new ones. A queue that the broker does not answer
 for, and whatever needs it, come back later: :attr:`Stats.not_back` names them.
 
-Nothing here raises into the user's tasks: what goes wrong is a state, an entry in the log and the cause of the error
+Nothing here raises into the user's tasks: a failure is a state, a line in the log and the cause of the error
 that calls on the connection raise.
 """
 
@@ -55,12 +55,12 @@ class Supervisor(LinkOwner):
     """Keeps one connection connected, and knows everything that lives on it.
 
     Args:
-        settings: what the connection was told.
-        fail_fast: whether to give up on the first connect at once when no retry cures what happened.
+        settings: the settings of the connection.
+        fail_fast: whether the first connect gives up at once on an error that no retry can cure.
         dial: opens a transport in place of TCP.
 
     Raises:
-        SettingsError: a file of the TLS settings is missing or not what it should be.
+        SettingsError: a file of the TLS settings is missing or of the wrong kind.
 
     Attributes:
         host: the connection's parts, for the objects that live on it.
@@ -153,7 +153,7 @@ class Supervisor(LinkOwner):
             if not self._maker.credentials.is_asking:
                 raise
 
-    # --- what the link tells ----------------------------------------------------------------------------------------
+    # --- events of the link -----------------------------------------------------------------------------------------
 
     def on_link_opened(self, tuning: Tuning, server_properties: FieldTable) -> None:
         self.host.tuning = tuning

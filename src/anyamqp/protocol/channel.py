@@ -172,7 +172,9 @@ class ChannelCore(Generic[P]):
             InvalidArgument: AMQP cannot carry an argument; nothing was sent.
             InvalidUse: the channel is on no link.
         """
-        place = self._require_place(method)
+        place = self.place
+        if place is None:
+            raise InvalidUse(f"{method_name(method)} on a channel that is on no link")
         # Looks up the queue's name now: the broker may have given it a new one while the request waited for a link.
         as_sent = self._context.recorder.as_sent(method)
         request = place.link.session.request(place.number, method, purpose, as_sent=as_sent)
@@ -370,11 +372,6 @@ class ChannelCore(Generic[P]):
             request.finish()
 
     # --- inside -----------------------------------------------------------------------------------------------------
-
-    def _require_place(self, method: Method) -> P:
-        if self.place is None:
-            raise InvalidUse(f"{method_name(method)} on a channel that is on no link")
-        return self.place
 
     def _detach(self) -> None:
         place, self.place = self.place, None

@@ -55,7 +55,7 @@ class ChannelState(Enum):
 
 
 class ChannelEvent(Enum):
-    """What can happen to a channel."""
+    """The events of a channel."""
 
     REGISTERED = "registered"
     """The connection has registered the channel."""
