@@ -96,6 +96,8 @@ class Supervisor(LinkOwner):
         # because a connection may be made before there is an event loop.
         self._scope = anyio.CancelScope(shield=True)
         self.host.begin()
+        self._maker.begin()
+        self._fire(ConnectionEvent.STARTED)
         tasks.start_soon(self._run, self._scope)
 
     async def wait_for(self, *states: State) -> None:
@@ -188,8 +190,6 @@ class Supervisor(LinkOwner):
             with scope:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self.host.timers.run)
-                    self._maker.begin()
-                    self._fire(ConnectionEvent.STARTED)
                     await self._work_on()
                     tasks.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 - a fault of ours must end as a state that everybody sees
