@@ -62,13 +62,13 @@ DEEP: Final = (
 """The scenarios of ``make explore``."""
 
 SHALLOW: Final = tuple(
-    scenario._replace(depth=depth) for scenario, depth in zip(DEEP, (8, 8, 2, 3, 8, 4, 6, 2), strict=True)
+    scenario._replace(depth=depth) for scenario, depth in zip(DEEP, (8, 8, 2, 3, 8, 4, 5, 2), strict=True)
 )
 """The same, as far as ``make test`` can afford."""
 
 PUBLISHER_UP: Final = Scenario("a publisher, open", _PUBLISHER._replace(publishes=1), _PUBLISHER_UP, 6)
 LINK_STAYS: Final = PUBLISHER_UP._replace(
-    name="a publisher, open, on a link that stays", parts=_PUBLISHER._replace(publishes=1, losses=0, blocks=0)
+    name="a publisher, open, on a link that stays", parts=_PUBLISHER._replace(publishes=1, losses=0, closes=1, blocks=0)
 )
 PUBLISHER_LOST: Final = Scenario("a publisher, on its second link", _PUBLISHER, _NONE_READ, 6)
 CONSUMER_UP: Final = Scenario("a consumer, consuming", _CONSUMER, _CONSUMER_UP, 6)
