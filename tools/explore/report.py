@@ -143,7 +143,13 @@ def _sometimes(explorations: Sequence[Exploration]) -> Iterator[str]:
 
 def _cells(explorations: Sequence[Exploration]) -> Iterator[str]:
     entered = {cell for found in explorations for cell in found.cells}
-    yield from ("## Tables", "", "The rows of the tables that real objects followed somewhere, and the others.", "")
+    yield from (
+        "## Tables",
+        "",
+        "The rows that real objects followed somewhere, and the others. Among these are faults of",
+    )
+    yield "anyamqp itself (FAILED), bytes that are not AMQP (BROKEN), and rows that the limits and depths keep out of reach."
+    yield ""
     yield from ("| table | rows followed | ignored cells entered | rows not followed |", "|---|---:|---:|---|")
     for kind, table in TABLES.items():
         rows = {place for place, cell in table.cells.items() if isinstance(cell, Row)}

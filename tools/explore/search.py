@@ -117,7 +117,8 @@ def explore(scenario: Scenario, *, workers: int = 1) -> Exploration:
     """Explore a scenario, in so many processes, until its depth or the first broken property."""
     begun = _cpu_seconds()
     found = Exploration(scenario)
-    world = scenario.world()
+    with entering(found.cells):
+        world = scenario.world()
     first = fingerprint(world)
     check(world)
     frontier = {first: Reached((), _pack(world))}
@@ -133,7 +134,8 @@ def explore(scenario: Scenario, *, workers: int = 1) -> Exploration:
             found.cells |= level.cells
             found.facts = level.facts | found.facts
             found.broken = found.broken or level.broken
-        found.levels.append(len(worlds))
+        if worlds:
+            found.levels.append(len(worlds))
         known |= worlds.keys()
         frontier = worlds
         if found.broken is not None or not worlds:
