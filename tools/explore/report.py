@@ -29,6 +29,13 @@ without a reason; *blocks*, of the connection or of one channel. "All" are a use
 publisher with two publishes, and a consumer, each on a channel of its own.
 """
 
+_CELLS: Final = """\
+## Tables
+
+The rows that real objects followed somewhere, and the others. Among these are faults of
+anyamqp itself (FAILED), bytes that are not AMQP (BROKEN), and rows that the limits and depths keep out of reach.
+"""
+
 
 class Find(NamedTuple):
     """The result of a search for a planted bug."""
@@ -143,13 +150,7 @@ def _sometimes(explorations: Sequence[Exploration]) -> Iterator[str]:
 
 def _cells(explorations: Sequence[Exploration]) -> Iterator[str]:
     entered = {cell for found in explorations for cell in found.cells}
-    yield from (
-        "## Tables",
-        "",
-        "The rows that real objects followed somewhere, and the others. Among these are faults of",
-    )
-    yield "anyamqp itself (FAILED), bytes that are not AMQP (BROKEN), and rows that the limits and depths keep out of reach."
-    yield ""
+    yield _CELLS
     yield from ("| table | rows followed | ignored cells entered | rows not followed |", "|---|---:|---:|---|")
     for kind, table in TABLES.items():
         rows = {place for place, cell in table.cells.items() if isinstance(cell, Row)}
