@@ -95,7 +95,7 @@ class Journal:
         self.last_error: Exception | None = None
         self._log = LimitedLog(f"{name}: " if name else "", later)
         # Weak, so that a stream disappears with its last reader.
-        self._streams: weakref.WeakSet[TransitionStream] = weakref.WeakSet()
+        self._streams: weakref.WeakSet[TransitionStream] | None = None
         self._ended = False
 
     @property
@@ -114,6 +114,8 @@ class Journal:
         if self._ended:
             stream.end()
         else:
+            if self._streams is None:
+                self._streams = weakref.WeakSet()
             self._streams.add(stream)
         return stream
 
@@ -127,7 +129,7 @@ class Journal:
             self._log.write(f"{limited} {kind}", logger, level, "%s%s [link %d]", transition, transition.link_number)
         else:
             logger.log(level, "%s%s [link %d]", self._log.prefix, transition, transition.link_number)
-        for stream in self._streams:
+        for stream in self._streams or ():
             self.dropped_transitions += stream.push(transition)
 
     def retrying(self, error: Exception, address: str, delay: float) -> None:
@@ -208,5 +210,5 @@ class Journal:
         """Write the counts of lines, and end the streams: the connection is closed."""
         self._ended = True
         self._log.write_counts()
-        for stream in self._streams:
+        for stream in self._streams or ():
             stream.end()

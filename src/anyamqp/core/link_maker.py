@@ -92,6 +92,20 @@ class LinkMaker:
         credentials: provides the credentials of each login.
     """
 
+    __slots__ = (
+        "_attempts",
+        "_dialed",
+        "_dialer",
+        "_ended",
+        "_journal",
+        "_settings",
+        "_turns",
+        "credentials",
+        "deadline",
+        "number",
+        "past_traffic",
+    )
+
     def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial | None, journal: Journal) -> None:
         self.number: int = 0
         self.deadline: float = math.inf

@@ -48,6 +48,25 @@ class Recovery:
         wakers: woken when something is back.
     """
 
+    __slots__ = (
+        "_connection",
+        "_entity_failed",
+        "_heard_at",
+        "_host",
+        "_is_careful",
+        "_is_open",
+        "_is_told",
+        "_link",
+        "_looks",
+        "_postponed",
+        "_reopened",
+        "_shell",
+        "_silences",
+        "_topology",
+        "_wanted",
+        "wakers",
+    )
+
     def __init__(
         self,
         host: ChannelHost,
@@ -126,6 +145,8 @@ class Recovery:
         self._is_told = not missing
         if missing:
             self._host.journal.not_back(missing)
+        elif self._shell is not None and self._shell.declaring.is_complete:
+            self._shell = None
 
     def lost(self, error: AnyamqpError | None) -> None:
         """The link has ended. Told before any channel hears of it."""

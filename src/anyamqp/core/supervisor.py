@@ -218,11 +218,13 @@ class Supervisor(LinkOwner):
         with anyio.CancelScope() as self._interruptible:
             await anyio.sleep(delay)
             await self._maker.wait_turn()
+        self._interruptible = None
         self._fire(ConnectionEvent.DUE)
 
     async def _dial(self) -> None:
         with anyio.CancelScope() as self._interruptible:
             await self._maker.dial()
+        self._interruptible = None
         self._fire(ConnectionEvent.DIALED if self._maker.is_dialed else ConnectionEvent.REFUSED)
 
     def _fail(self, error: Exception) -> None:
@@ -251,6 +253,7 @@ class Supervisor(LinkOwner):
             if await self._recovery.run(link):
                 self._fire(ConnectionEvent.OPENED)
                 self._recovery.opened()
+        self._interruptible = None
 
     # --- effects ----------------------------------------------------------------------------------------------------
 

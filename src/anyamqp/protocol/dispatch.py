@@ -110,6 +110,17 @@ class Dispatcher:
         error: the error that ended it; None if we closed it.
     """
 
+    __slots__ = (
+        "_owner",
+        "_witness",
+        "closes",
+        "error",
+        "handlers",
+        "has_worked",
+        "is_over",
+        "session",
+    )
+
     def __init__(self, session: Session, owner: LinkOwner, witness: Witness) -> None:
         self.session: Session = session
         self.handlers: dict[int, ChannelHandler] = {}
