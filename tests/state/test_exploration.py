@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tools.explore.bugs import BUGS, Bug
-from tools.explore.fingerprint import facts
+from tools.explore.fingerprint import facts, fingerprint
+from tools.explore.moves import moves, play
 from tools.explore.report import Find, diagram
 from tools.explore.scenarios import DEEP, SHALLOW
 from tools.explore.search import Scenario, explore
@@ -31,6 +32,38 @@ def test_a_copy_of_a_world_is_like_the_world() -> None:
     for scenario in DEEP:
         world = scenario.world()
         assert facts(thaw(freeze(world))) == facts(world)
+
+
+def test_worlds_with_one_fingerprint_go_on_alike() -> None:
+    """Or the exploration would leave out what follows from one of them."""
+    first = DEEP[4].world()
+    known, level, pairs = {fingerprint(first): freeze(first)}, [freeze(first)], 0
+    for _ in range(8):
+        reached: list[bytes] = []
+        for frozen in level:
+            for key, there in next_worlds(frozen).values():
+                if key not in known:
+                    known[key] = there
+                    reached.append(there)
+                elif there != known[key]:
+                    pairs += 1
+                    assert keys(there) == keys(known[key])
+        level = reached
+    assert pairs > 50
+
+
+def next_worlds(frozen: bytes) -> dict[str, tuple[bytes, bytes]]:
+    """The fingerprint and a copy of the world that each move leads to."""
+    found: dict[str, tuple[bytes, bytes]] = {}
+    for name, _ in list(moves(thaw(frozen))):
+        world = thaw(frozen)
+        play(world, name)
+        found[name] = fingerprint(world), freeze(world)
+    return found
+
+
+def keys(frozen: bytes) -> dict[str, bytes]:
+    return {name: key for name, (key, _) in next_worlds(frozen).items()}
 
 
 def test_a_counterexample_is_drawn_up_to_the_broken_property() -> None:
