@@ -214,7 +214,7 @@ class World(ChannelOwner):
             "STOPPED": lambda: core.on_method(methods.Channel.Flow(False)),
             "STARTED": lambda: core.on_method(methods.Channel.Flow(True)),
             "LOST": lambda: core.on_lost(ConnectionLost("lost"), self.unanswered(self.number)),
-            "LEAVE": lambda: core.shut(ConnectionClosed("closed")),
+            "LEAVE": lambda: core.take(ChannelEvent.LEAVE, ConnectionClosed("closed")),
             "CLOSED": core.on_released,
             "FAILED": lambda: core.shut(PreconditionFailed("PRECONDITION_FAILED")),
         }

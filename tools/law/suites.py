@@ -48,7 +48,8 @@ SUITES = (
         CONNECTION,
         ("tests/state/test_connection_law.py",),
         {
-            "*: * before SHUT_CHANNELS": _LEFT,
+            "*: * before LEAVE_CHANNELS": _LEFT,
+            "*: * before FAIL_CHANNELS": _LEFT,
             "*: WAIT before TELL_UNBLOCKED": _LEFT,
             "*: TELL_UNBLOCKED before CLOSE_LINK": _LEFT,
             "*: REPEAT_BLOCK before COUNT_RECONNECT": "the count is of no interest to those who are told of a block",

@@ -126,11 +126,6 @@ class LinkMaker:
         self._attempts.begin(anyio.current_time())
 
     @property
-    def is_dialed(self) -> bool:
-        """Whether there is a transport for :meth:`link`."""
-        return self._dialed is not None
-
-    @property
     def login(self) -> str:
         """The user who logs in, and the address, for people."""
         return f"{self.credentials.login} at {self._dialer.route}"
@@ -167,8 +162,8 @@ class LinkMaker:
         """Wait until no other connection of this event loop dials the same address."""
         await anyio.sleep(self._turns.take(self._dialer.route.address, anyio.current_time()))
 
-    async def dial(self) -> None:
-        """Get credentials and a transport; :attr:`is_dialed` tells whether that succeeded. Raises nothing."""
+    async def dial(self) -> bool:
+        """Get credentials and a transport. Returns whether that succeeded; raises nothing."""
         timeout = self._settings.connect_timeout
         self.deadline = anyio.current_time() + timeout
         try:
@@ -181,6 +176,7 @@ class LinkMaker:
                 raise ConnectTimeout(f"{self._dialer.doing}: no answer within {timeout} s")  # noqa: TRY301
         except BaseException as raised:  # noqa: BLE001 - any fault ends only the attempt, not the connection
             self._ended = _Ending(self.expected(raised), None)
+        return self._dialed is not None
 
     def link(self, owner: LinkOwner) -> Link:
         """Make a link on the dialed transport."""

@@ -28,7 +28,6 @@ from anyamqp.errors import (
     ConnectionLost,
     InvalidUse,
     LoginRefused,
-    reason_of,
 )
 from anyamqp.message import FieldTable
 from anyamqp.net.dialer import Dial
@@ -75,8 +74,8 @@ class Supervisor(LinkOwner):
         self._recovery = core.recovery = Recovery(self.host, self.host.recorder, hooks.wanted, core, hooks.failed)
         self._finished = Flag()
         self._scope: anyio.CancelScope | None = None
-        self._interruptible: anyio.CancelScope | None = None
-        """Around the work that the user's leaving cuts short."""
+        self._attempt: anyio.CancelScope | None = None
+        """Cancelled when the user leaves."""
         self._close_by = math.inf
         """When closing ends at the latest, on the event loop's clock."""
         self._work: ConnectionEffect | None = None
@@ -180,7 +179,7 @@ class Supervisor(LinkOwner):
             error.login = self._maker.login
         if error is not None:
             self._journal.last_error = error
-        self._fire(ConnectionEvent.LOST, reason_of(error))
+        self._fire(ConnectionEvent.LOST, error)
         self._recovery.lost(error)
 
     # --- the supervisor ---------------------------------------------------------------------------------------------
@@ -215,21 +214,21 @@ class Supervisor(LinkOwner):
         except AnyamqpError as hopeless:
             self._fail(hopeless)
             return
-        with anyio.CancelScope() as self._interruptible:
+        with anyio.CancelScope() as self._attempt:
             await anyio.sleep(delay)
             await self._maker.wait_turn()
-        self._interruptible = None
+        self._attempt = None
         self._fire(ConnectionEvent.DUE)
 
     async def _dial(self) -> None:
-        with anyio.CancelScope() as self._interruptible:
-            await self._maker.dial()
-        self._interruptible = None
-        self._fire(ConnectionEvent.DIALED if self._maker.is_dialed else ConnectionEvent.REFUSED)
+        is_dialed = False
+        with anyio.CancelScope() as self._attempt:
+            is_dialed = await self._maker.dial()
+        self._attempt = None
+        self._fire(ConnectionEvent.DIALED if is_dialed else ConnectionEvent.REFUSED)
 
     def _fail(self, error: Exception) -> None:
-        self._core.failure = error
-        self._fire(ConnectionEvent.FAILED, reason_of(error))
+        self._fire(ConnectionEvent.FAILED, error)
 
     async def _run_link(self) -> None:
         """Run a link on the transport that was dialed until it ends."""
@@ -249,11 +248,11 @@ class Supervisor(LinkOwner):
             self._maker.link_ended(link, error, self._core.opened_at)
 
     async def _recover(self, link: Link) -> None:
-        with anyio.CancelScope() as self._interruptible:
+        with anyio.CancelScope() as self._attempt:
             if await self._recovery.run(link):
                 self._fire(ConnectionEvent.OPENED)
                 self._recovery.opened()
-        self._interruptible = None
+        self._attempt = None
 
     # --- effects ----------------------------------------------------------------------------------------------------
 
@@ -265,8 +264,8 @@ class Supervisor(LinkOwner):
                 self._link_tasks.start_soon(self._recover, link)
             case ConnectionEffect.INTERRUPT, _:
                 self._close_by = self._end_of_attempt
-                if self._interruptible is not None:
-                    self._interruptible.cancel()
+                if self._attempt is not None:
+                    self._attempt.cancel()
             case ConnectionEffect.LEAVE_HANDSHAKE, Link() as link:
                 self._close_by = self._end_of_attempt
                 if not link.session.bytes_received and self._scope is not None:
@@ -290,7 +289,7 @@ class Supervisor(LinkOwner):
         """When an attempt to connect must have ended if the user leaves now."""
         return anyio.current_time() + min(self.host.close_timeout, _GRACE)
 
-    def _fire(self, event: ConnectionEvent, reason: str | None = None) -> None:
+    def _fire(self, event: ConnectionEvent, reason: Exception | str | None = None) -> None:
         now = anyio.current_time()
         for effect in self._core.take(event, now, reason):
             self._carry_out(effect, now)

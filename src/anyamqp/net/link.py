@@ -90,9 +90,9 @@ class Link:
         return self.session.state is LinkState.OPEN
 
     @property
-    def is_over(self) -> bool:
-        """Whether it has ended."""
-        return self.dispatcher.is_over
+    def has_ended(self) -> bool:
+        """Whether the session has ended."""
+        return self.session.state is LinkState.CLOSED
 
     @property
     def error(self) -> AnyamqpError | None:
@@ -168,7 +168,7 @@ class Link:
 
     async def wait_not_full(self) -> None:
         """Wait until the writer has taken the outgoing buffer, or the link has ended."""
-        while self.is_full and not self.is_over:
+        while self.is_full and not self.has_ended:
             await next_news(self._output_taken)
 
     def attach(self, handler: ChannelHandler, purpose: Purpose) -> int:
@@ -248,7 +248,7 @@ class Link:
 
     async def _read(self) -> None:
         with self._reading:
-            while not self.is_over:
+            while not self.has_ended:
                 while self._is_paused:
                     await next_news(self._caught_up)
                 if self.session.has_unread:
@@ -273,7 +273,7 @@ class Link:
         """Dispatch bytes from the broker. Returns whether to read more at once."""
         self.session.receive(data, self._loop.now())
         self._dispatch()
-        return not (self._is_paused or self.is_over or self.session.has_unread)
+        return not (self._is_paused or self.has_ended or self.session.has_unread)
 
     async def _write(self) -> None:
         session = self.session
@@ -298,7 +298,7 @@ class Link:
                     self.abort(transport_error("writing", error))
                     self._output_done.set()
                     return
-            elif self.is_over:
+            elif self.has_ended:
                 self._output_done.set()
                 return
             else:
@@ -307,7 +307,7 @@ class Link:
 
     async def _beat(self) -> None:
         await self._opened.wait()
-        while not self.is_over:
+        while not self.has_ended:
             now = anyio.current_time()
             # A broker that does not take its answers causes the silence itself (invariant 9).
             if self._awaits_readers and not self.session.owes_too_much:
@@ -327,7 +327,7 @@ class Link:
             while (event := self.session.next_event()) is not None:
                 self._tell(event)
                 # The end of a link is told at once: until then its channels would send on it.
-                if self.is_over or (self._loop.now() > until and self.session.state is not LinkState.CLOSED):
+                if self._loop.now() > until and not self.has_ended:
                     break  # the reader continues after other tasks have run
         finally:
             self._is_dispatching = False

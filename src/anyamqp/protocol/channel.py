@@ -25,7 +25,6 @@ from anyamqp.errors import (
     is_unexplained_close,
 )
 from anyamqp.protocol import blame
-from anyamqp.protocol.coupling import end_of_channel
 from anyamqp.protocol.events import Confirm, Content
 from anyamqp.protocol.lifecycle.channel import CHANNEL, ChannelEffect, ChannelEvent, ChannelState
 from anyamqp.protocol.lifecycle.states import State
@@ -151,8 +150,8 @@ class ChannelCore(Generic[P]):
         self.take(ChannelEvent.ATTACHED)
 
     def shut(self, error: AnyamqpError) -> None:
-        """Close the channel for good, because the connection is closed or the channel cannot work any more."""
-        self.take(end_of_channel(error), error)
+        """Close the channel for good: it cannot work any more."""
+        self.take(ChannelEvent.FAILED, error)
 
     def closed_error(self) -> AnyamqpError:
         """The error of every call on the closed channel."""

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 from anyamqp.errors import AnyamqpError, ChannelLimitReached, CloseFacts, ConnectionClosed, copy_of, reason_of
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.channel_numbers import HIGHEST_CHANNEL
-from anyamqp.protocol.coupling import FOR_CHANNELS, ON_OPENING
+from anyamqp.protocol.coupling import ENDS_CHANNELS, FOR_CHANNELS, ON_OPENING
 from anyamqp.protocol.lifecycle import ConnectionEffect, ConnectionEvent, ConnectionState, State
 from anyamqp.protocol.lifecycle.channel import UNOPENED, ChannelEvent
 from anyamqp.protocol.lifecycle.connection import CONNECTION
@@ -99,13 +99,13 @@ class ConnectionCore(Generic[P]):
         """The state of its life cycle."""
         return self._lifecycle.state
 
-    def take(self, event: ConnectionEvent, now: float, reason: str | None = None) -> Effects:
+    def take(self, event: ConnectionEvent, now: float, reason: Exception | str | None = None) -> Effects:
         """Take an event.
 
         Args:
             event: the event.
             now: the current time in seconds, on any clock that does not go back.
-            reason: the reason, in words.
+            reason: the error behind the event, or the broker's words.
 
         Returns:
             The effects that the caller has to carry out, in this order.
@@ -113,7 +113,8 @@ class ConnectionCore(Generic[P]):
         step = self._lifecycle.fire(event)
         source, target = step.source.public, step.target.public
         if source is not target:
-            self._changed("connection", source, event, target, reason)
+            text = reason_of(reason) if isinstance(reason, Exception) else reason
+            self._changed("connection", source, event, target, text)
             self.wakers.wake()
         left: Effects = []
         for effect in step.effects:
@@ -253,11 +254,14 @@ class ConnectionCore(Generic[P]):
 
     # --- effects ----------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, effect: ConnectionEffect, now: float, reason: str | None) -> Effects:
+    def _carry_out(self, effect: ConnectionEffect, now: float, reason: Exception | str | None) -> Effects:
         """Carry out an effect. Returns the effects that the caller has to carry out."""
         if (event := FOR_CHANNELS.get(effect)) is not None:
             for channel in list(self.channels):
                 channel.take(event)
+            return []
+        if (event := ENDS_CHANNELS.get(effect)) is not None:
+            self._end_channels(event, reason)
             return []
         match effect:
             case ConnectionEffect.COUNT_RECONNECT:
@@ -266,7 +270,7 @@ class ConnectionCore(Generic[P]):
                 self.opened_at = now
                 return self._repeat_block(now)
             case ConnectionEffect.TELL_BLOCKED:
-                self.block = BlockNotice(reason or "", now)
+                self.block = BlockNotice(str(reason or ""), now)
                 for publisher in list(self.publishers):
                     publisher.on_blocked()
             case ConnectionEffect.TELL_UNBLOCKED:
@@ -275,8 +279,6 @@ class ConnectionCore(Generic[P]):
                     publisher.on_unblocked()
             case ConnectionEffect.EMPTY_CONSUMERS:
                 self._empty_consumers()
-            case ConnectionEffect.SHUT_CHANNELS:
-                self._shut_channels()
             case _:
                 return [effect]
         return []
@@ -294,9 +296,10 @@ class ConnectionCore(Generic[P]):
         for consumer in list(self.consumers):
             consumer.give_back()
 
-    def _shut_channels(self) -> None:
+    def _end_channels(self, event: ChannelEvent, reason: Exception | str | None) -> None:
+        self.failure = reason if isinstance(reason, Exception) else None
         error = self.closed_error()
         for channel in list(self.channels):
-            channel.shut(error)
+            channel.take(event, error)
         for consumer in list(self.consumers):
             consumer.on_connection_closed(copy_of(error))

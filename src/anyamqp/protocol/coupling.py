@@ -1,8 +1,8 @@
 """The coupling of the machines: an event of one machine leads to events of others.
 
 When a link ends, first its connection learns of the loss, then all channels on it, then their owners, without an
-await between. A connection that opens, blocks or unblocks passes that on to its channels. A channel that opens gets the
-events that it missed. A connection that ends closes its channels.
+await between (:mod:`anyamqp.protocol.dispatch`). The rest is here: a connection that opens, blocks or unblocks passes
+that on to its channels; a channel that opens gets the events that it missed; a connection that ends closes its channels.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from anyamqp.errors import AnyamqpError, ConnectionClosed
 from anyamqp.protocol.lifecycle.channel import ChannelEvent
 from anyamqp.protocol.lifecycle.connection import ConnectionEffect
 from anyamqp.protocol.lifecycle.states import State
@@ -22,6 +21,12 @@ FOR_CHANNELS: Final[Mapping[ConnectionEffect, ChannelEvent]] = {
 }
 """For effects of the connection's table: the event that each channel gets."""
 
+ENDS_CHANNELS: Final[Mapping[ConnectionEffect, ChannelEvent]] = {
+    ConnectionEffect.LEAVE_CHANNELS: ChannelEvent.LEAVE,
+    ConnectionEffect.FAIL_CHANNELS: ChannelEvent.FAILED,
+}
+"""The same, where the connection ends and its error is that of each channel."""
+
 ON_OPENING: Final[Mapping[State, tuple[ChannelEvent, ...]]] = {
     State.CONNECTING: (),
     State.RECONNECTING: (),
@@ -31,9 +36,3 @@ ON_OPENING: Final[Mapping[State, tuple[ChannelEvent, ...]]] = {
     State.CLOSED: (),
 }
 """The events that a channel has missed when it opens, by the state of its connection."""
-
-
-def end_of_channel(error: AnyamqpError) -> ChannelEvent:
-    """The event that ends a channel when its connection ends with ``error``: closing by the user is no failure."""
-    is_leaving = isinstance(error, ConnectionClosed) and error.__cause__ is None
-    return ChannelEvent.LEAVE if is_leaving else ChannelEvent.FAILED

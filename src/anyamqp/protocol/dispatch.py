@@ -106,7 +106,6 @@ class Dispatcher:
         handlers: the channels on the link, by number.
         closes: the closes that have no reply yet.
         has_worked: whether the broker delivered or confirmed a message, or answered a request outside recovery.
-        is_over: whether the session has ended.
         error: the error that ended it; None if we closed it.
     """
 
@@ -117,7 +116,6 @@ class Dispatcher:
         "error",
         "handlers",
         "has_worked",
-        "is_over",
         "session",
     )
 
@@ -126,7 +124,6 @@ class Dispatcher:
         self.handlers: dict[int, ChannelHandler] = {}
         self.closes: Closes = Closes()
         self.has_worked: bool = False
-        self.is_over: bool = False
         self.error: AnyamqpError | None = None
         self._owner = owner
         self._witness = witness
@@ -199,7 +196,6 @@ class Dispatcher:
         request.finish()
 
     def _ended(self, ended: Ended) -> None:
-        self.is_over = True
         self.error = ended.error
         for request in self.session.unanswered(0):
             request.finish()

@@ -88,7 +88,8 @@ class ConnectionEffect(Enum):
     TELL_BLOCKED = "tell the publishers that the broker does not accept publishes"
     TELL_UNBLOCKED = "tell the publishers that it does again"
     EMPTY_CONSUMERS = "cancel the consumers, and give back the deliveries that nobody has taken"
-    SHUT_CHANNELS = "close the channels"
+    LEAVE_CHANNELS = "close the channels"
+    FAIL_CHANNELS = "close the channels, for the error that ended the connection"
     INTERRUPT = "cut short the wait, the dial or the recovery"
     LEAVE_HANDSHAKE = "drop a transport on which the broker has said nothing"
     LEAVE_LINK = "close the link, and await the answer only as long as an attempt may take to end"
@@ -135,22 +136,22 @@ CONNECTION: Final[Table[ConnectionState, ConnectionEvent, ConnectionEffect]] = T
     Ignored(_E.BLOCKED, (*_RECOVERING, _S.BLOCKED, _S.CLOSING), _AT_ANY_TIME),
     Row(_E.UNBLOCKED, (_S.BLOCKED,), _S.OPEN, (_F.TELL_UNBLOCKED, _F.UNBLOCK_CHANNELS)),
     Ignored(_E.UNBLOCKED, (*_RECOVERING, _S.OPEN, _S.CLOSING), _AT_ANY_TIME),
-    Row(_E.CLOSE, (_S.CONNECTING_NEW, *_WAITING, *_DIALING), _S.CLOSING, (_F.SHUT_CHANNELS, _F.INTERRUPT)),
-    Row(_E.CLOSE, _HANDSHAKING, _S.CLOSING, (_F.SHUT_CHANNELS, _F.LEAVE_HANDSHAKE)),
-    Row(_E.CLOSE, _RECOVERING, _S.CLOSING, (_F.SHUT_CHANNELS, _F.INTERRUPT, _F.LEAVE_LINK)),
-    Row(_E.CLOSE, (_S.OPEN,), _S.CLOSING, (_F.EMPTY_CONSUMERS, _F.SHUT_CHANNELS, _F.CLOSE_LINK)),
+    Row(_E.CLOSE, (_S.CONNECTING_NEW, *_WAITING, *_DIALING), _S.CLOSING, (_F.LEAVE_CHANNELS, _F.INTERRUPT)),
+    Row(_E.CLOSE, _HANDSHAKING, _S.CLOSING, (_F.LEAVE_CHANNELS, _F.LEAVE_HANDSHAKE)),
+    Row(_E.CLOSE, _RECOVERING, _S.CLOSING, (_F.LEAVE_CHANNELS, _F.INTERRUPT, _F.LEAVE_LINK)),
+    Row(_E.CLOSE, (_S.OPEN,), _S.CLOSING, (_F.EMPTY_CONSUMERS, _F.LEAVE_CHANNELS, _F.CLOSE_LINK)),
     Row(
         _E.CLOSE,
         (_S.BLOCKED,),
         _S.CLOSING,
-        (_F.EMPTY_CONSUMERS, _F.SHUT_CHANNELS, _F.CLOSE_LINK, _F.TELL_UNBLOCKED),
+        (_F.EMPTY_CONSUMERS, _F.LEAVE_CHANNELS, _F.CLOSE_LINK, _F.TELL_UNBLOCKED),
     ),
     Ignored(_E.CLOSE, (_S.CLOSING, _S.CLOSED), "a second close changes nothing"),
     *(
         Ignored[_S, _E](event, (_S.CLOSING,), _LEAVING)
         for event in (_E.STARTED, _E.DUE, _E.REFUSED, _E.OPENED, _E.LOST)
     ),
-    Row(_E.CLOSED, (*_UNFINISHED, _S.CLOSING), _S.CLOSED, (_F.SHUT_CHANNELS, _F.END)),
+    Row(_E.CLOSED, (*_UNFINISHED, _S.CLOSING), _S.CLOSED, (_F.FAIL_CHANNELS, _F.END)),
     Ignored(_E.CLOSED, (_S.CLOSED,), "the task ends after a failure, too"),
-    Row(_E.FAILED, (*_UNFINISHED, _S.CLOSING), _S.CLOSED, (_F.SHUT_CHANNELS, _F.END)),
+    Row(_E.FAILED, (*_UNFINISHED, _S.CLOSING), _S.CLOSED, (_F.FAIL_CHANNELS, _F.END)),
 )
