@@ -13,7 +13,7 @@ from anyamqp.protocol.lifecycle import ConnectionEvent, ConnectionState
 from anyamqp.protocol.lifecycle.channel import ChannelEvent
 
 LEAVING = dict.fromkeys(("STARTED", "DUE", "REFUSED", "OPENED", "LOST", "BLOCKED", "UNBLOCKED"), ("CLOSING", ""))
-END = {"CLOSED": ("CLOSED", "shut, END"), "FAILED": ("CLOSED", "shut, END")}
+END = {"CLOSED": ("CLOSED", "fail, END"), "FAILED": ("CLOSED", "fail, END")}
 
 
 def attempt(phase: str) -> dict[str, dict[str, tuple[str, str]]]:
@@ -21,17 +21,17 @@ def attempt(phase: str) -> dict[str, dict[str, tuple[str, str]]]:
     again = (f"{phase}_WAITING", "WAIT")
     opened = "ready" if phase == "CONNECTING" else "reconnects, ready"
     return {
-        f"{phase}_WAITING": {"DUE": (f"{phase}_DIALING", "DIAL"), "CLOSE": ("CLOSING", "shut, INTERRUPT"), **END},
+        f"{phase}_WAITING": {"DUE": (f"{phase}_DIALING", "DIAL"), "CLOSE": ("CLOSING", "leave, INTERRUPT"), **END},
         f"{phase}_DIALING": {
             "REFUSED": again,
             "DIALED": (f"{phase}_HANDSHAKING", "RUN_LINK"),
-            "CLOSE": ("CLOSING", "shut, INTERRUPT"),
+            "CLOSE": ("CLOSING", "leave, INTERRUPT"),
             **END,
         },
         f"{phase}_HANDSHAKING": {
             "CONNECTED": (f"{phase}_RECOVERING", "RECOVER"),
             "LOST": again,
-            "CLOSE": ("CLOSING", "shut, LEAVE_HANDSHAKE"),
+            "CLOSE": ("CLOSING", "leave, LEAVE_HANDSHAKE"),
             **END,
         },
         f"{phase}_RECOVERING": {
@@ -39,27 +39,27 @@ def attempt(phase: str) -> dict[str, dict[str, tuple[str, str]]]:
             "LOST": again,
             "BLOCKED": (f"{phase}_RECOVERING", ""),
             "UNBLOCKED": (f"{phase}_RECOVERING", ""),
-            "CLOSE": ("CLOSING", "shut, INTERRUPT, LEAVE_LINK"),
+            "CLOSE": ("CLOSING", "leave, INTERRUPT, LEAVE_LINK"),
             **END,
         },
     }
 
 
 PLAN: dict[str, dict[str, tuple[str, str]]] = {
-    "CONNECTING_NEW": {"STARTED": ("CONNECTING_WAITING", "WAIT"), "CLOSE": ("CLOSING", "shut, INTERRUPT")},
+    "CONNECTING_NEW": {"STARTED": ("CONNECTING_WAITING", "WAIT"), "CLOSE": ("CLOSING", "leave, INTERRUPT")},
     **attempt("CONNECTING"),
     "OPEN": {
         "LOST": ("RECONNECTING_WAITING", "WAIT"),
         "BLOCKED": ("BLOCKED", "channels blocked, publishers blocked"),
         "UNBLOCKED": ("OPEN", ""),
-        "CLOSE": ("CLOSING", "cancel, give back, shut, CLOSE_LINK"),
+        "CLOSE": ("CLOSING", "cancel, give back, leave, CLOSE_LINK"),
         **END,
     },
     "BLOCKED": {
         "LOST": ("RECONNECTING_WAITING", "publishers unblocked, WAIT"),
         "BLOCKED": ("BLOCKED", ""),
         "UNBLOCKED": ("OPEN", "publishers unblocked, channels unblocked"),
-        "CLOSE": ("CLOSING", "cancel, give back, shut, publishers unblocked, CLOSE_LINK"),
+        "CLOSE": ("CLOSING", "cancel, give back, leave, publishers unblocked, CLOSE_LINK"),
         **END,
     },
     **attempt("RECONNECTING"),
@@ -109,8 +109,10 @@ class World:
     def session(self) -> World:
         return self
 
-    def take(self, event: ChannelEvent) -> None:
-        self.told.append({"READY": "ready"}.get(event.name, f"channels {event.value}"))
+    def take(self, event: ChannelEvent, error: AnyamqpError | None = None) -> None:
+        names = {"READY": "ready", "LEAVE": "leave", "FAILED": "fail"}
+        assert (error is not None) is (event.name in {"LEAVE", "FAILED"})
+        self.told.append(names.get(event.name, f"channels {event.value}"))
 
     def changed(self, *_: object) -> None: ...
 
@@ -125,9 +127,6 @@ class World:
 
     def give_back(self) -> None:
         self.told.append("give back")
-
-    def shut(self, error: AnyamqpError) -> None:
-        self.told.append(f"shut{'' if str(error).startswith('the connection is closed') else str(error)}")
 
     def on_connection_closed(self, error: AnyamqpError) -> None:
         assert error is not None

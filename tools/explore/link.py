@@ -44,6 +44,11 @@ class PlainLink:
         """Whether methods may be sent."""
         return self.session.state is LinkState.OPEN
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the session has ended."""
+        return self.session.state is LinkState.CLOSED
+
     def attach(self, handler: ChannelHandler, purpose: Purpose) -> int:
         """Send channel.open."""
         return self.dispatcher.attach(handler, purpose)

@@ -298,7 +298,7 @@ class World:
                 part.go_on()
         if self.is_recovering and link is not None:
             self._recover(link)
-        if link is not None and link.dispatcher.is_over:
+        if link is not None and link.has_ended:
             self.core.close_facts = link.session.close_facts
             self.link = self.core.link = None
             self.broker.lose()
