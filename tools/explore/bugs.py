@@ -128,10 +128,10 @@ def _silent_close() -> AbstractContextManager[object]:
 def _channels_left() -> AbstractContextManager[object]:
     """A connection that is closed leaves its channels as they are."""
 
-    def shut_channels(self: ConnectionCore[LinkChannel]) -> None:
-        del self
+    def end_channels(self: ConnectionCore[LinkChannel], event: ChannelEvent, reason: Exception | str | None) -> None:
+        del self, event, reason
 
-    return patch.object(ConnectionCore, "_shut_channels", shut_channels)
+    return patch.object(ConnectionCore, "_end_channels", end_channels)
 
 
 def _backlog_forgotten() -> AbstractContextManager[object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anyamqp.errors import AnyamqpError, ReplyError
 from anyamqp.protocol.dispatch import Dispatcher, LinkOwner, Witness
-from anyamqp.protocol.events import Tuning
+from anyamqp.protocol.events import Ended, Tuning
 from anyamqp.protocol.lifecycle import LinkState
 from anyamqp.protocol.ports import ChannelHandler
 from anyamqp.protocol.requests import Purpose
@@ -37,17 +37,14 @@ class PlainLink:
         )
         self.dispatcher: Dispatcher = Dispatcher(self.session, owner, witness)
         self._clock = clock
+        self.has_ended: bool = False
+        """Whether the end of the session was told."""
         self._is_dispatching = False
 
     @property
     def is_open(self) -> bool:
         """Whether methods may be sent."""
         return self.session.state is LinkState.OPEN
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the session has ended."""
-        return self.session.state is LinkState.CLOSED
 
     def attach(self, handler: ChannelHandler, purpose: Purpose) -> int:
         """Send channel.open."""
@@ -103,5 +100,6 @@ class PlainLink:
         try:
             while (event := self.session.next_event()) is not None:
                 self.dispatcher.tell(event)
+                self.has_ended = self.has_ended or isinstance(event, Ended)
         finally:
             self._is_dispatching = False

@@ -2,7 +2,8 @@
 
 When a link ends, first its connection learns of the loss, then all channels on it, then their owners, without an
 await between (:mod:`anyamqp.protocol.dispatch`). The rest is here: a connection that opens, blocks or unblocks passes
-that on to its channels; a channel that opens gets the events that it missed; a connection that ends closes its channels.
+that on to its channels; a channel that opens gets the events that it missed; a connection that ends closes its
+channels.
 """
 
 from __future__ import annotations
