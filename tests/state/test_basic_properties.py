@@ -23,7 +23,6 @@ from anyamqp.wire.basic import (
     decode_properties,
     decode_reply_address,
     encode_ack,
-    encode_nack,
     encode_properties,
 )
 from anyamqp.wire.receiving import decode_ack, decode_deliver, decode_header, decode_nack
@@ -147,13 +146,9 @@ def test_an_ack_is_what_pamqp_makes_of_it_and_reads_from_it(channel: int, tag: i
 
 
 @given(channels, tags, st.booleans(), st.booleans())
-def test_a_nack_is_what_pamqp_makes_of_it_and_reads_from_it(
-    channel: int, tag: int, multiple: bool, requeue: bool
-) -> None:
-    written = encode_nack(channel, tag, multiple=multiple, requeue=requeue)
+def test_a_nack_is_read_as_pamqp_wrote_it(channel: int, tag: int, multiple: bool, requeue: bool) -> None:
     method = commands.Basic.Nack(tag, multiple, requeue)
-    assert written == frame.marshal(method, channel)
-    assert decode_nack(payload(written)) == ours_of(method)
+    assert decode_nack(payload(frame.marshal(method, channel))) == ours_of(method)
 
 
 @given(st.integers(2**63, 2**64 - 1), st.booleans())

@@ -98,11 +98,6 @@ class Journal:
         self._streams: weakref.WeakSet[TransitionStream] | None = None
         self._ended = False
 
-    @property
-    def kinds_watched(self) -> int:
-        """Number of kinds of lines that are counted."""
-        return len(self._log)
-
     def stream(self) -> TransitionStream:
         """A stream of the transitions from now on.
 
@@ -154,7 +149,7 @@ class Journal:
     def stalled(self, seconds: float) -> None:
         """Log that this process blocked its event loop."""
         self.stalls += 1
-        text = "%sthe event loop was blocked for %.1f s: heartbeats were late, the broker may give this client up"
+        text = "%sthe event loop was blocked for %.1f s: heartbeats were late, so the broker may drop this connection"
         self._log.write("stall", _LOGGERS["link"], logging.WARNING, text, seconds)
 
     def stale_ack(self) -> None:

@@ -54,10 +54,6 @@ class LimitedLog:
         self._later = later
         self._kinds: dict[str, _Kind] = {}
 
-    def __len__(self) -> int:
-        """Number of kinds that are counted."""
-        return len(self._kinds)
-
     def write(
         self,
         kind: str,

@@ -354,12 +354,6 @@ def encode_ack(channel: int, delivery_tag: int, *, multiple: bool) -> bytes:
     return _ACK.pack(METHOD, channel, ACK_SIZE, methods.Basic.Ack.index, delivery_tag, multiple, END_OCTET)
 
 
-def encode_nack(channel: int, delivery_tag: int, *, multiple: bool, requeue: bool) -> bytes:
-    """The frame of basic.nack."""
-    bits = multiple | requeue << 1
-    return _ACK.pack(METHOD, channel, ACK_SIZE, methods.Basic.Nack.index, delivery_tag, bits, END_OCTET)
-
-
 # --- expiration -------------------------------------------------------------------------------------------------------
 
 
