@@ -10,7 +10,7 @@
     ├── TransportError              the bytes stopped: refused, reset, end of stream, broken TLS
     │   ├── TLSError                certificates, names or TLS versions do not go together, or the port is not for TLS
     │   └── HeartbeatTimeout        the peer said nothing for two heartbeat intervals
-    ├── CredentialsUnavailable      the caller's credentials function or SASL mechanism raised, or returned neither
+    ├── CredentialsUnavailable      a credentials function or SASL mechanism raised, or returned something else
     ├── UnexpectedFailure           an exception that nobody expected ended an attempt or a link; ``__cause__`` has it
     ├── ConnectionLost              a request was caught by a loss and cannot be repeated safely
     │   └── OutcomeUnknown          so was a publish that may not be sent again: the broker may have it

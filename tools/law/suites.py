@@ -72,9 +72,7 @@ SUITES = (
             "*, THEIR_CLOSE: TELL_* before CONFIRM_CLOSE": _APART,
             "OPEN, BROKEN: TELL_ENDED before NAME_FAULT": _APART,
             "OPEN, CHANNEL_FRAME: absent": "an open session hands frames to the channels without asking the table",
-            "CLOSED, *: absent": (
-                "a refusal here is a fault of the broker's, which is BROKEN, which is ignored in CLOSED as well"
-            ),
+            "CLOSED, *: absent": ("in CLOSED a refusal becomes BROKEN, and CLOSED ignores BROKEN"),
         },
         slow_tests=("tests/unit/test_session_channels.py", "tests/state/test_session_steps.py"),
     ),

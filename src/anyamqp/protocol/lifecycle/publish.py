@@ -116,5 +116,5 @@ PUBLISH: Table[PublishState, PublishEvent, Never] = Table(
     Ignored(_Event.PAUSED, (_State.TIMED_OUT,), "it is not sent again"),
     Ignored(_Event.REFUSED, (_State.TIMED_OUT,), "the broker named its error too late"),
     Ignored(_Event.CLOSED, (_State.TIMED_OUT,), "it is dropped with the others"),
-    Ignored(_Event.EXPIRED, _OUTCOMES, "a caller releases its publish with an outcome as it does when cancelled"),
+    Ignored(_Event.EXPIRED, _OUTCOMES, "a caller that has its outcome calls time_out() too, as a cancelled one does"),
 )
