@@ -22,7 +22,7 @@ from anyamqp import Blame, Channel, Connection, Consumer, Delivery, Message, Pre
 from anyamqp.testing.memory import CAPACITY, MemoryStream, stream_pair
 from anyamqp.wire import methods
 from anyamqp.wire.decoder import Decoder
-from anyamqp.wire.frames import HEARTBEAT_FRAME, Heartbeat, ProtocolHeader, build, encode_method
+from anyamqp.wire.frames import HEARTBEAT_FRAME, HeartbeatFrame, ProtocolHeader, build, encode_method
 from anyamqp.wire.methods import Method
 from support.amqp import content
 from support.waiting import eventually
@@ -116,7 +116,7 @@ class Peer:
             for channel, payload in decoder.frames():
                 if isinstance(payload, methods.Connection.StartOk):
                     await self.tell(encode_method(0, methods.Connection.Tune(2047, FRAME_MAX, self._heartbeat)))
-                elif isinstance(payload, Heartbeat):
+                elif isinstance(payload, HeartbeatFrame):
                     self.heartbeats += 1
                 elif isinstance(payload, Method | ProtocolHeader):
                     if isinstance(payload, Method):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyamqp.protocol.events import ChannelClosed, ChannelReleased, ConfirmsReceived, ContentsReceived, Event
+from anyamqp.protocol.events import ChannelEnded, ChannelReleased, ConfirmsReceived, ContentsReceived, Event
 from anyamqp.protocol.lifecycle import LinkState
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
@@ -76,7 +76,7 @@ def parts(event: Event) -> list[Told]:
         return [("content", event.channel, message.body) for _, message in event.contents]
     if isinstance(event, ConfirmsReceived):
         return [("confirm", event.channel) for _ in event.confirms]
-    if isinstance(event, ChannelClosed | ChannelReleased):
+    if isinstance(event, ChannelEnded | ChannelReleased):
         return [(type(event).__name__, event.channel)]
     return [(type(event).__name__,)]
 
@@ -99,6 +99,6 @@ def test_deliveries_before_a_too_large_message_can_be_settled(*, multiple: bool)
     assert isinstance(contents, ContentsReceived)
     session.ack(1, 1, multiple=multiple)
     session.nack(1, methods.Basic.Nack(1, multiple, requeue=True))
-    assert isinstance(closed, ChannelClosed)
+    assert isinstance(closed, ChannelEnded)
     assert [method.name for method in dialogue.sent_methods()] == ["Channel.Close"]
     assert session.state is LinkState.OPEN

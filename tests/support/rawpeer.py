@@ -18,7 +18,7 @@ from anyamqp.wire.decoder import Decoder
 from anyamqp.wire.frames import (
     PROTOCOL_HEADER,
     Frame,
-    Heartbeat,
+    HeartbeatFrame,
     build,
     encode_content,
     encode_method,
@@ -111,7 +111,7 @@ class RawPeer:
                     self._decoder.feed(await self.stream.receive())
                     self._frames.extend(self._decoder.frames())
                 frame = self._frames.pop(0)
-                if not isinstance(frame.payload, Heartbeat):
+                if not isinstance(frame.payload, HeartbeatFrame):
                     return frame
                 self.heartbeats += 1
 

@@ -13,7 +13,7 @@ import pytest
 from anyamqp import errors
 from anyamqp.errors import Blame, CloseFacts, CloseFrame, Cure, ReplyError, Side
 from anyamqp.protocol.contents import unroutable_of
-from anyamqp.protocol.events import Blocked, ChannelClosed, Ended
+from anyamqp.protocol.events import Blocked, ChannelEnded, Ended
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
 from support.amqp import Dialogue, content, frame, method_frame, opened
@@ -81,7 +81,7 @@ def test_a_close_of_a_channel_carries_its_facts(row: Row) -> None:
     number = dialogue.session.open_channel()
     dialogue.tell(methods.Channel.OpenOk(), number)
     (closed,) = dialogue.tell(methods.Channel.Close(row.code, "SOME_NAME - some text", *DECLARE), number)
-    assert isinstance(closed, ChannelClosed)
+    assert isinstance(closed, ChannelEnded)
     assert type(closed.error) is row.error
     received = CloseFrame(row.code, "SOME_NAME - some text", "queue.declare")
     assert closed.error.close == CloseFacts(received, None, Side.BROKER)
@@ -129,7 +129,7 @@ def test_a_too_large_body_reports_our_close_of_the_channel() -> None:
     dialogue = opened(max_message_size=10)
     number = dialogue.open_channel()
     (closed,) = dialogue.say(content(number, methods.Basic.Deliver("tag", 1, False, "", "q"), b"x" * 11))
-    assert isinstance(closed, ChannelClosed)
+    assert isinstance(closed, ChannelEnded)
     assert isinstance(closed.error, errors.ContentTooLarge)
     text = "a message of 11 bytes, but max_message_size is 10"
     assert closed.error.close == CloseFacts(None, CloseFrame(311, text, None), Side.CLIENT)
@@ -165,7 +165,7 @@ def test_a_close_of_a_channel_is_told_with_its_text_escaped() -> None:
     dialogue = opened()
     number = dialogue.open_channel()
     (closed,) = dialogue.say(method_frame(number, 20, 40, b"\x01\x94" + shortstr(RAW) + bytes(4)))
-    assert isinstance(closed, ChannelClosed)
+    assert isinstance(closed, ChannelEnded)
     assert str(closed.error) == SHOWN
 
 

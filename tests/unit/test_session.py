@@ -34,7 +34,7 @@ from anyamqp.protocol.lifecycle import LinkEvent, LinkState
 from anyamqp.protocol.sasl import External, Mechanism, Plain
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route
-from anyamqp.wire.frames import HEARTBEAT_FRAME, PROTOCOL_HEADER, Frame, Heartbeat, ProtocolHeader, build
+from anyamqp.wire.frames import HEARTBEAT_FRAME, PROTOCOL_HEADER, Frame, HeartbeatFrame, ProtocolHeader, build
 from anyamqp.wire.methods import Method
 from support.amqp import (
     PASSWORD,
@@ -884,7 +884,7 @@ def test_a_heartbeat_goes_out_after_half_an_interval() -> None:
     assert dialogue.session.poll(start) == start + 5
     dialogue.now = start + 5
     assert dialogue.session.poll(dialogue.now) == start + 10
-    assert dialogue.sent() == [Frame(0, Heartbeat())]
+    assert dialogue.sent() == [Frame(0, HeartbeatFrame())]
 
 
 def test_a_heartbeat_does_not_go_out_where_something_else_did() -> None:

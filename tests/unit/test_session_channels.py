@@ -19,7 +19,7 @@ from anyamqp.errors import (
 )
 from anyamqp.message import Message, Properties
 from anyamqp.protocol.events import (
-    ChannelClosed,
+    ChannelEnded,
     ChannelReleased,
     ConfirmsReceived,
     ContentsReceived,
@@ -385,7 +385,7 @@ def test_a_close_of_the_brokers_is_answered_and_named() -> None:
     dialogue = opened()
     number = dialogue.open_channel()
     (told,) = dialogue.tell(NOT_FOUND, number)
-    closed = expect(told, ChannelClosed)
+    closed = expect(told, ChannelEnded)
     error = expect(closed.error, NotFound)
     assert closed.channel == number
     assert (error.text, error.method) == ("NOT_FOUND - no exchange 'x'", "basic.publish")
@@ -463,7 +463,7 @@ def test_the_broker_may_close_a_channel_inside_content() -> None:
     dialogue.tell(DELIVER, number)
     dialogue.say(header(number, 6), body(number, b"abc"))
     (told,) = dialogue.tell(methods.Channel.Close(406, "PRECONDITION_FAILED", 0, 0), number)
-    error = expect(expect(told, ChannelClosed).error, PreconditionFailed)
+    error = expect(expect(told, ChannelEnded).error, PreconditionFailed)
     assert error.method is None
 
 
@@ -650,7 +650,7 @@ def test_a_message_that_is_too_large_closes_its_channel() -> None:
     number = dialogue.open_channel()
     dialogue.tell(DELIVER, number)
     (told,) = dialogue.say(header(number, 1001))
-    closed = expect(told, ChannelClosed)
+    closed = expect(told, ChannelEnded)
     error = expect(closed.error, ContentTooLarge)
     assert closed.channel == number
     assert (error.code, error.method, error.found_by, error.blame) == (

@@ -18,7 +18,7 @@ import trustme
 
 import anyamqp
 from anyamqp import TLS, Address, ConnectTimeout, ReconnectPolicy, Settings, SettingsError, TLSError, TransportError
-from anyamqp.net.dialer import Dialer, Route
+from anyamqp.net.dialer import AddressCycle, Dialer
 from anyamqp.net.tls import client_context
 from anyamqp.testing import Broker
 from support.waiting import eventually
@@ -31,8 +31,8 @@ LIMIT = 20.0
 # --- the route ------------------------------------------------------------------------------------------------------
 
 
-def route(*addresses: Address, shuffle: bool = False, seed: int = 1) -> Route:
-    return Route(addresses, shuffle=shuffle, random=Random(seed))
+def route(*addresses: Address, shuffle: bool = False, seed: int = 1) -> AddressCycle:
+    return AddressCycle(addresses, shuffle=shuffle, random=Random(seed))
 
 
 def test_addresses_come_in_order_and_a_round_ends_after_the_last() -> None:

@@ -33,7 +33,7 @@ from anyamqp.wire.frames import (
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     Frame,
-    Heartbeat,
+    HeartbeatFrame,
     ProtocolHeader,
     build,
     encode_content,
@@ -121,12 +121,12 @@ def test_an_empty_piece_of_a_body_is_read() -> None:
 
 
 def test_a_heartbeat_is_read() -> None:
-    assert decode(HEARTBEAT_FRAME) == [Frame(0, Heartbeat())]
+    assert decode(HEARTBEAT_FRAME) == [Frame(0, HeartbeatFrame())]
 
 
 def test_a_server_reads_the_protocol_header_first() -> None:
     got = decode(PROTOCOL_HEADER + HEARTBEAT_FRAME, as_server=True)
-    assert got == [Frame(0, ProtocolHeader(PROTOCOL_HEADER)), Frame(0, Heartbeat())]
+    assert got == [Frame(0, ProtocolHeader(PROTOCOL_HEADER)), Frame(0, HeartbeatFrame())]
 
 
 def test_a_server_is_shown_a_protocol_header_of_another_version() -> None:
@@ -316,7 +316,7 @@ def test_frames_before_a_fault_in_the_same_chunk_are_given() -> None:
     given: list[Frame] = []
     with pytest.raises(FrameError):
         given.extend(decoder.frames())
-    assert given == [Frame(0, Heartbeat()), Frame(1, b"abc")]
+    assert given == [Frame(0, HeartbeatFrame()), Frame(1, b"abc")]
     assert decoder.frames_decoded == 2
 
 

@@ -1,8 +1,8 @@
 """Opens a transport to the broker: chooses the address, then DNS, TCP and TLS, and gives their failures names.
 
-:class:`Route` decides where to dial, without a wait and without a clock. Each DNS record is an attempt of its own, not
-one of a race: a race opens connections only to drop them, and a broker logs each of those as a client that went away
-during the handshake.
+:class:`AddressCycle` decides where to dial, without a wait and without a clock. Each DNS record is an attempt of its
+own, not one of a race: a race opens connections only to drop them, and a broker logs each of those as a client that
+went away during the handshake.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 _BROKEN = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 
-class Route:
+class AddressCycle:
     """Where to dial next.
 
     A round goes through all addresses, and through all DNS records of each. The next round has the same order and
@@ -120,7 +120,7 @@ class Dialer:
     """
 
     def __init__(self, settings: Settings, dial: Dial | None, random: Random) -> None:
-        self.route: Route = Route(settings.addresses, shuffle=settings.shuffle, random=random)
+        self.route: AddressCycle = AddressCycle(settings.addresses, shuffle=settings.shuffle, random=random)
         self.doing: str = ""
         self._dial = dial
         self._context = _context(settings.tls)

@@ -27,7 +27,7 @@ from anyamqp.protocol.assembly import Assembly, stray_body, stray_header
 from anyamqp.protocol.channel_numbers import ChannelNumbers
 from anyamqp.protocol.closes import REPLY_SUCCESS, error_of, frame_of, unexpected
 from anyamqp.protocol.events import (
-    ChannelClosed,
+    ChannelEnded,
     ChannelReleased,
     EventQueue,
     MethodReceived,
@@ -284,7 +284,7 @@ class Channels:
         if channel.closing:  # the two closes crossed
             self._events.append(ChannelReleased(number))
         else:
-            self._events.append(ChannelClosed(number, error_of(frame_of(close)), tuple(channel.requests)))
+            self._events.append(ChannelEnded(number, error_of(frame_of(close)), tuple(channel.requests)))
 
     def _drop(self, number: int) -> None:
         """Forget a channel, with its unsent acks."""
@@ -352,7 +352,7 @@ class Channels:
         text = f"a message of {header.body_size} bytes, but max_message_size is {self._max_message_size}"
         self._respond(number, methods.Channel.Close(ContentTooLarge.code, text, 0, 0))
         channel.closing = True
-        self._events.append(ChannelClosed(number, _too_large(text, method), tuple(channel.requests)))
+        self._events.append(ChannelEnded(number, _too_large(text, method), tuple(channel.requests)))
 
     def _finish(self, number: int, channel: _Channel, assembly: Assembly, content: Received) -> None:
         channel.content = None

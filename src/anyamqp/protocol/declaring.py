@@ -27,9 +27,9 @@ from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
 from anyamqp.errors import AnyamqpError, NotFound, ReplyError, ResourceLocked, is_unexplained_close
-from anyamqp.protocol.entity_lives import BINDINGS, EXCHANGES, NAMED, OVER, QUEUES, UNANSWERED, EntityLife, EntityLives
+from anyamqp.protocol.entity_lives import BINDINGS, EXCHANGES, NAMED, QUEUES, EntityLife, EntityLives
 from anyamqp.protocol.lanes import Lane, Lanes
-from anyamqp.protocol.lifecycle.entity import EntityEffect, EntityEvent, EntityState
+from anyamqp.protocol.lifecycle.entity import OVER, UNANSWERED, EntityEffect, EntityEvent, EntityState
 from anyamqp.protocol.pauses import Pauses
 from anyamqp.protocol.topology import Recorded, Topology
 from anyamqp.wire.frames import method_name

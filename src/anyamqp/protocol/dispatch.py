@@ -12,7 +12,7 @@ from anyamqp.errors import AnyamqpError
 from anyamqp.message import FieldTable
 from anyamqp.protocol.events import (
     Blocked,
-    ChannelClosed,
+    ChannelEnded,
     ChannelReleased,
     ConfirmsReceived,
     ContentsReceived,
@@ -159,7 +159,7 @@ class Dispatcher:
             self._replied(event)
         elif isinstance(event, MethodReceived):
             handlers[event.channel].on_method(event.method)
-        elif isinstance(event, ChannelClosed):
+        elif isinstance(event, ChannelEnded):
             self.closes.answered(event.channel)
             handlers.pop(event.channel).on_closed(event.error, event.unanswered)
         elif isinstance(event, ChannelReleased):

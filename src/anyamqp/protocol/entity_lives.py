@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from anyamqp.errors import AnyamqpError, reason_of
-from anyamqp.protocol.lifecycle.entity import ENTITY, EntityEffect, EntityEvent, EntityState
+from anyamqp.protocol.lifecycle.entity import ENTITY, OVER, UNANSWERED, EntityEffect, EntityEvent, EntityState
 from anyamqp.protocol.lifecycle.table import Lifecycle
 from anyamqp.protocol.topology import Recorded, Topology
 from anyamqp.wire import methods
@@ -16,8 +16,6 @@ NAMED, EXCHANGES, QUEUES, BINDINGS = range(4)
 """The kinds of entities, in the order in which their requests are sent. Server-named queues come
 first, and are never behind other kinds."""
 
-OVER: Final = (EntityState.DECLARED, EntityState.FAILED, EntityState.GONE)
-UNANSWERED: Final = (EntityState.SENT, EntityState.LATE)
 UNDECIDED: Final = (EntityState.WAITING, EntityState.SENT)
 """The states of entities for which later kinds wait."""
 

@@ -76,7 +76,7 @@ class ConfirmsReceived(NamedTuple):
     confirms: list[Confirm]
 
 
-class ChannelClosed(NamedTuple):
+class ChannelEnded(NamedTuple):
     """A channel was closed for an error, by the broker, or by us for the broker's error.
 
     Attributes:
@@ -122,7 +122,7 @@ Event: TypeAlias = (
     | MethodReceived
     | ContentsReceived
     | ConfirmsReceived
-    | ChannelClosed
+    | ChannelEnded
     | ChannelReleased
     | Blocked
     | Unblocked

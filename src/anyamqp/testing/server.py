@@ -31,6 +31,7 @@ from anyamqp.wire.frames import (
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     Frame,
+    HeartbeatFrame,
     Payload,
     ProtocolHeader,
     build,
@@ -39,7 +40,6 @@ from anyamqp.wire.frames import (
     field_table,
     method_name,
 )
-from anyamqp.wire.frames import Heartbeat as HeartbeatFrame
 from anyamqp.wire.methods import Method
 
 OUTPUT_BOUND = 1024 * 1024

@@ -21,7 +21,7 @@ from anyamqp.errors import CommandInvalid, CommandSyntaxError, FrameError, Reply
 from anyamqp.wire import methods
 from anyamqp.wire.basic import BODY, END_OCTET, FRAME_OVERHEAD, HEADER, HEARTBEAT, METHOD, PREFIX, new_record
 from anyamqp.wire.fields import Malformed, Reader
-from anyamqp.wire.frames import PROTOCOL_HEADER, Frame, Heartbeat, Payload, ProtocolHeader, method_name
+from anyamqp.wire.frames import PROTOCOL_HEADER, Frame, HeartbeatFrame, Payload, ProtocolHeader, method_name
 from anyamqp.wire.methods import Method
 from anyamqp.wire.receiving import IS_DELIVER, decode_ack, decode_deliver, decode_header, decode_nack, delivered_at
 
@@ -218,7 +218,7 @@ def _payload(kind: int, channel: int, data: bytes) -> Payload:
             return decode_header(data)
         except Malformed as error:
             raise _fault(FrameError, f"content header on channel {channel}: {error}") from error
-    return Heartbeat()
+    return HeartbeatFrame()
 
 
 def _method(data: bytes) -> Method:

@@ -39,7 +39,7 @@ _ENCODERS: Final[Mapping[str, Callable[[str, object], bytes]]] = {
 }
 
 
-class Heartbeat(NamedTuple):
+class HeartbeatFrame(NamedTuple):
     """A heartbeat frame."""
 
 
@@ -49,7 +49,7 @@ class ProtocolHeader(NamedTuple):
     data: bytes
 
 
-Payload: TypeAlias = Method | Header | bytes | memoryview | Delivered | Heartbeat | ProtocolHeader
+Payload: TypeAlias = Method | Header | bytes | memoryview | Delivered | HeartbeatFrame | ProtocolHeader
 
 
 class Frame(NamedTuple):

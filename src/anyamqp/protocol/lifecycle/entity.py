@@ -82,32 +82,36 @@ _S: TypeAlias = EntityState
 _E: TypeAlias = EntityEvent
 _F: TypeAlias = EntityEffect
 
-_UNANSWERED: Final = (_S.SENT, _S.LATE)
+UNANSWERED: Final = (_S.SENT, _S.LATE)
+"""The states of entities whose request has no reply yet."""
+
+OVER: Final = (_S.DECLARED, _S.FAILED, _S.GONE)
+"""The states of entities for which nothing more is sent."""
+
 _ELSEWHERE: Final = "the channel that it was sent on first answers last"
-_OVER: Final = (_S.DECLARED, _S.FAILED, _S.GONE)
 
 ENTITY: Final[Table[EntityState, EntityEvent, EntityEffect]] = Table(
     "entity",
     _S.WAITING,
     Row(_E.SENT, (_S.WAITING,), _S.SENT),
-    Row(_E.ANSWERED, (_S.WAITING, *_UNANSWERED, _S.HELD, _S.ASIDE), _S.DECLARED, (_F.FREE,)),
-    Ignored(_E.ANSWERED, _OVER, _ELSEWHERE),
+    Row(_E.ANSWERED, (_S.WAITING, *UNANSWERED, _S.HELD, _S.ASIDE), _S.DECLARED, (_F.FREE,)),
+    Ignored(_E.ANSWERED, OVER, _ELSEWHERE),
     # --- the broker does not answer
     Row(_E.SILENT, (_S.SENT,), _S.LATE),
     Row(_E.OVERTAKEN, (_S.SENT,), _S.WAITING),
-    Row(_E.UNDONE, _UNANSWERED, _S.WAITING),
+    Row(_E.UNDONE, UNANSWERED, _S.WAITING),
     # --- something that it needs
     Row(_E.HELD_UP, (_S.WAITING,), _S.HELD),
     Row(_E.FREED, (_S.HELD,), _S.WAITING),
     # --- refused for now
-    Row(_E.NOT_YET, (_S.WAITING, *_UNANSWERED), _S.ASIDE, (_F.PUT_ASIDE,)),
-    Ignored(_E.NOT_YET, (_S.HELD, _S.ASIDE, *_OVER), _ELSEWHERE),
+    Row(_E.NOT_YET, (_S.WAITING, *UNANSWERED), _S.ASIDE, (_F.PUT_ASIDE,)),
+    Ignored(_E.NOT_YET, (_S.HELD, _S.ASIDE, *OVER), _ELSEWHERE),
     Row(_E.DUE, (_S.ASIDE,), _S.WAITING),
-    Row(_E.VANISHED, (_S.WAITING, *_UNANSWERED), _S.WAITING, (_F.REPEAT,)),
-    Ignored(_E.VANISHED, (_S.HELD, _S.ASIDE, *_OVER), _ELSEWHERE),
+    Row(_E.VANISHED, (_S.WAITING, *UNANSWERED), _S.WAITING, (_F.REPEAT,)),
+    Ignored(_E.VANISHED, (_S.HELD, _S.ASIDE, *OVER), _ELSEWHERE),
     Row(_E.REPEATED, (_S.DECLARED,), _S.WAITING),
     # --- refused for good
-    Row(_E.REFUSED, (_S.WAITING, *_UNANSWERED, _S.HELD, _S.ASIDE), _S.FAILED, (_F.TELL_FAILED, _F.FREE)),
-    Ignored(_E.REFUSED, _OVER, _ELSEWHERE),
+    Row(_E.REFUSED, (_S.WAITING, *UNANSWERED, _S.HELD, _S.ASIDE), _S.FAILED, (_F.TELL_FAILED, _F.FREE)),
+    Ignored(_E.REFUSED, OVER, _ELSEWHERE),
     Row(_E.REPLACED, (_S.WAITING,), _S.GONE, (_F.FREE,)),
 )
