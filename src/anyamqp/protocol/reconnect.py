@@ -1,6 +1,6 @@
 """Decide whether and when to dial again after a link or an attempt has ended.
 
-The supervisor reports how each link or attempt ended. It gets the delay before the next dial, or the error to give up
+The link maker reports how each link or attempt ended. It gets the delay before the next dial, or the error to give up
 with. Only this module decides whether an error is worth another attempt.
 """
 

@@ -6,10 +6,10 @@ consumers own one channel at a time.
 
 Events of each machine
     The session runs the link, which sees the methods of AMQP's class ``connection`` and the end of the byte stream.
-    The supervisor runs the connection, which sees the end of a pause, a new transport, a link that opens or ends, a
-    policy that gives up, and the user's close. The channel sees its own open and close methods, channel.flow, the loss
-    of its link, and the state of its connection. Publisher and consumer see the events of their channel and the calls
-    of their user.
+    The connection's core (:mod:`anyamqp.protocol.connection`) runs the connection, which sees the end of a pause, a new
+    transport, a link that opens or ends, a policy that gives up, and the user's close. The channel sees its own open
+    and close methods, channel.flow, the loss of its link, and the state of its connection. Publisher and consumer see
+    the events of their channel and the calls of their user.
 
 Coupling of the machines
     An event of one machine leads to events of others, as :mod:`anyamqp.protocol.coupling` says. When a link ends, the

@@ -1,4 +1,9 @@
-"""The life of an RPC client. Like a publisher, it owns one channel at a time."""
+"""The life of an RPC client. Like a publisher, it owns one channel at a time.
+
+Absent on purpose: a channel is ready only after it was opened; only an AWAY client gives up, because its channel was
+closed before; only CLOSE follows CLOSED, because a channel that is closing tells its owner nothing; no client is
+entered twice.
+"""
 
 from __future__ import annotations
 

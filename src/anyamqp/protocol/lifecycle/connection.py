@@ -1,8 +1,9 @@
 """The life of a connection, the object that a user keeps for as long as the program runs.
 
-The supervisor runs it. CONNECTING and RECONNECTING each consist of four steps, which repeat: wait as the policy says,
-dial, shake hands, recover. Each step ends with an event, and the event's effects name the next step. So one task dials,
-and two dials never overlap (invariant 1).
+:mod:`anyamqp.protocol.connection` runs it, and the supervisor carries out the effects that wait or do I/O. CONNECTING
+and RECONNECTING each consist of four steps, which repeat: wait as the policy says, dial, shake hands, recover. Each
+step ends with an event, and the event's effects name the next step. So one task dials, and two dials never overlap
+(invariant 1).
 
 Absent on purpose: no row leaves CLOSED, because a closed connection never opens again; CLOSING leads only to CLOSED,
 because the close continues without the transport.
@@ -74,7 +75,7 @@ class ConnectionEvent(Enum):
 
 
 class ConnectionEffect(Enum):
-    """The effects that the supervisor carries out. The first three start its next step."""
+    """The effects of the events. The first three start the supervisor's next step."""
 
     WAIT = "ask the policy for a pause, and wait"
     DIAL = "dial"

@@ -9,6 +9,10 @@ AWAITING_RETURN, ENDED.
 
 Data choose between events: ``on_cancel`` decides whether basic.cancel is CANCELLED or GIVEN_NOTICE, and the error of a
 closed channel decides which of the ENDINGS it is.
+
+Absent on purpose: a consumer without a channel (AWAITING_QUEUE, AWAITING_RETURN, NEVER_CONSUMED) sees no event of a
+channel; LOST comes before the channel is attached to another link; only STOPPING awaits an answer to basic.cancel; no
+consumer is entered twice.
 """
 
 from __future__ import annotations

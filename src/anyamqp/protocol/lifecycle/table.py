@@ -28,7 +28,10 @@ MACHINE_NAME = "anyamqp"
 
 
 class Row(NamedTuple, Generic[S, E, F]):
-    """In each of ``sources``, ``event`` leads to ``target``; the caller carries out ``effects`` in order."""
+    """In each of ``sources``, ``event`` leads to ``target``; the caller carries out ``effects`` in order.
+
+    The order matters, except for the swaps that docs/law.md lists as equal.
+    """
 
     event: E
     sources: tuple[S, ...]

@@ -1,4 +1,8 @@
-"""The life of a transaction on a channel."""
+"""The life of a transaction on a channel.
+
+Absent on purpose: nothing leaves ENDED, because each transaction has a block of its own; the loss of the link is no
+event, because publish and commit check that the link of the transaction is still there.
+"""
 
 from __future__ import annotations
 
