@@ -12,7 +12,8 @@
 # make bench-growth     what a message costs as everything grows, and what things weigh: docs/growth.md, docs/memory.md
 #                       (about 7 minutes)
 # make bench-recovery   from a loss to the first new confirm: docs/recovery.md (about 15 minutes)
-# make bench-profile    where anyamqp's CPU time goes in each case: docs/profile.md (a minute)
+# make bench-profile    where anyamqp's CPU time goes in each case: writes docs/profile.md, which is not in git
+#                       (a minute)
 # make bench-startup    importing and connecting: docs/startup.md (two minutes)
 #
 # Each needs nothing but a python3 (3.11 or later) and a package index. PYTHON=/path/to/python3 picks one.

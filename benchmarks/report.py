@@ -50,7 +50,7 @@ is told.
 * **Peers are used as their users use them.** aio-pika: `connect_robust`, `consume` with a callback, and a task for each
   publish in the window. pika and py-amqp: callbacks. librabbitmq: a program in C that measures itself; it is left out
   where it cannot be compiled. A client that cannot do a case has a "-" there.
-* **The raw socket is the limit here**: a blocking socket that reads up to 120 KiB at once, bytes that were encoded
+* **The raw socket is close to the limit**: a blocking socket that reads up to 120 KiB at once, bytes that were encoded
   beforehand, deliveries counted frame by frame, one ack frame for those of a read, as anyamqp merges its own. "From 64
   tasks" it has 64 confirms under way.
 * **CPU** is the operating system's user and system time of the client's process, over the messages.
@@ -136,9 +136,8 @@ def _targets(summary: Summary, cases: Sequence[Case]) -> str:
             told = (_cpu(one, case.cpu_target) for one in figures)
             rows.append([case.title, f"CPU ≤ {case.cpu_target:g} µs", *told, ""])
     return (
-        f"anyamqp's figure over the peer's. The last column has the {RAW}'s over the same peer's: what no client in "
-        "front of this broker on this machine can be much above.\n\n"
-        + table(["case", "target", *(one.name for one in _OURS), RAW], rows)
+        f"anyamqp's figure over the peer's. The last column has the {RAW}'s over the same peer's: close to the "
+        "limit for any client here.\n\n" + table(["case", "target", *(one.name for one in _OURS), RAW], rows)
     )
 
 

@@ -43,8 +43,8 @@ before the client. Modules are those that were loaded meanwhile, in a loop that 
 
 _CONNECTS: Final = f"""\
 From the call until the connection can be used, each connection closed before the next. Round trips: the same through a
-proxy without and with {DELAY * 1000:.0f} ms of delay in each direction; what that adds to the median,
-over {2 * DELAY * 1000:.0f} ms. Opening the TCP connection is not delayed. The raw socket does the handshake and nothing
+proxy without and with {DELAY * 1000:.0f} ms of delay in each direction; the added median, divided by
+{2 * DELAY * 1000:.0f} ms. Opening the TCP connection is not delayed. The raw socket does the handshake and nothing
 else."""
 
 
