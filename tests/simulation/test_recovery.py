@@ -29,9 +29,9 @@ from anyamqp import (
 )
 from anyamqp.core.publishing import OutboxShell
 from anyamqp.core.recovery import Recovery
-from anyamqp.net.link import Link
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.connection import ConnectionCore
+from anyamqp.protocol.dispatch import Dispatcher
 from anyamqp.protocol.session import Session
 from anyamqp.protocol.topology import Topology
 from anyamqp.testing import Broker
@@ -756,7 +756,7 @@ async def test_a_fault_of_ours_costs_the_link_and_not_the_connection(
 
 @pytest.mark.parametrize(
     ("owner", "name", "is_ready"),
-    [(Link, "_tell", True), (ConnectionCore, "_repeat_block", False)],
+    [(Dispatcher, "tell", True), (ConnectionCore, "_repeat_block", False)],
     ids=["link", "connection"],
 )
 async def test_a_fault_on_the_first_link_costs_no_more(

@@ -23,7 +23,7 @@ from anyamqp.net.event_loop import Flag, Waiter, next_news, running_loop
 from anyamqp.net.tcp import Piece, SocketStream
 from anyamqp.protocol.blame import guilty_request
 from anyamqp.protocol.dispatch import Dispatcher, LinkOwner, Witness
-from anyamqp.protocol.events import Ended, Event, Opened
+from anyamqp.protocol.events import Ended, Opened
 from anyamqp.protocol.lifecycle import LinkState, Transition
 from anyamqp.protocol.ports import ChannelHandler
 from anyamqp.protocol.requests import Purpose
@@ -46,6 +46,8 @@ _HEAD_START: Final = 2
 
 _LINGER: Final = 1.0
 """Seconds that sending the last frames of a session may take."""
+
+_STEPS: Final = (Opened, Transition, Ended)
 
 
 class Link:
@@ -322,10 +324,12 @@ class Link:
         if self._is_dispatching:
             return  # re-entered from an event handler; the events it causes are dispatched after the current one
         self._is_dispatching = True
-        until = self._loop.now() + _TURN
+        until, tell = self._loop.now() + _TURN, self.dispatcher.tell
         try:
             while (event := self.session.next_event()) is not None:
-                self._tell(event)
+                if isinstance(event, _STEPS):
+                    self._step(event)
+                tell(event)
                 # The end of a link is told at once: until then its channels would send on it.
                 if self._loop.now() > until and not self.has_ended:
                     break  # the reader continues after other tasks have run
@@ -334,15 +338,14 @@ class Link:
         if self.session.has_output:
             self.flush()
 
-    def _tell(self, event: Event) -> None:
+    def _step(self, event: Opened | Transition | Ended) -> None:
+        """Wake the tasks that wait for a step of the session."""
+        if isinstance(event, Transition):
+            self._caught_up.wake()  # a closing link reads, even if readers have to catch up
+            return
+        self._opened.set()
         if isinstance(event, Ended):
-            self._opened.set()
             self._over.set()
             self._output_taken.wake()
             self.flush()
             self._reading.cancel()
-        self.dispatcher.tell(event)
-        if isinstance(event, Transition):
-            self._caught_up.wake()  # a closing link reads, even if readers have to catch up
-        elif isinstance(event, Opened):
-            self._opened.set()
