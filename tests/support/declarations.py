@@ -9,7 +9,7 @@ from itertools import count
 
 from anyamqp.entities import RecoveryMode
 from anyamqp.errors import AnyamqpError, InvalidArgument, ReplyError
-from anyamqp.protocol.declaring import CloseLane, Declaring, Effects, Send, TellFailed
+from anyamqp.protocol.declaring import BeCareful, CloseLane, Declaring, Effects, Send, TellFailed
 from anyamqp.protocol.topology import Recorded, Topology
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
@@ -33,6 +33,7 @@ class Declarations:
         sent: all that was sent, in its order, by name.
         failed: the entities that failed, by name, with their errors.
         unsendable: names of entities that do not fit the link.
+        is_careful: whether the next link is to be treated with care.
         numbers: how many channels may be open; beyond that there is no number.
     """
 
@@ -44,6 +45,7 @@ class Declarations:
         self.failed: list[tuple[str, AnyamqpError]] = []
         self.unsendable: set[str] = set()
         self.numbers: float = math.inf
+        self.is_careful = False
         self.declaring = Declaring(self.topology, (), most_lanes=1, locked_until=0.0, is_careful=False)
         self._owner = Owner()
         self._names = count(1)
@@ -121,7 +123,11 @@ class Declarations:
 
     def lose(self, error: AnyamqpError) -> None:
         """The link ends."""
-        self._carry_out(self.declaring.lost(error, self.now))
+        for effect in self.declaring.lost(error, self.now):
+            if isinstance(effect, BeCareful):
+                self.is_careful = True
+            else:
+                self._carry_out([effect])
 
     def pending(self) -> dict[str, str]:
         """What is not back, and why."""

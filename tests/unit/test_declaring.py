@@ -371,7 +371,7 @@ def test_after_an_unexplained_close_one_request_is_sent_at_a_time_with_full_pati
     case.queue("q", "deadly", "r")
     case.begin()
     case.lose(UNEXPLAINED)
-    assert case.declaring.is_careful
+    assert case.is_careful
     assert not failed(case)
     case.begin(is_careful=True)
     assert case.sent == ["q"]
@@ -394,7 +394,7 @@ def test_a_request_that_costs_the_link_fails() -> None:
     case.answer(1)
     case.lose(DEADLY)
     assert failed(case) == [("deadly", DEADLY)]
-    assert not case.declaring.is_careful
+    assert not case.is_careful
 
 
 def test_where_two_lanes_wait_for_an_answer_none_is_blamed_at_once() -> None:
@@ -404,7 +404,7 @@ def test_where_two_lanes_wait_for_an_answer_none_is_blamed_at_once() -> None:
     case.pass_time(PATIENCE)
     case.lose(DEADLY)
     assert not failed(case)
-    assert case.declaring.is_careful
+    assert case.is_careful
 
 
 @pytest.mark.parametrize("error", [OTHER, AnyamqpError("reset")])
@@ -413,7 +413,7 @@ def test_an_explained_end_makes_nobody_suspicious(error: AnyamqpError) -> None:
     case.queue("q")
     case.begin()
     case.lose(error)
-    assert not case.declaring.is_careful
+    assert not case.is_careful
 
 
 def test_a_close_when_all_was_answered_makes_nobody_suspicious() -> None:
@@ -422,4 +422,4 @@ def test_a_close_when_all_was_answered_makes_nobody_suspicious() -> None:
     case.begin()
     case.answer_all()
     case.lose(UNEXPLAINED)
-    assert not case.declaring.is_careful
+    assert not case.is_careful

@@ -62,17 +62,13 @@ class DeclaringShell:
         """Send the first requests."""
         self._carry_out(self.declaring.begin(self._now()))
 
-    def lost(self, error: AnyamqpError | None) -> None:
-        """The link has ended. Call it before any channel learns of the end."""
+    def end(self) -> None:
+        """The link has ended, or nothing is left to declare. Call it before any channel learns of the end."""
         self._deadlines.cancel()
-        for effect in self.declaring.lost(error, self._now()):
-            self._do(effect)
 
-    def will_declare(self, queue: str) -> bool:
-        """Whether a missing queue will be declared, perhaps once more. The call itself requests that."""
-        is_declared = self.declaring.will_declare(queue, self._now())
+    def reset_timer(self) -> None:
+        """The deadline of the declaring may have changed."""
         self._deadlines.add(self.declaring.deadline)
-        return is_declared
 
     # --- events of the lanes ------------------------------------------------------------------------------------------
 

@@ -76,6 +76,10 @@ class TellFailed(NamedTuple):
     error: AnyamqpError
 
 
+class BeCareful(NamedTuple):
+    """Be careful on the next link: the broker closed this one without a word of the request that it did so for."""
+
+
 class Pending(NamedTuple):
     """An entity that is not recovered yet, and the reason in words."""
 
@@ -99,9 +103,6 @@ class Declaring:
         most_lanes: the most channels that may be open for declaring.
         locked_until: the time until which our last link may hold locks.
         is_careful: whether to send one request at a time, and to wait for each answer as long as it takes.
-
-    Attributes:
-        is_careful: the same for the next link, once :meth:`lost` was told.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Declaring:
         locked_until: float,
         is_careful: bool,
     ) -> None:
-        self.is_careful: bool = is_careful
+        self._is_careful = is_careful
         self._topology = topology
         self._entities = EntityLives(topology, entities)
         self._lanes = Lanes(most_lanes)
@@ -142,7 +143,7 @@ class Declaring:
     @property
     def deadline(self) -> float:
         """When to call :meth:`due` next; infinity for never."""
-        overdue_at = math.inf if self.is_careful else self._lanes.overdue_at
+        overdue_at = math.inf if self._is_careful else self._lanes.overdue_at
         is_waiting = self._entities.is_any_waiting and self._repeat_at == math.inf
         resume_at = self._lanes.resume_at if is_waiting else math.inf
         return min(overdue_at, resume_at, self._aside_until, self._repeat_at)
@@ -191,7 +192,7 @@ class Declaring:
             self._aside_pauses.reset()
             self._retry(list(self._entities.aside), now)
         if not lane.in_flight:
-            if not lane.is_late and not self.is_careful:
+            if not lane.is_late and not self._is_careful:
                 self._batch *= 2
             lane.is_late = False
         elif not self._entities.is_any_waiting:
@@ -201,7 +202,7 @@ class Declaring:
     def refused(self, number: int, error: ReplyError, now: float) -> Effects:
         """The broker closed a lane for its oldest request, and executed no later one."""
         lane = self._lanes.remove(number)
-        if not self.is_careful:
+        if not self._is_careful:
             self._batch = _FEW
         effects: Effects = ()
         if lane.in_flight:
@@ -224,17 +225,16 @@ class Declaring:
         self._lanes.not_to_be_had(now + self._aside_pauses.next())
         return ()
 
-    def lost(self, error: AnyamqpError | None, now: float) -> Effects:
+    def lost(self, error: AnyamqpError | None, now: float) -> Sequence[TellFailed | BeCareful]:
         """The link has ended. Call no other method for an event after this."""
         suspects = [suspect for lane in self._lanes if (suspect := _suspect(lane, error)) is not None]
-        if len(suspects) == 1 and (self.is_careful or not is_unexplained_close(error)):
+        if len(suspects) == 1 and (self._is_careful or not is_unexplained_close(error)):
             return self._fire(suspects[0], EntityEvent.REFUSED, now, error)
-        self.is_careful = self.is_careful or bool(suspects)
-        return ()
+        return [BeCareful()] if suspects else ()
 
     def due(self, now: float) -> Effects:
         """:attr:`deadline` may have passed."""
-        if not self.is_careful:
+        if not self._is_careful:
             for lane in self._lanes.overdue(now):
                 self._overtake(lane, now)
         if now >= self._aside_until:
@@ -324,8 +324,8 @@ class Declaring:
 
     def _fire(
         self, entity: EntityLife, event: EntityEvent, now: float, error: AnyamqpError | None = None
-    ) -> list[DeclaringEffect]:
-        effects: list[DeclaringEffect] = []
+    ) -> list[TellFailed]:
+        effects: list[TellFailed] = []
         for effect in self._entities.fire(entity, event):
             if effect is EntityEffect.PUT_ASIDE:
                 entity.error = error
