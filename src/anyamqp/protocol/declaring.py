@@ -77,7 +77,7 @@ class TellFailed(NamedTuple):
 
 
 class BeCareful(NamedTuple):
-    """Be careful on the next link: the broker closed this one without a word of the request that it did so for."""
+    """Be careful on the next link: the broker closed this one, and did not name the request that was the reason."""
 
 
 class Pending(NamedTuple):

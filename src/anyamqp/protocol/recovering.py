@@ -6,9 +6,9 @@ channels. The connection opens without those that the broker does not answer for
 * **Patience.** A channel that the broker does not answer for holds the connection for ``PATIENCE`` seconds after the
   last answer for another one, and for ``LONGEST_REOPENING`` seconds at most.
 * **Silence.** A link on which the broker answers nothing at all is ended.
-* **Careful.** After the broker has closed a link without a word of the request that it did so for, one request is sent
-  and one channel is opened at a time, and each may take as long as it takes. The one that is under way when it
-  happens again is given up.
+* **Careful.** If the broker closes a link and does not name the request that was the reason, recovery on the next link
+  sends one request and opens one channel at a time, and waits for each as long as it takes. If the link is closed in
+  this way again, recovery gives up the one that was under way.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class RecoveryCore(Generic[P]):
             now: the time.
 
         Returns:
-            What declares the entities. The caller begins it, and tells of its answers with :meth:`heard`.
+            The declaring of the entities. The caller begins it, and tells of its answers with :meth:`heard`.
         """
         connection = self._connection
         self.stage = Stage.DECLARING
