@@ -64,6 +64,7 @@ class Case:
         self.opened: list[str] = []
         self.told: list[object] = []
         self.errors: dict[str, AnyamqpError] = {}
+        self.seconds_to_attach = 0.0
         self.is_lane_closing = self.has_worked = False
         self.channels: dict[str, ChannelCore[Any]] = {}
         for name in channels:
@@ -166,6 +167,7 @@ class Case:
 
     def attach(self, channels: list[ChannelCore[Any]]) -> None:
         for channel in channels:
+            self.now += self.seconds_to_attach
             if channel.name not in self.errors:
                 assert self.recovery.is_off_link(channel)
                 self.opened.append(channel.name)
@@ -246,6 +248,17 @@ def test_a_channel_without_an_answer_holds_the_connection_for_half_a_second() ->
     case.pass_time(1)
     case.answer("late")
     assert (case.stage, case.told[1:]) == (Stage.COMPLETE, ["back"])
+
+
+def test_patience_begins_when_all_channels_were_sent() -> None:
+    case = Case(*(f"c{number}" for number in range(100)))
+    case.seconds_to_attach = 2 * LONGEST_REOPENING / 100
+    case.begin()
+    stages: list[Stage] = []
+    for part in (0.9, 0.2):
+        case.pass_time(part * PATIENCE)
+        stages.append(case.stage)
+    assert stages == [Stage.REOPENING, Stage.SETTLED]
 
 
 def test_news_of_anything_but_a_channel_do_not_hold_the_connection() -> None:

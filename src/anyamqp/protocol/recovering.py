@@ -240,8 +240,6 @@ class RecoveryCore(Generic[P]):
             self.stage, self._until = Stage.CLOSING_LANES, now + PATIENCE
         if self.stage is Stage.CLOSING_LANES and (not is_lane_closing or now >= self._until):
             self.stage, self._until = Stage.REOPENING, math.inf
-            if not self.is_careful:
-                self._until, self._ends_at = now + PATIENCE, now + LONGEST_REOPENING
         if self.stage is Stage.REOPENING:
             return self._reopen_carefully() if self.is_careful else self._reopen(now)
         return self._look() if self.stage is Stage.LATECOMERS else []
@@ -298,15 +296,21 @@ class RecoveryCore(Generic[P]):
 
     def _reopen(self, now: float) -> Effects[P]:
         """Open all channels that are on no link; settle when all are answered for, or for too long none was."""
+        detached = self._detached
+        is_any_new = any(channel not in self._asked for channel in detached)
         answered = [channel for channel in self._asked if channel.state not in OPENING]
         for channel in answered:
             del self._asked[channel]
-        if not all(self.is_off_link(channel) for channel in answered):
+        if self._until == math.inf or not all(self.is_off_link(channel) for channel in answered):
             self._until = now + PATIENCE
         self._until = min(self._until, self._ends_at)
-        detached = self._detached
         if now >= self._until or not (self._asked or detached):
             return self._settle()
+        if is_any_new:
+            # To open thousands takes a while. Patience begins after that.
+            self._until, self._news_at = math.inf, now
+        elif self._ends_at == math.inf:
+            self._ends_at = now + LONGEST_REOPENING
         return self._attach(detached)
 
     def _reopen_carefully(self) -> Effects[P]:
