@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
-from anyamqp.net.link import Link
+from anyamqp.protocol.dispatch import Dispatcher
 from anyamqp.protocol.session import Session
 from benchmarks.clients import with_anyamqp
 from benchmarks.task import Stopwatch, Task
@@ -33,7 +33,7 @@ TIMED: Final = (
     (socket.socket, "send", "send()"),
     (socket.socket, "sendmsg", "send()"),
     (Session, "next_event", "decode"),
-    (Link, "_tell", "settle, hand out"),
+    (Dispatcher, "tell", "settle, hand out"),
     (Session, "output", "join output"),
     (asyncio.Handle, "_run", "tasks"),
 )

@@ -80,6 +80,7 @@ async def test_every_kind_of_loss_leads_to_the_same_recovered_state(shared_node:
                 before = connection.stats
                 await loss(shared_node, proxy)
                 await eventually(lambda: connection.stats.reconnects == 1 and connection.state is State.OPEN, within=30)
+                await connection.wait_ready()  # a silent link's exclusive queue is locked for a while
                 after = connection.stats
                 assert (after.link_number, after.open_channels) == (before.link_number + 1, before.open_channels)
                 assert channel.state is State.OPEN

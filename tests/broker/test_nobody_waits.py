@@ -117,7 +117,7 @@ async def test_an_exclusive_queue_that_our_last_link_locks_delays_nobody_and_com
     """405 RESOURCE_LOCKED for two to three heartbeat intervals."""
     name, locked, lines = unique("unrelated"), unique("exclusive"), Lines()
     with anyio.fail_after(2 * LIMIT), FaultProxy(shared_node.host, shared_node.port) as proxy:
-        url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=20"
+        url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=5"
         async with (
             anyamqp.connect(url, dial=lines, reconnect=EAGER) as connection,
             connection.channel() as channel,
