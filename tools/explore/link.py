@@ -66,10 +66,6 @@ class PlainLink:
         """A request of leaving was sent."""
         self.dispatcher.closes.sent(number, self._clock.now)
 
-    def close_answered(self, number: int) -> None:
-        """The broker has answered a request of leaving."""
-        self.dispatcher.closes.answered(number)
-
     def flush(self) -> None:
         """The world takes the output at the end of the step."""
 

@@ -23,10 +23,9 @@ from anyamqp.net.event_loop import next_news
 from anyamqp.net.link import Link
 from anyamqp.net.timers import Deadlines
 from anyamqp.protocol.channel import ChannelCore
-from anyamqp.protocol.connection import ConnectionCore
 from anyamqp.protocol.declaring import TellFailed
 from anyamqp.protocol.recovering import Abort, Attach, Effects, RecoveryCore, Shut, Stage, TellBack, TellNotBack
-from anyamqp.protocol.topology import Recorded, Topology
+from anyamqp.protocol.topology import Recorded
 from anyamqp.protocol.waking import Wakers
 from anyamqp.settings import DEFAULT_REQUEST_TIMEOUT
 
@@ -35,32 +34,29 @@ class Recovery:
     """Recovers a connection on one link after the other.
 
     Args:
-        host: the connection, for the channels that declare.
-        topology: the entities to declare.
-        wanted: which of it to declare.
-        connection: whose channels to reopen.
+        host: the connection, whose entities are declared and whose channels are reopened.
+        wanted: which of the entities to declare.
         entity_failed: told of each entity that could not be declared, with the reason.
 
     Attributes:
         wakers: woken when something is back.
     """
 
-    __slots__ = ("_core", "_deadlines", "_entity_failed", "_host", "_link", "_shell", "_topology", "_wanted", "wakers")
+    __slots__ = ("_core", "_deadlines", "_entity_failed", "_host", "_link", "_shell", "_wanted", "wakers")
 
     def __init__(
         self,
         host: ChannelHost,
-        topology: Topology,
         wanted: Callable[[Entity], bool],
-        connection: ConnectionCore[LinkChannel],
         entity_failed: Callable[[Recorded, AnyamqpError], None],
     ) -> None:
         self.wakers: Wakers = Wakers()
         self._host = host
-        self._topology = topology
         self._wanted = wanted
         self._entity_failed = entity_failed
-        self._core = RecoveryCore(topology, connection, answer_within=host.request_timeout or DEFAULT_REQUEST_TIMEOUT)
+        self._core: RecoveryCore[LinkChannel] = RecoveryCore(
+            host.recorder, host.core, answer_within=host.request_timeout or DEFAULT_REQUEST_TIMEOUT
+        )
         self._link: Link | None = None
         """The link that is being recovered; None once everything is back, or the link is lost."""
         self._shell: DeclaringShell | None = None
@@ -73,7 +69,7 @@ class Recovery:
         Returns:
             Whether the connection may open; False if the link has ended.
         """
-        core, topology, now = self._core, self._topology, anyio.current_time()
+        core, topology, now = self._core, self._host.recorder, anyio.current_time()
         entities = [*topology.exchanges(), *topology.queues(), *topology.bindings()]
         wanted = [one for one in entities if self._wanted(one.entity)]
         declaring = core.begin(wanted, now + self._host.lock_grace, now)

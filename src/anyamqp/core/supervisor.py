@@ -71,7 +71,7 @@ class Supervisor(LinkOwner):
         self._maker = self.host.maker
         self._journal = self.host.journal
         hooks = RecoveryHooks(settings.topology_recovery, self.host.recorder, core, self._journal)
-        self._recovery = core.recovery = Recovery(self.host, self.host.recorder, hooks.wanted, core, hooks.failed)
+        self._recovery = core.recovery = Recovery(self.host, hooks.wanted, hooks.failed)
         self._finished = Flag()
         self._scope: anyio.CancelScope | None = None
         self._attempt: anyio.CancelScope | None = None
