@@ -63,10 +63,10 @@ from anyamqp.errors import (
     UnexpectedFrame,
     Unroutable,
 )
-from anyamqp.failures import OnError
 from anyamqp.handlers import Handler
 from anyamqp.message import FieldTable, FieldValue, Message, Properties
 from anyamqp.net.dialer import Dial
+from anyamqp.on_error import OnError
 from anyamqp.options import Overflow, QueueOptions, QueueType, StreamOffset
 from anyamqp.pool import ChannelPool
 from anyamqp.protocol.events import Tuning
@@ -186,3 +186,8 @@ __all__ = [
     "connect",
     "serve_rpc",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, without the modules."""
+    return [*__all__]

@@ -128,8 +128,8 @@ class Channel(Entered):
         reply = await self._change(method)
         if not isinstance(reply, methods.Queue.DeclareOk):
             raise TypeError(f"queue.declare was answered by {method_name(reply)}")
-        recorder = self._shell.host.recorder
-        return Queue(recorder.first_name(reply.queue), reply.message_count, reply.consumer_count, recorder)
+        topology = self._shell.host.topology
+        return Queue(topology.declared_name(reply.queue), reply.message_count, reply.consumer_count, topology)
 
     @explained
     async def delete_queue(self, queue: Queue | str, *, if_unused: bool = False, if_empty: bool = False) -> int:

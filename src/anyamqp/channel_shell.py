@@ -82,7 +82,7 @@ class ChannelShell(ChannelOwner):
         Raises:
             InvalidArgument: ``queue`` is neither a queue nor text.
         """
-        return lasting_name(queue, self.host.recorder)
+        return lasting_name(queue, self.host.topology)
 
     async def open(self, wait: float = 0.0) -> None:
         """Open the channel.

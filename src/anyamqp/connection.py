@@ -15,10 +15,10 @@ from anyamqp.core.stats import Stats
 from anyamqp.core.supervisor import Supervisor
 from anyamqp.core.transition_stream import TransitionStream
 from anyamqp.errors import InvalidArgument, RequestTimeout
-from anyamqp.failures import OnError
 from anyamqp.message import NO_PROPERTIES, FieldTable, Properties
 from anyamqp.misuse import Entered, explained
 from anyamqp.net.dialer import Dial
+from anyamqp.on_error import OnError
 from anyamqp.options import StreamOffset
 from anyamqp.pool import ChannelPool
 from anyamqp.protocol.events import Tuning

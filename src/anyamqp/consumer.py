@@ -21,11 +21,11 @@ from anyamqp.core.host import ChannelHost
 from anyamqp.core.receiver import Receiver
 from anyamqp.delivery import Delivery
 from anyamqp.errors import InvalidArgument
-from anyamqp.failures import Failures, OnError, checked_policy, give_back
 from anyamqp.handlers import Handler, NotAwaitable, checked_handler
 from anyamqp.message import FieldTable, random_id
 from anyamqp.misuse import Entered
 from anyamqp.net.event_loop import failure_of, interrupt_as_itself
+from anyamqp.on_error import Failures, OnError, checked_policy, give_back
 from anyamqp.options import StreamOffset, stream_offset_argument
 from anyamqp.protocol.lifecycle.consumer import OVER, ConsumerState
 from anyamqp.protocol.ports import Consuming
@@ -75,7 +75,7 @@ class Consumer(Entered):
             check_whole("priority", priority, -(2**31), 2**31 - 1)
         request = build(
             methods.Basic.Consume,
-            queue=lasting_name(queue, host.recorder),
+            queue=lasting_name(queue, host.topology),
             consumer_tag=consumer_tag or f"anyamqp-{random_id()}",
             no_ack=no_ack,
             exclusive=exclusive,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anyamqp.errors import InvalidArgument
-from anyamqp.protocol.ports import Recorder
+from anyamqp.protocol.topology import Topology
 
 
 class Queue:
@@ -16,30 +16,30 @@ class Queue:
         consumer_count: consumers that it had when it was declared.
     """
 
-    __slots__ = ("_declared_name", "_recorder", "consumer_count", "message_count")
+    __slots__ = ("_declared_name", "_topology", "consumer_count", "message_count")
 
-    def __init__(self, name: str, message_count: int, consumer_count: int, recorder: Recorder) -> None:
+    def __init__(self, name: str, message_count: int, consumer_count: int, topology: Topology) -> None:
         self._declared_name = name
-        self._recorder = recorder
+        self._topology = topology
         self.message_count: int = message_count
         self.consumer_count: int = consumer_count
 
     @property
     def name(self) -> str:
         """Its current name."""
-        return self._recorder.present_name(self._declared_name)
+        return self._topology.current_name(self._declared_name)
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r}>"
 
 
-def lasting_name(queue: Queue | str, recorder: Recorder) -> str:
+def lasting_name(queue: Queue | str, topology: Topology) -> str:
     """The name under which requests keep a queue: the first one, because a later one may be gone when they are sent.
 
     Raises:
         InvalidArgument: ``queue`` is neither a queue nor text.
     """
-    return recorder.first_name(queue.name if isinstance(queue, Queue) else _checked(queue))
+    return topology.declared_name(queue.name if isinstance(queue, Queue) else _checked(queue))
 
 
 def _checked(name: object) -> str:

@@ -27,12 +27,12 @@ from anyamqp.errors import (
     MalformedProperties,
     RemoteError,
 )
-from anyamqp.failures import OnError, checked_policy, decide
 from anyamqp.handlers import checked_handler
 from anyamqp.message import Message, check_message, random_id
 from anyamqp.misuse import Entered, surplus_error
 from anyamqp.net.event_loop import Waiter
 from anyamqp.net.timers import Deadlines
+from anyamqp.on_error import OnError, checked_policy, decide
 from anyamqp.protocol.calls import Call, Calls
 from anyamqp.protocol.events import Content
 from anyamqp.protocol.failures import Decision

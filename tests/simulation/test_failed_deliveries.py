@@ -34,7 +34,7 @@ from anyamqp import (
     Settings,
 )
 from anyamqp.core.journal import Journal
-from anyamqp.failures import Failures
+from anyamqp.on_error import Failures
 from anyamqp.testing import Broker
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received

@@ -98,7 +98,7 @@ WAYS: dict[str, tuple[str, ...]] = {
 
 
 class World(ChannelOwner):
-    """The owner of one channel, its connection, its place and its link; writes down all that they are told."""
+    """The owner of one channel, its connection, its link channel and its link; writes down all that they are told."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -112,13 +112,13 @@ class World(ChannelOwner):
     # --- the connection ---------------------------------------------------------------------------------------------
 
     @property
-    def recorder(self) -> World:
+    def topology(self) -> World:
         return self
 
     def as_sent(self, request: Method) -> Method:
         return request
 
-    def place(self, number: int) -> World:
+    def new_link_channel(self, number: int) -> World:
         assert number == self.number
         return self
 
@@ -216,7 +216,7 @@ class World(ChannelOwner):
             "LOST": lambda: core.on_lost(ConnectionLost("lost"), self.unanswered(self.number)),
             "LEAVE": lambda: core.take(ChannelEvent.LEAVE, ConnectionClosed("closed")),
             "CLOSED": core.on_released,
-            "FAILED": lambda: core.shut(PreconditionFailed("PRECONDITION_FAILED")),
+            "FAILED": lambda: core.fail(PreconditionFailed("PRECONDITION_FAILED")),
         }
         acts.get(event, lambda: core.take(ChannelEvent[event]))()
 
@@ -226,7 +226,7 @@ def at(state: str) -> World:
     world = World()
     for step in WAYS[state]:
         world.fire(step)
-    if world.core.place is not None:
+    if world.core.link_channel is not None:
         world.ask()
     world.told.clear()
     assert world.core.state.name == state

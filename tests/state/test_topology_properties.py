@@ -21,7 +21,7 @@ EXCHANGES = ("x0", "x1", "x2")
 class Declarer:
     """A channel that declares."""
 
-    def shut(self, error: AnyamqpError) -> None:
+    def fail(self, error: AnyamqpError) -> None:
         """Nothing is asked of it."""
 
 

@@ -19,7 +19,7 @@ from anyamqp.wire.methods import Method
 class Owner:
     """A channel that declared something."""
 
-    def shut(self, error: AnyamqpError) -> None:
+    def fail(self, error: AnyamqpError) -> None:
         """Nobody asks."""
 
 

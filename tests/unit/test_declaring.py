@@ -192,7 +192,7 @@ def test_a_queue_that_the_broker_names_is_sent_once_and_behind_no_other() -> Non
     assert [case.sent.count(name) for name in (first, second)] == [1, 1]
     case.answer_all()
     assert case.declaring.is_complete
-    assert case.topology.present_name(first) != first
+    assert case.topology.current_name(first) != first
 
 
 # --- put aside --------------------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ FLOORS = (
     "anyamqp.transaction",
     "anyamqp.channel",
     "anyamqp.pool",
-    "anyamqp.failures",
+    "anyamqp.on_error",
     "anyamqp.handlers",
     "anyamqp.consumer",
     "anyamqp.publication",

@@ -19,8 +19,8 @@ from anyamqp.protocol.recovering import (
     Abort,
     Attach,
     Effects,
+    Fail,
     RecoveryCore,
-    Shut,
     Stage,
     TellBack,
     TellNotBack,
@@ -153,9 +153,9 @@ class Case:
             match effect:
                 case Attach(channels):
                     self.attach(list(channels))
-                case Shut(channel, error):
+                case Fail(channel, error):
                     self.told.append(f"shut {channel}: {error}")
-                    channel.shut(error)
+                    channel.fail(error)
                 case Abort(error):
                     self.told.append(f"abort: {error}")
                 case TellFailed(recorded, error):

@@ -205,7 +205,7 @@ def test_an_ack_takes_no_more_work_with_ten_thousand_unacked(*, newest_first: bo
 class Declarer:
     """A channel that declares."""
 
-    def shut(self, error: AnyamqpError) -> None:
+    def fail(self, error: AnyamqpError) -> None:
         """Nothing is asked of it."""
 
 

@@ -119,7 +119,7 @@ def _silent_close() -> AbstractContextManager[object]:
     """A channel is closed without a word to the broker."""
 
     def await_close(self: ChannelCore[LinkChannel]) -> None:
-        self.place = None
+        self.link_channel = None
         self.take(ChannelEvent.CLOSED)
 
     return patch.object(ChannelCore, "_await_close", await_close)

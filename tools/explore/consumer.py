@@ -98,14 +98,14 @@ class Consumer(ChannelOwner):
         self._world.core.consumers.discard(self)
         effects = self.subscription.stop(self._world.clock.now)
         self._carry_out(effects)
-        place = self.channel.place
+        link_channel = self.channel.link_channel
         if ConsumerEffect.CANCEL not in effects:
             self._close()
-        elif place is None:
+        elif link_channel is None:
             self._stopped()
         else:
-            link = cast("PlainLink", place.link)
-            link.close_sent(place.number)
+            link = cast("PlainLink", link_channel.link)
+            link.close_sent(link_channel.number)
             self.leave_by = link.close_deadline(CLOSE_TIMEOUT)
             self.farewell = self.channel.send(methods.Basic.Cancel(_TAG), Purpose.FAREWELL)
 
@@ -141,7 +141,7 @@ class Consumer(ChannelOwner):
     # --- the connection -----------------------------------------------------------------------------------------------
 
     def fail(self, error: AnyamqpError) -> None:
-        self.channel.shut(error)
+        self.channel.fail(error)
 
     def cancel(self) -> None:
         self._carry_out(self.subscription.connection_closing(self._world.clock.now))
@@ -164,19 +164,19 @@ class Consumer(ChannelOwner):
         self._carry_out(self.subscription.opened(self._world.clock.now, is_stream=False))
 
     def on_contents(self, contents: Sequence[Content]) -> None:
-        place = self.channel.place
-        if place is None:
+        link_channel = self.channel.link_channel
+        if link_channel is None:
             return
         deliveries = [
-            delivery_of(method, message, place)
+            delivery_of(method, message, link_channel)
             for method, message in contents
             if isinstance(method, methods.Basic.Deliver)
         ]
         for delivery in deliveries:
-            self._origins[delivery] = (cast("PlainLink", place.link).number, place.number)
+            self._origins[delivery] = (cast("PlainLink", link_channel.link).number, link_channel.number)
             if self.subscription.state in OVER:
                 self._settled(delivery)  # given back at once
-        self._carry_out(self.subscription.delivered(deliveries, place))
+        self._carry_out(self.subscription.delivered(deliveries, link_channel))
 
     def on_cancelled(self) -> None:
         self.endings += 1
@@ -206,8 +206,8 @@ class Consumer(ChannelOwner):
                     if not delivery.is_stale:
                         self._settled(delivery)
                         delivery.nack(requeue=True)
-                if self.channel.place is not None:
-                    self.channel.place.release()
+                if self.channel.link_channel is not None:
+                    self.channel.link_channel.release()
             case Refuse(error):
                 self.channel.take(ChannelEvent.FAILED, error)
             case ConsumerEffect.OPEN_FIRST_CHANNEL:
@@ -223,9 +223,9 @@ class Consumer(ChannelOwner):
             case ConsumerEffect.CANCEL_UNANSWERED:
                 self.channel.tell(methods.Basic.Cancel(_TAG, nowait=True))
             case ConsumerEffect.TELL_STARTED:
-                self._world.core.recorder.consumer_started(QUEUE)
+                self._world.core.topology.consumer_started(QUEUE)
             case ConsumerEffect.TELL_ENDED:
-                self._world.core.recorder.consumer_ended(QUEUE)
+                self._world.core.topology.consumer_ended(QUEUE)
             case _:
                 pass
 

@@ -73,8 +73,8 @@ def _age(now: float, at: float) -> float:
 
 
 def _channel(channel: ChannelCore[LinkChannel]) -> Facts:
-    place = channel.place
-    return channel.state.name, None if place is None else place.number, type(channel.error).__name__
+    link_channel = channel.link_channel
+    return channel.state.name, None if link_channel is None else link_channel.number, type(channel.error).__name__
 
 
 def _link(world: World, channels: dict[int, int]) -> Facts:

@@ -137,7 +137,7 @@ def _check_channels(world: World) -> None:
         return
     if any(isinstance(one, _OPENS_OR_CLOSES) for unread in theirs.unread.values() for one in unread):
         return
-    places = sorted(channel.place.number for channel in world.core.channels if channel.place is not None)
+    places = sorted(channel.link_channel.number for channel in world.core.channels if channel.link_channel is not None)
     if not places == sorted(theirs.channels) == sorted(link.dispatcher.handlers):
         raise Violation(f"invariant 6: channels {places}, but {sorted(theirs.channels)} at the broker")
     if len(places) != link.session.channel_count:

@@ -312,11 +312,11 @@ class World:
     def _recover(self, link: PlainLink) -> None:
         for channel in self.core.unopened:
             is_due = channel.state is not ChannelState.CONNECTING_PAUSED or channel in self.postponed
-            if channel.place is None and is_due and link.is_open:
+            if channel.link_channel is None and is_due and link.is_open:
                 try:
                     channel.attach(link)
                 except AnyamqpError as error:
-                    channel.shut(error)
+                    channel.fail(error)
         if link.is_open and not any(channel.state in OPENING for channel in self.core.unopened):
             self.recovered()
 

@@ -36,7 +36,7 @@ class Answer(NamedTuple):
     Attributes:
         reply: the reply.
         content: the content that came with it; only basic.get-ok has one.
-        link_channel: the channel's place when the request was sent.
+        link_channel: the channel's link_channel when the request was sent.
     """
 
     reply: Method
@@ -77,8 +77,8 @@ class LogicalChannel:
 
     @property
     def link_channel(self) -> LinkChannel | None:
-        """The channel's current place; None while it is on no link."""
-        return self.core.place
+        """The channel's place on the current link; None while it is on no link."""
+        return self.core.link_channel
 
     def require_here(self) -> None:
         """Refuse callers on another event loop or in another thread.
@@ -212,7 +212,7 @@ class LogicalChannel:
             method: the method.
             purpose: who else gets the reply.
             repeat: whether to send the method again after a loss.
-            pinned: the only place on which to send it; None for any.
+            pinned: the only link_channel on which to send it; None for any.
 
         Raises:
             ConnectionLost: the link was lost before the reply, and the method may not be sent again.
@@ -275,7 +275,7 @@ class LogicalChannel:
             request: the caller's request, for the error.
 
         Returns:
-            The channel's place. It is valid only until the next await.
+            The channel's link_channel. It is valid only until the next await.
 
         Raises:
             RequestTimeout, ChannelClosed, ConnectionClosed: the channel did not become writable.

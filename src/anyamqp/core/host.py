@@ -45,7 +45,7 @@ class ChannelHost:
     Attributes:
         core: decides the life of the connection.
         journal: logs and counts.
-        recorder: records the entities that were declared.
+        topology: records the entities that were declared.
         maker: dials, and makes links.
         timers: call functions later.
         loop: the event loop.
@@ -60,8 +60,8 @@ class ChannelHost:
         self.timers: Timers = Timers()
         self.journal: Journal = Journal(settings.name, self.timers.later)
         self.maker: LinkMaker = LinkMaker(settings, fail_fast=fail_fast, dial=dial, journal=self.journal)
-        self.recorder: Topology = Topology(settings.topology_recovery.mode)
-        self.core: ConnectionCore[LinkChannel] = ConnectionCore(self.recorder, self, self._place)
+        self.topology: Topology = Topology(settings.topology_recovery.mode)
+        self.core: ConnectionCore[LinkChannel] = ConnectionCore(self.topology, self, self._new_link_channel)
         self.loop: Loop = Loop()
         self.link: Link | None = None
         self.tuning: Tuning | None = None
@@ -199,7 +199,7 @@ class ChannelHost:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _place(self, number: int) -> LinkChannel:
+    def _new_link_channel(self, number: int) -> LinkChannel:
         return LinkChannel(self.require_link(), number, self.journal.stale_ack, self.later)
 
     def _call(self, call: Callable[[], None]) -> None:

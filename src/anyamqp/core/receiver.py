@@ -60,7 +60,7 @@ class Receiver(ChannelOwner):
     @property
     def queue(self) -> str:
         """The current name of the queue."""
-        return self._host.recorder.present_name(self._queue)
+        return self._host.topology.current_name(self._queue)
 
     @property
     def channel(self) -> ChannelCore[LinkChannel]:
@@ -124,7 +124,7 @@ class Receiver(ChannelOwner):
 
     def fail(self, error: AnyamqpError) -> None:
         """End the consumer: its queue could not be recovered."""
-        self._channel.core.shut(error)
+        self._channel.core.fail(error)
 
     def cancel(self) -> None:
         """The connection is about to close: cancel at the broker without awaiting the answer."""
@@ -144,7 +144,7 @@ class Receiver(ChannelOwner):
         return self._subscription.setup(self._now(), time.time())
 
     def on_opened(self) -> None:
-        is_stream = self._host.recorder.is_stream(self._queue)
+        is_stream = self._host.topology.is_stream(self._queue)
         self._carry_out(self._subscription.opened(self._now(), is_stream=is_stream))
 
     def on_contents(self, contents: Sequence[Content]) -> None:
@@ -211,9 +211,9 @@ class Receiver(ChannelOwner):
             case ConsumerEffect.CANCEL_UNANSWERED:
                 self._channel.core.tell(build(methods.Basic.Cancel, consumer_tag=self._consumer_tag, nowait=True))
             case ConsumerEffect.TELL_STARTED:
-                self._host.recorder.consumer_started(self._queue)
+                self._host.topology.consumer_started(self._queue)
             case ConsumerEffect.TELL_ENDED:
-                self._host.recorder.consumer_ended(self._queue)
+                self._host.topology.consumer_ended(self._queue)
             case ConsumerEffect.LOG_CANCELLED:
                 self._host.journal.consumer_cancelled(self.queue)
             case _:  # CANCEL: stop() sends it

@@ -24,7 +24,7 @@ from anyamqp.net.link import Link
 from anyamqp.net.timers import Deadlines
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.declaring import TellFailed
-from anyamqp.protocol.recovering import Abort, Attach, Effects, RecoveryCore, Shut, Stage, TellBack, TellNotBack
+from anyamqp.protocol.recovering import Abort, Attach, Effects, Fail, RecoveryCore, Stage, TellBack, TellNotBack
 from anyamqp.protocol.topology import Recorded
 from anyamqp.protocol.waking import Wakers
 from anyamqp.settings import DEFAULT_REQUEST_TIMEOUT
@@ -55,7 +55,7 @@ class Recovery:
         self._wanted = wanted
         self._entity_failed = entity_failed
         self._core: RecoveryCore[LinkChannel] = RecoveryCore(
-            host.recorder, host.core, answer_within=host.request_timeout or DEFAULT_REQUEST_TIMEOUT
+            host.topology, host.core, answer_within=host.request_timeout or DEFAULT_REQUEST_TIMEOUT
         )
         self._link: Link | None = None
         """The link that is being recovered; None once everything is back, or the link is lost."""
@@ -69,7 +69,7 @@ class Recovery:
         Returns:
             Whether the connection may open; False if the link has ended.
         """
-        core, topology, now = self._core, self._host.recorder, anyio.current_time()
+        core, topology, now = self._core, self._host.topology, anyio.current_time()
         entities = [*topology.exchanges(), *topology.queues(), *topology.bindings()]
         wanted = [one for one in entities if self._wanted(one.entity)]
         declaring = core.begin(wanted, now + self._host.lock_grace, now)
@@ -134,8 +134,8 @@ class Recovery:
             match effect:
                 case Attach(channels):
                     self._attach(channels)
-                case Shut(channel, error):
-                    channel.shut(error)
+                case Fail(channel, error):
+                    channel.fail(error)
                 case Abort(error):
                     if self._link is not None:
                         self._link.abort(error)
@@ -158,10 +158,10 @@ class Recovery:
             try:
                 channel.attach(link)
             except AnyamqpError as error:
-                shut = self._core.unattached(channel, error, has_lanes=shell.has_lanes)
-                if not shut:
+                failed = self._core.unattached(channel, error, has_lanes=shell.has_lanes)
+                if not failed:
                     return
-                self._carry_out(shut)
+                self._carry_out(failed)
 
     def _drop(self) -> None:
         """Keep nothing of the link: it has ended, or everything is back."""

@@ -52,7 +52,7 @@ class RecoveryHooks:
             self._topology.forget(recorded)
         self._connection.entity_failed(
             recorded,
-            self._topology.present_name(recorded.entity.name),
+            self._topology.current_name(recorded.entity.name),
             error,
             exists=is_for_an_entity_that_exists(error),
         )

@@ -70,7 +70,7 @@ class Supervisor(LinkOwner):
         self._core = core = self.host.core
         self._maker = self.host.maker
         self._journal = self.host.journal
-        hooks = RecoveryHooks(settings.topology_recovery, self.host.recorder, core, self._journal)
+        hooks = RecoveryHooks(settings.topology_recovery, self.host.topology, core, self._journal)
         self._recovery = core.recovery = Recovery(self.host, hooks.wanted, hooks.failed)
         self._finished = Flag()
         self._scope: anyio.CancelScope | None = None

@@ -6,7 +6,7 @@ could carry the error. These functions infer the rest from the publishes and cal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
 from anyamqp.errors import (
@@ -17,6 +17,7 @@ from anyamqp.errors import (
     PreconditionFailed,
     ReplyError,
     Side,
+    is_unexplained_close,
     printable,
 )
 from anyamqp.protocol.requests import Request, Unanswered
@@ -75,6 +76,34 @@ def refused_request(error: AnyamqpError | None, unanswered: Unanswered) -> Reque
     if not isinstance(error, ReplyError):
         return None
     return next((one for one in unanswered if error.method in (None, method_name(one.method))), None)
+
+
+def return_requests(error: AnyamqpError | None, unanswered: Unanswered) -> None:
+    """End the requests without a reply, so that their callers send them again. One that ended the link fails."""
+    guilty = guilty_request(error, unanswered)
+    for request in unanswered:
+        if request is guilty:
+            _accuse(request, error)
+        elif is_unexplained_close(error):
+            request.suspicion = error
+        request.finish()
+
+
+def fail_requests(error: AnyamqpError | None, unanswered: Unanswered, closed_error: Callable[[], AnyamqpError]) -> None:
+    """Fail the requests of a channel that is closed for good: one with the error, the others with ``closed_error``."""
+    refused = refused_request(error, unanswered)
+    for request in unanswered:
+        if request is refused:
+            _accuse(request, error)
+        else:
+            request.error = closed_error()
+        request.finish()
+
+
+def _accuse(request: Request, error: AnyamqpError | None) -> None:
+    if isinstance(error, ReplyError):
+        error.request = describe(request.method)
+    request.error = error
 
 
 class Tries:

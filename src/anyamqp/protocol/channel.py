@@ -22,28 +22,28 @@ from anyamqp.errors import (
     ReplyError,
     Side,
     copy_of,
-    is_unexplained_close,
 )
 from anyamqp.protocol import blame
 from anyamqp.protocol.events import Confirm, Content
 from anyamqp.protocol.lifecycle.channel import CHANNEL, ChannelEffect, ChannelEvent, ChannelState
 from anyamqp.protocol.lifecycle.states import State
-from anyamqp.protocol.ports import ChannelLink, ChannelOwner, Place, Recorder
+from anyamqp.protocol.ports import ChannelLink, ChannelOnLink, ChannelOwner
 from anyamqp.protocol.requests import Purpose, Request, Unanswered
+from anyamqp.protocol.topology import Topology
 from anyamqp.protocol.waking import Wakers
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route
-from anyamqp.wire.frames import describe, method_name
+from anyamqp.wire.frames import method_name
 from anyamqp.wire.methods import Method
 
-P = TypeVar("P", bound=Place)
+P = TypeVar("P", bound=ChannelOnLink)
 
 
 class ChannelContext(Protocol[P]):
     """A connection, as the decisions of its channels see it."""
 
     @property
-    def recorder(self) -> Recorder:
+    def topology(self) -> Topology:
         """Records the entities that were declared."""
         ...
 
@@ -52,8 +52,8 @@ class ChannelContext(Protocol[P]):
         """The events of the connection that a channel has missed if it opens now."""
         ...
 
-    def place(self, number: int) -> P:
-        """Make the place of a channel on the current link."""
+    def new_link_channel(self, number: int) -> P:
+        """Make a channel of the current link."""
         ...
 
     def join(self, channel: ChannelCore[P]) -> None:
@@ -85,17 +85,27 @@ class ChannelCore(Generic[P]):
         owner: gets its events; None for nobody.
 
     Attributes:
-        place: the channel on the current link; None while it is on no link.
+        link_channel: the channel on the current link; None while it is on no link.
         closing_on: the link on which channel.close was sent.
         error: the error that closed it; None if its owner closed it.
         wakers: woken when its state changes.
     """
 
-    __slots__ = ("__weakref__", "_context", "_lifecycle", "_owner", "closing_on", "error", "name", "place", "wakers")
+    __slots__ = (
+        "__weakref__",
+        "_context",
+        "_lifecycle",
+        "_owner",
+        "closing_on",
+        "error",
+        "link_channel",
+        "name",
+        "wakers",
+    )
 
     def __init__(self, name: str, context: ChannelContext[P], owner: ChannelOwner | None) -> None:
         self.name: str = name
-        self.place: P | None = None
+        self.link_channel: P | None = None
         self.closing_on: ChannelLink | None = None
         self.error: AnyamqpError | None = None
         self.wakers: Wakers = Wakers()
@@ -138,7 +148,7 @@ class ChannelCore(Generic[P]):
         """
         setup: Sequence[Method] = [] if self._owner is None else self._owner.setup()
         number = link.attach(self, Purpose.SETUP if setup else Purpose.LAST_OF_SETUP)
-        self.place = self._context.place(number)
+        self.link_channel = self._context.new_link_channel(number)
         try:
             for method in setup:
                 self.send(method, Purpose.LAST_OF_SETUP if method is setup[-1] else Purpose.SETUP)
@@ -149,7 +159,7 @@ class ChannelCore(Generic[P]):
             raise
         self.take(ChannelEvent.ATTACHED)
 
-    def shut(self, error: AnyamqpError) -> None:
+    def fail(self, error: AnyamqpError) -> None:
         """Close the channel for good: it cannot work any more."""
         self.take(ChannelEvent.FAILED, error)
 
@@ -171,13 +181,13 @@ class ChannelCore(Generic[P]):
             InvalidArgument: AMQP cannot carry an argument; nothing was sent.
             InvalidUse: the channel is on no link.
         """
-        place = self.place
-        if place is None:
+        link_channel = self.link_channel
+        if link_channel is None:
             raise InvalidUse(f"{method_name(method)} on a channel that is on no link")
         # Looks up the queue's name now: the broker may have given it a new one while the request waited for a link.
-        as_sent = self._context.recorder.as_sent(method)
-        request = place.link.session.request(place.number, method, purpose, as_sent=as_sent)
-        place.link.flush()
+        as_sent = self._context.topology.as_sent(method)
+        request = link_channel.link.session.request(link_channel.number, method, purpose, as_sent=as_sent)
+        link_channel.link.flush()
         return request
 
     def ask(self, method: Method) -> None:
@@ -186,21 +196,21 @@ class ChannelCore(Generic[P]):
 
     def tell(self, method: Method) -> None:
         """Send a method that has no reply, if the channel is on a link."""
-        place = self.place
-        if place is not None:
-            place.link.session.send(place.number, method)
-            place.link.flush()
+        link_channel = self.link_channel
+        if link_channel is not None:
+            link_channel.link.session.send(link_channel.number, method)
+            link_channel.link.flush()
 
-    def abandon(self, request: Request, place: P | None) -> None:
+    def abandon(self, request: Request, link_channel: P | None) -> None:
         """Drop the reply to a request whose caller was cancelled.
 
         Args:
             request: the request. A message that basic.get has got is requeued.
-            place: the channel's place when the request was sent.
+            link_channel: its place when the request was sent.
         """
         request.waiter = None
-        if isinstance(request.reply, methods.Basic.GetOk) and place is not None:
-            _give_back(request.reply, place, request.method)
+        if isinstance(request.reply, methods.Basic.GetOk) and link_channel is not None:
+            _give_back(request.reply, link_channel, request.method)
 
     # --- publishing -------------------------------------------------------------------------------------------------
 
@@ -215,19 +225,19 @@ class ChannelCore(Generic[P]):
         Raises:
             InvalidArgument: the properties do not fit a frame; nothing was appended.
         """
-        place = self.place
-        if place is None:
+        link_channel = self.link_channel
+        if link_channel is None:
             raise InvalidUse("publish on a channel that is on no link")
-        place.link.session.publish(place.number, route, properties, body)
+        link_channel.link.session.publish(link_channel.number, route, properties, body)
 
     def flush(self, *, is_awaited: bool = False) -> None:
         """Send the outgoing buffer soon, or at once if a caller awaits the answer and the writer is not busy."""
-        place = self.place
-        if place is not None:
+        link_channel = self.link_channel
+        if link_channel is not None:
             if is_awaited:
-                place.link.push()
+                link_channel.link.push()
             else:
-                place.link.flush()
+                link_channel.link.flush()
 
     # --- events of the link -----------------------------------------------------------------------------------------
 
@@ -238,15 +248,15 @@ class ChannelCore(Generic[P]):
 
     def on_reply(self, request: Request) -> None:
         """The broker answered a request."""
-        reply, place = request.reply, self.place
+        reply, link_channel = request.reply, self.link_channel
         if reply is None:
             return
-        if isinstance(reply, methods.Basic.GetOk) and place is not None:
-            place.last_tag = reply.delivery_tag
+        if isinstance(reply, methods.Basic.GetOk) and link_channel is not None:
+            link_channel.last_tag = reply.delivery_tag
             if request.waiter is None:
-                _give_back(reply, place, request.method)
+                _give_back(reply, link_channel, request.method)
         if request.purpose is Purpose.DECLARATION:
-            self._context.recorder.record(self, request.method, reply)
+            self._context.topology.record(self, request.method, reply)
         elif request.purpose is Purpose.LAST_OF_SETUP:
             self.take(ChannelEvent.OPENED)
         elif request.purpose in (Purpose.OWNER, Purpose.RECOVERY) and self._owner is not None:
@@ -262,11 +272,11 @@ class ChannelCore(Generic[P]):
 
     def on_contents(self, contents: list[Content]) -> None:
         """Deliveries or returns came."""
-        place = self.place
-        if place is not None and self._owner is not None:
+        link_channel = self.link_channel
+        if link_channel is not None and self._owner is not None:
             method, _ = contents[-1]
             if isinstance(method, methods.Basic.Deliver):
-                place.last_tag = method.delivery_tag
+                link_channel.last_tag = method.delivery_tag
             self._owner.on_contents(contents)
 
     def on_confirms(self, confirms: list[Confirm]) -> None:
@@ -311,7 +321,7 @@ class ChannelCore(Generic[P]):
             case ChannelEffect.COMPLETE_CLOSE:
                 self.take(ChannelEvent.CLOSED)
             case ChannelEffect.RETURN_REQUESTS:
-                _return(error, unanswered)
+                blame.return_requests(error, unanswered)
             case ChannelEffect.FAIL_REQUESTS:
                 self._fail_requests(error, unanswered)
             case ChannelEffect.FORGET:
@@ -337,64 +347,41 @@ class ChannelCore(Generic[P]):
                 raise InvalidUse(f"{self.name}: {effect.value}, without a reason")
 
     def _await_close(self) -> None:
-        place = self.place
-        if place is None or not place.link.is_open:
+        link_channel = self.link_channel
+        if link_channel is None or not link_channel.link.is_open:
             self._detach()
             self.take(ChannelEvent.CLOSED)
             return
-        self.closing_on = place.link
-        place.release()
-        place.link.close_channel(place.number)
+        self.closing_on = link_channel.link
+        link_channel.release()
+        link_channel.link.close_channel(link_channel.number)
         self._detach()
 
     def _send_close(self, error: AnyamqpError | None) -> None:
-        place = self.place
-        if place is not None and place.link.is_open:
-            place.release()
+        link_channel = self.link_channel
+        if link_channel is not None and link_channel.link.is_open:
+            link_channel.release()
             if isinstance(error, ReplyError) and error.found_by is Side.CLIENT:
                 error.close = CloseFacts(None, CloseFrame(error.code, error.text, None), Side.CLIENT)
-                place.link.close_channel(place.number, error)
+                link_channel.link.close_channel(link_channel.number, error)
             else:
-                place.link.close_channel(place.number)
+                link_channel.link.close_channel(link_channel.number)
         self._detach()
 
     def _fail_requests(self, error: AnyamqpError | None, unanswered: Unanswered) -> None:
-        place, self.error = self.place, error
-        if place is not None:
-            unanswered = place.link.session.unanswered(place.number)
-        refused = blame.refused_request(error, unanswered)
-        for request in unanswered:
-            if request is refused:
-                _accuse(request, error)
-            else:
-                request.error = self.closed_error()
-            request.finish()
+        link_channel, self.error = self.link_channel, error
+        if link_channel is not None:
+            unanswered = link_channel.link.session.unanswered(link_channel.number)
+        blame.fail_requests(error, unanswered, self.closed_error)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _detach(self) -> None:
-        place, self.place = self.place, None
-        if place is not None:
-            place.leave()
+        link_channel, self.link_channel = self.link_channel, None
+        if link_channel is not None:
+            link_channel.leave()
 
 
-def _return(error: AnyamqpError | None, unanswered: Unanswered) -> None:
-    """End the requests without a reply, so that their callers send them again. One that ended the link fails."""
-    guilty = blame.guilty_request(error, unanswered)
-    for request in unanswered:
-        if request is guilty:
-            _accuse(request, error)
-        elif is_unexplained_close(error):
-            request.suspicion = error
-        request.finish()
-
-
-def _accuse(request: Request, error: AnyamqpError | None) -> None:
-    if isinstance(error, ReplyError):
-        error.request = describe(request.method)
-    request.error = error
-
-
-def _give_back(reply: methods.Basic.GetOk, place: Place, get: Method) -> None:
+def _give_back(reply: methods.Basic.GetOk, link_channel: ChannelOnLink, get: Method) -> None:
     if isinstance(get, methods.Basic.Get) and not get.no_ack:
-        place.nack(reply.delivery_tag, multiple=False, requeue=True)
+        link_channel.nack(reply.delivery_tag, multiple=False, requeue=True)

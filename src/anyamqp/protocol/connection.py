@@ -16,11 +16,11 @@ from anyamqp.protocol.coupling import ENDS_CHANNELS, FOR_CHANNELS, ON_OPENING
 from anyamqp.protocol.lifecycle import ConnectionEffect, ConnectionEvent, ConnectionState, State
 from anyamqp.protocol.lifecycle.channel import UNOPENED, ChannelEvent
 from anyamqp.protocol.lifecycle.connection import CONNECTION
-from anyamqp.protocol.ports import BlockNotice, ChannelLink, ChannelOwner, Consuming, Place, Publishing, Recorder
-from anyamqp.protocol.topology import Recorded
+from anyamqp.protocol.ports import BlockNotice, ChannelLink, ChannelOnLink, ChannelOwner, Consuming, Publishing
+from anyamqp.protocol.topology import Recorded, Topology
 from anyamqp.protocol.waking import Wakers
 
-P = TypeVar("P", bound=Place)
+P = TypeVar("P", bound=ChannelOnLink)
 Effects = list[ConnectionEffect]
 
 
@@ -55,9 +55,9 @@ class ConnectionCore(Generic[P]):
     """One connection.
 
     Args:
-        recorder: records the entities that were declared.
+        topology: records the entities that were declared.
         changes: records the changes of public states.
-        place: makes the place of a channel on the current link.
+        new_link_channel: makes a channel of the current link.
 
     Attributes:
         link: the current link; None between two links. The caller, who runs the link, sets it.
@@ -74,8 +74,8 @@ class ConnectionCore(Generic[P]):
         number_wakers: woken when a channel is closed or a channel number is free.
     """
 
-    def __init__(self, recorder: Recorder, changes: Changes, place: Callable[[int], P]) -> None:
-        self.recorder: Recorder = recorder
+    def __init__(self, topology: Topology, changes: Changes, new_link_channel: Callable[[int], P]) -> None:
+        self.topology: Topology = topology
         self.link: ChannelLink | None = None
         self.most_channels: int = 0
         self.channels: dict[ChannelCore[P], None] = {}
@@ -90,7 +90,7 @@ class ConnectionCore(Generic[P]):
         self.number_wakers: Wakers = Wakers()
         self.recovery: Recovering | None = None
         self._changes = changes
-        self._place = place
+        self._new_link_channel = new_link_channel
         self._last_channel_id = 0
         self._lifecycle = CONNECTION.begin()
 
@@ -188,16 +188,16 @@ class ConnectionCore(Generic[P]):
             try:
                 channel.attach(link)
             except AnyamqpError as error:
-                channel.shut(error)
+                channel.fail(error)
 
     def forget(self, channel: ChannelCore[P]) -> None:
         """Remove a closed channel."""
         self.channels.pop(channel, None)
         self.number_wakers.wake()
 
-    def place(self, number: int) -> P:
-        """Make the place of a channel on the current link."""
-        return self._place(number)
+    def new_link_channel(self, number: int) -> P:
+        """Make a channel of the current link."""
+        return self._new_link_channel(number)
 
     @property
     def missed(self) -> tuple[ChannelEvent, ...]:
@@ -227,7 +227,7 @@ class ConnectionCore(Generic[P]):
         """
         owner = recorded.owner()
         if owner is not None:
-            owner.shut(error)
+            owner.fail(error)
         if recorded.entity.kind == "queue" and not exists:
             for consumer in list(self.consumers):
                 if consumer.queue == queue:

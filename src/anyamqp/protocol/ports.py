@@ -9,7 +9,6 @@ from anyamqp.errors import AnyamqpError, ReplyError
 from anyamqp.protocol.events import Confirm, Content
 from anyamqp.protocol.requests import Purpose, Request, Unanswered
 from anyamqp.protocol.session import Session
-from anyamqp.protocol.topology import Declarer
 from anyamqp.wire.methods import Method
 
 
@@ -50,38 +49,6 @@ class ChannelHandler(Protocol):
         ...
 
 
-class Recorder(Protocol):
-    """Records the entities that were declared, to declare them again."""
-
-    def record(self, channel: Declarer, request: Method, reply: Method) -> None:
-        """A request that changes the topology succeeded."""
-        ...
-
-    def first_name(self, queue: str) -> str:
-        """The first name of a queue, which the user knows; it stays when the broker gives the queue another name."""
-        ...
-
-    def present_name(self, queue: str) -> str:
-        """The current name of the queue whose current or first name is ``queue``."""
-        ...
-
-    def as_sent(self, request: Method) -> Method:
-        """The request with the current name of its queue."""
-        ...
-
-    def is_stream(self, queue: str) -> bool:
-        """Whether a queue was declared as a stream on this connection."""
-        ...
-
-    def consumer_started(self, queue: str) -> None:
-        """A consumer of this connection consumes from the queue."""
-        ...
-
-    def consumer_ended(self, queue: str) -> None:
-        """A consumer has ended. The broker deletes an auto-delete queue with its last consumer."""
-        ...
-
-
 class ChannelLink(Protocol):
     """A link, as a channel on it sees it."""
 
@@ -118,7 +85,7 @@ class ChannelLink(Protocol):
         ...
 
 
-class Place(Protocol):
+class ChannelOnLink(Protocol):
     """A channel on one link."""
 
     last_tag: int

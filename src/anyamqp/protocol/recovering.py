@@ -25,10 +25,10 @@ from anyamqp.protocol.connection import ConnectionCore
 from anyamqp.protocol.declaring import BeCareful, Declaring, TellFailed
 from anyamqp.protocol.lanes import PATIENCE
 from anyamqp.protocol.lifecycle.channel import OPENING, ChannelState
-from anyamqp.protocol.ports import Consuming, Place
+from anyamqp.protocol.ports import ChannelOnLink, Consuming
 from anyamqp.protocol.topology import Recorded, Topology
 
-P = TypeVar("P", bound=Place)
+P = TypeVar("P", bound=ChannelOnLink)
 
 LONGEST_REOPENING: Final = 10 * PATIENCE
 """Seconds after which the connection opens, however many channels the broker still answers for one by one."""
@@ -63,7 +63,7 @@ class Attach(NamedTuple, Generic[P]):
     channels: Sequence[ChannelCore[P]]
 
 
-class Shut(NamedTuple, Generic[P]):
+class Fail(NamedTuple, Generic[P]):
     """Close this channel for good, because of this error."""
 
     channel: ChannelCore[P]
@@ -86,7 +86,7 @@ class TellBack(NamedTuple):
     """Tell the user that they are back as well."""
 
 
-Effects: TypeAlias = Sequence[Attach[P] | Shut[P] | Abort | TellFailed | TellNotBack | TellBack]
+Effects: TypeAlias = Sequence[Attach[P] | Fail[P] | Abort | TellFailed | TellNotBack | TellBack]
 
 
 class RecoveryCore(Generic[P]):
@@ -256,7 +256,7 @@ class RecoveryCore(Generic[P]):
             Effects; none if it waits for a number, and so do all the others.
         """
         if not (isinstance(error, ChannelLimitReached) and has_lanes):
-            return [Shut(channel, error)]
+            return [Fail(channel, error)]
         # A lane has the number, and gives it back when it is done: a late one, after the connection has opened.
         if self.stage is Stage.REOPENING and not self._opening:
             self._until = -math.inf
@@ -279,11 +279,11 @@ class RecoveryCore(Generic[P]):
         self.stage, self.declaring = Stage.IDLE, None
         if declaring is None:
             return []
-        effects: list[Shut[P] | TellFailed] = []
+        effects: list[Fail[P] | TellFailed] = []
         was_careful = self.is_careful
         if opening and error is not None and is_unexplained_close(error):
             if was_careful:
-                effects.append(Shut(opening[0], error))
+                effects.append(Fail(opening[0], error))
             self.is_careful = True
         for effect in declaring.lost(error, now):
             if isinstance(effect, BeCareful):

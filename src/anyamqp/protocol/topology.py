@@ -39,7 +39,7 @@ _NAMES_A_QUEUE = (
 class Declarer(Protocol):
     """A channel that declares."""
 
-    def shut(self, error: AnyamqpError) -> None:
+    def fail(self, error: AnyamqpError) -> None:
         """Close the channel for good, because an entity that it needs was not recovered."""
         ...
 
@@ -95,24 +95,24 @@ class Topology:
             self._forget_exchange(request.exchange)
         elif isinstance(request, methods.Queue.Declare) and isinstance(reply, methods.Queue.DeclareOk):
             if not request.passive:
-                name = self.first_name(reply.queue)
+                name = self.declared_name(reply.queue)
                 self._queues[name] = Recorded(request, replace(entity_of(request), name=name), owner)
         elif isinstance(request, methods.Queue.Delete):
-            self._forget_queue(self.first_name(request.queue))
+            self._forget_queue(self.declared_name(request.queue))
         elif isinstance(request, methods.Queue.Bind | methods.Exchange.Bind):
             if isinstance(request, methods.Queue.Bind):
-                request = request.replace(queue=self.first_name(request.queue))
+                request = request.replace(queue=self.declared_name(request.queue))
             self._keep_binding(self._key(request), Recorded(request, entity_of(request), owner))
         elif isinstance(request, methods.Queue.Unbind | methods.Exchange.Unbind):
             self._forget_binding(self._key(request))
 
     def consumer_started(self, queue: str) -> None:
         """A consumer of this connection consumes from the queue."""
-        self._consumers[self.first_name(queue)] += 1
+        self._consumers[self.declared_name(queue)] += 1
 
     def consumer_ended(self, queue: str) -> None:
         """A consumer has ended. The broker deletes an auto-delete queue with its last consumer."""
-        name = self.first_name(queue)
+        name = self.declared_name(queue)
         self._consumers[name] -= 1
         recorded = self._queues.get(name)
         if self._consumers[name] <= 0:
@@ -134,19 +134,19 @@ class Topology:
 
     # --- names ------------------------------------------------------------------------------------------------------
 
-    def first_name(self, queue: str) -> str:
+    def declared_name(self, queue: str) -> str:
         """The first name of a queue, which the user knows; it stays when the broker gives the queue another name."""
         return self._first.get(queue, queue)
 
-    def present_name(self, queue: str) -> str:
+    def current_name(self, queue: str) -> str:
         """The current name of the queue whose current or first name is ``queue``."""
-        return self._present.get(self.first_name(queue), queue)
+        return self._present.get(self.declared_name(queue), queue)
 
     def as_sent(self, request: Method) -> Method:
         """The request with the current name of its queue."""
         if not isinstance(request, _NAMES_A_QUEUE):
             return request
-        name = self.present_name(request.queue)
+        name = self.current_name(request.queue)
         if name == request.queue:
             return request
         return request.replace(queue=name)
@@ -172,7 +172,7 @@ class Topology:
 
     def queue(self, name: str) -> Recorded | None:
         """The queue whose current or first name this is, if it was declared on this connection."""
-        return self._queues.get(self.first_name(name))
+        return self._queues.get(self.declared_name(name))
 
     def holds(self, recorded: Recorded) -> bool:
         """Whether the entity was neither deleted nor declared anew since this declaration."""
@@ -216,7 +216,7 @@ class Topology:
     def _key(self, request: Binding) -> _Key:
         arguments = repr(sorted(request.arguments.items()))
         if isinstance(request, methods.Queue.Bind | methods.Queue.Unbind):
-            return ("queue", self.first_name(request.queue), request.exchange, request.routing_key, arguments)
+            return ("queue", self.declared_name(request.queue), request.exchange, request.routing_key, arguments)
         return ("exchange", request.destination, request.source, request.routing_key, arguments)
 
     def _forget_queue(self, name: str) -> None:
