@@ -68,6 +68,7 @@ FLOORS = (
     "anyamqp.protocol.blame",
     "anyamqp.protocol.channel",
     "anyamqp.protocol.connection",
+    "anyamqp.protocol.lifecycle.recovery",
     "anyamqp.protocol.recovering",
     "anyamqp.protocol.lifecycle.publisher",
     "anyamqp.protocol.lifecycle.publish",

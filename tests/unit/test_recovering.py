@@ -13,6 +13,7 @@ from anyamqp.protocol.connection import ConnectionCore
 from anyamqp.protocol.declaring import Send, TellFailed
 from anyamqp.protocol.lanes import PATIENCE
 from anyamqp.protocol.lifecycle.channel import ChannelEvent, ChannelState
+from anyamqp.protocol.lifecycle.recovery import RecoveryState
 from anyamqp.protocol.ports import Consuming
 from anyamqp.protocol.recovering import (
     LONGEST_REOPENING,
@@ -21,7 +22,6 @@ from anyamqp.protocol.recovering import (
     Effects,
     Fail,
     RecoveryCore,
-    Stage,
     TellBack,
     TellNotBack,
 )
@@ -138,7 +138,7 @@ class Case:
 
     def open(self) -> None:
         """The connection opens."""
-        assert self.recovery.stage is Stage.SETTLED
+        assert self.recovery.state is RecoveryState.SETTLED
         self.carry_out(self.recovery.opened())
 
     def lose(self, error: AnyamqpError) -> None:
@@ -179,8 +179,8 @@ class Case:
             self.carry_out(effects)
 
     @property
-    def stage(self) -> Stage:
-        return self.recovery.stage
+    def state(self) -> RecoveryState:
+        return self.recovery.state
 
 
 # --- one link ---------------------------------------------------------------------------------------------------------
@@ -190,14 +190,14 @@ def test_channels_open_when_the_entities_are_there_and_then_the_connection() -> 
     case = Case("a", "b")
     case.queue("q")
     case.begin()
-    assert (case.stage, case.opened) == (Stage.DECLARING, [])
+    assert (case.state, case.opened) == (RecoveryState.DECLARING, [])
     case.declared("q")
-    assert (case.stage, case.opened) == (Stage.REOPENING, ["a", "b"])
+    assert (case.state, case.opened) == (RecoveryState.REOPENING, ["a", "b"])
     case.answer("b")
-    assert case.stage is Stage.REOPENING
+    assert case.state is RecoveryState.REOPENING
     case.answer("a")
     case.open()
-    assert (case.stage, case.told) == (Stage.COMPLETE, [])
+    assert (case.state, case.told) == (RecoveryState.COMPLETE, [])
     assert case.recovery.declaring is None
     assert case.deadline == float("inf")
 
@@ -207,9 +207,9 @@ def test_channels_wait_for_the_numbers_of_the_lanes_but_not_for_ever() -> None:
     case.is_lane_closing = True
     case.begin()
     case.pass_time(0.9 * PATIENCE)
-    assert (case.stage, case.opened) == (Stage.CLOSING_LANES, [])
+    assert (case.state, case.opened) == (RecoveryState.CLOSING_LANES, [])
     case.pass_time(0.2 * PATIENCE)
-    assert (case.stage, case.opened) == (Stage.REOPENING, ["a"])
+    assert (case.state, case.opened) == (RecoveryState.REOPENING, ["a"])
 
 
 def test_a_channel_that_was_paused_on_an_earlier_link_is_opened() -> None:
@@ -229,7 +229,7 @@ def test_a_channel_that_cannot_be_opened_is_shut() -> None:
     assert case.opened == ["a"]
     assert case.told == ["shut odd: does not fit"]
     case.answer("a")
-    assert case.stage is Stage.SETTLED
+    assert case.state is RecoveryState.SETTLED
 
 
 # --- patience ---------------------------------------------------------------------------------------------------------
@@ -241,24 +241,24 @@ def test_a_channel_without_an_answer_holds_the_connection_for_half_a_second() ->
     case.pass_time(0.8 * PATIENCE)
     case.answer("a")
     case.pass_time(0.9 * PATIENCE)
-    assert case.stage is Stage.REOPENING
+    assert case.state is RecoveryState.REOPENING
     case.pass_time(0.2 * PATIENCE)
     case.open()
     assert case.told == [("late: the broker has not answered yet",)]
     case.pass_time(1)
     case.answer("late")
-    assert (case.stage, case.told[1:]) == (Stage.COMPLETE, ["back"])
+    assert (case.state, case.told[1:]) == (RecoveryState.COMPLETE, ["back"])
 
 
 def test_patience_begins_when_all_channels_were_sent() -> None:
     case = Case(*(f"c{number}" for number in range(100)))
     case.seconds_to_attach = 2 * LONGEST_REOPENING / 100
     case.begin()
-    stages: list[Stage] = []
+    states: list[RecoveryState] = []
     for part in (0.9, 0.2):
         case.pass_time(part * PATIENCE)
-        stages.append(case.stage)
-    assert stages == [Stage.REOPENING, Stage.SETTLED]
+        states.append(case.state)
+    assert states == [RecoveryState.REOPENING, RecoveryState.SETTLED]
 
 
 def test_news_of_anything_but_a_channel_do_not_hold_the_connection() -> None:
@@ -267,7 +267,7 @@ def test_news_of_anything_but_a_channel_do_not_hold_the_connection() -> None:
     for _ in range(4):
         case.pass_time(0.3 * PATIENCE)
         case.recovery.heard(case.now)
-    assert case.stage is Stage.SETTLED
+    assert case.state is RecoveryState.SETTLED
 
 
 def test_trickling_answers_do_not_hold_the_connection_for_ever() -> None:
@@ -276,18 +276,20 @@ def test_trickling_answers_do_not_hold_the_connection_for_ever() -> None:
     case.begin()
     began_at = case.now
     for name in names:
-        if case.stage is not Stage.REOPENING:
+        if case.state is not RecoveryState.REOPENING:
             break
         case.pass_time(0.8 * PATIENCE)
         case.answer(name)
-    assert case.stage is Stage.SETTLED
+    assert case.state is RecoveryState.SETTLED
     assert case.now == pytest.approx(began_at + LONGEST_REOPENING, abs=PATIENCE)
 
 
 @pytest.mark.parametrize("is_careful", [False, True])
 def test_a_channel_without_a_number_holds_nothing(is_careful: bool) -> None:
     case = Case("a")
-    case.recovery.is_careful = is_careful
+    if is_careful:
+        case.begin()
+        case.lose(UNEXPLAINED)
     case.errors["a"] = NO_NUMBER
     case.begin()
     case.open()
@@ -314,7 +316,7 @@ def test_a_consumer_waits_for_its_late_queue() -> None:
     case.declared("q")
     assert case.opened == ["a", "theirs"]
     case.answer("theirs")
-    assert (case.stage, case.told[1:]) == (Stage.COMPLETE, ["back"])
+    assert (case.state, case.told[1:]) == (RecoveryState.COMPLETE, ["back"])
 
 
 def test_once_the_connection_is_open_no_queue_is_declared_again() -> None:
@@ -324,7 +326,7 @@ def test_once_the_connection_is_open_no_queue_is_declared_again() -> None:
     case.declared("q")
     case.pass_time(PATIENCE)
     case.open()
-    assert case.stage is Stage.LATECOMERS
+    assert case.state is RecoveryState.LATECOMERS
     assert not case.recovery.will_declare("q", case.now)
 
 
@@ -341,10 +343,10 @@ def test_before_the_connection_is_open_a_queue_is_declared_again() -> None:
 def test_a_link_that_is_lost_as_the_connection_opens_leaves_nothing() -> None:
     case = Case()
     case.begin()
-    assert case.stage is Stage.SETTLED
+    assert case.state is RecoveryState.SETTLED
     case.lose(RESET)
     case.carry_out(case.recovery.opened())
-    assert (case.stage, case.told) == (Stage.IDLE, [])
+    assert (case.state, case.told) == (RecoveryState.IDLE, [])
 
 
 # --- silence ----------------------------------------------------------------------------------------------------------
@@ -379,10 +381,10 @@ def test_after_an_unexplained_close_one_channel_is_opened_at_a_time_with_full_pa
     case.begin()
     assert case.opened == ["a", "deadly", "b"]
     case.lose(UNEXPLAINED)
-    assert (case.stage, case.told) == (Stage.IDLE, [])
+    assert (case.state, case.told) == (RecoveryState.CAREFUL_IDLE, [])
     case.begin()
     case.pass_time(0.9 * ANSWER_WITHIN)
-    assert (case.stage, case.opened) == (Stage.REOPENING, ["a"])
+    assert (case.state, case.opened) == (RecoveryState.CAREFUL_REOPENING, ["a"])
     case.answer("a")
     assert case.opened == ["a", "deadly"]
     case.lose(UNEXPLAINED)
@@ -391,7 +393,7 @@ def test_after_an_unexplained_close_one_channel_is_opened_at_a_time_with_full_pa
     case.answer("a")
     case.answer("b")
     case.open()
-    assert (case.stage, case.recovery.is_careful) == (Stage.COMPLETE, False)
+    assert case.state is RecoveryState.COMPLETE
 
 
 def test_a_queue_that_costs_the_link_without_a_word_is_found_with_care() -> None:
@@ -399,7 +401,7 @@ def test_a_queue_that_costs_the_link_without_a_word_is_found_with_care() -> None
     case.queue("q")
     case.begin()
     case.lose(UNEXPLAINED)
-    assert case.recovery.is_careful
+    assert case.state is RecoveryState.CAREFUL_IDLE
     case.begin()
     case.lose(UNEXPLAINED)
     assert case.told == [f"failed queue 'q': {UNEXPLAINED}"]
@@ -412,5 +414,5 @@ def test_a_loss_after_the_opening_makes_nobody_suspicious(error: AnyamqpError) -
     case.pass_time(PATIENCE)
     case.open()
     case.lose(error)
-    assert not case.recovery.is_careful
+    assert case.state is RecoveryState.IDLE
     assert case.recovery.not_back == ()

@@ -24,7 +24,8 @@ from anyamqp.net.link import Link
 from anyamqp.net.timers import Deadlines
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.declaring import TellFailed
-from anyamqp.protocol.recovering import Abort, Attach, Effects, Fail, RecoveryCore, Stage, TellBack, TellNotBack
+from anyamqp.protocol.lifecycle.recovery import RecoveryState
+from anyamqp.protocol.recovering import Abort, Attach, Effects, Fail, RecoveryCore, TellBack, TellNotBack
 from anyamqp.protocol.topology import Recorded
 from anyamqp.protocol.waking import Wakers
 from anyamqp.settings import DEFAULT_REQUEST_TIMEOUT
@@ -69,6 +70,8 @@ class Recovery:
         Returns:
             Whether the connection may open; False if the link has ended.
         """
+        if not link.is_open:
+            return False  # it ended before the task that runs this began
         core, topology, now = self._core, self._host.topology, anyio.current_time()
         entities = [*topology.exchanges(), *topology.queues(), *topology.bindings()]
         wanted = [one for one in entities if self._wanted(one.entity)]
@@ -78,7 +81,7 @@ class Recovery:
         self._shell.begin()
         while link.is_open:
             self._act(anyio.current_time())
-            if core.stage is Stage.SETTLED:
+            if core.state is RecoveryState.SETTLED:
                 break
             with anyio.CancelScope(deadline=core.deadline):
                 await next_news(self.wakers)

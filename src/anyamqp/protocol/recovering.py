@@ -1,7 +1,8 @@
 """The decisions of a recovery: when to open which channel again, when the connection may open, and what is not back.
 
-A link goes through the stages of :class:`Stage`. The entities come first (:mod:`anyamqp.protocol.declaring`), then the
-channels. The connection opens without those that the broker does not answer for; they come back later.
+It follows the table :data:`~anyamqp.protocol.lifecycle.recovery.RECOVERY`. The entities come first
+(:mod:`anyamqp.protocol.declaring`), then the channels. The connection opens without those that the broker does not
+answer for; they come back later.
 
 * **Patience.** A channel that the broker does not answer for holds the connection for ``PATIENCE`` seconds after the
   last answer for another one, and for ``LONGEST_REOPENING`` seconds at most.
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from enum import Enum
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from anyamqp.errors import AnyamqpError, ChannelLimitReached, RequestTimeout, is_unexplained_close
@@ -25,6 +25,15 @@ from anyamqp.protocol.connection import ConnectionCore
 from anyamqp.protocol.declaring import BeCareful, Declaring, TellFailed
 from anyamqp.protocol.lanes import PATIENCE
 from anyamqp.protocol.lifecycle.channel import OPENING, ChannelState
+from anyamqp.protocol.lifecycle.recovery import (
+    CAREFUL,
+    OFF_LINK,
+    OPEN,
+    RECOVERY,
+    RecoveryEffect,
+    RecoveryEvent,
+    RecoveryState,
+)
 from anyamqp.protocol.ports import ChannelOnLink, Consuming
 from anyamqp.protocol.topology import Recorded, Topology
 
@@ -33,24 +42,8 @@ P = TypeVar("P", bound=ChannelOnLink)
 LONGEST_REOPENING: Final = 10 * PATIENCE
 """Seconds after which the connection opens, however many channels the broker still answers for one by one."""
 
-_DETACHED = (ChannelState.CONNECTING_DETACHED, ChannelState.RECONNECTING_DETACHED)
-
-
-class Stage(Enum):
-    """How far the recovery of a connection is."""
-
-    IDLE = "idle"
-    """There is no link to recover on."""
-    DECLARING = "declaring"
-    CLOSING_LANES = "closing lanes"
-    """The channels that declared are being closed; the user's channels may need their numbers."""
-    REOPENING = "reopening"
-    SETTLED = "settled"
-    """The connection may open."""
-    LATECOMERS = "latecomers"
-    """The connection is open, and not everything is back."""
-    COMPLETE = "complete"
-    """The connection is open, and everything is back."""
+_NOT_WAITING: Final = (*OFF_LINK, RecoveryState.SETTLED, RecoveryState.COMPLETE)
+_DETACHED: Final = (ChannelState.CONNECTING_DETACHED, ChannelState.RECONNECTING_DETACHED)
 
 
 class Attach(NamedTuple, Generic[P]):
@@ -86,7 +79,8 @@ class TellBack(NamedTuple):
     """Tell the user that they are back as well."""
 
 
-Effects: TypeAlias = Sequence[Attach[P] | Fail[P] | Abort | TellFailed | TellNotBack | TellBack]
+Effect: TypeAlias = Attach[P] | Fail[P] | Abort | TellFailed | TellNotBack | TellBack
+Effects: TypeAlias = Sequence[Effect[P]]
 
 
 class RecoveryCore(Generic[P]):
@@ -102,31 +96,27 @@ class RecoveryCore(Generic[P]):
             ever.
 
     Attributes:
-        stage: how far it is.
-        is_careful: whether to send one request and to open one channel at a time.
         declaring: declares the entities on the present link; None if there is none, or everything is back.
     """
 
     __slots__ = (
         "_answer_within",
         "_asked",
-        "_candidate",
         "_connection",
         "_earlier_paused",
         "_ends_at",
+        "_is_lane_closing",
+        "_lifecycle",
         "_news_at",
         "_silent_at",
         "_topology",
         "_until",
         "declaring",
-        "is_careful",
-        "stage",
     )
 
     def __init__(self, topology: Topology, connection: ConnectionCore[P], *, answer_within: float) -> None:
-        self.stage: Stage = Stage.IDLE
-        self.is_careful: bool = False
         self.declaring: Declaring | None = None
+        self._lifecycle = RECOVERY.begin()
         self._topology = topology
         self._connection = connection
         self._answer_within = answer_within
@@ -134,28 +124,33 @@ class RecoveryCore(Generic[P]):
         """The channels whose pause began on an earlier link. On the present one there is no reason to pause."""
         self._asked: dict[ChannelCore[P], None] = {}
         """The channels that recovery has opened on this link, until it has seen that they are open or closed."""
-        self._candidate: ChannelCore[P] | None = None
-        """The last channel that was opened carefully."""
+        self._is_lane_closing = False
+        """As :meth:`due` was told last."""
         self._news_at = math.inf
         """When something was answered that :meth:`due` has not looked at; infinity if there is nothing."""
         self._silent_at = math.inf
         """When the broker has answered nothing for too long."""
         self._until = math.inf
-        """When the present stage ends without an answer."""
+        """When the present state ends without an answer."""
         self._ends_at = math.inf
         """When the reopening ends in any case."""
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
     @property
+    def state(self) -> RecoveryState:
+        """The state of its life cycle."""
+        return self._lifecycle.state
+
+    @property
     def is_open(self) -> bool:
         """Whether the connection is OPEN on the link, so that only latecomers are waited for."""
-        return self.stage in (Stage.LATECOMERS, Stage.COMPLETE)
+        return self.state in OPEN
 
     @property
     def deadline(self) -> float:
         """When to call :meth:`due` next; infinity for never."""
-        if self.stage in (Stage.IDLE, Stage.SETTLED, Stage.COMPLETE):
+        if self.state in _NOT_WAITING:
             return math.inf
         return min(self._news_at, self._until, self._silent_at)
 
@@ -182,9 +177,10 @@ class RecoveryCore(Generic[P]):
     def will_declare(self, queue: str, now: float) -> bool:
         """Whether a missing queue will be declared, perhaps once more. Before the connection is OPEN, the call itself
         requests that."""
+        is_wanted = RecoveryEffect.DECLARE_AGAIN in self._lifecycle.fire(RecoveryEvent.QUEUE_MISSED).effects
         if self.declaring is None:
             return False
-        return self.declaring.holds(queue) if self.is_open else self.declaring.will_declare(queue, now)
+        return self.declaring.will_declare(queue, now) if is_wanted else self.declaring.holds(queue)
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -200,10 +196,8 @@ class RecoveryCore(Generic[P]):
             The declaring of the entities. The caller begins it, and tells of its answers with :meth:`heard`.
         """
         connection = self._connection
-        self.stage = Stage.DECLARING
-        self._asked.clear()
-        self._candidate = None
-        self._until = self._ends_at = math.inf
+        self._fire(RecoveryEvent.BEGUN)
+        self._ends_at = math.inf
         self._earlier_paused = {one for one in connection.unopened if one.state is ChannelState.CONNECTING_PAUSED}
         most = connection.most_channels or HIGHEST_CHANNEL
         self.declaring = Declaring(
@@ -212,7 +206,7 @@ class RecoveryCore(Generic[P]):
             # The channels that there are need the rest.
             most_lanes=max(1, (most - len(connection.channels)) // 2),
             locked_until=locked_until,
-            is_careful=self.is_careful,
+            is_careful=self.state in CAREFUL,
         )
         self.heard(now)
         return self.declaring
@@ -236,13 +230,8 @@ class RecoveryCore(Generic[P]):
             self._silent_at = now + self._answer_within
             if not has_worked and (request := self._unanswered) is not None:
                 return [Abort(RequestTimeout(f"{request}: no answer within {self._answer_within} s"))]
-        if self.stage is Stage.DECLARING and self.declaring is not None and self.declaring.is_settled:
-            self.stage, self._until = Stage.CLOSING_LANES, now + PATIENCE
-        if self.stage is Stage.CLOSING_LANES and (not is_lane_closing or now >= self._until):
-            self.stage, self._until = Stage.REOPENING, math.inf
-        if self.stage is Stage.REOPENING:
-            return self._reopen_carefully() if self.is_careful else self._reopen(now)
-        return self._look() if self.stage is Stage.LATECOMERS else []
+        self._is_lane_closing = is_lane_closing
+        return self._fire(RecoveryEvent.DUE, now)
 
     def unattached(self, channel: ChannelCore[P], error: AnyamqpError, *, has_lanes: bool) -> Effects[P]:
         """A channel of :class:`Attach` could not be opened.
@@ -258,44 +247,68 @@ class RecoveryCore(Generic[P]):
         if not (isinstance(error, ChannelLimitReached) and has_lanes):
             return [Fail(channel, error)]
         # A lane has the number, and gives it back when it is done: a late one, after the connection has opened.
-        if self.stage is Stage.REOPENING and not self._opening:
-            self._until = -math.inf
-        return []
+        return [] if self._opening else self._fire(RecoveryEvent.NO_NUMBER)
 
     def opened(self) -> Effects[P]:
         """The connection is OPEN on the link."""
-        if self.stage is not Stage.SETTLED:
-            return []
-        self.stage = Stage.LATECOMERS
-        missing = self.not_back
-        if missing:
-            return [TellNotBack(missing)]
-        self._complete()
-        return []
+        return self._fire(RecoveryEvent.OPENED if self._is_all_back else RecoveryEvent.OPENED_EARLY)
 
     def lost(self, error: AnyamqpError | None, now: float) -> Effects[P]:
         """The link has ended. Call it before any channel hears of it."""
-        declaring, opening = self.declaring, [] if self.is_open else self._opening
-        self.stage, self.declaring = Stage.IDLE, None
-        if declaring is None:
-            return []
-        effects: list[Fail[P] | TellFailed] = []
-        was_careful = self.is_careful
-        if opening and error is not None and is_unexplained_close(error):
-            if was_careful:
-                effects.append(Fail(opening[0], error))
-            self.is_careful = True
-        for effect in declaring.lost(error, now):
-            if isinstance(effect, BeCareful):
-                self.is_careful = True
-            else:
-                effects.append(effect)
-        return effects
+        is_suspect = bool(self._opening) and is_unexplained_close(error)
+        event = RecoveryEvent.CLOSED_UNEXPLAINED if is_suspect else RecoveryEvent.LOST
+        return self._fire(event, now, error)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    def _fire(self, event: RecoveryEvent, now: float = 0.0, error: AnyamqpError | None = None) -> list[Effect[P]]:
+        """Fire an event. Returns the effects that are left to the caller."""
+        step = self._lifecycle.fire(event)
+        if step.target is not step.source:
+            self._until = math.inf
+        left: list[Effect[P]] = []
+        for effect in step.effects:
+            left += self._carry_out(effect, now, error)
+        return left
+
+    def _carry_out(self, effect: RecoveryEffect, now: float, error: AnyamqpError | None) -> Effects[P]:
+        match effect:
+            case RecoveryEffect.CHECK_ENTITIES:
+                if self.declaring is not None and self.declaring.is_settled:
+                    return self._fire(RecoveryEvent.DECLARED, now)
+            case RecoveryEffect.AWAIT_LANES:
+                self._until = now + PATIENCE
+            case RecoveryEffect.CHECK_LANES:
+                if not self._is_lane_closing:
+                    return self._fire(RecoveryEvent.LANES_CLOSED, now)
+                if now >= self._until:
+                    return self._fire(RecoveryEvent.LANES_LATE, now)
+            case RecoveryEffect.REOPEN:
+                return self._reopen(now)
+            case RecoveryEffect.REOPEN_NEXT:
+                return self._reopen_next()
+            case RecoveryEffect.REOPEN_REST:
+                return self._attach(self._detached)
+            case RecoveryEffect.CHECK_LATECOMERS:
+                return self._fire(RecoveryEvent.ALL_BACK) if self._is_all_back else self._attach(self._detached)
+            case RecoveryEffect.FAIL_CHANNEL:
+                return [] if error is None else [Fail(self._opening[0], error)]
+            case RecoveryEffect.LOSE_ENTITIES:
+                return self._lose_entities(error, now)
+            case RecoveryEffect.FORGET:
+                self.declaring = None
+                self._asked.clear()
+                self._earlier_paused.clear()
+            case RecoveryEffect.DECLARE_AGAIN:
+                pass  # will_declare does it
+            case RecoveryEffect.TELL_NOT_BACK:
+                return [TellNotBack(missing)] if (missing := self.not_back) else []
+            case RecoveryEffect.TELL_BACK:
+                return [TellBack()]
+        return []
+
     def _reopen(self, now: float) -> Effects[P]:
-        """Open all channels that are on no link; settle when all are answered for, or for too long none was."""
+        """Open all channels that are on no link, until all are answered for, or for too long none was."""
         detached = self._detached
         is_any_new = any(channel not in self._asked for channel in detached)
         answered = [channel for channel in self._asked if channel.state not in OPENING]
@@ -304,8 +317,10 @@ class RecoveryCore(Generic[P]):
         if self._until == math.inf or not all(self.is_off_link(channel) for channel in answered):
             self._until = now + PATIENCE
         self._until = min(self._until, self._ends_at)
-        if now >= self._until or not (self._asked or detached):
-            return self._settle()
+        if not (self._asked or detached):
+            return self._fire(RecoveryEvent.ALL_ANSWERED)
+        if now >= self._until:
+            return self._fire(RecoveryEvent.PATIENCE_OVER)
         if is_any_new:
             # To open thousands takes a while. Patience begins after that.
             self._until, self._news_at = math.inf, now
@@ -313,37 +328,24 @@ class RecoveryCore(Generic[P]):
             self._ends_at = now + LONGEST_REOPENING
         return self._attach(detached)
 
-    def _reopen_carefully(self) -> Effects[P]:
-        """Open the next channel when the last one is answered for; settle after the last, or if one stays off."""
-        if self._candidate is not None and self._candidate.state in OPENING:
+    def _reopen_next(self) -> Effects[P]:
+        """Open the next channel when the last one is answered for."""
+        if self._opening:
             return []
         detached = self._detached
-        if not detached or detached[0] is self._candidate:
-            self.is_careful = False
-            return self._settle()
-        self._candidate = detached[0]
-        return self._attach([self._candidate])
+        return self._attach(detached[:1]) if detached else self._fire(RecoveryEvent.ALL_ANSWERED)
 
-    def _settle(self) -> Effects[P]:
-        self.stage, self._until = Stage.SETTLED, math.inf
-        return self._attach(self._detached)
+    def _lose_entities(self, error: AnyamqpError | None, now: float) -> Effects[P]:
+        """Find out which entities cost the link, if any."""
+        left: list[Effect[P]] = []
+        for effect in () if self.declaring is None else self.declaring.lost(error, now):
+            left += self._fire(RecoveryEvent.SUSPECTED) if isinstance(effect, BeCareful) else [effect]
+        return left
 
-    def _look(self) -> Effects[P]:
-        """Open the channels that can be opened by now; complete when everything is back."""
-        detached = self._detached
-        if detached:
-            return self._attach(detached)
-        return [TellBack()] if not self.not_back and self._complete() else []
-
-    def _complete(self) -> bool:
-        """Drop all that a recovery needs, if nothing is left to declare. Returns whether that is so."""
-        if self.declaring is None or not self.declaring.is_complete:
-            return False
-        self.stage, self.declaring = Stage.COMPLETE, None
-        self._asked.clear()
-        self._earlier_paused.clear()
-        self._candidate = None
-        return True
+    @property
+    def _is_all_back(self) -> bool:
+        is_declared = self.declaring is None or self.declaring.is_complete
+        return is_declared and not self._detached and not self.not_back
 
     def _attach(self, channels: Sequence[ChannelCore[P]]) -> Effects[P]:
         if not channels:
