@@ -5,12 +5,13 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Never, Self
 
-from anyamqp.channel_shell import ChannelShell, TransactionLog
-from anyamqp.core.link_channel import LinkChannel
-from anyamqp.errors import ConnectionLost, InvalidUse
+from anyamqp.channel_shell import ChannelShell
+from anyamqp.core.waiting import answered_within
 from anyamqp.message import Message, check_message, identified
 from anyamqp.misuse import Entered, surplus_error
-from anyamqp.protocol.lifecycle.transaction import TransactionEvent, TransactionState
+from anyamqp.protocol.lifecycle.transaction import TransactionEffect, TransactionEvent, TransactionState
+from anyamqp.protocol.requests import Purpose
+from anyamqp.protocol.transactions import TransactionLog
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route, encode_properties
 from anyamqp.wire.frames import build
@@ -20,13 +21,13 @@ class Transaction(Entered):
     """Publishes and acknowledgements that happen together, or not at all. Made by :meth:`Channel.transaction`.
 
     It covers its own publishes and the acknowledgements on the channel during its block. Leaving the block commits; an
-    error rolls back. The channel then stays transactional (AMQP has no way back), so acknowledge on it inside such
-    blocks only. Confirms are as safe and much faster; a transaction is for a publish and an acknowledgement that belong
-    together, on one queue.
+    error rolls back. The channel then stays transactional (AMQP has no way back), even if entering was cancelled, so
+    acknowledge on it inside such blocks only. Confirms are as safe and much faster; a transaction is for a publish and
+    an acknowledgement that belong together, on one queue.
 
     A transaction lives on one link: after a loss everything in it raises :class:`ConnectionLost`, and the broker has
-    rolled it back, unless the loss caught the commit itself. Entering it raises :class:`InvalidUse` while another one
-    of the channel has not ended.
+    rolled it back, unless the loss caught the commit itself. Entering it raises :class:`InvalidUse` inside the block
+    of another one of the channel.
 
     Args:
         shell: the owner of the channel.
@@ -35,12 +36,10 @@ class Transaction(Entered):
     _kind = "a transaction"
     _block = "async with channel.transaction() as transaction"
 
-    _link_channel: LinkChannel
-    """Where the transaction is open."""
-
     def __init__(self, shell: ChannelShell) -> None:
         self._shell = shell
         self._channel = shell.channel
+        self._transactions = shell.transactions
         self._log = TransactionLog()
 
     @property
@@ -49,15 +48,11 @@ class Transaction(Entered):
 
     async def __aenter__(self) -> Self:
         self._check_new()
-        last = self._shell.transaction
-        if last is not None and last.is_under_way:
-            raise InvalidUse("the channel's last transaction has not ended yet: AMQP has no nested transactions")
-        self._shell.transaction = self._log
-        self._log.fire(TransactionEvent.ENTERED)
+        self._transactions.enter(self._log)
         try:
-            self._link_channel = await self._begin()
+            await self._begin()
         except BaseException:
-            self._log.fire(TransactionEvent.FAILED)
+            self._transactions.failed(self._log)
             raise
         self._log.fire(TransactionEvent.BEGUN)
         return self
@@ -65,20 +60,19 @@ class Transaction(Entered):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        link_channel = self._require_open()
-        self._log.fire(TransactionEvent.LEFT)
-        if exc_type is None:
-            await self._channel.request(build(methods.Tx.Commit), repeat=False, pinned=link_channel)
-            if unroutable := self._log.unroutable:
-                raise ExceptionGroup(f"{len(unroutable)} messages reached no queue", unroutable)
-        elif not link_channel.is_stale:
-            # Without a commit the broker rolls back in any case, so a missing answer changes nothing.
-            await self._channel.last_request(build(methods.Tx.Rollback))
+        for effect in self._transactions.leave(self._log, has_failed=exc_type is not None):
+            if effect is TransactionEffect.COMMIT:
+                await self._commit()
+            elif effect is TransactionEffect.ROLL_BACK:
+                # Without a commit the broker rolls back in any case, so a missing answer changes nothing.
+                await self._channel.last_request(build(methods.Tx.Rollback))
+            else:
+                self._log.check_loss()
 
     @property
     def is_open(self) -> bool:
         """Whether it has begun and not ended."""
-        return self._log.state is TransactionState.OPEN
+        return self._log.state in (TransactionState.OPEN, TransactionState.LOST)
 
     async def publish(
         self, message: Message, *surplus: Never, exchange: str = "", routing_key: str = "", mandatory: bool = True
@@ -97,33 +91,32 @@ class Transaction(Entered):
             ConnectionLost: the link on which the transaction began is gone.
             InvalidArgument: AMQP cannot carry the message, or it is larger than ``max_message_size``.
         """
-        link_channel = self._require_open()
+        self._require_open()
         if surplus:
             raise surplus_error(Transaction.publish)
         self._channel.require_here()
         check_message(message, self._shell.host.max_message_size)
         route = Route(exchange, routing_key, mandatory=mandatory)
         properties = encode_properties(identified(message).properties)
+        self._log.check_loss()
         await self._channel.wait_writable("basic.publish")
-        if link_channel.is_stale:
-            raise ConnectionLost("the transaction was lost with its link; the broker has rolled it back")
+        self._log.check_loss()
         self._channel.core.publish(route, properties, message.body)
         self._log.published += 1
         self._channel.core.flush()
 
-    async def _begin(self) -> LinkChannel:
-        """Make the channel transactional. Returns where it is."""
-        if not self._shell.is_transactional:
-            request = await self._channel.request(build(methods.Tx.Select))
-            self._shell.is_transactional = True
-            return request.link_channel
-        await self._channel.wait_open()
-        link_channel = self._channel.link_channel
-        if link_channel is None:
-            raise InvalidUse("a transaction on a channel that is on no link")
-        return link_channel
+    async def _begin(self) -> None:
+        """Make the channel transactional, and wait until it is open: on a later link, its setup selects again."""
+        if not self._transactions.is_selected:
+            await self._channel.request(build(methods.Tx.Select), purpose=Purpose.OWNER)
+        host = self._shell.host
+        await answered_within(host.request_timeout, self._channel.wait_open(), "tx.select", lambda: host.progress)
 
-    def _require_open(self) -> LinkChannel:
+    async def _commit(self) -> None:
+        await self._channel.request(build(methods.Tx.Commit), purpose=Purpose.OWNER, repeat=False)
+        if unroutable := self._log.unroutable:
+            raise ExceptionGroup(f"{len(unroutable)} messages reached no queue", unroutable)
+
+    def _require_open(self) -> None:
         if not self.is_open:
             raise self._outside_error()
-        return self._link_channel

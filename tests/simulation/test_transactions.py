@@ -8,11 +8,18 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from anyamqp import Channel, Connection, ConnectionLost, InvalidArgument, InvalidUse, Message, State, Unroutable
-from anyamqp.core.link_channel import LinkChannel
-from anyamqp.errors import InvalidTransition
-from anyamqp.protocol.lifecycle.transaction import TransactionEvent
-from anyamqp.transaction import Transaction
+from anyamqp import (
+    Channel,
+    Connection,
+    ConnectionLost,
+    InvalidArgument,
+    InvalidUse,
+    Message,
+    ReplyError,
+    RequestTimeout,
+    State,
+    Unroutable,
+)
 from anyamqp.wire import methods
 from anyamqp.wire.frames import method_name
 from support.handbroker import EAGER, HandBroker, ServedLink, connected, settled
@@ -211,36 +218,6 @@ async def test_one_is_entered_once_and_works_inside_its_block() -> None:
                 pytest.fail("entered")
 
 
-async def test_events_that_cannot_be_are_refused_in_each_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Invariant 2."""
-    visited: list[str] = []
-
-    def check(transaction: Transaction, *possible: TransactionEvent) -> None:
-        log = transaction._log  # pyright: ignore[reportPrivateUsage] - where its events are fired
-        state = log.state
-        visited.append(state.name)
-        for event in TransactionEvent:
-            if event not in possible:
-                with pytest.raises(InvalidTransition):
-                    log.fire(event)
-                assert log.state is state
-
-    async with a_channel() as (_, _, channel):
-        transaction = channel.transaction()
-        begin = transaction._begin  # pyright: ignore[reportPrivateUsage] - it is replaced
-
-        async def watched() -> LinkChannel:
-            check(transaction, TransactionEvent.BEGUN, TransactionEvent.FAILED)
-            return await begin()
-
-        monkeypatch.setattr(transaction, "_begin", watched)
-        check(transaction, TransactionEvent.ENTERED)
-        async with transaction:
-            check(transaction, TransactionEvent.LEFT)
-        check(transaction)
-    assert visited == ["NEW", "BEGINNING", "OPEN", "ENDED"]
-
-
 async def test_one_that_could_not_begin_may_be_entered_again() -> None:
     async with a_channel() as (broker, connection, channel):
         transaction = channel.transaction()
@@ -286,3 +263,116 @@ async def test_what_reached_no_queue_is_told_to_the_transaction_that_runs() -> N
                 await settled()
                 await broker.link.give_back(broker.published[0])
                 await settled()
+
+
+# --- cancelled while the broker owes an answer ----------------------------------------------------------------------
+
+
+async def cancel_entering(channel: Channel) -> None:
+    """Enter a transaction, and be cancelled while tx.select is not answered."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        async with channel.transaction():
+            pytest.fail("entered")
+
+
+async def test_a_select_whose_caller_was_cancelled_counts_when_it_is_answered() -> None:
+    """The broker has made the channel transactional, so it has to be so on the next link as well."""
+    async with a_channel() as (broker, connection, channel):
+        await cancel_entering(channel)
+        await settled()
+        async with channel.transaction():
+            pass
+        assert on_channel(broker.link) == [OPEN, SELECT, COMMIT]
+        await lose(broker, connection)
+        assert on_channel(broker.link) == [OPEN, SELECT]
+
+
+async def test_a_select_that_was_cancelled_and_lost_does_not_count() -> None:
+    async with a_channel() as (broker, connection, channel):
+        broker.habits.silent_to.add(methods.Tx.Select)
+        await cancel_entering(channel)
+        await settled()
+        assert on_channel(broker.link) == [OPEN, SELECT]
+        broker.habits.silent_to.clear()
+        await lose(broker, connection)
+        assert on_channel(broker.link) == [OPEN]
+        async with channel.transaction():
+            pass
+        assert on_channel(broker.link) == [OPEN, SELECT, COMMIT]
+
+
+async def test_a_select_that_is_sent_twice_begins_one_transaction() -> None:
+    async with a_channel() as (broker, _, channel), anyio.create_task_group() as tasks:
+        broker.habits.silent_to.add(methods.Tx.Select)
+        await cancel_entering(channel)
+        await settled()
+        tasks.start_soon(answer_soon, broker)
+        async with channel.transaction() as transaction:
+            await transaction.publish(Message(b"x"), routing_key="q")
+        assert on_channel(broker.link) == [OPEN, SELECT, SELECT, PUBLISH, COMMIT]
+
+
+async def answer_soon(broker: HandBroker) -> None:
+    await settled()
+    await broker.link.answer_all()
+
+
+async def test_a_select_that_the_broker_does_not_know_costs_one_link() -> None:
+    async with a_channel() as (broker, connection, channel), anyio.create_task_group() as tasks:
+        broker.habits.silent_to.add(methods.Tx.Select)
+        tasks.start_soon(refuse_select, broker)
+        with pytest.raises(ReplyError, match="no transactions"):
+            async with channel.transaction():
+                pytest.fail("entered")
+        await connection.wait_ready(10)
+        assert on_channel(broker.link) == [OPEN]
+        await channel.declare_queue("q")
+
+
+async def refuse_select(broker: HandBroker) -> None:
+    await settled()
+    await broker.link.tell(0, methods.Connection.Close(540, "NOT_IMPLEMENTED - no transactions", 90, 10))
+
+
+async def test_what_a_cancelled_commit_returns_is_not_the_next_ones() -> None:
+    async with a_channel() as (broker, _, channel):
+        broker.habits.silent_to.add(methods.Tx.Commit)
+        with anyio.CancelScope() as scope:
+            async with channel.transaction() as transaction:
+                await transaction.publish(Message(b"of the first"), routing_key="nowhere")
+                scope.cancel()
+        await settled()
+        broker.habits.silent_to.clear()
+        async with channel.transaction() as transaction:
+            await transaction.publish(Message(b"of the second"), routing_key="q")
+            await settled()
+            await broker.link.give_back(broker.published[0])
+            await broker.link.answer_all()
+        assert scope.cancelled_caught
+        assert on_channel(broker.link) == [OPEN, SELECT, PUBLISH, COMMIT, PUBLISH, COMMIT]
+
+
+# --- while the connection is away -----------------------------------------------------------------------------------
+
+
+async def test_a_lost_one_raises_at_once_while_the_connection_is_away() -> None:
+    async with a_channel() as (broker, connection, channel):
+        with pytest.raises(ConnectionLost, match=r"tx\.commit"):  # noqa: PT012 - the end of the block raises
+            async with channel.transaction() as transaction:
+                broker.is_refusing = True
+                await broker.link.reset()
+                with pytest.raises(ConnectionLost, match="rolled it back"):
+                    await transaction.publish(Message(b"x"), routing_key="q")
+        assert connection.state is State.RECONNECTING
+
+
+async def test_entering_one_takes_no_longer_than_a_request() -> None:
+    async with connected(request_timeout=0.05) as (broker, connection), connection.channel() as channel:
+        async with channel.transaction():
+            pass
+        broker.is_refusing = True
+        await broker.link.reset()
+        with pytest.raises(RequestTimeout, match=r"tx\.select"):
+            async with channel.transaction():
+                pytest.fail("entered")

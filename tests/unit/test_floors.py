@@ -74,6 +74,7 @@ FLOORS = (
     "anyamqp.protocol.lifecycle.publish",
     "anyamqp.protocol.lifecycle.caller",
     "anyamqp.protocol.lifecycle.transaction",
+    "anyamqp.protocol.transactions",
     "anyamqp.protocol.schedule",
     "anyamqp.protocol.window",
     "anyamqp.protocol.pending",

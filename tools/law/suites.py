@@ -107,5 +107,10 @@ SUITES = (
         {"*, REFUSED: FREE before TELL_FAILED": "the lives free the bindings before the declaring tells of anything"},
         slow_tests=("tests/state/test_declaring_properties.py",),
     ),
-    Suite("transaction", TRANSACTION, ("tests/simulation/test_transactions.py",), {}),
+    Suite(
+        "transaction",
+        TRANSACTION,
+        ("tests/unit/test_transaction_table.py", "tests/simulation/test_transactions.py"),
+        {},
+    ),
 )

@@ -204,7 +204,6 @@ class LogicalChannel:
         *,
         purpose: Purpose = Purpose.CALLER,
         repeat: bool = True,
-        pinned: LinkChannel | None = None,
     ) -> Answer:
         """Send a method and wait for its reply.
 
@@ -212,7 +211,6 @@ class LogicalChannel:
             method: the method.
             purpose: who else gets the reply.
             repeat: whether to send the method again after a loss.
-            pinned: the only link_channel on which to send it; None for any.
 
         Raises:
             ConnectionLost: the link was lost before the reply, and the method may not be sent again.
@@ -220,7 +218,7 @@ class LogicalChannel:
         if self.core.state is ChannelState.CONNECTING_NEW:
             raise InvalidUse("a channel works inside its block: async with connection.channel() as channel")
         self.require_here()
-        answer = self._until_answered(method, purpose, repeat=repeat, pinned=pinned)
+        answer = self._until_answered(method, purpose, repeat=repeat)
         return await answered_within(self._host.request_timeout, answer, describe(method), lambda: self._host.progress)
 
     async def last_request(self, method: Method) -> None:
@@ -241,7 +239,7 @@ class LogicalChannel:
             await self._until_answered(method, Purpose.FAREWELL, repeat=False, pinned=link_channel)
 
     async def _until_answered(
-        self, method: Method, purpose: Purpose, *, repeat: bool, pinned: LinkChannel | None
+        self, method: Method, purpose: Purpose, *, repeat: bool, pinned: LinkChannel | None = None
     ) -> Answer:
         tries = Tries(repeat=repeat)
         while True:
