@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+import trio.testing
 
 from anyamqp import (
     Channel,
@@ -367,8 +368,9 @@ async def test_a_lost_one_raises_at_once_while_the_connection_is_away() -> None:
         assert connection.state is State.RECONNECTING
 
 
+@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})])
 async def test_entering_one_takes_no_longer_than_a_request() -> None:
-    async with connected(request_timeout=0.05) as (broker, connection), connection.channel() as channel:
+    async with connected(request_timeout=5) as (broker, connection), connection.channel() as channel:
         async with channel.transaction():
             pass
         broker.is_refusing = True
