@@ -11,6 +11,7 @@ from anyamqp.protocol.lifecycle import CHANNEL, CONNECTION, LINK
 from anyamqp.protocol.lifecycle.caller import CALLER
 from anyamqp.protocol.lifecycle.consumer import CONSUMER
 from anyamqp.protocol.lifecycle.entity import ENTITY
+from anyamqp.protocol.lifecycle.pool import POOL
 from anyamqp.protocol.lifecycle.publish import PUBLISH
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
 from anyamqp.protocol.lifecycle.table import E, F, S, Table
@@ -81,6 +82,7 @@ DIAGRAMS: Final[Mapping[str, Diagram]] = MappingProxyType(
         "publish": describe("The life of one publish", PUBLISH),
         "rpc_client": describe("The life of an RPC client", CALLER),
         "transaction": describe("The life of a transaction", TRANSACTION),
+        "pool": describe("The life of a channel pool", POOL),
         "entity": describe("The recovery of an entity on one link", ENTITY),
     }
 )

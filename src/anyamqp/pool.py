@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from enum import Enum
 from types import TracebackType
 from typing import Self
 
@@ -15,15 +14,11 @@ from anyamqp.channel import Channel
 from anyamqp.channel_shell import ChannelShell
 from anyamqp.checks import check_seconds, check_whole
 from anyamqp.core.host import ChannelHost
-from anyamqp.errors import ChannelLimitReached, InvalidUse, RequestTimeout
+from anyamqp.errors import ChannelLimitReached, RequestTimeout
 from anyamqp.misuse import Entered
+from anyamqp.protocol.lending import Lending
 from anyamqp.protocol.lifecycle import State
-
-
-class _Phase(Enum):
-    NEW = "new"
-    LENDING = "lending"
-    CLOSED = "closed"
+from anyamqp.protocol.lifecycle.pool import PoolState
 
 
 class _Member:
@@ -53,25 +48,24 @@ class ChannelPool(Entered):
         check_whole("size", size, 1)
         self._host = host
         self._room = anyio.Semaphore(size)
-        self._idle: list[_Member] = []
+        self._lending: Lending[_Member] = Lending()
         self._starving: deque[anyio.CancelScope] = deque()
-        self._phase = _Phase.NEW
+        """The scopes of the tasks that wait for a channel number."""
 
     @property
     def _is_new(self) -> bool:
-        return self._phase is _Phase.NEW
+        return self._lending.state is PoolState.NEW
 
     async def __aenter__(self) -> Self:
         self._host.loop.require_here(self._kind)
         self._check_new()
-        self._phase = _Phase.LENDING
+        self._lending.enter()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._phase = _Phase.CLOSED
-        idle, self._idle = self._idle, []
+        idle = self._lending.leave()
         # All closes are sent before the first wait.
         for member in idle:
             member.shell.channel.begin_close()
@@ -93,8 +87,7 @@ class ChannelPool(Entered):
         check_seconds("timeout", timeout, none="for ever")
         self._host.loop.require_here(self._kind)
         self._check_entered()
-        if self._phase is _Phase.CLOSED:
-            raise InvalidUse("the pool is closed")
+        self._lending.check()
         member: _Member | None = None
         with anyio.move_on_after(timeout):
             member = await self._borrow()
@@ -108,11 +101,7 @@ class ChannelPool(Entered):
     async def _borrow(self) -> _Member:
         await self._room.acquire()
         try:
-            while True:
-                while self._idle:
-                    member = self._idle.pop()
-                    if member.is_usable:
-                        return member
+            while (member := self._lending.take()) is None:
                 member = _Member(self._host)
                 try:
                     await member.shell.open()
@@ -122,10 +111,11 @@ class ChannelPool(Entered):
                     member.shell.channel.begin_close()
                     raise
                 else:
-                    return member
+                    break
         except BaseException:
             self._room.release()
             raise
+        return member
 
     async def _starve(self) -> None:
         """Wait until a channel number is free, or until a channel is given back."""
@@ -138,10 +128,8 @@ class ChannelPool(Entered):
                     self._starving.remove(starving)
 
     def _put(self, member: _Member) -> None:
-        if self._phase is _Phase.CLOSED:
+        if not self._lending.give_back(member):
             member.shell.channel.begin_close()
-        elif member.is_usable:
-            self._idle.append(member)
-            if self._starving:
-                self._starving.popleft().cancel()
+        elif self._starving:
+            self._starving.popleft().cancel()
         self._room.release()

@@ -131,6 +131,27 @@ async def test_a_closed_pool_lends_nothing_and_closes_what_comes_back() -> None:
         await eventually(lambda: broker.channel_count == 0)
 
 
+async def test_who_still_waits_when_the_pool_closes_gets_no_channel() -> None:
+    async with connected() as (broker, connection), anyio.create_task_group() as tasks:
+        refused: list[InvalidUse] = []
+
+        async def borrow_too_late() -> None:
+            try:
+                async with pool.channel():
+                    pytest.fail("lent")
+            except InvalidUse as error:
+                refused.append(error)
+
+        async with connection.channel_pool(1) as pool:
+            lent = pool.channel()
+            await lent.__aenter__()
+            tasks.start_soon(borrow_too_late)
+            await anyio.wait_all_tasks_blocked()
+        await lent.__aexit__(None, None, None)
+        await eventually(lambda: broker.channel_count == 0)
+        assert [str(error) for error in refused] == ["the pool is closed"]
+
+
 async def test_a_lent_channel_is_not_entered_again_and_stays_usable() -> None:
     async with connected() as (_, connection), connection.channel_pool(1) as pool, pool.channel() as channel:
         with pytest.raises(InvalidUse, match="entered once"):

@@ -21,6 +21,7 @@ from anyamqp.protocol.lifecycle import CHANNEL, CONNECTION, LINK
 from anyamqp.protocol.lifecycle.caller import CALLER
 from anyamqp.protocol.lifecycle.consumer import CONSUMER
 from anyamqp.protocol.lifecycle.entity import ENTITY
+from anyamqp.protocol.lifecycle.pool import POOL
 from anyamqp.protocol.lifecycle.publish import PUBLISH
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
 from anyamqp.protocol.lifecycle.table import E, F, Row, S, Table
@@ -339,6 +340,7 @@ def test_events_between_the_same_two_states_share_an_arrow() -> None:
         ("publish", PUBLISH),
         ("rpc_client", CALLER),
         ("transaction", TRANSACTION),
+        ("pool", POOL),
         ("entity", ENTITY),
     ],
 )

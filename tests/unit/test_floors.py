@@ -75,6 +75,8 @@ FLOORS = (
     "anyamqp.protocol.lifecycle.caller",
     "anyamqp.protocol.lifecycle.transaction",
     "anyamqp.protocol.transactions",
+    "anyamqp.protocol.lifecycle.pool",
+    "anyamqp.protocol.lending",
     "anyamqp.protocol.schedule",
     "anyamqp.protocol.window",
     "anyamqp.protocol.pending",

@@ -11,6 +11,7 @@ from anyamqp.protocol.lifecycle.channel import CHANNEL
 from anyamqp.protocol.lifecycle.connection import CONNECTION
 from anyamqp.protocol.lifecycle.consumer import CONSUMER
 from anyamqp.protocol.lifecycle.entity import ENTITY
+from anyamqp.protocol.lifecycle.pool import POOL
 from anyamqp.protocol.lifecycle.publish import PUBLISH
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
 from anyamqp.protocol.lifecycle.transaction import TRANSACTION
@@ -107,6 +108,7 @@ SUITES = (
         {"*, REFUSED: FREE before TELL_FAILED": "the lives free the bindings before the declaring tells of anything"},
         slow_tests=("tests/state/test_declaring_properties.py",),
     ),
+    Suite("pool", POOL, ("tests/unit/test_pool_table.py", "tests/simulation/test_pool.py"), {}),
     Suite(
         "transaction",
         TRANSACTION,
