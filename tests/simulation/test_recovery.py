@@ -712,6 +712,52 @@ async def test_a_foreign_cancellation_costs_an_attempt_and_not_the_connection(
     assert "CancelledError" in caplog.text
 
 
+async def test_an_error_of_each_hook_is_logged_under_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    def wanted(_: Entity) -> bool:
+        raise LookupError("of wanted")
+
+    def on_error(_: Entity, _error: Exception) -> None:
+        raise ValueError("of on_error")
+
+    await lose_with_a_queue_that_is_refused(TopologyRecovery(wanted=wanted, on_error=on_error))
+    assert logged_hooks(caplog) == {
+        "topology_recovery.wanted raised": "of wanted",
+        "topology_recovery.on_error raised": "of on_error",
+    }
+
+
+async def test_a_wanted_hook_whose_result_is_neither_true_nor_false_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Unknown:
+        def __bool__(self) -> bool:
+            raise TypeError("the truth value is unknown")
+
+    told: list[str] = []
+    recovery = TopologyRecovery(
+        wanted=lambda _: cast("bool", Unknown()), on_error=lambda entity, _: told.append(entity.name)
+    )
+    await lose_with_a_queue_that_is_refused(recovery)
+    assert told == ["q"]
+    assert logged_hooks(caplog) == {"topology_recovery.wanted raised": "the truth value is unknown"}
+
+
+async def lose_with_a_queue_that_is_refused(recovery: TopologyRecovery) -> None:
+    """Lose a connection whose queue was deleted meanwhile, and declared by somebody else with other properties."""
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=EAGER, topology_recovery=recovery) as connection,
+        connection.channel() as owner,
+    ):
+        await owner.declare_queue("q")
+        broker.model.queues["q"] = ModelQueue("q", durable=False, owner=None, auto_delete=False, arguments={})
+        await lose(broker, connection)
+
+
+def logged_hooks(caplog: pytest.LogCaptureFixture) -> dict[str, str]:
+    """The lines about hooks, each with the text of the exception that it shows."""
+    shown = [record for record in caplog.records if record.getMessage().startswith("topology_recovery.")]
+    return {record.getMessage(): str(record.exc_info[1]) for record in shown if record.exc_info is not None}
+
+
 def fail_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
     """Have a method raise at its next call, as a fault of ours would."""
     sound: Callable[..., object] = getattr(owner, name)

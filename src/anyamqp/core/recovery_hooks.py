@@ -38,7 +38,7 @@ class RecoveryHooks:
         """Whether to declare an entity again; yes, if the hook raises."""
         wanted = self._hooks.wanted
         try:
-            return wanted is None or wanted(entity)
+            return wanted is None or bool(wanted(entity))
         except BaseException as raised:
             if (failure := failure_of(raised)) is None:
                 raise
