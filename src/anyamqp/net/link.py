@@ -23,8 +23,9 @@ from anyamqp.net.event_loop import Flag, Waiter, next_news, running_loop
 from anyamqp.net.tcp import Piece, SocketStream
 from anyamqp.protocol.blame import guilty_request
 from anyamqp.protocol.dispatch import Dispatcher, LinkOwner, Witness
-from anyamqp.protocol.events import Ended, Opened
+from anyamqp.protocol.events import Ended
 from anyamqp.protocol.lifecycle import LinkState, Transition
+from anyamqp.protocol.lifecycle.link import HANDSHAKE
 from anyamqp.protocol.ports import ChannelHandler
 from anyamqp.protocol.requests import Purpose
 from anyamqp.protocol.session import Session
@@ -47,7 +48,7 @@ _HEAD_START: Final = 2
 _LINGER: Final = 1.0
 """Seconds that sending the last frames of a session may take."""
 
-_STEPS: Final = (Opened, Transition, Ended)
+_STEPS: Final = (Transition, Ended)
 
 
 class Link:
@@ -71,8 +72,8 @@ class Link:
         self.dispatcher: Dispatcher = Dispatcher(session, owner, journal)
         self._loop = running_loop()
         self._stream = stream
-        self._opened = Flag()
-        self._over = Flag()
+        self._steps = Wakers()
+        """Woken when the session's state has changed."""
         self._writer_waits: Waiter | None = None
         """Set while the writer has nothing to do."""
         self._unsent: Sequence[Piece] = ()
@@ -125,11 +126,13 @@ class Link:
 
     async def wait_open(self) -> None:
         """Wait until the handshake is done or the link has ended."""
-        await self._opened.wait()
+        while self.session.state in HANDSHAKE:
+            await next_news(self._steps)
 
     async def wait_over(self) -> None:
         """Wait until the link has ended."""
-        await self._over.wait()
+        while not self.has_ended:
+            await next_news(self._steps)
 
     def close(self) -> None:
         """Begin the close handshake; the link ends when the broker has answered."""
@@ -308,7 +311,7 @@ class Link:
                 await added.wait()
 
     async def _beat(self) -> None:
-        await self._opened.wait()
+        await self.wait_open()
         while not self.has_ended:
             now = anyio.current_time()
             # A broker that does not take its answers causes the silence itself (invariant 9).
@@ -338,14 +341,12 @@ class Link:
         if self.session.has_output:
             self.flush()
 
-    def _step(self, event: Opened | Transition | Ended) -> None:
+    def _step(self, event: Transition | Ended) -> None:
         """Wake the tasks that wait for a step of the session."""
         if isinstance(event, Transition):
+            self._steps.wake()
             self._caught_up.wake()  # a closing link reads, even if readers have to catch up
-            return
-        self._opened.set()
-        if isinstance(event, Ended):
-            self._over.set()
+        else:
             self._output_taken.wake()
             self.flush()
             self._reading.cancel()

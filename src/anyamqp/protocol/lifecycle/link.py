@@ -82,7 +82,8 @@ _E: TypeAlias = LinkEvent
 _F: TypeAlias = LinkEffect
 
 _LOGIN = (_S.AWAITING_START, _S.AWAITING_TUNE)
-_HANDSHAKE = (*_LOGIN, _S.AWAITING_OPEN_OK)
+HANDSHAKE: Final = (*_LOGIN, _S.AWAITING_OPEN_OK)
+"""The states before connection.open-ok."""
 _OVER = "events after the end change nothing"
 _LEAVING = "once connection.close is sent, all but close and close-ok is discarded (AMQP 0-9-1, 2.2.4)"
 
@@ -104,8 +105,8 @@ LINK: Final[Table[LinkState, LinkEvent, LinkEffect]] = Table(
     Row(_E.THEIR_CLOSE, (_S.CLOSING,), _S.CLOSED, (_F.CONFIRM_CLOSE, _F.TELL_CLOSED)),
     Row(_E.THEIR_CLOSE_OK, (_S.CLOSING,), _S.CLOSED, (_F.TELL_CLOSED,)),
     Row(_E.BROKEN, (_S.OPEN,), _S.CLOSED, (_F.NAME_FAULT, _F.TELL_ENDED)),
-    Row(_E.BROKEN, (*_HANDSHAKE, _S.CLOSING), _S.CLOSED, (_F.TELL_ENDED,)),
-    Row(_E.DIED, (*_HANDSHAKE, _S.OPEN, _S.CLOSING), _S.CLOSED, (_F.TELL_ENDED,)),
+    Row(_E.BROKEN, (*HANDSHAKE, _S.CLOSING), _S.CLOSED, (_F.TELL_ENDED,)),
+    Row(_E.DIED, (*HANDSHAKE, _S.OPEN, _S.CLOSING), _S.CLOSED, (_F.TELL_ENDED,)),
     *(
         Ignored(event, (_S.CLOSING,), _LEAVING)
         for event in (
