@@ -10,7 +10,8 @@ import pytest
 
 from anyamqp import Address, ConnectionLost, LoginRefused, NotAllowed, ReconnectPolicy, SettingsError, TransportError
 from anyamqp.errors import AnyamqpError, ConnectionForced, FrameError, Side, UnexpectedFailure
-from anyamqp.protocol.reconnect import Attempts, Life, Turns
+from anyamqp.protocol.addresses import AddressCycle
+from anyamqp.protocol.reconnect import Attempts, Life, Pause, Turns
 
 RESET = TransportError("reset")
 REFUSED = LoginRefused("no")
@@ -27,12 +28,25 @@ def working(opened_at: float) -> Life:
     return Life(opened_at, has_worked=True)
 
 
-def attempts(policy: ReconnectPolicy = PLAIN, *, fail_fast: bool = True) -> Attempts:
-    return Attempts(policy, fail_fast=fail_fast, random=Random(1))
+def attempts(policy: ReconnectPolicy = PLAIN, *, fail_fast: bool = True, addresses: int = 1) -> Attempts:
+    cycle = AddressCycle([Address(f"rabbit-{n}", 5672) for n in range(addresses)], shuffle=False, random=Random(1))
+    return Attempts(policy, cycle, fail_fast=fail_fast, random=Random(1))
+
+
+def failed(counting: Attempts, error: AnyamqpError = RESET, *, now: float) -> float:
+    """The wait after an attempt that failed."""
+    counting.failed(error)
+    return counting.pause(now).seconds
+
+
+def ended(counting: Attempts, life: Life, error: AnyamqpError = RESET, *, now: float) -> float:
+    """The wait after the end of a link."""
+    counting.link_ended(error, life)
+    return counting.pause(now).seconds
 
 
 def delays(counting: Attempts, count: int, error: AnyamqpError = RESET) -> list[float]:
-    return [counting.ended(error, life=None, untried=False, now=float(n)) for n in range(count)]
+    return [failed(counting, error, now=float(n)) for n in range(count)]
 
 
 def test_waits_double_up_to_the_cap() -> None:
@@ -43,8 +57,8 @@ def test_waits_double_up_to_the_cap() -> None:
 def test_first_retry_after_a_good_link_comes_at_once(life: Life) -> None:
     counting = attempts()
     delays(counting, 5)
-    assert counting.ended(RESET, life=life, untried=False, now=12.0) == 0.0
-    assert counting.ended(RESET, life=None, untried=False, now=12.1) == 0.2
+    assert ended(counting, life, RESET, now=12.0) == 0.0
+    assert failed(counting, RESET, now=12.1) == 0.2
 
 
 def test_first_retry_of_the_default_comes_within_a_tenth_of_a_second() -> None:
@@ -71,14 +85,14 @@ def test_link_that_worked_is_no_failed_attempt_however_short_it_lived() -> None:
     counting = attempts(ReconnectPolicy(first=0.0, max_attempts=1))
     for number in range(100):
         opened_at = number * 0.3
-        assert counting.ended(RESET, life=working(opened_at), untried=False, now=opened_at + 0.01) == 0.0
+        assert ended(counting, working(opened_at), RESET, now=opened_at + 0.01) == 0.0
 
 
 def test_link_that_worked_and_broke_the_protocol_is_a_failed_attempt() -> None:
     """Invariant 10: what is wrong with the bytes comes again on the next link."""
     counting = attempts()
     fault = FrameError("no frame", found_by=Side.CLIENT)
-    waits = [counting.ended(fault, life=working(n), untried=False, now=n + 0.1) for n in range(4)]
+    waits = [ended(counting, working(n), fault, now=n + 0.1) for n in range(4)]
     assert waits == [0.2, 0.4, 0.8, 1.6]
 
 
@@ -86,42 +100,62 @@ def test_link_that_worked_and_failed_unexpectedly_is_a_failed_attempt() -> None:
     """Invariant 10: a fault in the handling of what came may come again on the next link."""
     counting = attempts()
     fault = UnexpectedFailure("unexpected KeyError: 7")
-    waits = [counting.ended(fault, life=working(n), untried=False, now=n + 0.1) for n in range(4)]
+    waits = [ended(counting, working(n), fault, now=n + 0.1) for n in range(4)]
     assert waits == [0.2, 0.4, 0.8, 1.6]
 
 
 def test_link_that_worked_and_was_closed_by_an_operator_is_no_failed_attempt() -> None:
     counting = attempts()
-    assert counting.ended(ConnectionForced("bye"), life=working(1.0), untried=False, now=1.1) == 0.0
+    assert ended(counting, working(1.0), ConnectionForced("bye"), now=1.1) == 0.0
 
 
 def test_links_that_die_young_are_met_with_growing_waits() -> None:
     counting = attempts()
-    assert [counting.ended(RESET, life=idle(n), untried=False, now=n + 0.1) for n in range(4)] == [0.2, 0.4, 0.8, 1.6]
+    assert [ended(counting, idle(n), RESET, now=n + 0.1) for n in range(4)] == [0.2, 0.4, 0.8, 1.6]
 
 
 def test_what_is_untried_is_dialed_without_a_wait() -> None:
-    counting = attempts()
-    rounds = [True, True, False, True, False, False, True]
-    waits = [counting.ended(RESET, life=None, untried=untried, now=1.0) for untried in rounds]
-    assert waits == [0.0, 0.0, 0.2, 0.0, 0.4, 0.8, 0.0]
+    assert delays(attempts(addresses=3), 9) == [0.0, 0.0, 0.2, 0.0, 0.0, 0.4, 0.0, 0.0, 0.8]
 
 
 def test_link_that_dies_young_is_followed_by_what_is_untried() -> None:
-    counting = attempts()
-    waits = [counting.ended(RESET, life=idle(1.0), untried=untried, now=1.1) for untried in (True, False, True, False)]
-    assert waits == [0.0, 0.2, 0.0, 0.4]
+    counting = attempts(addresses=2)
+    assert [ended(counting, idle(1.0), now=1.1) for _ in range(4)] == [0.0, 0.2, 0.0, 0.4]
 
 
 def test_the_policy_decides_after_the_loss_of_a_stable_link() -> None:
-    counting = attempts(ReconnectPolicy.constant(2.0))
-    assert counting.ended(RESET, life=idle(1.0), untried=True, now=5.0) == 2.0
+    counting = attempts(ReconnectPolicy.constant(2.0), addresses=2)
+    assert ended(counting, idle(1.0), now=5.0) == 2.0
+
+
+def test_the_first_dial_has_no_pause_and_no_failure() -> None:
+    assert attempts().pause(0.0) == Pause(0.0, None)
+
+
+def test_an_attempt_and_a_link_that_never_opened_are_failures() -> None:
+    counting = attempts()
+    counting.failed(RESET)
+    assert counting.pause(0.0) == Pause(0.2, RESET)
+    counting.link_ended(RESET, Life(None, has_worked=False))
+    assert counting.pause(1.0) == Pause(0.4, RESET)
+
+
+def test_the_loss_of_an_open_link_is_no_failure() -> None:
+    counting = attempts()
+    counting.link_ended(RESET, idle(0.9))
+    assert counting.pause(1.0) == Pause(0.2, None)
+
+
+def test_an_end_counts_once() -> None:
+    counting = attempts(ReconnectPolicy(max_attempts=2))
+    failed(counting, now=0.0)
+    assert counting.pause(0.0) == Pause(0.0, None)
 
 
 def test_constant_policy_waits_the_same_each_time() -> None:
     counting = attempts(ReconnectPolicy.constant(2.0))
     assert delays(counting, 3) == [2.0, 2.0, 2.0]
-    assert counting.ended(RESET, life=idle(5.0), untried=False, now=50.0) == 2.0
+    assert ended(counting, idle(5.0), RESET, now=50.0) == 2.0
 
 
 def test_full_jitter_spreads_a_thousand_clients_over_the_whole_wait() -> None:
@@ -141,48 +175,48 @@ def test_policy_gives_up_after_so_many_attempts() -> None:
     counting = attempts(ReconnectPolicy(jitter=0.0, max_attempts=3))
     delays(counting, 2)
     with pytest.raises(ConnectionLost, match="gave up after 3 attempts") as caught:
-        counting.ended(RESET, life=None, untried=False, now=2.0)
+        failed(counting, RESET, now=2.0)
     assert caught.value.__cause__ is RESET
 
 
 def test_policy_gives_up_after_so_many_seconds_without_a_link() -> None:
     counting = attempts(ReconnectPolicy(max_elapsed=10.0))
-    counting.ended(RESET, life=idle(3.0), untried=False, now=100.0)
-    counting.ended(RESET, life=None, untried=False, now=109.9)
+    ended(counting, idle(3.0), RESET, now=100.0)
+    failed(counting, RESET, now=109.9)
     with pytest.raises(ConnectionLost, match=r"10\.0 s"):
-        counting.ended(RESET, life=None, untried=False, now=110.0)
+        failed(counting, RESET, now=110.0)
 
 
 @pytest.mark.parametrize("error", [REFUSED, NotAllowed("no vhost"), FrameError("not AMQP", found_by=Side.CLIENT)])
 def test_first_connect_fails_fast_on_what_no_retry_cures(error: AnyamqpError) -> None:
     with pytest.raises(type(error)):
-        attempts().ended(error, life=None, untried=False, now=0.0)
+        failed(attempts(), error, now=0.0)
 
 
 def test_first_connect_keeps_trying_through_refusals_when_told_to() -> None:
     counting = attempts(fail_fast=False)
-    assert counting.ended(REFUSED, life=None, untried=False, now=0.0) == 0.2
-    assert counting.ended(REFUSED, life=None, untried=False, now=59.9) == 0.4
+    assert failed(counting, REFUSED, now=0.0) == 0.2
+    assert failed(counting, REFUSED, now=59.9) == 0.4
     with pytest.raises(LoginRefused):
-        counting.ended(REFUSED, life=None, untried=False, now=60.0)
+        failed(counting, REFUSED, now=60.0)
 
 
 def test_reconnect_tolerates_refusals_for_the_grace_and_then_fails_with_that_error() -> None:
     counting = attempts()
-    counting.ended(RESET, life=idle(0.0), untried=False, now=100.0)
-    counting.ended(REFUSED, life=None, untried=False, now=100.0)
-    counting.ended(REFUSED, life=None, untried=False, now=159.0)
+    ended(counting, idle(0.0), RESET, now=100.0)
+    failed(counting, REFUSED, now=100.0)
+    failed(counting, REFUSED, now=159.0)
     with pytest.raises(LoginRefused):
-        counting.ended(REFUSED, life=None, untried=False, now=160.0)
+        failed(counting, REFUSED, now=160.0)
 
 
 def test_another_error_in_between_starts_the_grace_anew() -> None:
     counting = attempts()
-    counting.ended(RESET, life=idle(0.0), untried=False, now=100.0)
-    counting.ended(REFUSED, life=None, untried=False, now=100.0)
-    counting.ended(RESET, life=None, untried=False, now=130.0)
-    counting.ended(REFUSED, life=None, untried=False, now=140.0)
-    assert counting.ended(REFUSED, life=None, untried=False, now=199.0) > 0
+    ended(counting, idle(0.0), RESET, now=100.0)
+    failed(counting, REFUSED, now=100.0)
+    failed(counting, RESET, now=130.0)
+    failed(counting, REFUSED, now=140.0)
+    assert failed(counting, REFUSED, now=199.0) > 0
 
 
 @pytest.mark.parametrize(

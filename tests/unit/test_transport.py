@@ -1,11 +1,10 @@
-"""The order of addresses, DNS, and the errors of TLS settings and handshakes."""
+"""DNS, and the errors of TLS settings and handshakes."""
 
 from __future__ import annotations
 
 import re
 import socket
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +17,9 @@ import trustme
 
 import anyamqp
 from anyamqp import TLS, Address, ConnectTimeout, ReconnectPolicy, Settings, SettingsError, TLSError, TransportError
-from anyamqp.net.dialer import AddressCycle, Dialer
+from anyamqp.net.dialer import Dialer
 from anyamqp.net.tls import client_context
+from anyamqp.protocol.addresses import AddressCycle
 from anyamqp.testing import Broker
 from support.waiting import eventually
 
@@ -28,63 +28,9 @@ SECRET = "s3cr3t-w0rd"
 LIMIT = 20.0
 
 
-# --- the route ------------------------------------------------------------------------------------------------------
-
-
-def route(*addresses: Address, shuffle: bool = False, seed: int = 1) -> AddressCycle:
-    return AddressCycle(addresses, shuffle=shuffle, random=Random(seed))
-
-
-def test_addresses_come_in_order_and_a_round_ends_after_the_last() -> None:
-    way = route(A, B, C)
-    came = [(way.address, way.advance(start_over=False)) for _ in range(4)]
-    assert came == [(A, True), (B, True), (C, False), (A, True)]
-
-
-def test_all_records_of_a_name_come_before_the_next_address() -> None:
-    way = route(A, B)
-    way.resolved(["10.0.0.1", "10.0.0.2", "10.0.0.1"])
-    assert (way.record, way.advance(start_over=False)) == ("10.0.0.1", True)
-    assert (way.record, way.advance(start_over=False)) == ("10.0.0.2", True)
-    assert (way.address, way.record) == (B, None)
-    way.resolved(["10.0.0.3"])
-    assert way.advance(start_over=False) is False
-    assert (way.address, way.record) == (A, None)
-
-
-def test_the_next_round_begins_with_the_last_good_address() -> None:
-    way = route(A, B)
-    way.advance(start_over=False)
-    way.resolved(["10.0.0.1", "10.0.0.2"])
-    way.advance(start_over=True)
-    assert (way.address, way.record) == (B, None)
-    assert [way.advance(start_over=False) for _ in range(2)] == [True, False]
-
-
-def test_route_says_where_it_is() -> None:
-    way = route(Address("rabbit", 5672), Address("::1", 5672))
-    assert str(way) == "rabbit:5672"
-    way.resolved(["10.0.0.1"])
-    assert str(way) == "rabbit (10.0.0.1):5672"
-    way.advance(start_over=False)
-    way.resolved(["::1"])
-    assert str(way) == "[::1]:5672"
-
-
-def test_shuffled_routes_begin_everywhere_alike_and_leave_nothing_out() -> None:
-    begins, records = Counter[Address](), Counter[str]()
-    for seed in range(300):
-        way = route(A, B, C, shuffle=True, seed=seed)
-        way.resolved(["1", "2", "3"])
-        begins[way.address] += 1
-        records[way.record or ""] += 1
-        seen: list[tuple[Address, str | None]] = []
-        for _ in range(5):
-            seen.append((way.address, way.record))
-            way.advance(start_over=False)
-        assert {address for address, _ in seen} == {A, B, C}
-        assert {record for _, record in seen} == {"1", "2", "3", None}
-    assert all(70 <= count <= 130 for count in (*begins.values(), *records.values()))
+def only(address: Address) -> AddressCycle:
+    """A cycle of one address."""
+    return AddressCycle([address], shuffle=False, random=Random(1))
 
 
 # --- DNS ------------------------------------------------------------------------------------------------------------
@@ -207,15 +153,15 @@ async def test_shuffled_records_are_dialed_each_once_in_an_order_of_its_own(
     names.records["rabbit.test"] = ips
     port = free_port(reserve)
     refuse(reserve, port, *ips)
-    settings = Settings(addresses=(Address("rabbit.test", port),), shuffle=True)
     orders: set[tuple[str, ...]] = set()
     for seed in range(5):
-        dialer, tried = Dialer(settings, None, Random(seed)), list[str]()
+        route = AddressCycle([Address("rabbit.test", port)], shuffle=True, random=Random(seed))
+        dialer, tried = Dialer(None, route, None), list[str]()
         for left in range(len(ips) - 1, -1, -1):
             with pytest.raises(TransportError, match="ConnectionRefusedError"):
                 await dialer.dial()
-            tried.append(dialer.route.record or "")
-            assert dialer.route.advance(start_over=False) is (left > 0)
+            tried.append(route.record or "")
+            assert route.advance(start_over=False) is (left > 0)
         assert sorted(tried) == ips
         orders.add(tuple(tried))
     assert len(orders) > 1
@@ -256,7 +202,7 @@ async def test_failed_resolution_names_the_host_and_the_next_address_comes(
 @pytest.mark.anyio
 @pytest.mark.parametrize("host", ["x" * 64 + ".test", "a..test"])
 async def test_name_that_cannot_be_one_is_a_failed_resolution(host: str) -> None:
-    dialer = Dialer(Settings(addresses=(Address(host, 1),)), None, Random(1))
+    dialer = Dialer(None, only(Address(host, 1)), None)
     with anyio.fail_after(LIMIT), pytest.raises(TransportError, match=f"resolving '{host}'"):
         await dialer.dial()
 
@@ -343,7 +289,7 @@ async def test_what_ends_a_tls_handshake_is_told_apart(answer: bytes, kind: type
         async with listener, anyio.create_task_group() as tasks:
             tasks.start_soon(listener.serve, serve)
             address = Address("127.0.0.1", listener.extra(anyio.abc.SocketAttribute.local_port))
-            dialer = Dialer(Settings(addresses=(address,), tls=TLS()), None, Random(1))
+            dialer = Dialer(TLS(), only(address), None)
             with pytest.raises(TransportError, match=said) as caught:
                 await dialer.dial()
             assert type(caught.value) is kind

@@ -40,7 +40,9 @@ def facts(world: World) -> Facts:
         core.block is None or core.block.since - now,
         world.is_dialing,
         world.is_recovering,
-        _left(now, world.pause_until, world.patience_until, world.close_by, *(at for at, _ in world.clock.calls)),
+        _left(
+            now, world.pause_until, world.patience_until, world.leaving.deadline, *(at for at, _ in world.clock.calls)
+        ),
         world.is_over,
         tuple(world.left),
         tuple(_channel(channel) for channel in _channels(world)),

@@ -19,6 +19,7 @@ from anyamqp.net.link import Link
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.connection import ConnectionCore
 from anyamqp.protocol.events import Tuning
+from anyamqp.protocol.leaving import Leaving
 from anyamqp.protocol.lifecycle import (
     ChannelEvent,
     ConnectionEffect,
@@ -44,9 +45,6 @@ PAUSE: Final = 0.2
 
 PATIENCE: Final = 3.0
 """Seconds after which the connection opens without a channel that the broker does not answer for."""
-
-GRACE: Final = 0.6
-"""Seconds that an attempt to connect may take to end when the user leaves."""
 
 UP: Final = (ConnectionState.OPEN, ConnectionState.BLOCKED)
 
@@ -91,7 +89,7 @@ class World:
         postponed: the channels that an earlier link had to wait for, during the recovery.
         pause_until: when the pause before the next dial ends; infinity for none.
         patience_until: when the recovery stops waiting; infinity for none.
-        close_by: when closing ends at the latest.
+        leaving: decides when closing ends at the latest.
         is_over: whether everybody was told that the connection is closed.
         facts: the remarkable events of the present step.
         lines: the lines of a sequence diagram; None to keep none.
@@ -111,7 +109,7 @@ class World:
         self.postponed: set[ChannelCore[LinkChannel]] = set()
         self.pause_until: float = math.inf
         self.patience_until: float = math.inf
-        self.close_by: float = math.inf
+        self.leaving: Leaving = Leaving(CLOSE_TIMEOUT)
         self.is_over: bool = False
         self.facts: set[str] = set()
         self.lines: list[str] | None = None
@@ -221,21 +219,20 @@ class World:
                 self.postponed = {one for one in self.core.unopened if one.state is ChannelState.CONNECTING_PAUSED}
                 self.patience_until = self.clock.now + PATIENCE
             case ConnectionEffect.INTERRUPT, _:
-                self.close_by = self.clock.now + GRACE
+                self.leaving.attempt(self.clock.now)
                 self.is_recovering = False
                 self.pause_until = self.patience_until = math.inf
             case ConnectionEffect.LEAVE_HANDSHAKE, PlainLink() as link:
-                self.close_by = self.clock.now + GRACE
-                if not link.session.bytes_received:
+                if self.leaving.handshake(link.session.bytes_received, self.clock.now):
                     link.abort(TransportError("the link was dropped"))
             case ConnectionEffect.LEAVE_LINK, PlainLink() as link:
                 link.close()
             case ConnectionEffect.CLOSE_LINK, PlainLink() as link:
                 link.close()
-                self.close_by = link.close_deadline(CLOSE_TIMEOUT)
+                self.leaving.link(link.close_deadline(CLOSE_TIMEOUT), self.clock.now)
             case ConnectionEffect.END, _:
                 self.is_over = True
-                self.pause_until = self.patience_until = self.close_by = math.inf
+                self.pause_until = self.patience_until = self.leaving.deadline = math.inf
                 self.clock.calls.clear()
             case _:
                 raise Violation(f"the connection cannot {effect.value} without a link")
@@ -263,7 +260,7 @@ class World:
     def drop(self) -> None:
         """Closing has taken too long: cancel whatever is under way."""
         self.is_dialing = False
-        self.close_by = math.inf
+        self.leaving.deadline = math.inf
         if self.link is not None:
             self.link.abort(TransportError("the link was dropped"))
 
@@ -332,7 +329,7 @@ class World:
     @property
     def nearest(self) -> float:
         """The next deadline; infinity for none."""
-        own = [self.pause_until, self.patience_until, self.close_by, self.clock.nearest]
+        own = [self.pause_until, self.patience_until, self.leaving.deadline, self.clock.nearest]
         return min(own + [part.deadline for part in (self.publisher, self.consumer) if part is not None])
 
     def pass_time(self) -> None:
@@ -345,7 +342,7 @@ class World:
             self.fire(ConnectionEvent.DUE)
         if now >= self.patience_until:
             self.recovered()
-        if now >= self.close_by:
+        if now >= self.leaving.deadline:
             self.drop()
         for part in (self.publisher, self.consumer):
             if part is not None and now >= part.deadline:

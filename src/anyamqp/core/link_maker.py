@@ -1,4 +1,7 @@
-"""Makes the links of a connection: waits as the policy says, dials, and starts a session on the transport."""
+"""Makes the links of a connection: dials, and starts a session on the transport.
+
+:mod:`anyamqp.protocol.reconnect` decides whether, when and where to dial.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ from anyio.lowlevel import RunVar
 
 from anyamqp.core.credentials import CredentialsKeeper
 from anyamqp.core.journal import Journal
-from anyamqp.errors import AnyamqpError, ConnectTimeout, InvalidUse, UnexpectedFailure
+from anyamqp.errors import AnyamqpError, ConnectTimeout, UnexpectedFailure
 from anyamqp.message import FieldTable
 from anyamqp.net.dialer import Dial, Dialer
 from anyamqp.net.event_loop import failure_of
 from anyamqp.net.link import Link
+from anyamqp.protocol.addresses import AddressCycle
 from anyamqp.protocol.dispatch import LinkOwner
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.lifecycle import LinkState
@@ -61,18 +65,6 @@ class Traffic(NamedTuple):
         )
 
 
-class _Dialed(NamedTuple):
-    stream: ByteStream
-    mechanisms: Sequence[Mechanism]
-
-
-class _Ending(NamedTuple):
-    """The end of an attempt or of a link: its error, and the link's life if the link was opened."""
-
-    error: AnyamqpError
-    life: Life | None
-
-
 class LinkMaker:
     """Makes the links of one connection, one after the other.
 
@@ -94,10 +86,9 @@ class LinkMaker:
 
     __slots__ = (
         "_attempts",
-        "_dialed",
         "_dialer",
-        "_ended",
         "_journal",
+        "_route",
         "_settings",
         "_turns",
         "credentials",
@@ -113,12 +104,10 @@ class LinkMaker:
         self.credentials: CredentialsKeeper = CredentialsKeeper(settings, journal, _RANDOM)
         self._settings = settings
         self._journal = journal
-        self._dialer = Dialer(settings, dial, _RANDOM)
-        self._attempts = Attempts(settings.reconnect, fail_fast=fail_fast, random=_RANDOM)
+        self._route = AddressCycle(settings.addresses, shuffle=settings.shuffle, random=_RANDOM)
+        self._dialer = Dialer(settings.tls, self._route, dial)
+        self._attempts = Attempts(settings.reconnect, self._route, fail_fast=fail_fast, random=_RANDOM)
         self._turns = Turns()
-        self._dialed: _Dialed | None = None
-        self._ended: _Ending | None = None
-        """The end of the last attempt or link, until :meth:`pause` asks the policy."""
 
     def begin(self) -> None:
         """Begin the first attempt, on the running event loop."""
@@ -128,73 +117,49 @@ class LinkMaker:
     @property
     def login(self) -> str:
         """The user who logs in, and the address, for people."""
-        return f"{self.credentials.login} at {self._dialer.route}"
+        return f"{self.credentials.login} at {self._route}"
 
     def doing(self, link: Link | None) -> str:
         """The current step of the attempt, for people."""
         if link is None:
             return self._dialer.doing
         awaited = _AWAITED.get(link.session.state)
-        return (
-            f"recovering on link {link.number}"
-            if awaited is None
-            else f"waiting for {awaited} from {self._dialer.route}"
-        )
+        return f"recovering on link {link.number}" if awaited is None else f"waiting for {awaited} from {self._route}"
 
     def pause(self) -> float:
-        """Ask the policy for the seconds to wait before the next dial.
+        """Get the seconds to wait before the next dial, and log why there is no link.
 
         Raises:
             AnyamqpError: the policy gives up.
         """
-        ended, self._ended = self._ended, None
-        delay = 0.0
-        if ended is not None:
-            now, (error, life) = anyio.current_time(), ended
-            untried = self._dialer.route.advance(start_over=self._attempts.is_good(error, life, now))
-            delay = self._attempts.ended(error, life=life, untried=untried, now=now)
-            if life is None:
-                self._journal.retrying(error, str(self._dialer.route), delay)
-        self._dialer.doing = f"waiting {delay:.1f} s before dialing {self._dialer.route}"
-        return delay
+        seconds, failure = self._attempts.pause(anyio.current_time())
+        if failure is not None:
+            self._journal.retrying(failure, str(self._route), seconds)
+        self._dialer.doing = f"waiting {seconds:.1f} s before dialing {self._route}"
+        return seconds
 
     async def wait_turn(self) -> None:
         """Wait until no other connection of this event loop dials the same address."""
-        await anyio.sleep(self._turns.take(self._dialer.route.address, anyio.current_time()))
+        await anyio.sleep(self._turns.take(self._route.address, anyio.current_time()))
 
-    async def dial(self) -> bool:
-        """Get credentials and a transport. Returns whether that succeeded; raises nothing."""
+    async def dial(self, owner: LinkOwner) -> Link | None:
+        """Get credentials and a transport.
+
+        Returns:
+            A link on the transport; None if the attempt failed, whatever the error.
+        """
         timeout = self._settings.connect_timeout
         self.deadline = anyio.current_time() + timeout
         try:
-            with anyio.CancelScope(deadline=self.deadline) as attempt:
+            with anyio.CancelScope(deadline=self.deadline):
                 self._dialer.doing = "waiting for the credentials function"
                 mechanisms = await self.credentials.mechanisms()
                 self._journal.dials += 1
-                self._dialed = _Dialed(await self._dialer.dial(), mechanisms)
-            if attempt.cancelled_caught:
-                raise ConnectTimeout(f"{self._dialer.doing}: no answer within {timeout} s")  # noqa: TRY301
+                return self._link(await self._dialer.dial(), mechanisms, owner)
+            raise ConnectTimeout(f"{self._dialer.doing}: no answer within {timeout} s")  # noqa: TRY301
         except BaseException as raised:  # noqa: BLE001 - any fault ends only the attempt, not the connection
-            self._ended = _Ending(self.expected(raised), None)
-        return self._dialed is not None
-
-    def link(self, owner: LinkOwner) -> Link:
-        """Make a link on the dialed transport."""
-        dialed, self._dialed = self._dialed, None
-        if dialed is None:
-            raise InvalidUse("a link needs a transport")
-        settings = self._settings
-        self.number += 1
-        session = Session(
-            number=self.number,
-            mechanisms=dialed.mechanisms,
-            virtual_host=settings.virtual_host,
-            proposal=Tuning(settings.channel_max, settings.frame_max, settings.heartbeat),
-            client_properties=self._client_properties(),
-            max_message_size=settings.max_message_size,
-            now=anyio.current_time(),
-        )
-        return Link(self.number, dialed.stream, session, owner, self._journal)
+            self._attempts.failed(self.expected(raised))
+        return None
 
     async def wait_open(self, link: Link) -> None:
         """Wait until the handshake is done or the link has ended; abort the link at the deadline."""
@@ -209,12 +174,11 @@ class LinkMaker:
 
         Args:
             link: the link.
-            error: our own fault that ended it; None if the link's error did.
+            error: our own fault that ended it; None for the link's own error.
             opened_at: the time at which the connection became open on it; None if it did not.
         """
         self.past_traffic = self.past_traffic.and_of(link)
-        if (error := error or link.error) is not None:
-            self._ended = _Ending(error, None if opened_at is None else Life(opened_at, link.dispatcher.has_worked))
+        self._attempts.link_ended(error or link.error, Life(opened_at, link.dispatcher.has_worked))
 
     def expected(self, raised: BaseException) -> AnyamqpError:
         """Make an anyamqp error of an exception. Re-raises an exception that ends the task, such as a cancellation."""
@@ -230,6 +194,20 @@ class LinkMaker:
             failure = unexpected
         self._journal.last_error = failure
         return failure
+
+    def _link(self, stream: ByteStream, mechanisms: Sequence[Mechanism], owner: LinkOwner) -> Link:
+        settings = self._settings
+        self.number += 1
+        session = Session(
+            number=self.number,
+            mechanisms=mechanisms,
+            virtual_host=settings.virtual_host,
+            proposal=Tuning(settings.channel_max, settings.frame_max, settings.heartbeat),
+            client_properties=self._client_properties(),
+            max_message_size=settings.max_message_size,
+            now=anyio.current_time(),
+        )
+        return Link(self.number, stream, session, owner, self._journal)
 
     def _client_properties(self) -> FieldTable:
         version = sys.version_info

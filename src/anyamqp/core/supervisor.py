@@ -15,8 +15,6 @@ that calls on the connection raise.
 
 from __future__ import annotations
 
-import math
-
 import anyio
 import anyio.abc
 
@@ -35,6 +33,7 @@ from anyamqp.net.event_loop import Flag, next_news
 from anyamqp.net.link import Link
 from anyamqp.protocol.dispatch import LinkOwner
 from anyamqp.protocol.events import Tuning
+from anyamqp.protocol.leaving import Leaving
 from anyamqp.protocol.lifecycle import (
     ConnectionEffect,
     ConnectionEvent,
@@ -42,12 +41,6 @@ from anyamqp.protocol.lifecycle import (
 )
 from anyamqp.settings import Settings
 from anyamqp.wire import methods
-
-_GRACE = 0.6
-"""Seconds in which an attempt to connect may end in order when the user leaves."""
-
-_LAST_WORD = 0.1
-"""Seconds in which connection.close may leave when the reply is not waited for."""
 
 
 class Supervisor(LinkOwner):
@@ -76,8 +69,7 @@ class Supervisor(LinkOwner):
         self._scope: anyio.CancelScope | None = None
         self._attempt: anyio.CancelScope | None = None
         """Cancelled when the user leaves."""
-        self._close_by = math.inf
-        """When closing ends at the latest, on the event loop's clock."""
+        self._leaving = Leaving(settings.close_timeout)
         self._work: ConnectionEffect | None = None
         """The next step of the connection."""
         self._link_tasks: anyio.abc.TaskGroup | None = None
@@ -126,7 +118,7 @@ class Supervisor(LinkOwner):
         with anyio.CancelScope(shield=True):
             self._fire(ConnectionEvent.CLOSE)
             try:
-                with anyio.CancelScope(deadline=self._close_by):
+                with anyio.CancelScope(deadline=self._leaving.deadline):
                     await self._finished.wait()
             finally:
                 # On trio a KeyboardInterrupt comes through any shield.
@@ -144,15 +136,14 @@ class Supervisor(LinkOwner):
             ConnectionClosed: the connection is closed.
             ReplyError: the broker refused it.
         """
-        if self.state not in (State.OPEN, State.BLOCKED):
-            self._maker.credentials.updated(update.new_secret)
-            await self.wait_for(State.OPEN, State.BLOCKED)
+        logins = self._maker.credentials.logins
+        logins.offered(update.new_secret, is_up=self.state in (State.OPEN, State.BLOCKED))
+        await self.wait_for(State.OPEN, State.BLOCKED)
         try:
             await self.host.require_link().update_secret(update)
-        except ConnectionLost:
+        except ConnectionLost as error:
             self._core.raise_if_closed()
-            if not self._maker.credentials.is_asking:
-                raise
+            logins.unanswered(error)
 
     # --- events of the link -----------------------------------------------------------------------------------------
 
@@ -172,7 +163,7 @@ class Supervisor(LinkOwner):
         self._core.number_wakers.wake()
 
     def on_secret_updated(self, secret: str) -> None:
-        self._maker.credentials.updated(secret)
+        self._maker.credentials.logins.accepted(secret)
 
     def on_link_ended(self, error: AnyamqpError | None) -> None:
         if isinstance(error, LoginRefused):
@@ -221,19 +212,20 @@ class Supervisor(LinkOwner):
         self._fire(ConnectionEvent.DUE)
 
     async def _dial(self) -> None:
-        is_dialed = False
+        link: Link | None = None
         with anyio.CancelScope() as self._attempt:
-            is_dialed = await self._maker.dial()
+            link = await self._maker.dial(self)
         self._attempt = None
-        self._fire(ConnectionEvent.DIALED if is_dialed else ConnectionEvent.REFUSED)
+        self.host.link = self._core.link = link
+        self._core.opened_at = None
+        self._fire(ConnectionEvent.REFUSED if link is None else ConnectionEvent.DIALED)
 
     def _fail(self, error: Exception) -> None:
         self._fire(ConnectionEvent.FAILED, error)
 
     async def _run_link(self) -> None:
-        """Run a link on the transport that was dialed until it ends."""
-        link = self.host.link = self._core.link = self._maker.link(self)
-        self._core.opened_at = None
+        """Run the link that was dialed until it ends."""
+        link = self.host.require_link()
         error: AnyamqpError | None = None
         try:
             async with anyio.create_task_group() as self._link_tasks:
@@ -263,31 +255,22 @@ class Supervisor(LinkOwner):
             case ConnectionEffect.RECOVER, Link() as link if self._link_tasks is not None:
                 self._link_tasks.start_soon(self._recover, link)
             case ConnectionEffect.INTERRUPT, _:
-                self._close_by = self._end_of_attempt
+                self._leaving.attempt(now)
                 if self._attempt is not None:
                     self._attempt.cancel()
             case ConnectionEffect.LEAVE_HANDSHAKE, Link() as link:
-                self._close_by = self._end_of_attempt
-                if not link.session.bytes_received and self._scope is not None:
-                    self._scope.cancel()  # nobody has answered yet, so there is nobody to say goodbye to
+                if self._leaving.handshake(link.session.bytes_received, now) and self._scope is not None:
+                    self._scope.cancel()
             case ConnectionEffect.LEAVE_LINK, Link() as link:
                 link.close()
             case ConnectionEffect.CLOSE_LINK, Link() as link:
                 link.close()
-                deadline = link.close_deadline(self.host.close_timeout)
-                self._close_by = max(deadline, now + _LAST_WORD)
+                self._leaving.link(link.close_deadline(self.host.close_timeout), now)
             case ConnectionEffect.END, _:
                 self._journal.end()
                 self._finished.set()
             case _:
                 raise InvalidUse(f"the connection cannot {effect.value} without a link")
-
-    # --- endings ----------------------------------------------------------------------------------------------------
-
-    @property
-    def _end_of_attempt(self) -> float:
-        """When an attempt to connect must have ended if the user leaves now."""
-        return anyio.current_time() + min(self.host.close_timeout, _GRACE)
 
     def _fire(self, event: ConnectionEvent, reason: Exception | str | None = None) -> None:
         now = anyio.current_time()

@@ -1,18 +1,12 @@
-"""Opens a transport to the broker: chooses the address, then DNS, TCP and TLS, and gives their failures names.
-
-:class:`AddressCycle` decides where to dial, without a wait and without a clock. Each DNS record is an attempt of its
-own, not one of a race: a race opens connections only to drop them, and a broker logs each of those as a client that
-went away during the handshake.
-"""
+"""Opens a transport to the broker with DNS, TCP and TLS, and gives their failures names."""
 
 from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_address
-from random import Random
-from typing import TYPE_CHECKING, TypeAlias, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, cast
 
 import anyio
 from anyio.abc import ByteStream
@@ -20,7 +14,7 @@ from anyio.abc import ByteStream
 from anyamqp.endpoint import TLS, Address
 from anyamqp.errors import TLSError, TransportError
 from anyamqp.net.tcp import dial_tcp
-from anyamqp.settings import Settings
+from anyamqp.protocol.addresses import AddressCycle
 
 if TYPE_CHECKING:
     import ssl
@@ -28,103 +22,30 @@ if TYPE_CHECKING:
 Dial: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
 """Opens a transport to an address. Raises OSError when that fails."""
 
-_T = TypeVar("_T")
 _BROKEN = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
-
-
-class AddressCycle:
-    """Where to dial next.
-
-    A round goes through all addresses, and through all DNS records of each. The next round has the same order and
-    resolves the names anew.
-
-    Args:
-        addresses: the addresses in order.
-        shuffle: whether to shuffle the addresses, and the records of each.
-        random: the source of the shuffled order.
-    """
-
-    def __init__(self, addresses: Sequence[Address], *, shuffle: bool, random: Random) -> None:
-        self._shuffle = shuffle
-        self._random = random
-        self._addresses = self._ordered(addresses)
-        self._left = len(self._addresses)
-        """Addresses left in this round, with the current one."""
-        self._records: list[str] = []
-        """Records left of the current address, the current one first; empty before it is resolved."""
-
-    def __str__(self) -> str:
-        host, port = self.address
-        record = self.record
-        return f"{host} ({record}):{port}" if record not in (None, host) else str(self.address)
-
-    @property
-    def address(self) -> Address:
-        """The current address."""
-        return self._addresses[0]
-
-    @property
-    def record(self) -> str | None:
-        """The current record of the address; None if it is not resolved."""
-        return self._records[0] if self._records else None
-
-    def resolved(self, records: Iterable[str]) -> None:
-        """Set the records of the current address."""
-        self._records = self._ordered(dict.fromkeys(records))
-
-    def advance(self, *, start_over: bool) -> bool:
-        """Go on to the next record or address.
-
-        Args:
-            start_over: begin a round with the same address, because a link to it was good.
-
-        Returns:
-            Whether the next one belongs to the same round.
-        """
-        if start_over:
-            self._records.clear()
-            self._left = len(self._addresses)
-            return False
-        if len(self._records) > 1:
-            del self._records[0]
-            return True
-        self._records.clear()
-        self._addresses.append(self._addresses.pop(0))
-        self._left -= 1
-        if self._left:
-            return True
-        self._left = len(self._addresses)
-        return False
-
-    def _ordered(self, items: Iterable[_T]) -> list[_T]:
-        order = list(items)
-        if self._shuffle:
-            self._random.shuffle(order)
-        return order
 
 
 class Dialer:
     """Opens the transports of one connection, one attempt a call.
 
     Args:
-        settings: the settings of the connection.
+        tls: the TLS settings; None for no TLS.
+        route: the address and record to dial.
         dial: opens a transport in place of TCP; it resolves the addresses that it gets.
-        random: the source of the order, if the addresses are shuffled.
 
     Attributes:
-        route: the address and record to dial.
         doing: the current step, for the text of an error.
 
     Raises:
         SettingsError: a file of the TLS settings is missing or invalid.
     """
 
-    def __init__(self, settings: Settings, dial: Dial | None, random: Random) -> None:
-        self.route: AddressCycle = AddressCycle(settings.addresses, shuffle=settings.shuffle, random=random)
+    def __init__(self, tls: ssl.SSLContext | TLS | None, route: AddressCycle, dial: Dial | None) -> None:
         self.doing: str = ""
+        self._route = route
         self._dial = dial
-        self._context = _context(settings.tls)
-        self._server_name = settings.tls.server_name if isinstance(settings.tls, TLS) else None
+        self._context = _context(tls)
+        self._server_name = tls.server_name if isinstance(tls, TLS) else None
 
     async def dial(self) -> ByteStream:
         """Open a transport to the current address and record.
@@ -136,7 +57,7 @@ class Dialer:
         stream = await self._open()
         if self._context is None:
             return stream
-        self.doing = f"TLS handshake with {self.route}"
+        self.doing = f"TLS handshake with {self._route}"
         from anyamqp.net.tls import wrap
 
         try:
@@ -150,15 +71,15 @@ class Dialer:
             raise
 
     async def _open(self) -> ByteStream:
-        address = self.route.address
-        if self._dial is None and self.route.record is None:
+        address = self._route.address
+        if self._dial is None and self._route.record is None:
             self.doing = f"resolving {address.host!r}"
-            self.route.resolved(await _resolve(address.host))
-        self.doing = f"connecting to {self.route}"
+            self._route.resolved(await _resolve(address.host))
+        self.doing = f"connecting to {self._route}"
         try:
             if self._dial is not None:
                 return await self._dial(address)
-            return await dial_tcp(Address(self.route.record or address.host, address.port))
+            return await dial_tcp(Address(self._route.record or address.host, address.port))
         except OSError as error:
             raise transport_error(self.doing, error) from error
 
@@ -166,7 +87,7 @@ class Dialer:
         if self._server_name is not None:
             return self._server_name or None
         # Certificates contain neither the final dot of an absolute name nor the zone of an IPv6 address.
-        return self.route.address.host.rstrip(".").partition("%")[0]
+        return self._route.address.host.rstrip(".").partition("%")[0]
 
 
 def _context(tls: ssl.SSLContext | TLS | None) -> ssl.SSLContext | None:

@@ -1,6 +1,6 @@
-"""Decide whether and when to dial again after a link or an attempt has ended.
+"""Decides whether, when and where to dial again after a link or an attempt has ended.
 
-The link maker reports how each link or attempt ended. It gets the delay before the next dial, or the error to give up
+The link maker reports how each link or attempt ended. It gets the pause before the next dial, or the error to give up
 with. Only this module decides whether an error is worth another attempt.
 """
 
@@ -21,6 +21,7 @@ from anyamqp.errors import (
     ReplyError,
     UnexpectedFailure,
 )
+from anyamqp.protocol.addresses import AddressCycle
 from anyamqp.settings import ReconnectPolicy
 
 _REFUSALS = (LoginRefused, NotAllowed, InvalidPath)
@@ -31,15 +32,30 @@ _SPACING: Final = 0.002
 
 
 class Life(NamedTuple):
-    """The life of a link whose handshake and recovery succeeded.
+    """The life of a link.
 
     Attributes:
-        opened_at: when the connection became open on it.
+        opened_at: when the connection became open on it, after handshake and recovery; None if it never did.
         has_worked: whether the broker has delivered, confirmed or answered anything since then.
     """
 
-    opened_at: float
+    opened_at: float | None
     has_worked: bool
+
+
+_NO_LINK: Final = Life(None, has_worked=False)
+
+
+class Pause(NamedTuple):
+    """The pause before a dial.
+
+    Attributes:
+        seconds: its length.
+        failure: the reason why the last attempt failed; None if there was none, or if it led to an open connection.
+    """
+
+    seconds: float
+    failure: AnyamqpError | None
 
 
 class Turns:
@@ -64,14 +80,18 @@ class Attempts:
 
     Args:
         policy: when to dial again.
+        addresses: where to dial.
         fail_fast: whether the first connect gives up at once on an error that no retry can cure.
         random: the source of jitter.
     """
 
-    def __init__(self, policy: ReconnectPolicy, *, fail_fast: bool, random: Random) -> None:
+    def __init__(self, policy: ReconnectPolicy, addresses: AddressCycle, *, fail_fast: bool, random: Random) -> None:
         self._policy = policy
+        self._addresses = addresses
         self._fail_fast = fail_fast
         self._random = random
+        self._last: tuple[AnyamqpError, Life] | None = None
+        """The end of the last attempt, until :meth:`pause` takes it."""
         self._failed = 0
         self._rounds = 0
         self._away_since = 0.0
@@ -82,49 +102,57 @@ class Attempts:
         """The first attempt begins. ``now`` is in seconds, on any monotonic clock."""
         self._away_since = now
 
-    def is_good(self, error: AnyamqpError, life: Life | None, now: float) -> bool:
-        """Whether a link that ends now counts as a success: it lived for ``stable_after`` seconds, or it worked."""
-        if life is None:
-            return False
-        # A protocol error or an unexpected failure is likely to happen on the next link too.
-        is_fault = isinstance(error, ReplyError | UnexpectedFailure) and not isinstance(error, ConnectionForced)
-        return now - life.opened_at >= self._policy.stable_after or (life.has_worked and not is_fault)
+    def failed(self, error: AnyamqpError) -> None:
+        """No transport could be opened."""
+        self._last = (error, _NO_LINK)
 
-    def ended(self, error: AnyamqpError, *, life: Life | None, untried: bool, now: float) -> float:
-        """A link, or an attempt to get one, has ended.
+    def link_ended(self, error: AnyamqpError | None, life: Life) -> None:
+        """A link has ended; an attempt whose link was never open has failed.
 
         Args:
-            error: the reason.
-            life: the life of the link; None if the link was never opened.
-            untried: whether there are addresses that were not dialed since the last delay.
-            now: the current time.
+            error: the reason; None if we closed the link.
+            life: the life of the link.
+        """
+        self._last = None if error is None else (error, life)
 
-        Returns:
-            Seconds to wait before the next dial.
+    def pause(self, now: float) -> Pause:
+        """The pause before the next dial, after which it is the turn of the current address.
 
         Raises:
-            AnyamqpError: give up. No retry can cure this error, or the policy is exhausted
+            AnyamqpError: give up. No retry can cure the error of the last attempt, or the policy is exhausted
                 (:class:`ConnectionLost`).
         """
-        is_good = self.is_good(error, life, now)
+        last, self._last = self._last, None
+        if last is None:
+            return Pause(0.0, None)
+        error, life = last
+        is_good = self._is_good(error, life, now)
+        has_untried = self._addresses.advance(start_over=is_good)
         # A short-lived link that never worked counts as a failed attempt. Otherwise a broker that accepts and drops
         # connections would be dialed without a pause (invariant 10).
         self._failed = 0 if is_good else self._failed + 1
-        if life is not None:
+        was_open = life.opened_at is not None
+        if was_open:
             self._was_open = True
             self._away_since = now
-        if life is not None or not isinstance(error, _REFUSALS):
+        if was_open or not isinstance(error, _REFUSALS):
             self._refused_since = None
         elif self._refused_since is None:
             self._refused_since = now
         self._raise_if_hopeless(error, now)
-        if is_good:
-            self._rounds = 0
-        elif untried:
-            return 0.0
-        else:
-            self._rounds += 1
-        return self._policy.delay(self._rounds, self._random)
+        failure = None if was_open else error
+        if has_untried:
+            return Pause(0.0, failure)
+        self._rounds = 0 if is_good else self._rounds + 1
+        return Pause(self._policy.delay(self._rounds, self._random), failure)
+
+    def _is_good(self, error: AnyamqpError, life: Life, now: float) -> bool:
+        """Whether a link that ends now counts as a success: it lived for ``stable_after`` seconds, or it worked."""
+        if life.opened_at is None:
+            return False
+        # A protocol error or an unexpected failure is likely to happen on the next link too.
+        is_fault = isinstance(error, ReplyError | UnexpectedFailure) and not isinstance(error, ConnectionForced)
+        return now - life.opened_at >= self._policy.stable_after or (life.has_worked and not is_fault)
 
     def _raise_if_hopeless(self, error: AnyamqpError, now: float) -> None:
         if self._fail_fast and not self._was_open and error.cure is Cure.CHANGE:
