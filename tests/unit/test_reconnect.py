@@ -146,6 +146,12 @@ def test_the_loss_of_an_open_link_is_no_failure() -> None:
     assert counting.pause(1.0) == Pause(0.2, None)
 
 
+def test_a_link_that_we_closed_is_no_failure() -> None:
+    counting = attempts()
+    counting.link_ended(None, idle(0.9))
+    assert counting.pause(1.0) == Pause(0.0, None)
+
+
 def test_an_end_counts_once() -> None:
     counting = attempts(ReconnectPolicy(max_attempts=2))
     failed(counting, now=0.0)
