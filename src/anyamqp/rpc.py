@@ -184,23 +184,15 @@ class _CallsShell(ChannelOwner):
         calls.add(call)
         self._deadlines.add(call.deadline)
         try:
-            await self._wait_for_buffer(call)
+            if self._channel.is_full:
+                scope = anyio.CancelScope(deadline=call.deadline)
+                if not await self._channel.wait_not_full(scope):
+                    call.time_out()
             calls.send_waiting()
             if call.outcome is None:
                 await done.wait()
-        except BaseException:
-            call.time_out()  # cancelled: no caller waits for the reply, so it is not sent (again)
-            raise
         finally:
             calls.remove(call)
-
-    async def _wait_for_buffer(self, call: Call) -> None:
-        link_channel = self._channel.link_channel
-        if link_channel is not None and link_channel.link.is_full:
-            with anyio.CancelScope(deadline=call.deadline) as scope:
-                await link_channel.link.wait_not_full()
-            if scope.cancelled_caught:
-                call.time_out()
 
     def _due(self, now: float) -> float:
         self.calls.due(now)

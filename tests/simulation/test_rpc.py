@@ -30,6 +30,7 @@ from anyamqp import (
     State,
     Unroutable,
 )
+from anyamqp.net import link
 from anyamqp.wire import methods
 from support.handbroker import EAGER, HandBroker, Sent, connected, settled
 from support.waiting import eventually
@@ -192,6 +193,16 @@ async def test_a_cancelled_call_that_waits_for_the_link_is_not_sent() -> None:
         assert broker.bodies() == [b"next"]
 
 
+async def test_a_call_that_waits_for_the_outgoing_buffer_times_out_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with calling() as (broker, _, rpc, tasks):
+        monkeypatch.setattr(link, "HIGH_WATER", -1)
+        with pytest.raises(ReplyTimeout, match="never sent"):
+            await rpc.call(Message(b"late"), routing_key="server", timeout=0.01)
+        monkeypatch.undo()
+        assert await is_answered(broker, rpc, tasks)
+        assert broker.bodies() == [b"next"]
+
+
 async def test_leaving_the_block_ends_its_calls() -> None:
     async with connected() as (_, connection), anyio.create_task_group() as tasks:
         async with connection.rpc_client() as rpc:
@@ -233,6 +244,16 @@ async def test_a_call_that_every_link_loses_is_sent_three_times() -> None:
             await lose(broker, connection)
         assert isinstance(call.error, ConnectionLost)
         assert broker.bodies() == [b"again"] * 3
+
+
+async def test_a_cancelled_call_is_not_sent_again_after_a_loss() -> None:
+    async with calling(resend=True) as (broker, connection, rpc, tasks):
+        async with anyio.create_task_group() as cancelled:
+            await Call(rpc, b"cancelled").start(cancelled)
+            cancelled.cancel_scope.cancel()
+        await lose(broker, connection)
+        assert await is_answered(broker, rpc, tasks)
+        assert broker.bodies() == [b"cancelled", b"next"]
 
 
 @pytest.mark.parametrize("resend", [False, True])

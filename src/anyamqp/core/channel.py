@@ -261,10 +261,30 @@ class LogicalChannel:
     # --- publishing -------------------------------------------------------------------------------------------------
 
     @property
+    def is_full(self) -> bool:
+        """Whether the outgoing buffer is full."""
+        link_channel = self.core.link_channel
+        return link_channel is not None and link_channel.link.is_full
+
+    async def wait_not_full(self, scope: anyio.CancelScope) -> bool:
+        """Wait until the outgoing buffer has room, or the link has ended.
+
+        Args:
+            scope: limits the wait. The caller sets its deadline, and may cancel it.
+
+        Returns:
+            Whether the wait came to its end.
+        """
+        link_channel = self.core.link_channel
+        if link_channel is not None:
+            with scope:
+                await link_channel.link.wait_not_full()
+        return not scope.cancelled_caught
+
+    @property
     def is_writable(self) -> bool:
         """Whether a publish can be sent now: the broker accepts it, and the outgoing buffer has room."""
-        link_channel = self.link_channel
-        return link_channel is not None and self.core.can_publish and not link_channel.link.is_full
+        return self.core.can_publish and not self.is_full
 
     async def wait_writable(self, request: str) -> LinkChannel:
         """Wait until :attr:`is_writable`.

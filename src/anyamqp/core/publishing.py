@@ -82,11 +82,7 @@ class OutboxShell(ChannelOwner):
 
     def try_enter(self, pending: PendingPublish) -> bool:
         """Take room in the window unless that needs a wait. Returns whether it did."""
-        outbox = self.outbox
-        if outbox.block.is_on:
-            return False
-        link_channel = self._channel.link_channel
-        return (link_channel is None or not link_channel.link.is_full) and outbox.window.try_take(pending.size)
+        return not self._channel.is_full and self.outbox.try_enter(pending)
 
     async def enter(self, pending: PendingPublish) -> None:
         """Wait for room in the outgoing buffer and in the window, then take it.
@@ -96,14 +92,12 @@ class OutboxShell(ChannelOwner):
             PublishTimeout: there was no room in time.
         """
         outbox = self.outbox
-        if (error := outbox.block.error(anyio.current_time())) is not None:
-            raise error
-        await self._wait_for_buffer(pending)
+        outbox.check_block(anyio.current_time())
+        if self._channel.is_full:
+            await self._wait_for_buffer(pending)
         if not outbox.window.try_take(pending.size):
             await self._wait_for_window(pending)
-        if (error := outbox.block.error(anyio.current_time())) is not None:
-            outbox.places.leave(pending)
-            raise error
+        outbox.check_entered(pending, anyio.current_time())
 
     def accept(self, pending: PendingPublish, now: float, *, is_awaited: bool = False) -> None:
         """Send a publish that has room in the window, or add it to the backlog.
@@ -119,16 +113,13 @@ class OutboxShell(ChannelOwner):
             self._deadlines.add(self.outbox.deadline)
 
     async def _wait_for_buffer(self, pending: PendingPublish) -> None:
-        link_channel = self._channel.link_channel
-        if link_channel is None or not link_channel.link.is_full:
-            return
-        with anyio.CancelScope(deadline=pending.deadline) as scope:
-            self._entering.add(scope)
-            try:
-                await link_channel.link.wait_not_full()
-            finally:
-                self._entering.discard(scope)
-        if scope.cancelled_caught:
+        scope = anyio.CancelScope(deadline=pending.deadline)
+        self._entering.add(scope)
+        try:
+            has_room = await self._channel.wait_not_full(scope)
+        finally:
+            self._entering.discard(scope)
+        if not has_room:
             raise self.outbox.refusal_of(pending, anyio.current_time())
 
     async def _wait_for_window(self, pending: PendingPublish) -> None:

@@ -111,6 +111,29 @@ class Outbox:
         """The publisher's block begins."""
         self._fire(PublisherEvent.ENTERED)
 
+    def try_enter(self, pending: PendingPublish) -> bool:
+        """Take room in the window unless that needs a wait. Returns whether it did."""
+        return not self.block.is_on and self.window.try_take(pending.size)
+
+    def check_block(self, now: float) -> None:
+        """Refuse a publish that would begin to wait.
+
+        Raises:
+            ConnectionBlocked: the connection has been blocked for too long.
+        """
+        if (error := self.block.error(now)) is not None:
+            raise error
+
+    def check_entered(self, pending: PendingPublish, now: float) -> None:
+        """Refuse a publish that got room in the window after a wait.
+
+        Raises:
+            ConnectionBlocked: the connection has been blocked for too long.
+        """
+        if (error := self.block.error(now)) is not None:
+            self.places.leave(pending)
+            raise error
+
     def accept(self, pending: PendingPublish, now: float, *, is_awaited: bool = False) -> None:
         """Send a publish that has room in the window, or add it to the backlog.
 
