@@ -14,6 +14,7 @@ from anyamqp.protocol.lifecycle.entity import ENTITY
 from anyamqp.protocol.lifecycle.pool import POOL
 from anyamqp.protocol.lifecycle.publish import PUBLISH
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
+from anyamqp.protocol.lifecycle.recovery import RECOVERY
 from anyamqp.protocol.lifecycle.table import E, F, S, Table
 from anyamqp.protocol.lifecycle.transaction import TRANSACTION
 
@@ -83,6 +84,7 @@ DIAGRAMS: Final[Mapping[str, Diagram]] = MappingProxyType(
         "rpc_client": describe("The life of an RPC client", CALLER),
         "transaction": describe("The life of a transaction", TRANSACTION),
         "pool": describe("The life of a channel pool", POOL),
+        "recovery": describe("The recovery of a connection", RECOVERY),
         "entity": describe("The recovery of an entity on one link", ENTITY),
     }
 )

@@ -194,6 +194,19 @@ async def test_a_publisher_confirms_on_every_link() -> None:
 # --- the old link ---------------------------------------------------------------------------------------------------
 
 
+async def test_a_link_that_opens_and_ends_in_one_chunk_costs_no_other_link() -> None:
+    async with connected(reconnect=EAGER) as (broker, connection), connection.channel() as channel:
+        await channel.declare_queue("q")
+        broker.habits.silent_to.add(methods.Connection.Open)
+        await broker.link.reset()
+        await eventually(lambda: len(broker.links) == 2 and bool(broker.link.sent(methods.Connection.Open)))
+        broker.habits.silent_to.clear()
+        closing = methods.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0)
+        await broker.link.tell(0, methods.Connection.OpenOk(), closing)
+        await connection.wait_ready(10)
+        assert len(broker.links) == 3
+
+
 async def test_the_brokers_close_is_answered_before_the_next_link() -> None:
     async with connected(reconnect=EAGER) as (broker, connection):
         first = broker.link

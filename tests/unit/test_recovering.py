@@ -2,186 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import pytest
 
-from anyamqp.entities import RecoveryMode
-from anyamqp.errors import AnyamqpError, ChannelLimitReached, InternalError, InvalidArgument
-from anyamqp.protocol.channel import ChannelCore
-from anyamqp.protocol.connection import ConnectionCore
-from anyamqp.protocol.declaring import Send, TellFailed
+from anyamqp.errors import AnyamqpError, InvalidArgument
 from anyamqp.protocol.lanes import PATIENCE
-from anyamqp.protocol.lifecycle.channel import ChannelEvent, ChannelState
+from anyamqp.protocol.lifecycle.channel import ChannelEvent
 from anyamqp.protocol.lifecycle.recovery import RecoveryState
-from anyamqp.protocol.ports import Consuming
-from anyamqp.protocol.recovering import (
-    LONGEST_REOPENING,
-    Abort,
-    Attach,
-    Effects,
-    Fail,
-    RecoveryCore,
-    TellBack,
-    TellNotBack,
-)
-from anyamqp.protocol.topology import Topology
-from anyamqp.wire import methods
-from anyamqp.wire.frames import build
-
-ANSWER_WITHIN = 30.0
-UNEXPLAINED = InternalError("boom")
-RESET = AnyamqpError("reset")
-NO_NUMBER = ChannelLimitReached("all are open")
-
-
-class Consumer:
-    """A consumer that is not back as long as its channel is not open."""
-
-    def __init__(self, queue: str, channel: ChannelCore[Any]) -> None:
-        self.queue = queue
-        self.channel = channel
-
-    @property
-    def not_back(self) -> str | None:
-        return None if self.channel.state is ChannelState.OPEN_HELD else "the broker has not answered yet"
-
-
-class Case:
-    """A connection with channels, its recovery, and the broker, played by hand.
-
-    Attributes:
-        opened: the channels that were opened on this link, in order.
-        told: what else the recovery asked for.
-        errors: the reasons for which channels cannot be opened.
-    """
-
-    def __init__(self, *channels: str) -> None:
-        self.topology = Topology(RecoveryMode.EVERYTHING)
-        self.connection: ConnectionCore[Any] = ConnectionCore(self.topology, cast(Any, self), cast(Any, None))
-        self.recovery: RecoveryCore[Any] = RecoveryCore(self.topology, self.connection, answer_within=ANSWER_WITHIN)
-        self.now = 100.0
-        self.opened: list[str] = []
-        self.told: list[object] = []
-        self.errors: dict[str, AnyamqpError] = {}
-        self.seconds_to_attach = 0.0
-        self.is_lane_closing = self.has_worked = False
-        self.channels: dict[str, ChannelCore[Any]] = {}
-        for name in channels:
-            self.add(name)
-
-    def changed(self, *_: object) -> None:
-        """The connection records a change of a public state."""
-        self.recovery.heard(self.now)
-
-    def add(self, name: str, event: ChannelEvent = ChannelEvent.REGISTERED) -> ChannelCore[Any]:
-        channel: ChannelCore[Any] = ChannelCore(name, self.connection, None)
-        channel.take(event)
-        self.connection.channels[channel] = None
-        self.channels[name] = channel
-        return channel
-
-    def queue(self, name: str) -> None:
-        self.topology.record(cast(Any, self), build(methods.Queue.Declare, queue=name), methods.Queue.DeclareOk(name))
-
-    def consumer(self, queue: str, channel: str) -> None:
-        self.connection.consumers.add(cast(Consuming, Consumer(queue, self.channels[channel])))
-
-    # --- what happens -------------------------------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """A link is open."""
-        self.opened.clear()
-        self.told.clear()
-        declaring = self.recovery.begin(list(self.topology.queues()), self.now, self.now)
-        self.lanes = [one.lane for one in declaring.begin(self.now) if isinstance(one, Send)]
-        self.due()
-
-    def declared(self, queue: str) -> None:
-        """The broker answers for a queue."""
-        assert self.recovery.declaring is not None
-        self.recovery.declaring.answered(self.lanes[0], methods.Queue.DeclareOk(queue), self.now)
-        self.recovery.heard(self.now)
-        self.due()
-
-    def answer(self, *channels: str) -> None:
-        """The broker opens channels."""
-        for name in channels:
-            self.channels[name].take(ChannelEvent.OPENED)
-        self.due()
-
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass, and have the recovery and its declaring act whenever they ask for that."""
-        until = self.now + seconds
-        while self.deadline <= until:
-            self.now = max(self.now, self.deadline)
-            if self.recovery.declaring is not None:
-                self.recovery.declaring.due(self.now)
-            self.due()
-        self.now = until
-
-    @property
-    def deadline(self) -> float:
-        declaring = self.recovery.declaring
-        deadline = self.recovery.deadline
-        return deadline if declaring is None else min(deadline, declaring.deadline)
-
-    def due(self) -> None:
-        """The recovery acts until it has nothing to do at once."""
-        self.act()
-        while self.recovery.deadline <= self.now:
-            self.act()
-
-    def act(self) -> None:
-        due = self.recovery.due(self.now, is_lane_closing=self.is_lane_closing, has_worked=self.has_worked)
-        self.carry_out(due)
-
-    def open(self) -> None:
-        """The connection opens."""
-        assert self.recovery.state is RecoveryState.SETTLED
-        self.carry_out(self.recovery.opened())
-
-    def lose(self, error: AnyamqpError) -> None:
-        """The link ends; the channels are detached again."""
-        self.carry_out(self.recovery.lost(error, self.now))
-        for name in [name for name, channel in self.channels.items() if channel.state is not ChannelState.CLOSED]:
-            self.connection.channels.pop(self.channels[name])
-            self.add(name)
-
-    def carry_out(self, effects: Effects[Any]) -> None:
-        for effect in effects:
-            match effect:
-                case Attach(channels):
-                    self.attach(list(channels))
-                case Fail(channel, error):
-                    self.told.append(f"shut {channel}: {error}")
-                    channel.fail(error)
-                case Abort(error):
-                    self.told.append(f"abort: {error}")
-                case TellFailed(recorded, error):
-                    self.told.append(f"failed {recorded.entity}: {error}")
-                case TellNotBack(missing):
-                    self.told.append(missing)
-                case TellBack():
-                    self.told.append("back")
-
-    def attach(self, channels: list[ChannelCore[Any]]) -> None:
-        for channel in channels:
-            self.now += self.seconds_to_attach
-            if channel.name not in self.errors:
-                assert self.recovery.is_off_link(channel)
-                self.opened.append(channel.name)
-                channel.take(ChannelEvent.ATTACHED)
-                continue
-            effects = self.recovery.unattached(channel, self.errors[channel.name], has_lanes=True)
-            if not effects:
-                return
-            self.carry_out(effects)
-
-    @property
-    def state(self) -> RecoveryState:
-        return self.recovery.state
-
+from anyamqp.protocol.recovering import LONGEST_REOPENING
+from support.recoveries import ANSWER_WITHIN, NO_NUMBER, RESET, UNEXPLAINED, Case
 
 # --- one link ---------------------------------------------------------------------------------------------------------
 
@@ -202,14 +30,18 @@ def test_channels_open_when_the_entities_are_there_and_then_the_connection() -> 
     assert case.deadline == float("inf")
 
 
-def test_channels_wait_for_the_numbers_of_the_lanes_but_not_for_ever() -> None:
+@pytest.mark.parametrize("is_careful", [False, True])
+def test_channels_wait_for_the_numbers_of_the_lanes_but_not_for_ever(is_careful: bool) -> None:
     case = Case("a")
+    if is_careful:
+        case.begin()
+        case.lose(UNEXPLAINED)
     case.is_lane_closing = True
     case.begin()
     case.pass_time(0.9 * PATIENCE)
-    assert (case.state, case.opened) == (RecoveryState.CLOSING_LANES, [])
+    assert case.opened == []
     case.pass_time(0.2 * PATIENCE)
-    assert (case.state, case.opened) == (RecoveryState.REOPENING, ["a"])
+    assert case.opened == ["a"]
 
 
 def test_a_channel_that_was_paused_on_an_earlier_link_is_opened() -> None:
@@ -405,6 +237,16 @@ def test_a_queue_that_costs_the_link_without_a_word_is_found_with_care() -> None
     case.begin()
     case.lose(UNEXPLAINED)
     assert case.told == [f"failed queue 'q': {UNEXPLAINED}"]
+
+
+def test_a_queue_that_comes_late_is_suspected_though_the_connection_is_open() -> None:
+    case = Case("a")
+    case.queue("q")
+    case.begin()
+    case.pass_time(2 * PATIENCE)
+    case.open()
+    case.lose(UNEXPLAINED)
+    assert case.state is RecoveryState.CAREFUL_IDLE
 
 
 @pytest.mark.parametrize("error", [RESET, UNEXPLAINED])

@@ -14,6 +14,7 @@ from anyamqp.protocol.lifecycle.entity import ENTITY
 from anyamqp.protocol.lifecycle.pool import POOL
 from anyamqp.protocol.lifecycle.publish import PUBLISH
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
+from anyamqp.protocol.lifecycle.recovery import RECOVERY
 from anyamqp.protocol.lifecycle.transaction import TRANSACTION
 from tools.law.mutants import AnyTable
 
@@ -101,6 +102,12 @@ SUITES = (
         slow_tests=tuple(f"{_WALK}[{block}]" for block in range(2)),
     ),
     Suite("RPC client", CALLER, ("tests/unit/test_caller_table.py", "tests/unit/test_calls.py"), {}),
+    Suite(
+        "recovery",
+        RECOVERY,
+        ("tests/unit/test_recovery_table.py", "tests/unit/test_recovering.py"),
+        {"LATECOMERS, ALL_BACK: TELL_BACK before FORGET": "the user is told nothing of the things that are forgotten"},
+    ),
     Suite(
         "entity",
         ENTITY,

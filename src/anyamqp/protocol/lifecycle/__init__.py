@@ -9,7 +9,8 @@ Events of each machine
     The connection's core (:mod:`anyamqp.protocol.connection`) runs the connection, which sees the end of a pause, a new
     transport, a link that opens or ends, a policy that gives up, and the user's close. The channel sees its own open
     and close methods, channel.flow, the loss of its link, and the state of its connection. Publisher and consumer see
-    the events of their channel and the calls of their user.
+    the events of their channel and the calls of their user. The recovery sees a link that opens or ends, and finds out
+    the rest when it is due.
 
 Coupling of the machines
     An event of one machine leads to events of others, as :mod:`anyamqp.protocol.coupling` says. When a link ends, the

@@ -4,8 +4,9 @@
 rest comes late. A *careful* recovery opens one channel at a time. It follows a link that the broker closed without
 naming the request that was the reason, and ends once the connection may open.
 
-Absent on purpose: each link is lost before the next one begins; the broker's answers and the time change nothing by
-themselves, because DUE looks at them; without channels under way, a close points at none of them.
+Absent on purpose: each link is lost before the next one begins; an event that an effect looks for comes in the states
+of that effect only; no channel can be suspected before the first is opened; a careful recovery sends one request at a
+time, so it never suspects several.
 """
 
 from __future__ import annotations
@@ -164,10 +165,10 @@ RECOVERY: Final[Table[RecoveryState, RecoveryEvent, RecoveryEffect]] = Table(
     Row(_E.LOST, _CAREFUL_ON_LINK, _S.CAREFUL_IDLE, _LOSE),
     Row(_E.LOST, (_S.COMPLETE,), _S.IDLE),
     Ignored(_E.LOST, OFF_LINK, "the link ended before it was open"),
-    Row(_E.CLOSED_UNEXPLAINED, (_S.REOPENING, _S.SETTLED), _S.CAREFUL_IDLE, _LOSE),
+    # An entity may be suspected as well; the careful recovery finds out.
+    Row(_E.CLOSED_UNEXPLAINED, (_S.REOPENING, _S.SETTLED), _S.CAREFUL_IDLE, (_F.FORGET,)),
     Row(_E.CLOSED_UNEXPLAINED, (_S.CAREFUL_REOPENING,), _S.CAREFUL_IDLE, (_F.FAIL_CHANNEL, *_LOSE)),
     # The reason may be a request of the user's.
     Row(_E.CLOSED_UNEXPLAINED, (_S.LATECOMERS,), _S.IDLE, _LOSE),
     Row(_E.SUSPECTED, (_S.IDLE,), _S.CAREFUL_IDLE),
-    Ignored(_E.SUSPECTED, (_S.CAREFUL_IDLE,), "a channel is suspected as well"),
 )
