@@ -22,7 +22,6 @@ from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
     ConnectionClosed,
-    InvalidArgument,
     InvalidUse,
     MalformedProperties,
     RemoteError,
@@ -128,8 +127,6 @@ class RpcClient(Entered):
         fresh_id = f"{self._id_prefix}{next(self._ids)}"
         properties = message.properties
         correlation_id = properties.correlation_id or fresh_id
-        if correlation_id in self._shell.calls:
-            raise InvalidArgument(f"correlation_id: a call with {correlation_id!r} is under way")
         encoded = encode_properties(
             properties,
             correlation_id=correlation_id,
@@ -178,6 +175,7 @@ class _CallsShell(ChannelOwner):
         """Send a call, and wait for its outcome.
 
         Raises:
+            InvalidArgument: a call with its correlation id is under way.
             AnyamqpError: the client is closed.
         """
         calls = self.calls

@@ -8,7 +8,7 @@ import anyio.abc
 from anyamqp.core.supervisor import Supervisor
 from anyamqp.errors import AnyamqpError, ConnectionBlocked, ConnectionClosed, ReadyTimeout
 from anyamqp.net.event_loop import interrupt_as_itself
-from anyamqp.protocol.lifecycle import State
+from anyamqp.protocol.lifecycle import ConnectionState, State
 
 
 class ConnectionScope:
@@ -18,14 +18,16 @@ class ConnectionScope:
         supervisor: keeps the connection.
     """
 
+    _tasks: anyio.abc.TaskGroup
+    """The connection's tasks; made when the block begins."""
+
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._tasks: anyio.abc.TaskGroup | None = None
 
     @property
     def is_new(self) -> bool:
         """Whether the block has not begun."""
-        return self._tasks is None
+        return self._supervisor.host.core.state is ConnectionState.CONNECTING_NEW
 
     async def begin(self) -> None:
         """Start to connect."""
@@ -39,9 +41,8 @@ class ConnectionScope:
             await self._supervisor.close()
         finally:
             # Without the block's exception, which would leave it in an exception group.
-            if self._tasks is not None:
-                with interrupt_as_itself():
-                    await self._tasks.__aexit__(None, None, None)
+            with interrupt_as_itself():
+                await self._tasks.__aexit__(None, None, None)
 
     async def wait_first_ready(self, timeout: float | None) -> None:
         """Wait until the connection is OPEN or BLOCKED for the first time.

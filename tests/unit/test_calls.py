@@ -109,6 +109,16 @@ def test_reply_settles_its_call_and_no_other() -> None:
     assert two.waker.rings == 1
 
 
+def test_two_calls_of_one_id_are_refused_while_the_first_is_under_way() -> None:
+    client = Client()
+    first = client.call("one")
+    with pytest.raises(InvalidArgument, match="'one' is under way"):
+        client.call("one")
+    client.calls.remove(first)
+    client.call("one")
+    assert client.channel.bodies == [b"one", b"one"]
+
+
 def test_second_reply_changes_nothing() -> None:
     client = Client()
     call = client.call("one")

@@ -128,9 +128,6 @@ class Calls:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def __contains__(self, correlation_id: str) -> bool:
-        return correlation_id in self._calls
-
     @property
     def state(self) -> CallerState:
         """The client's state."""
@@ -151,10 +148,13 @@ class Calls:
         """Accept a call; :meth:`send_waiting` sends it.
 
         Raises:
+            InvalidArgument: a call with its correlation id is under way.
             AnyamqpError: the client is closed.
         """
         if self._refusal is not None:
             raise copy_of(self._refusal)
+        if call.correlation_id in self._calls:
+            raise InvalidArgument(f"correlation_id: a call with {call.correlation_id!r} is under way")
         self._calls[call.correlation_id] = call
         self._unsent[call.correlation_id] = call
         self.deadline = min(self.deadline, call.deadline)
