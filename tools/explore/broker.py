@@ -147,6 +147,11 @@ class Broker:
                     count -= 1
                     self._store(one)
 
+    def expect(self, link: int, number: int, tag: int) -> None:
+        """The consumer settles a delivery that came on a channel of a link."""
+        if self.link is not None and self.link.number == link:
+            self.link.settled.add((number, tag))
+
     def take(self, data: bytes) -> bytes:
         """Take the client's bytes. Returns the answers that no move has to ask for."""
         link = self._present
@@ -180,6 +185,16 @@ class Broker:
         """Close the connection because of a publish that the broker cannot read."""
         self._present.is_over = True
         return encode_method(0, methods.Connection.Close(541, "INTERNAL_ERROR", *_PUBLISH))
+
+    def close_without_reason(self) -> bytes:
+        """Close the connection for an error whose cause is not named."""
+        self._present.is_over = True
+        return encode_method(0, methods.Connection.Close(541, "INTERNAL_ERROR", 0, 0))
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the request to open a channel is unanswered."""
+        return any(isinstance(one, methods.Channel.Open) for unread in self._present.unread.values() for one in unread)
 
     def block(self) -> bytes:
         """Accept no publishes."""

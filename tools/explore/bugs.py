@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 from unittest.mock import patch
 
 from anyamqp.core.link_channel import LinkChannel
 from anyamqp.errors import AnyamqpError
+from anyamqp.protocol import recovering
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.channel_zero import ChannelZero
 from anyamqp.protocol.confirms import Ledger
@@ -20,8 +22,9 @@ from anyamqp.protocol.lifecycle.table import Row
 from anyamqp.protocol.outbox import Outbox
 from anyamqp.protocol.pending import CONFIRMED, Confirmed, PendingPublish
 from anyamqp.protocol.places import Places
+from anyamqp.protocol.recovering import Attach, RecoveryCore
 from anyamqp.protocol.settlements import Settlements
-from tools.explore.scenarios import CONSUMER_UP, LINK_STAYS, PUBLISHER_LOST, PUBLISHER_UP
+from tools.explore.scenarios import CONSUMER_UP, FIRST_DIAL, LINK_STAYS, PUBLISHER_LOST, PUBLISHER_UP
 from tools.explore.search import Scenario
 
 
@@ -152,6 +155,21 @@ def _end_untold() -> AbstractContextManager[object]:
     return patch.object(ChannelZero, "_end", end)
 
 
+def _channel_not_noted() -> AbstractContextManager[object]:
+    """A recovery does not note which channels it has opened."""
+
+    def attach(self: RecoveryCore[LinkChannel], channels: Sequence[ChannelCore[LinkChannel]]) -> Sequence[object]:
+        del self
+        return [Attach(channels)] if channels else []
+
+    return patch.object(RecoveryCore, "_attach", attach)
+
+
+def _endless_patience() -> AbstractContextManager[object]:
+    """A recovery waits for every channel, as long as the broker answers for none."""
+    return patch.multiple(recovering, PATIENCE=math.inf, LONGEST_REOPENING=math.inf)
+
+
 BUGS: Final = (
     Bug("a second dial", _second_dial, PUBLISHER_UP, "invariant 1"),
     Bug("a stale ack", _stale_ack, CONSUMER_UP, "InvalidUse"),
@@ -163,5 +181,7 @@ BUGS: Final = (
     Bug("a close of a channel that is not sent", _silent_close, PUBLISHER_UP, "invariant 6"),
     Bug("channels that outlive their connection", _channels_left, PUBLISHER_UP, "invariant 7"),
     Bug("a backlog that is forgotten", _backlog_forgotten, PUBLISHER_UP, "invariant 13"),
+    Bug("a channel that is not back and not reported", _channel_not_noted, FIRST_DIAL, "nobody is told of it"),
+    Bug("a connection that waits for a channel for ever", _endless_patience, FIRST_DIAL, "may wait for one channel"),
     Bug("an end of a link that nobody is told of", _end_untold, PUBLISHER_UP._replace(depth=1), "eventually"),
 )

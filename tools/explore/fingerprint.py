@@ -7,6 +7,7 @@ and ages below one second, because the real objects treat young channels differe
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import TypeAlias, cast
 
@@ -14,16 +15,20 @@ from anyamqp.core.link_channel import LinkChannel
 from anyamqp.delivery import Delivery
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.pending import PendingPublish
+from anyamqp.protocol.recovering import RecoveryCore
 from anyamqp.protocol.requests import Request
 from anyamqp.wire.frames import method_name
 from tools.explore.broker import BrokerLink, Published, Unread
 from tools.explore.consumer import Consumer
 from tools.explore.publisher import Publisher
+from tools.explore.recovery import PlainRecovery
 from tools.explore.user_channel import UserChannel
 from tools.explore.world import World
 
 Facts: TypeAlias = tuple[object, ...]
 _YOUNG = 1.0
+_ELSEWHERE = ("_connection", "_lifecycle", "_topology", "declaring")
+"""The attributes of a recovery that are elsewhere in the fingerprint, or do nothing without entities."""
 
 
 def fingerprint(world: World) -> bytes:
@@ -33,20 +38,18 @@ def fingerprint(world: World) -> bytes:
 
 def facts(world: World) -> Facts:
     """All that the fingerprint is made of."""
-    core, now = world.core, world.clock.now
+    core, now = world.core, world.clock.now()
     channels = {id(channel): number for number, channel in enumerate(_channels(world))}
     return (
         core.state.name,
         core.block is None or core.block.since - now,
         world.is_dialing,
-        world.is_recovering,
-        _left(
-            now, world.pause_until, world.patience_until, world.leaving.deadline, *(at for at, _ in world.clock.calls)
-        ),
+        _left(now, world.pause_until, world.leaving.deadline, *(at for at, _ in world.clock.calls)),
         world.is_over,
         tuple(world.left),
         tuple(_channel(channel) for channel in _channels(world)),
-        tuple((channels.get(id(channel)), channel in world.postponed) for channel in core.channels),
+        tuple(channels.get(id(channel)) for channel in core.channels),
+        _recovery(world.recovery, channels, now),
         _link(world, channels),
         world.channel and _user(world.channel),
         world.publisher and _publisher(world.publisher, now),
@@ -89,6 +92,7 @@ def _link(world: World, channels: dict[int, int]) -> Facts:
         session.blocked,
         session.channel_count,
         bool(session.bytes_received),
+        link.dispatcher.has_worked,
         tuple((number, channels.get(id(handler))) for number, handler in sorted(handlers.items())),
         tuple(tuple(map(_request, session.unanswered(number))) for number in sorted(handlers)),
     )
@@ -100,8 +104,31 @@ def _request(request: Request | None) -> Facts:
     return method_name(request.method), request.purpose.name, request.is_over, type(request.error).__name__
 
 
+def _recovery(recovery: PlainRecovery, channels: dict[int, int], now: float) -> Facts:
+    """All that it remembers of this link. Without a deadline, nothing but its state has consequences."""
+    core = recovery.core
+    if recovery.deadline == math.inf:
+        return (core.state.name,)
+    kept = [getattr(core, name) for name in sorted(RecoveryCore.__slots__) if name not in _ELSEWHERE]
+    return (
+        core.state.name,
+        recovery.is_running,
+        _left(now, recovery.begun_at),
+        [channels.get(id(channel)) for channel in recovery.left_behind],
+        *(_kept(one, channels, now) for one in kept),
+    )
+
+
+def _kept(one: object, channels: dict[int, int], now: float) -> object:
+    if isinstance(one, float):
+        return _left(now, one)
+    if isinstance(one, dict | set):
+        return [channels.get(id(channel)) for channel in cast("Iterable[object]", one)]
+    return one
+
+
 def _user(channel: UserChannel) -> Facts:
-    return channel.is_asking, _request(channel.request), type(channel.error).__name__
+    return channel.is_asking, channel.is_repeating, _request(channel.request), type(channel.error).__name__
 
 
 def _publisher(publisher: Publisher, now: float) -> Facts:

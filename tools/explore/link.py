@@ -33,7 +33,7 @@ class PlainLink:
             proposal=_PROPOSAL,
             client_properties={},
             max_message_size=1 << 20,
-            now=clock.now,
+            now=clock.now(),
         )
         self.dispatcher: Dispatcher = Dispatcher(self.session, owner, witness)
         self._clock = clock
@@ -52,7 +52,7 @@ class PlainLink:
 
     def close_channel(self, number: int, error: ReplyError | None = None) -> None:
         """Send channel.close."""
-        self.dispatcher.closes.sent(number, self._clock.now)
+        self.dispatcher.closes.sent(number, self._clock.now())
         if error is None:
             self.session.close_channel(number)
         else:
@@ -60,11 +60,11 @@ class PlainLink:
 
     def close_deadline(self, timeout: float) -> float:
         """When to stop waiting for the reply to a close."""
-        return self.dispatcher.closes.deadline(timeout, self._clock.now)
+        return self.dispatcher.closes.deadline(timeout, self._clock.now())
 
     def close_sent(self, number: int) -> None:
         """A request of leaving was sent."""
-        self.dispatcher.closes.sent(number, self._clock.now)
+        self.dispatcher.closes.sent(number, self._clock.now())
 
     def flush(self) -> None:
         """The world takes the output at the end of the step."""
@@ -75,17 +75,17 @@ class PlainLink:
     def close(self) -> None:
         """Begin the close handshake."""
         self.close_sent(0)
-        self.session.close(self._clock.now)
+        self.session.close(self._clock.now())
         self.dispatch()
 
     def abort(self, error: AnyamqpError) -> None:
         """End the link without a handshake."""
-        self.session.transport_ended(error, self._clock.now)
+        self.session.transport_ended(error, self._clock.now())
         self.dispatch()
 
     def receive(self, data: bytes) -> None:
         """Bytes came from the broker."""
-        self.session.receive(data, self._clock.now)
+        self.session.receive(data, self._clock.now())
         self.dispatch()
 
     def dispatch(self) -> None:

@@ -24,9 +24,9 @@ _REFUSABLE = (methods.Queue.Declare, methods.Basic.Consume)
 
 def play(world: World, name: str) -> None:
     """Make the move with this name, and let everything go on until the next."""
-    world.facts.clear()
+    world.journal.facts.clear()
     actor, _, deed = name.partition(": ")
-    world.say(_LINES[actor].format(deed))
+    world.journal.say(_LINES[actor].format(deed))
     dict(moves(world))[name]()
     world.settle()
 
@@ -63,7 +63,7 @@ def _of_user(world: World) -> Iterator[Move]:
     if publisher is not None:
         if publisher.outbox.state is PublisherState.NEW:
             if not is_leaving:
-                yield "user: enter the publisher", publisher.enter
+                yield "user: enter the publisher", publisher.begin
         elif publisher.is_entering:
             yield "user: cancel entering the publisher", publisher.cancel_entering
         else:
@@ -74,7 +74,7 @@ def _of_user(world: World) -> Iterator[Move]:
     if consumer is not None:
         if consumer.subscription.state is ConsumerState.NEW:
             if not is_leaving:
-                yield "user: enter the consumer", consumer.enter
+                yield "user: enter the consumer", consumer.begin
         elif consumer.is_entering:
             yield "user: cancel entering the consumer", consumer.cancel_entering
         else:
@@ -83,7 +83,7 @@ def _of_user(world: World) -> Iterator[Move]:
             if consumer.held is not None:
                 yield "user: ack", consumer.ack
             if consumer in core.consumers:
-                yield "user: stop the consumer", consumer.stop
+                yield "user: stop the consumer", consumer.leave
 
 
 def _of_network(world: World) -> Iterator[Move]:
@@ -153,6 +153,8 @@ def _of_broker(world: World, link: BrokerLink) -> Iterator[Move]:
         yield "broker: connection.blocked", partial(_block, world)
     if left.losses:
         yield "broker: connection.close", partial(_close_link, world)
+        if broker.is_opening:
+            yield "broker: connection.close without a reason", partial(_close_without_reason, world)
 
 
 def _answers(world: World, number: int) -> Iterator[Move]:
@@ -207,3 +209,8 @@ def _close_for_publish(world: World) -> None:
 def _close_link(world: World) -> None:
     world.left = world.left._replace(losses=world.left.losses - 1)
     world.hear(world.broker.close_link())
+
+
+def _close_without_reason(world: World) -> None:
+    world.left = world.left._replace(losses=world.left.losses - 1)
+    world.hear(world.broker.close_without_reason())

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from anyamqp.errors import AnyamqpError, ReplyError, Unroutable
+from anyamqp.errors import AnyamqpError, ReplyError, Unroutable, is_unexplained_close
 from anyamqp.protocol.lifecycle import ConnectionState
-from anyamqp.protocol.lifecycle.channel import ChannelState
+from anyamqp.protocol.lifecycle.channel import OPENING, ChannelState
 from anyamqp.protocol.lifecycle.consumer import OVER, ConsumerState
+from anyamqp.protocol.lifecycle.recovery import CAREFUL
 from anyamqp.protocol.pending import CONFIRMED
+from anyamqp.protocol.recovering import LONGEST_REOPENING
 from anyamqp.wire import methods
 from tools.explore.consumer import Consumer
+from tools.explore.host import UP
 from tools.explore.moves import moves, play
 from tools.explore.publisher import Publisher
 from tools.explore.violation import Violation
-from tools.explore.world import UP, World
+from tools.explore.world import World
 
 SOMETIMES: Final = (
     "a publish that was resent and confirmed",
@@ -27,6 +30,10 @@ SOMETIMES: Final = (
     "a close of a channel that crossed theirs",
     "a close of the connection that crossed theirs",
     "a block that ended",
+    "a connection that opened while a channel was opening",
+    "a latecomer that came back",
+    "a close without a reason, and a careful recovery",
+    "a channel given up after two closes without a reason",
 )
 """The events that some path must reach, or the exploration is too shallow."""
 
@@ -49,6 +56,7 @@ def check(world: World) -> None:
         _check_nothing_is_left(world)
     if world.core.state in UP:
         _check_channels(world)
+    _check_recovery(world)
     if world.publisher is not None:
         _check_publishes(world, world.publisher)
     if world.consumer is not None:
@@ -57,7 +65,11 @@ def check(world: World) -> None:
 
 def sometimes(world: World) -> Iterator[str]:
     """The remarkable events of the last step, and those that the state shows."""
-    yield from world.facts
+    yield from world.journal.facts
+    if world.recovery.core.state in CAREFUL:
+        yield "a close without a reason, and a careful recovery"
+    if world.channel is not None and is_unexplained_close(world.channel.core.error):
+        yield "a channel given up after two closes without a reason"
     if world.publisher is None:
         return
     outcomes = [pending.outcome for pending, _ in world.publisher.publishes]
@@ -108,7 +120,7 @@ def _check_nothing_is_left(world: World) -> None:
     left = {
         "a link": world.link is not None,
         "a dial": world.is_dialing,
-        "a timer": bool(world.clock.calls) or world.pause_until < world.clock.now,
+        "a timer": bool(world.clock.calls) or world.pause_until < world.clock.now(),
         "a channel": bool(world.core.channels) or any(channel.state not in _SHUT for channel in channels),
         "a publish": world.publisher is not None and world.publisher.unconfirmed > 0,
         "a consumer": world.consumer is not None
@@ -142,6 +154,22 @@ def _check_channels(world: World) -> None:
         raise Violation(f"invariant 6: channels {places}, but {sorted(theirs.channels)} at the broker")
     if len(places) != link.session.channel_count:
         raise Violation(f"invariant 6: channels {places}, but the session has {link.session.channel_count}")
+
+
+def _check_recovery(world: World) -> None:
+    recovery, core, link = world.recovery, world.recovery.core, world.link
+    if link is None or not link.is_open:
+        return
+    if recovery.is_running and core.state not in CAREFUL:
+        if core.deadline > recovery.begun_at + LONGEST_REOPENING:
+            raise Violation("invariant 13: the connection may wait for one channel for ever")
+        if any(core.is_off_link(channel) for channel in world.core.unopened):
+            raise Violation("invariant 13: a channel waits for another to be opened")
+    reported = {text.partition(":")[0] for text in world.core.not_back}
+    owners = {consumer.channel: f"consumer of queue {consumer.queue!r}" for consumer in world.core.consumers}
+    for channel in recovery.left_behind:
+        if channel.state in OPENING and reported.isdisjoint((str(channel), owners.get(channel))):
+            raise Violation(f"invariant 13: {channel} is not back, and nobody is told of it")
 
 
 def _check_publishes(world: World, publisher: Publisher) -> None:

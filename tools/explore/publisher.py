@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Final
 
 from anyamqp.core.link_channel import LinkChannel
+from anyamqp.core.publishing import OutboxShell
 from anyamqp.errors import AnyamqpError
 from anyamqp.message import Properties
 from anyamqp.protocol.channel import ChannelCore
-from anyamqp.protocol.events import Confirm, Content
-from anyamqp.protocol.lifecycle.channel import OVER, USABLE, ChannelEvent, ChannelState
-from anyamqp.protocol.outbox import Outbox
+from anyamqp.protocol.lifecycle.channel import OVER, USABLE, ChannelState
 from anyamqp.protocol.pending import PendingPublish
-from anyamqp.protocol.ports import ChannelOwner
-from anyamqp.protocol.publishing import OpenChannel, PublishPolicy, ReportConfirm
-from anyamqp.protocol.window import Window
-from anyamqp.wire import methods
+from anyamqp.protocol.publishing import PublishPolicy
 from anyamqp.wire.basic import Route, encode_properties
-from anyamqp.wire.methods import Method
-from tools.explore.surroundings import CLOSE_TIMEOUT, Surroundings
-from tools.explore.violation import Violation
+from tools.explore.clock import NoTimer
+from tools.explore.host import PlainHost
 
 _PUBLISH_TIMEOUT: Final = 60.0
 _BLOCKED_TIMEOUT: Final = 30.0
@@ -39,12 +33,10 @@ class Outcome:
         self.count += 1
 
 
-class Publisher(ChannelOwner):
-    """Stands for :class:`anyamqp.core.publishing.OutboxShell`.
+class Publisher(OutboxShell):
+    """The real shell of an outbox. In place of tasks that wait, :meth:`go_on` looks at the end of each step.
 
     Attributes:
-        outbox: decides.
-        channel: its present channel.
         publishes: the publishes so far, each with its outcome.
         is_entering: whether a task waits for the first opening of the channel.
         is_leaving: whether a task waits for the close of the channel.
@@ -53,34 +45,41 @@ class Publisher(ChannelOwner):
         opened_at: when the channel was opened last.
     """
 
-    def __init__(self, world: Surroundings) -> None:
-        self.channel: ChannelCore[LinkChannel] = world.core.new_channel(self)
-        self.outbox: Outbox = Outbox(
-            self.channel, window=Window(100, 1 << 20), policy=PublishPolicy(blocked_timeout=_BLOCKED_TIMEOUT)
-        )
+    def __init__(self, host: PlainHost) -> None:
+        policy = PublishPolicy(blocked_timeout=_BLOCKED_TIMEOUT)
+        super().__init__(host.for_shells, host.core.publishers, window=100, window_bytes=1 << 20, policy=policy)
+        self._deadlines = NoTimer()
         self.publishes: list[tuple[PendingPublish, Outcome]] = []
         self.is_entering: bool = False
         self.is_leaving: bool = False
         self.leave_by: float = math.inf
         self.reopenings: int = 0
         self.opened_at: float = -math.inf
-        self._world = world
 
     @property
-    def unconfirmed(self) -> int:
-        return self.outbox.counters.unsettled
+    def channel(self) -> ChannelCore[LinkChannel]:
+        """Its present channel."""
+        return self._channel.core
 
-    def enter(self) -> None:
+    # --- the user -----------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
         """The user enters the publisher's block."""
         self.is_entering = True
         self.outbox.enter()
-        self._world.core.publishers.add(self)
+        self._registry.add(self)
         self.on_blocked()
-        self._world.core.register(self.channel)
+        self._channel.register()
+
+    def cancel_entering(self) -> None:
+        """The user is cancelled while it enters the publisher's block, or entering fails."""
+        self.is_entering = False
+        self.give_up()
+        self.outbox.closed()
 
     def publish(self) -> None:
         """The user publishes the next message."""
-        now = self._world.clock.now
+        now = self._host.loop.now()
         identity, outcome = str(len(self.publishes) + 1), Outcome()
         pending = PendingPublish(
             self.outbox.counters,
@@ -95,7 +94,7 @@ class Publisher(ChannelOwner):
         error: AnyamqpError | None = self.outbox.block.error(now)
         if error is None and self.outbox.window.try_take(pending.size):
             try:
-                self.outbox.accept(pending, now, is_awaited=True)
+                self.accept(pending, now, is_awaited=True)
             except AnyamqpError as refused:
                 error = refused
         if error is not None:
@@ -104,18 +103,12 @@ class Publisher(ChannelOwner):
 
     def leave(self) -> None:
         """The user leaves the publisher's block."""
-        self.is_entering, self.is_leaving = False, True
-        self._world.core.publishers.discard(self)
-        self.outbox.close()
-        self.channel.take(ChannelEvent.CLOSE)
+        self.is_leaving = True
+        self.give_up()
         link = self.channel.closing_on
-        self.leave_by = math.inf if link is None else link.close_deadline(CLOSE_TIMEOUT)
+        self.leave_by = math.inf if link is None else link.close_deadline(self._host.close_timeout)
 
-    def cancel_entering(self) -> None:
-        """The user is cancelled while it enters the publisher's block."""
-        self.leave()
-        self.is_leaving, self.leave_by = False, math.inf
-        self.outbox.closed()
+    # --- waiting ------------------------------------------------------------------------------------------------------
 
     def go_on(self) -> None:
         """The tasks that wait for the channel's opening and for its close."""
@@ -126,7 +119,7 @@ class Publisher(ChannelOwner):
         if self.is_leaving and (
             self.channel.state is not ChannelState.CLOSING
             or self.channel.closing_on is None
-            or self._world.clock.now >= self.leave_by
+            or self._host.loop.now() >= self.leave_by
         ):
             self.is_leaving, self.leave_by = False, math.inf
             self.outbox.closed()
@@ -138,64 +131,14 @@ class Publisher(ChannelOwner):
 
     def due(self) -> None:
         """Its deadline has passed."""
-        self.outbox.due(self._world.clock.now)
-        self._carry_out()
+        self._due(self._host.loop.now())
 
-    def _carry_out(self) -> None:
-        for effect in self.outbox.take_effects():
-            if isinstance(effect, OpenChannel):
-                self._open_another(effect.delay)
-            elif isinstance(effect, ReportConfirm):
-                raise Violation(f"a confirm with tag {effect.delivery_tag}, which the outbox does not know")
+    # --- for the fingerprint ------------------------------------------------------------------------------------------
+
+    def on_opened(self) -> None:
+        self.opened_at = self._host.loop.now()
+        super().on_opened()
 
     def _open_another(self, delay: float) -> None:
         self.reopenings += 1
-        self.channel = self.outbox.channel = self._world.core.new_channel(self)
-        try:
-            self._world.register(self.channel, delay=delay)
-        except AnyamqpError as refused:
-            self.outbox.channel_refused(refused)
-
-    # --- events of the channel and the connection ---------------------------------------------------------------------
-
-    @property
-    def awaits_answer(self) -> bool:
-        return len(self.outbox.ledger) > 0
-
-    def setup(self) -> Sequence[Method]:
-        return [methods.Confirm.Select()]
-
-    def on_opened(self) -> None:
-        self.opened_at = self._world.clock.now
-        self.outbox.channel_opened(self._world.clock.now)
-
-    def on_ready(self) -> None:
-        self.outbox.channel_ready(self._world.clock.now)
-
-    def on_confirms(self, confirms: Sequence[Confirm]) -> None:
-        self.outbox.confirmed(confirms, self._world.clock.now)
-        self._carry_out()
-
-    def on_contents(self, contents: Sequence[Content]) -> None:
-        for method, message in contents:
-            if isinstance(method, methods.Basic.Return):
-                self.outbox.returned(method, message)
-
-    def on_held(self) -> None:
-        self.outbox.held()
-
-    def on_lost(self, error: AnyamqpError | None) -> None:
-        self.outbox.link_lost(error, self._world.clock.now)
-
-    def on_failed(self, error: AnyamqpError) -> None:
-        self.outbox.channel_failed(error, self._world.clock.now)
-        self._carry_out()
-
-    def on_blocked(self) -> None:
-        block = self._world.core.block
-        if block is not None:
-            self.outbox.blocked(block.reason, block.since, self._world.clock.now)
-            self._carry_out()
-
-    def on_unblocked(self) -> None:
-        self.outbox.unblocked()
+        super()._open_another(delay)

@@ -93,7 +93,7 @@ def diagram(scenario: Scenario, broken: Counterexample) -> str:
 def _lines(scenario: Scenario, path: Path) -> list[str]:
     world = scenario.world()
     lines: list[str] = []
-    world.lines = lines
+    world.journal.lines = lines
     try:
         for name in path:
             play(world, name)

@@ -66,6 +66,7 @@ SHALLOW: Final = tuple(
 )
 """The same, as far as ``make test`` can afford."""
 
+FIRST_DIAL: Final = Scenario("a channel, from the first dial", _CHANNEL, (), 6)
 PUBLISHER_UP: Final = Scenario("a publisher, open", _PUBLISHER._replace(publishes=1), _PUBLISHER_UP, 6)
 LINK_STAYS: Final = PUBLISHER_UP._replace(
     name="a publisher, open, on a link that stays", parts=_PUBLISHER._replace(publishes=1, losses=0, closes=1, blocks=0)

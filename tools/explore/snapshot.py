@@ -17,13 +17,14 @@ from anyamqp import errors
 from anyamqp.protocol.lifecycle import CHANNEL, CONNECTION, LINK
 from anyamqp.protocol.lifecycle.consumer import CONSUMER
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
+from anyamqp.protocol.lifecycle.recovery import RECOVERY
 from anyamqp.protocol.lifecycle.table import Table
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
 from tools.explore.world import World
 
 TABLES: Final[dict[str, Table[Any, Any, Any]]] = {
-    table.kind: table for table in (CONNECTION, LINK, CHANNEL, PUBLISHER, CONSUMER)
+    table.kind: table for table in (CONNECTION, RECOVERY, LINK, CHANNEL, PUBLISHER, CONSUMER)
 }
 """The tables that the real objects of a world follow, by kind."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from anyamqp.core.link_channel import LinkChannel
 from anyamqp.errors import AnyamqpError
+from anyamqp.protocol.blame import Tries
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.lifecycle.channel import OVER, USABLE, ChannelEvent
 from anyamqp.protocol.requests import Request
 from anyamqp.wire import methods
 from tools.explore.broker import QUEUE
-from tools.explore.surroundings import Surroundings
+from tools.explore.host import PlainHost
 
 
 class UserChannel:
@@ -17,21 +18,24 @@ class UserChannel:
 
     Attributes:
         core: the channel.
-        request: the request that was sent last.
+        request: the request that was sent; None while it is still to be sent.
         is_asking: whether a task waits for the reply.
+        is_repeating: whether a loss caught the request.
         error: the error that ended the request.
     """
 
-    def __init__(self, world: Surroundings) -> None:
-        self.core: ChannelCore[LinkChannel] = world.core.new_channel(None)
+    def __init__(self, host: PlainHost) -> None:
+        self.core: ChannelCore[LinkChannel] = host.new_channel(None)
         self.request: Request | None = None
         self.is_asking: bool = False
+        self.is_repeating: bool = False
         self.error: AnyamqpError | None = None
-        self._world = world
+        self._host = host
+        self._tries = Tries(repeat=True)
 
     def open(self) -> None:
         """The user enters the channel's block."""
-        self._world.core.register(self.core)
+        self._host.register(self.core)
 
     def ask(self) -> None:
         """The user declares a queue."""
@@ -45,14 +49,22 @@ class UserChannel:
         """The task that waits for the reply."""
         if not self.is_asking:
             return
-        request, core = self.request, self.core
-        if request is not None and not request.is_over:
+        if self.request is not None and not self._is_to_send(self.request):
             return
-        if request is not None and (request.reply is not None or request.error is not None):
-            self.is_asking, self.error = False, request.error
-        elif core.state in OVER:
-            self.is_asking, self.error = False, core.closed_error()
-        elif core.state in USABLE:
-            if request is not None:
-                self._world.note("a request that was sent again")
-            self.request = core.send(methods.Queue.Declare(queue=QUEUE))
+        if self.core.state in OVER:
+            self.is_asking, self.error = False, self.core.closed_error()
+        elif self.core.state in USABLE:
+            if self.is_repeating:
+                self._host.journal.note("a request that was sent again")
+            self.request = self.core.send(methods.Queue.Declare(queue=QUEUE))
+
+    def _is_to_send(self, request: Request) -> bool:
+        """Whether the request has to be sent again."""
+        if not request.is_over:
+            return False
+        if request.reply is None:
+            self.error = self._tries.failed(request)
+        self.is_asking = self.is_repeating = request.reply is None and self.error is None
+        if self.is_repeating:
+            self.request = None
+        return self.is_repeating

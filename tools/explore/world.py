@@ -1,52 +1,35 @@
 """A world to explore: one connection, the objects on it, and a broker.
 
-The connection, its channels, links, publisher and consumer are the real plain objects. The world stands for the
-supervisor (:mod:`anyamqp.core.supervisor`), the recovery and the tasks of a link: it carries out effects and decides
-nothing. Its recovery opens the channels; the connection opens without those that the broker does not answer for.
+The connection, its recovery, channels, links, publisher and consumer are the real objects. The world stands for the
+supervisor (:mod:`anyamqp.core.supervisor`) and the tasks of a link: it carries out effects and decides nothing.
 """
 
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 from anyamqp.core.link_channel import LinkChannel
-from anyamqp.entities import RecoveryMode
-from anyamqp.errors import AnyamqpError, TransportError, reason_of
+from anyamqp.errors import AnyamqpError, TransportError
 from anyamqp.message import FieldTable
-from anyamqp.net.link import Link
-from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.connection import ConnectionCore
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.leaving import Leaving
-from anyamqp.protocol.lifecycle import (
-    ChannelEvent,
-    ConnectionEffect,
-    ConnectionEvent,
-    ConnectionState,
-    State,
-    Transition,
-)
-from anyamqp.protocol.lifecycle.channel import OPENING, ChannelState
+from anyamqp.protocol.lifecycle import ConnectionEffect, ConnectionEvent, ConnectionState
 from anyamqp.protocol.subscription import OnCancel
-from anyamqp.protocol.topology import Topology
 from tools.explore.broker import Broker
 from tools.explore.clock import Clock
 from tools.explore.consumer import Consumer
+from tools.explore.host import CLOSE_TIMEOUT, PlainHost, PlainJournal
 from tools.explore.link import PlainLink
 from tools.explore.publisher import Publisher
-from tools.explore.surroundings import CLOSE_TIMEOUT
+from tools.explore.recovery import PlainRecovery
 from tools.explore.user_channel import UserChannel
 from tools.explore.violation import Violation
 
 PAUSE: Final = 0.2
 """Seconds before a dial."""
 
-PATIENCE: Final = 3.0
-"""Seconds after which the connection opens without a channel that the broker does not answer for."""
-
-UP: Final = (ConnectionState.OPEN, ConnectionState.BLOCKED)
 
 
 class Parts(NamedTuple):
@@ -80,39 +63,35 @@ class World:
         parts: the objects in it.
 
     Attributes:
+        host: the connection's parts.
         core: the connection.
-        link: the present link; None between two.
+        recovery: its recovery.
+        clock: the time.
+        journal: the records.
         broker: the other side.
         channel, publisher, consumer: the objects on the connection; None for no such object.
         is_dialing: whether a dial is under way.
-        is_recovering: whether the recovery is.
-        postponed: the channels that an earlier link had to wait for, during the recovery.
         pause_until: when the pause before the next dial ends; infinity for none.
-        patience_until: when the recovery stops waiting; infinity for none.
         leaving: decides when closing ends at the latest.
         is_over: whether everybody was told that the connection is closed.
-        facts: the remarkable events of the present step.
-        lines: the lines of a sequence diagram; None to keep none.
         left: how many accidents may still happen.
     """
 
     def __init__(self, parts: Parts) -> None:
-        self.clock: Clock = Clock()
-        self.core: ConnectionCore[LinkChannel] = ConnectionCore(Topology(RecoveryMode.EVERYTHING), self, self._place)
-        self.link: PlainLink | None = None
+        self.host: PlainHost = PlainHost()
+        self.core: ConnectionCore[LinkChannel] = self.host.core
+        self.recovery: PlainRecovery = PlainRecovery(self.host)
+        self.core.recovery = self.recovery
+        self.clock: Clock = self.host.loop
+        self.journal: PlainJournal = self.host.journal
         self.broker: Broker = Broker(messages=1 if parts.consumer else 0)
-        self.channel: UserChannel | None = UserChannel(self) if parts.channel else None
-        self.publisher: Publisher | None = Publisher(self) if parts.publishes else None
-        self.consumer: Consumer | None = Consumer(self, parts.on_cancel) if parts.consumer else None
+        self.channel: UserChannel | None = UserChannel(self.host) if parts.channel else None
+        self.publisher: Publisher | None = Publisher(self.host) if parts.publishes else None
+        self.consumer: Consumer | None = Consumer(self.host, self.broker, parts.on_cancel) if parts.consumer else None
         self.is_dialing: bool = False
-        self.is_recovering: bool = False
-        self.postponed: set[ChannelCore[LinkChannel]] = set()
         self.pause_until: float = math.inf
-        self.patience_until: float = math.inf
         self.leaving: Leaving = Leaving(CLOSE_TIMEOUT)
         self.is_over: bool = False
-        self.facts: set[str] = set()
-        self.lines: list[str] | None = None
         self.left: Parts = parts
         self.link_number: int = 0
         self._waits = False
@@ -120,53 +99,10 @@ class World:
         self.fire(ConnectionEvent.STARTED)
         self.settle()
 
-    # --- the parts ----------------------------------------------------------------------------------------------------
-
-    def register(self, channel: ChannelCore[LinkChannel], *, delay: float) -> None:
-        """Register a channel that is to be opened on the present link in so many seconds."""
-        self.core.register(channel, is_postponed=delay > 0)
-        if channel.state is ChannelState.CONNECTING_PAUSED:
-            self.clock.later(delay, partial(channel.take, ChannelEvent.DUE))
-
-    def note(self, fact: str) -> None:
-        """Something remarkable happened."""
-        self.facts.add(fact)
-
-    def settled(self, link: int, number: int, tag: int) -> None:
-        """A delivery of a link was settled by its consumer."""
-        if self.broker.link is not None and self.broker.link.number == link:
-            self.broker.link.settled.add((number, tag))
-
-    def _place(self, number: int) -> LinkChannel:
-        if self.link is None:
-            raise Violation("a channel is attached where there is no link")
-        # PlainLink has all members that it uses; failed deliveries, which pause and need a real timer, do not occur.
-        return LinkChannel(cast("Link", self.link), number, self._stale_ack, self.clock.later)  # type: ignore[arg-type]
-
-    def _stale_ack(self) -> None:
-        self.note("an ack that came too late for its link")
-
-    # --- the connection takes note ------------------------------------------------------------------------------------
-
-    def changed(
-        self, machine: str, source: State, event: ConnectionEvent | ChannelEvent, target: State, reason: str | None
-    ) -> None:
-        """The public state of the connection or of a channel changed."""
-        why = event.value if reason is None else f"{event.value}: {reason}"
-        self.say(f"Note over Client: {machine} {source.name} -> {target.name} ({why})")
-        if event is ChannelEvent.LOST and self.core.state in UP:
-            raise Violation(f"{machine} is told of the loss before its connection")
-
-    def record(self, transition: Transition) -> None:
-        """The state of the link changed."""
-
-    def stalled(self, seconds: float) -> None:
-        """The event loop was late, which cannot be here."""
-
-    def say(self, line: str) -> None:
-        """Add a line to the sequence diagram."""
-        if self.lines is not None:
-            self.lines.append(line)
+    @property
+    def link(self) -> PlainLink | None:
+        """The present link; None between two."""
+        return self.host.link
 
     # --- events of the link ------------------------------------------------------------------------------------------
 
@@ -184,7 +120,7 @@ class World:
         was_blocked = self.core.state is ConnectionState.BLOCKED
         self.fire(ConnectionEvent.UNBLOCKED)
         if was_blocked:
-            self.note("a block that ended")
+            self.journal.note("a block that ended")
 
     def on_number_free(self) -> None:
         """A channel's close is complete."""
@@ -194,16 +130,14 @@ class World:
 
     def on_link_ended(self, error: AnyamqpError | None) -> None:
         """The link is gone."""
-        self.is_recovering = False
-        self.postponed.clear()
-        self.patience_until = math.inf
-        self.fire(ConnectionEvent.LOST, reason_of(error))
+        self.fire(ConnectionEvent.LOST, error)
+        self.recovery.lost(error)
 
     # --- effects ------------------------------------------------------------------------------------------------------
 
-    def fire(self, event: ConnectionEvent, reason: str | None = None) -> None:
+    def fire(self, event: ConnectionEvent, reason: Exception | str | None = None) -> None:
         """An event of the connection."""
-        for effect in self.core.take(event, self.clock.now, reason):
+        for effect in self.core.take(event, self.clock.now(), reason):
             self._carry_out(effect)
 
     def _carry_out(self, effect: ConnectionEffect) -> None:
@@ -214,25 +148,23 @@ class World:
                 self._dial()
             case ConnectionEffect.RUN_LINK, _:
                 self._run_link()
-            case ConnectionEffect.RECOVER, PlainLink():
-                self.is_recovering = True
-                self.postponed = {one for one in self.core.unopened if one.state is ChannelState.CONNECTING_PAUSED}
-                self.patience_until = self.clock.now + PATIENCE
+            case ConnectionEffect.RECOVER, PlainLink() as link:
+                self.recovery.start(link)
             case ConnectionEffect.INTERRUPT, _:
-                self.leaving.attempt(self.clock.now)
-                self.is_recovering = False
-                self.pause_until = self.patience_until = math.inf
+                self.leaving.attempt(self.clock.now())
+                self.recovery.is_running = False
+                self.pause_until = math.inf
             case ConnectionEffect.LEAVE_HANDSHAKE, PlainLink() as link:
-                if self.leaving.handshake(link.session.bytes_received, self.clock.now):
+                if self.leaving.handshake(link.session.bytes_received, self.clock.now()):
                     link.abort(TransportError("the link was dropped"))
             case ConnectionEffect.LEAVE_LINK, PlainLink() as link:
                 link.close()
             case ConnectionEffect.CLOSE_LINK, PlainLink() as link:
                 link.close()
-                self.leaving.link(link.close_deadline(CLOSE_TIMEOUT), self.clock.now)
+                self.leaving.link(link.close_deadline(CLOSE_TIMEOUT), self.clock.now())
             case ConnectionEffect.END, _:
                 self.is_over = True
-                self.pause_until = self.patience_until = self.leaving.deadline = math.inf
+                self.pause_until = self.leaving.deadline = math.inf
                 self.clock.calls.clear()
             case _:
                 raise Violation(f"the connection cannot {effect.value} without a link")
@@ -246,15 +178,14 @@ class World:
         if self.link is not None:
             raise Violation("invariant 1: a second link")
         self.link_number += 1
-        self.link = self.core.link = PlainLink(self.link_number, self, self, self.clock)
+        self.host.link = self.core.link = PlainLink(self.link_number, self, self.host, self.clock)
         self.core.opened_at = None
         self.broker.accept(self.link_number)
 
     def give_up(self) -> None:
         """The policy says that there is to be no other dial."""
         self.pause_until = math.inf
-        self.core.failure = TransportError("no broker")
-        self.fire(ConnectionEvent.FAILED, "no broker")
+        self.fire(ConnectionEvent.FAILED, TransportError("no broker"))
         self.fire(ConnectionEvent.CLOSED)
 
     def drop(self) -> None:
@@ -276,14 +207,14 @@ class World:
         for _ in range(2):
             self._go_on()
             while self.link is not None and self.link.session.has_output:
-                data = b"".join(self.link.session.output(self.clock.now))
+                data = b"".join(self.link.session.output(self.clock.now()))
                 if self.broker.link is not None:
                     answer = self.broker.take(data)
                     for heard in self.broker.heard:
-                        self.say(f"Client->>Broker: {heard}")
+                        self.journal.say(f"Client->>Broker: {heard}")
                     self.hear(answer)
                 self._go_on()
-        self.facts |= self.broker.facts
+        self.journal.facts |= self.broker.facts
         self.broker.facts.clear()
 
     def _go_on(self) -> None:
@@ -293,55 +224,36 @@ class World:
         for part in (self.channel, self.publisher, self.consumer):
             if part is not None:
                 part.go_on()
-        if self.is_recovering and link is not None:
-            self._recover(link)
+        if self.recovery.go_on():
+            self.fire(ConnectionEvent.OPENED)
+            self.recovery.opened()
         if link is not None and link.has_ended:
             self.core.close_facts = link.session.close_facts
-            self.link = self.core.link = None
+            self.host.link = self.core.link = None
             self.broker.lose()
         if self.link is None:
             if self._waits:
-                self._waits, self.pause_until = False, self.clock.now + PAUSE
+                self._waits, self.pause_until = False, self.clock.now() + PAUSE
             if self.core.state is ConnectionState.CLOSING and not self.is_dialing:
                 self.fire(ConnectionEvent.DUE)  # of the pause that was cut short
                 self.fire(ConnectionEvent.CLOSED)
-
-    def _recover(self, link: PlainLink) -> None:
-        for channel in self.core.unopened:
-            is_due = channel.state is not ChannelState.CONNECTING_PAUSED or channel in self.postponed
-            if channel.link_channel is None and is_due and link.is_open:
-                try:
-                    channel.attach(link)
-                except AnyamqpError as error:
-                    channel.fail(error)
-        if link.is_open and not any(channel.state in OPENING for channel in self.core.unopened):
-            self.recovered()
-
-    def recovered(self) -> None:
-        """The recovery is over, or waits no longer."""
-        self.is_recovering = False
-        self.patience_until = math.inf
-        self.postponed.clear()
-        self.fire(ConnectionEvent.OPENED)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
     @property
     def nearest(self) -> float:
         """The next deadline; infinity for none."""
-        own = [self.pause_until, self.patience_until, self.leaving.deadline, self.clock.nearest]
+        own = [self.pause_until, self.recovery.deadline, self.leaving.deadline, self.clock.nearest]
         return min(own + [part.deadline for part in (self.publisher, self.consumer) if part is not None])
 
     def pass_time(self) -> None:
         """Move on to the next deadline, and carry out whatever is due."""
-        now = self.clock.now = max(self.clock.now, self.nearest)
+        now = self.clock.time = max(self.clock.now(), self.nearest)
         for call in self.clock.take_due():
             call()
         if now >= self.pause_until:
             self.pause_until = math.inf
             self.fire(ConnectionEvent.DUE)
-        if now >= self.patience_until:
-            self.recovered()
         if now >= self.leaving.deadline:
             self.drop()
         for part in (self.publisher, self.consumer):

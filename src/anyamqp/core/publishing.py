@@ -168,10 +168,10 @@ class OutboxShell(ChannelOwner):
         return [methods.Confirm.Select()]
 
     def on_opened(self) -> None:
-        self.outbox.channel_opened(anyio.current_time())
+        self.outbox.channel_opened(self._host.loop.now())
 
     def on_ready(self) -> None:
-        self.outbox.channel_ready(anyio.current_time())
+        self.outbox.channel_ready(self._host.loop.now())
 
     def on_confirms(self, confirms: Sequence[Confirm]) -> None:
         outbox = self.outbox
@@ -188,16 +188,16 @@ class OutboxShell(ChannelOwner):
         self.outbox.held()
 
     def on_lost(self, error: AnyamqpError | None) -> None:
-        self.outbox.link_lost(error, anyio.current_time())
+        self.outbox.link_lost(error, self._host.loop.now())
 
     def on_failed(self, error: AnyamqpError) -> None:
-        self.outbox.channel_failed(error, anyio.current_time())
+        self.outbox.channel_failed(error, self._host.loop.now())
         self._carry_out()
 
     def on_blocked(self) -> None:
         block = self._host.block
         if block is not None:
-            self.outbox.blocked(block.reason, block.since, anyio.current_time())
+            self.outbox.blocked(block.reason, block.since, self._host.loop.now())
             self._carry_out()
 
     def on_unblocked(self) -> None:

@@ -72,20 +72,24 @@ class Recovery:
         """
         if not link.is_open:
             return False  # it ended before the task that runs this began
-        core, topology, now = self._core, self._host.topology, anyio.current_time()
+        self.begin(link)
+        while link.is_open:
+            self._act(anyio.current_time())
+            if self._core.state is RecoveryState.SETTLED:
+                break
+            with anyio.CancelScope(deadline=self._core.deadline):
+                await next_news(self.wakers)
+        return link.is_open
+
+    def begin(self, link: Link) -> None:
+        """Send the first requests on a link."""
+        topology, now = self._host.topology, self._host.loop.now()
         entities = [*topology.exchanges(), *topology.queues(), *topology.bindings()]
         wanted = [one for one in entities if self._wanted(one.entity)]
-        declaring = core.begin(wanted, now + self._host.lock_grace, now)
+        declaring = self._core.begin(wanted, now + self._host.lock_grace, now)
         self._link = link
         self._shell = DeclaringShell(self._host, declaring, link, self._entity_failed, self.changed)
         self._shell.begin()
-        while link.is_open:
-            self._act(anyio.current_time())
-            if core.state is RecoveryState.SETTLED:
-                break
-            with anyio.CancelScope(deadline=core.deadline):
-                await next_news(self.wakers)
-        return link.is_open
 
     def opened(self) -> None:
         """The connection is OPEN on the link."""

@@ -47,7 +47,7 @@ class Recovering(Protocol):
         ...
 
     def changed(self) -> None:
-        """The public state of the connection or of a channel changed."""
+        """The public state of the connection or of a channel changed, or there is another channel to open."""
         ...
 
 
@@ -180,15 +180,19 @@ class ConnectionCore(Generic[P]):
                 raise ChannelLimitReached(f"all {most} channels that the connection may have are open")
             channel.take(ChannelEvent.REGISTERED)
         self.channels[channel] = None
+        if link is None:
+            self._tell_recovery()
 
     def join(self, channel: ChannelCore[P]) -> None:
         """Attach a channel to the current link, unless recovery will do so."""
         link = self._link_for_channels
-        if link is not None:
-            try:
-                channel.attach(link)
-            except AnyamqpError as error:
-                channel.fail(error)
+        if link is None:
+            self._tell_recovery()
+            return
+        try:
+            channel.attach(link)
+        except AnyamqpError as error:
+            channel.fail(error)
 
     def forget(self, channel: ChannelCore[P]) -> None:
         """Remove a closed channel."""
@@ -249,6 +253,9 @@ class ConnectionCore(Generic[P]):
         self, machine: str, source: State, event: ConnectionEvent | ChannelEvent, target: State, reason: str | None
     ) -> None:
         self._changes.changed(machine, source, event, target, reason)
+        self._tell_recovery()
+
+    def _tell_recovery(self) -> None:
         if self.recovery is not None:
             self.recovery.changed()
 

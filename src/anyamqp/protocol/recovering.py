@@ -160,7 +160,7 @@ class RecoveryCore(Generic[P]):
         if self.declaring is None:
             return ()
         consumers = list(self._connection.consumers)
-        theirs = {consumer.channel for consumer in consumers}
+        theirs = {consumer.channel for consumer in consumers if consumer.not_back is not None}
         channels = [channel for channel in (*self._opening, *self._detached) if channel not in theirs]
         return (
             *(f"{recorded.entity}: {reason}" for recorded, reason in self.declaring.pending()),
