@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from anyamqp.errors import AnyamqpError, InvalidArgument
+from anyamqp.protocol.connection import Recovering
 from anyamqp.protocol.lanes import PATIENCE
-from anyamqp.protocol.lifecycle.channel import ChannelEvent
+from anyamqp.protocol.lifecycle.channel import ChannelEvent, ChannelState
 from anyamqp.protocol.lifecycle.recovery import RecoveryState
+from anyamqp.protocol.ports import Consuming
 from anyamqp.protocol.recovering import LONGEST_REOPENING
-from support.recoveries import ANSWER_WITHIN, NO_NUMBER, RESET, UNEXPLAINED, Case
+from support.recoveries import ANSWER_WITHIN, NO_NUMBER, RESET, UNEXPLAINED, Case, Consumer
+
+class NewConsumer(Consumer):
+    """A consumer that has never consumed, so that it cannot come back."""
+
+    @property
+    def not_back(self) -> str | None:
+        return None
+
 
 # --- one link ---------------------------------------------------------------------------------------------------------
 
@@ -62,6 +74,18 @@ def test_a_channel_that_cannot_be_opened_is_shut() -> None:
     assert case.told == ["shut odd: does not fit"]
     case.answer("a")
     assert case.state is RecoveryState.SETTLED
+
+
+def test_a_channel_of_a_user_who_comes_meanwhile_is_opened_at_once() -> None:
+    case = Case("first")
+    case.connection.recovery = cast(Recovering, case)
+    case.begin()
+    assert case.opened == ["first"]
+    case.channels["second"] = case.connection.new_channel(None)
+    case.connection.register(case.channels["second"])
+    assert case.recovery.deadline <= case.now
+    case.due()
+    assert case.channels["second"].state is ChannelState.CONNECTING_OPENING
 
 
 # --- patience ---------------------------------------------------------------------------------------------------------
@@ -179,6 +203,15 @@ def test_a_link_that_is_lost_as_the_connection_opens_leaves_nothing() -> None:
     case.lose(RESET)
     case.carry_out(case.recovery.opened())
     assert (case.state, case.told) == (RecoveryState.IDLE, [])
+
+
+def test_the_channel_of_a_new_consumer_is_missed_like_any_other() -> None:
+    case = Case("c")
+    case.connection.consumers.add(cast(Consuming, NewConsumer("q", case.channels["c"])))
+    case.begin()
+    case.pass_time(PATIENCE)
+    case.open()
+    assert case.recovery.not_back == ("c: the broker has not answered yet",)
 
 
 # --- silence ----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,6 @@ PAUSE: Final = 0.2
 """Seconds before a dial."""
 
 
-
 class Parts(NamedTuple):
     """The objects in a world, and how often each kind of accident may happen.
 
