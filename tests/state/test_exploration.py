@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tools.explore.bugs import BUGS, Bug
@@ -9,8 +11,14 @@ from tools.explore.fingerprint import facts, fingerprint
 from tools.explore.moves import moves, play
 from tools.explore.report import Find, diagram
 from tools.explore.scenarios import DEEP, SHALLOW
-from tools.explore.search import Scenario, explore
+from tools.explore.search import Scenario, explore, few_collections
 from tools.explore.snapshot import freeze, thaw
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    with few_collections():
+        yield
 
 
 @pytest.mark.parametrize("scenario", SHALLOW, ids=[scenario.name for scenario in SHALLOW])
@@ -38,7 +46,7 @@ def test_worlds_with_one_fingerprint_go_on_alike() -> None:
     """Or the exploration would leave out what follows from one of them."""
     first = DEEP[4].world()
     known, level, pairs = {fingerprint(first): freeze(first)}, [freeze(first)], 0
-    for _ in range(8):
+    for _ in range(7):
         reached: list[bytes] = []
         for frozen in level:
             for key, there in next_worlds(frozen).values():

@@ -15,6 +15,7 @@ from anyamqp.protocol.ports import Consuming
 from anyamqp.protocol.recovering import LONGEST_REOPENING
 from support.recoveries import ANSWER_WITHIN, NO_NUMBER, RESET, UNEXPLAINED, Case, Consumer
 
+
 class NewConsumer(Consumer):
     """A consumer that has never consumed, so that it cannot come back."""
 

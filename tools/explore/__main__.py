@@ -6,7 +6,6 @@ The exit status is 1 if a property does not hold, an event that must be reached 
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import sys
 import time
@@ -17,18 +16,20 @@ from typing import Final
 from tools.explore.bugs import BUGS
 from tools.explore.report import Find, bug_line, diagram, missing, page, summary
 from tools.explore.scenarios import DEEP
-from tools.explore.search import Exploration, explore
+from tools.explore.search import Exploration, explore, few_collections
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "explore.md"
-_SELDOM: Final = 100_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.explore", description=__doc__)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="how many processes")
     workers: int = parser.parse_args(arguments).workers
-    gc.freeze()
-    gc.set_threshold(_SELDOM)  # worlds are full of cycles, and there are many
+    with few_collections():
+        return _explore_all(workers)
+
+
+def _explore_all(workers: int) -> int:
     begun = time.monotonic()
     explorations: list[Exploration] = []
     for scenario in DEEP:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from multiprocessing import get_context
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -24,6 +25,9 @@ Path: TypeAlias = tuple[str, ...]
 Cell: TypeAlias = tuple[str, Enum, Enum]
 _FEW: Final = 200
 """Worlds of one level below which it is not worth another process."""
+
+_SELDOM: Final = 100_000
+"""Objects made between two collections."""
 
 
 class Scenario(NamedTuple):
@@ -145,6 +149,19 @@ def explore(scenario: Scenario, *, workers: int = 1) -> Exploration:
         found.broken = _endless(ways_out)
     found.seconds = _cpu_seconds() - begun
     return found
+
+
+@contextmanager
+def few_collections() -> Generator[None, None, None]:
+    """Collect garbage seldom: worlds are full of cycles, and there are many."""
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_SELDOM)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def _levels(frontier: dict[bytes, Reached], known: set[bytes], workers: int, *, is_last: bool) -> Sequence[Level]:
