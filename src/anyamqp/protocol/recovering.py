@@ -344,8 +344,7 @@ class RecoveryCore(Generic[P]):
 
     @property
     def _is_all_back(self) -> bool:
-        is_declared = self.declaring is None or self.declaring.is_complete
-        return is_declared and not self._detached and not self.not_back
+        return not self.not_back and (self.declaring is None or self.declaring.is_complete)
 
     def _attach(self, channels: Sequence[ChannelCore[P]]) -> Effects[P]:
         if not channels:
