@@ -45,12 +45,14 @@ def on_link(**others: tuple[str, str]) -> dict[str, tuple[str, str]]:
 OPENING = on_link(**LATER, OPENED=("OPEN_HELD", "opened"), STOPPED=("", ""), STARTED=("", ""))
 PLAN: dict[str, dict[str, tuple[str, str]]] = {
     "CONNECTING_NEW": {
-        "REGISTERED": ("CONNECTING_DETACHED", ""),
+        "REGISTERED": ("", "join"),
         "POSTPONED": ("CONNECTING_PAUSED", ""),
+        "DEFERRED": ("CONNECTING_DETACHED", ""),
         "ATTACHED": ("CONNECTING_OPENING", "channel.open for setup, basic.qos for last of setup"),
         "CLOSE": ("CLOSED", "forget"),
+        "FAILED": ("", ""),
     },
-    "CONNECTING_PAUSED": off_link("CONNECTING", DUE=("CONNECTING_DETACHED", "join")),
+    "CONNECTING_PAUSED": off_link("CONNECTING", DUE=("", "join"), DEFERRED=("CONNECTING_DETACHED", "")),
     "CONNECTING_DETACHED": off_link("CONNECTING"),
     "CONNECTING_OPENING": OPENING,
     "OPEN_HELD": on_link(
@@ -82,7 +84,7 @@ OPEN = ("ATTACHED", "OPENED", "READY")
 WAYS: dict[str, tuple[str, ...]] = {
     "CONNECTING_NEW": (),
     "CONNECTING_PAUSED": ("POSTPONED",),
-    "CONNECTING_DETACHED": ("REGISTERED",),
+    "CONNECTING_DETACHED": ("DEFERRED",),
     "CONNECTING_OPENING": OPEN[:1],
     "OPEN_HELD": OPEN[:2],
     "OPEN": OPEN,
@@ -103,7 +105,8 @@ class World(ChannelOwner):
     def __init__(self) -> None:
         self.told: list[str] = []
         self.missed: tuple[ChannelEvent, ...] = ()
-        self.is_open = True
+        self.refusal: AnyamqpError | None = None
+        """The connection's reason for not opening the channel."""
         self.number = 1
         self.asked: Request | None = None
         """The one that waits for its reply."""
@@ -125,6 +128,8 @@ class World(ChannelOwner):
     def join(self, channel: object) -> None:
         assert channel is self.core
         self.told.append("join")
+        if self.refusal is not None:
+            raise self.refusal
 
     def forget(self, channel: object) -> None:
         assert channel is self.core
@@ -271,9 +276,23 @@ def test_channel_that_opens_late_is_told_how_its_connection_is(
     assert (world.core.state.name, world.told) == (state, told)
 
 
-def test_close_on_a_link_that_is_closing_is_complete_at_once() -> None:
-    world = at("OPEN")
-    world.is_open = False
-    world.fire("CLOSE")
-    assert world.core.state is ChannelState.CLOSED
-    assert world.told == ["request refused", "leave", "forget"]
+def test_channel_whose_registration_is_refused_may_be_registered_again() -> None:
+    world = at("CONNECTING_NEW")
+    world.refusal = PreconditionFailed("no number")
+    with pytest.raises(PreconditionFailed):
+        world.fire("REGISTERED")
+    assert (world.core.state, world.told) == (ChannelState.CONNECTING_NEW, ["join"])
+
+
+def test_channel_that_is_refused_after_its_pause_fails() -> None:
+    world = at("CONNECTING_PAUSED")
+    world.refusal = PreconditionFailed("no number")
+    world.fire("DUE")
+    assert (world.core.state, world.told) == (ChannelState.CLOSED, ["join", "forget", "failed"])
+    assert world.core.error is world.refusal
+
+
+def test_close_on_a_link_that_ends_is_complete_with_the_end() -> None:
+    world = at("CLOSING")
+    world.fire("LOST")
+    assert (world.core.state, world.told) == (ChannelState.CLOSED, ["forget"])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 
-from anyamqp.errors import AnyamqpError, InvalidTransition
+from anyamqp.errors import AnyamqpError, ChannelLimitReached, ConnectionClosed, InvalidTransition, InvalidUse
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.connection import ConnectionCore
+from anyamqp.protocol.events import BlockNotice
 from anyamqp.protocol.lifecycle import ConnectionEvent, ConnectionState
-from anyamqp.protocol.lifecycle.channel import ChannelEvent
+from anyamqp.protocol.lifecycle.channel import ChannelEvent, ChannelState
 
 LEAVING = dict.fromkeys(("STARTED", "DUE", "REFUSED", "OPENED", "LOST", "BLOCKED", "UNBLOCKED"), ("CLOSING", ""))
 END = {"CLOSED": ("CLOSED", "fail, END"), "FAILED": ("CLOSED", "fail, END")}
@@ -97,9 +99,8 @@ class World:
 
     def __init__(self) -> None:
         self.told: list[str] = []
-        self.is_open = True
-        self.blocked: str | None = None
-        self.core: ConnectionCore[Any] = ConnectionCore(cast(Any, None), cast(Any, self), cast(Any, None))
+        self.block: BlockNotice | None = None
+        self.core: ConnectionCore[Any] = ConnectionCore(cast(Any, None), cast(Any, self), lambda _: self)
         self.core.link = cast(Any, self)
         self.core.publishers.add(cast(Any, self))
         self.core.consumers.add(cast(Any, self))
@@ -113,6 +114,9 @@ class World:
         names = {"READY": "ready", "LEAVE": "leave", "FAILED": "fail"}
         assert (error is not None) is (event.name in {"LEAVE", "FAILED"})
         self.told.append(names.get(event.name, f"channels {event.value}"))
+
+    def attach(self, *_: object) -> int:
+        return 1
 
     def changed(self, *_: object) -> None: ...
 
@@ -162,9 +166,72 @@ def test_block_of_the_broker_is_told_before_anybody_is_ready(phase: str) -> None
     world = World()
     for step in WAYS[f"{phase}_RECOVERING"]:
         world.fire(step)
-    world.blocked = "memory"
+    world.block = BlockNotice("memory", 0.5)
     world.told.clear()
     world.fire("OPENED")
     assert world.core.state is ConnectionState.BLOCKED
     assert [told for told in world.told if told != "reconnects"] == ["channels blocked", "publishers blocked", "ready"]
     assert world.core.opened_at == 1.0
+    assert world.core.block is world.block
+
+
+def at(state: str) -> World:
+    world = World()
+    for step in WAYS[state]:
+        world.fire(step)
+    return world
+
+
+UP = ("OPEN", "BLOCKED")
+AWAY = [state for state in PLAN if "CONNECTING_" in state and state != "CONNECTING_NEW"]
+ENDED = ("CLOSING", "CLOSED")
+
+
+@pytest.mark.parametrize(
+    ("states", "postponed", "found"),
+    [
+        (UP, False, ChannelState.CONNECTING_OPENING),
+        (AWAY, False, ChannelState.CONNECTING_DETACHED),
+        ((*UP, *AWAY), True, ChannelState.CONNECTING_PAUSED),
+    ],
+)
+def test_channel_that_is_registered_opens_now_or_later(
+    states: Sequence[str], postponed: bool, found: ChannelState
+) -> None:
+    for state in states:
+        core = at(state).core
+        core.register(channel := core.new_channel(None), is_postponed=postponed)
+        assert (channel.state, channel in core.channels) == (found, True)
+
+
+@pytest.mark.parametrize("postponed", [False, True])
+@pytest.mark.parametrize(("states", "error"), [(["CONNECTING_NEW"], InvalidUse), (ENDED, ConnectionClosed)])
+def test_channel_is_refused_outside_the_life_of_its_connection(
+    states: Sequence[str], error: type[AnyamqpError], postponed: bool
+) -> None:
+    for state in states:
+        core = at(state).core
+        channel = core.new_channel(None)
+        with pytest.raises(error):
+            core.register(channel, is_postponed=postponed)
+        assert (channel.state, channel in core.channels) == (ChannelState.CONNECTING_NEW, False)
+
+
+@pytest.mark.parametrize("state", AWAY)
+def test_no_more_channels_are_registered_than_have_numbers_but_those_that_paused_have_theirs(state: str) -> None:
+    core = at(state).core
+    core.most_channels = len(core.channels) + 1
+    core.register(paused := core.new_channel(None), is_postponed=True)
+    channel = core.new_channel(None)
+    with pytest.raises(ChannelLimitReached):
+        core.register(channel)
+    assert (channel.state, channel in core.channels) == (ChannelState.CONNECTING_NEW, False)
+    paused.take(ChannelEvent.DUE)
+    assert paused.state is ChannelState.CONNECTING_DETACHED
+
+
+@pytest.mark.parametrize("state", [state for state in PLAN if state != "BLOCKED"])
+def test_notice_of_a_block_is_shown_while_the_connection_is_blocked(state: str) -> None:
+    world = at(state)
+    world.block = BlockNotice("memory", 0.5)
+    assert world.core.block is None

@@ -144,6 +144,8 @@ class ChannelModel:
     def comes_up(self, event: str) -> bool:
         match self.step, event:
             case ("new", "registered") | ("paused", "due"):
+                pass  # the connection answers
+            case (("new" | "paused"), "deferred"):
                 self.step = "detached"
             case "new", "postponed":
                 self.step = "paused"

@@ -66,7 +66,10 @@ def told_by(dialogue: Dialogue, chunks: Iterable[bytes]) -> list[Told]:
     for chunk in chunks:
         session.receive(chunk, dialogue.now)
         while (event := session.next_event()) is not None:
-            told += ((*one, session.state, session.blocked, session.channel_count) for one in parts(event))
+            told += (
+                (*one, session.state, session.block and session.block.reason, session.channel_count)
+                for one in parts(event)
+            )
     return told
 
 

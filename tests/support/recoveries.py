@@ -67,7 +67,7 @@ class Case:
         """The connection records a change of a public state."""
         self.recovery.heard(self.now)
 
-    def add(self, name: str, event: ChannelEvent = ChannelEvent.REGISTERED) -> ChannelCore[Any]:
+    def add(self, name: str, event: ChannelEvent = ChannelEvent.DEFERRED) -> ChannelCore[Any]:
         channel: ChannelCore[Any] = ChannelCore(name, self.connection, None)
         channel.take(event)
         self.connection.channels[channel] = None

@@ -97,6 +97,10 @@ class World:
         """Whether basic.consume was sent on the current link."""
         self.has_link = True
         self.has_room = True
+        self.is_declared_again = False
+        """Whether the recovery declares the queue again."""
+        self.ended_by: AnyamqpError = ChannelClosed("closed")
+        """The error that closed the last channel."""
         self.on_link = OnLink()
         self.is_entering = False
         self.is_leaving = False
@@ -178,9 +182,17 @@ class World:
         hands_out_the_rest = self.core.state is ConsumerState.ASKING and isinstance(error, NotFound)
         self.leave_link()
         self.channel = "closed"
-        self.carry_out(self.core.channel_failed(error, "q", self.now, is_declared_again=is_declared_again))
+        self.is_declared_again, self.ended_by = is_declared_again, error
+        self.carry_out(self.core.channel_failed(error, self, self, "q", self.now))
         if not (hands_out_the_rest and self.core.state in OVER):
             self.check_stale()
+
+    def closed_error(self) -> AnyamqpError:
+        return self.ended_by
+
+    def will_declare(self, queue: str) -> bool:
+        assert queue == "q"
+        return self.is_declared_again
 
     # --- what may happen ------------------------------------------------------------------------------------------
 

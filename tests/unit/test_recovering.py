@@ -9,6 +9,7 @@ import pytest
 from anyamqp.errors import AnyamqpError, InvalidArgument
 from anyamqp.protocol.connection import Recovering
 from anyamqp.protocol.lanes import PATIENCE
+from anyamqp.protocol.lifecycle import ConnectionEvent
 from anyamqp.protocol.lifecycle.channel import ChannelEvent, ChannelState
 from anyamqp.protocol.lifecycle.recovery import RecoveryState
 from anyamqp.protocol.ports import Consuming
@@ -80,6 +81,7 @@ def test_a_channel_that_cannot_be_opened_is_shut() -> None:
 def test_a_channel_of_a_user_who_comes_meanwhile_is_opened_at_once() -> None:
     case = Case("first")
     case.connection.recovery = cast(Recovering, case)
+    case.connection.take(ConnectionEvent.STARTED, case.now)
     case.begin()
     assert case.opened == ["first"]
     case.channels["second"] = case.connection.new_channel(None)

@@ -181,7 +181,8 @@ def test_a_refused_login_is_told_with_its_text_escaped() -> None:
 def test_a_block_is_told_with_its_reason_escaped() -> None:
     dialogue = opened()
     assert dialogue.say(method_frame(0, 10, 60, shortstr(RAW))) == [Blocked(SHOWN)]
-    assert dialogue.session.blocked == SHOWN
+    assert dialogue.session.block is not None
+    assert dialogue.session.block.reason == SHOWN
 
 
 def test_the_mechanisms_that_a_broker_offers_are_told_escaped_and_cut() -> None:

@@ -28,7 +28,7 @@ from anyamqp.errors import (
     Side,
     TransportError,
 )
-from anyamqp.protocol.events import Blocked, Ended, Opened, Replied, Stalled, Tuning, Unblocked
+from anyamqp.protocol.events import Blocked, BlockNotice, Ended, Opened, Replied, Stalled, Tuning, Unblocked
 from anyamqp.protocol.handshake import CAPABILITIES
 from anyamqp.protocol.lifecycle import LinkEvent, LinkState
 from anyamqp.protocol.sasl import External, Mechanism, Plain
@@ -597,7 +597,7 @@ def test_whatever_comes_after_our_close_is_discarded(data: bytes) -> None:
     assert dialogue.say(data) == []
     assert dialogue.sent() == []
     assert dialogue.session.state is LinkState.CLOSING
-    assert dialogue.session.blocked is None
+    assert dialogue.session.block is None
     assert dialogue.tell(CLOSE_OK) == [Ended(None)]
 
 
@@ -660,7 +660,6 @@ def test_after_a_close_nothing_can_be_asked(end: Callable[[], Dialogue]) -> None
     session = dialogue.session
     for call in (
         session.open_channel,
-        lambda: session.close_channel(1),
         lambda: session.request(1, methods.Queue.Declare()),
         lambda: session.send(1, methods.Basic.Ack(1)),
         lambda: session.publish(1, Route("", "", mandatory=False), b"\x00\x00", b""),
@@ -668,6 +667,15 @@ def test_after_a_close_nothing_can_be_asked(end: Callable[[], Dialogue]) -> None
         with pytest.raises(InvalidUse, match=session.state.name):
             call()
     assert session.output_size == 0
+
+
+@pytest.mark.parametrize("end", [closing, *ENDS])
+def test_the_end_of_a_link_ends_its_channels_without_another_method(end: Callable[[], Dialogue]) -> None:
+    dialogue = end()
+    dialogue.sent()
+    dialogue.session.nack(1, methods.Basic.Nack(1))
+    dialogue.session.close_channel(1)
+    assert dialogue.sent() == []
 
 
 @pytest.mark.parametrize("state", HANDSHAKE)
@@ -743,15 +751,24 @@ def test_the_last_transition_comes_before_the_end_is_told() -> None:
 def test_a_blocked_connection_is_told_with_its_reason() -> None:
     dialogue = opened()
     assert dialogue.tell(methods.Connection.Blocked("low on disk")) == [Blocked("low on disk")]
-    assert dialogue.session.blocked == "low on disk"
+    assert dialogue.session.block == BlockNotice("low on disk", dialogue.now)
     assert dialogue.session.state is LinkState.OPEN
+
+
+def test_a_block_that_is_told_again_has_lasted_since_the_first_time() -> None:
+    dialogue = opened()
+    dialogue.tell(methods.Connection.Blocked("low on disk"))
+    since = dialogue.now
+    dialogue.now += 5.0
+    dialogue.tell(methods.Connection.Blocked("low on memory"))
+    assert dialogue.session.block == BlockNotice("low on memory", since)
 
 
 def test_an_unblocked_connection_is_told() -> None:
     dialogue = opened()
     dialogue.tell(BLOCKED)
     assert dialogue.tell(UNBLOCKED) == [Unblocked()]
-    assert dialogue.session.blocked is None
+    assert dialogue.session.block is None
 
 
 # --- secrets that are updated -----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from anyamqp.errors import (
     AccessRefused,
     AnyamqpError,
     ChannelClosed,
+    ChannelLimitReached,
     ConnectionClosed,
     ConsumerCancelled,
     NotFound,
@@ -124,6 +125,14 @@ def test_errors_that_would_come_again_end_the_consumer(error: AnyamqpError) -> N
     world.now += 10
     world.end_channel(error)
     assert (world.core.state, world.core.error) == (ConsumerState.ENDED, error)
+
+
+def test_an_error_of_ours_ends_the_consumer_as_it_ends_calls_on_the_channel() -> None:
+    world = consuming()
+    calls = ChannelClosed("the channel is closed: no number is free")
+    world.closed_error = lambda: calls  # type: ignore[method-assign]
+    world.end_channel(ChannelLimitReached("no number is free"))
+    assert (world.core.state, world.core.error) == (ConsumerState.ENDED, calls)
 
 
 def test_an_error_before_consume_ok_is_one_of_entering() -> None:

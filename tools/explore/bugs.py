@@ -121,11 +121,11 @@ def _wrong_order() -> AbstractContextManager[object]:
 def _silent_close() -> AbstractContextManager[object]:
     """A channel is closed without a word to the broker."""
 
-    def await_close(self: ChannelCore[LinkChannel]) -> None:
+    def send_close(self: ChannelCore[LinkChannel], error: AnyamqpError | None) -> None:  # noqa: ARG001
         self.link_channel = None
         self.take(ChannelEvent.CLOSED)
 
-    return patch.object(ChannelCore, "_await_close", await_close)
+    return patch.object(ChannelCore, "_send_close", send_close)
 
 
 def _channels_left() -> AbstractContextManager[object]:

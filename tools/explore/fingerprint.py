@@ -42,7 +42,6 @@ def facts(world: World) -> Facts:
     channels = {id(channel): number for number, channel in enumerate(_channels(world))}
     return (
         core.state.name,
-        core.block is None or core.block.since - now,
         world.is_dialing,
         _left(now, world.pause_until, world.leaving.deadline, *(at for at, _ in world.clock.calls)),
         world.is_over,
@@ -89,7 +88,7 @@ def _link(world: World, channels: dict[int, int]) -> Facts:
     session, handlers = link.session, link.dispatcher.handlers
     return (
         session.state.name,
-        session.blocked,
+        session.block and (session.block.reason, session.block.since - world.clock.now()),
         session.channel_count,
         bool(session.bytes_received),
         link.dispatcher.has_worked,

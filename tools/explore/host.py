@@ -13,9 +13,9 @@ from anyamqp.errors import AnyamqpError
 from anyamqp.net.link import Link
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.connection import ConnectionCore
+from anyamqp.protocol.events import BlockNotice
 from anyamqp.protocol.lifecycle import ChannelEvent, ConnectionEvent, ConnectionState, State, Transition
-from anyamqp.protocol.lifecycle.channel import ChannelState
-from anyamqp.protocol.ports import BlockNotice, ChannelOwner
+from anyamqp.protocol.ports import ChannelOwner
 from anyamqp.protocol.topology import Topology
 from tools.explore.clock import Clock
 from tools.explore.link import PlainLink
@@ -107,12 +107,8 @@ class PlainHost:
     def register(self, channel: ChannelCore[LinkChannel], *, delay: float = 0.0) -> None:
         """Register a channel that is to be opened on the present link in so many seconds."""
         self.core.register(channel, is_postponed=delay > 0)
-        if channel.state is ChannelState.CONNECTING_PAUSED:
+        if delay > 0:
             self.later(delay, partial(channel.take, ChannelEvent.DUE))
-
-    def will_declare(self, queue: str) -> bool:
-        """Whether a queue that is missing is declared once more."""
-        return self.core.will_declare(queue)
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
         """Call a function in so many seconds."""

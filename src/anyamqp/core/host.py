@@ -20,10 +20,9 @@ from anyamqp.net.link import Link
 from anyamqp.net.timers import Timer, Timers
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.connection import ConnectionCore
-from anyamqp.protocol.events import Tuning
-from anyamqp.protocol.lifecycle import ChannelEvent, ConnectionEvent, ConnectionState, State, Transition
-from anyamqp.protocol.lifecycle.channel import ChannelState
-from anyamqp.protocol.ports import BlockNotice, ChannelOwner
+from anyamqp.protocol.events import BlockNotice, Tuning
+from anyamqp.protocol.lifecycle import ChannelEvent, ConnectionEvent, State, Transition
+from anyamqp.protocol.ports import ChannelOwner
 from anyamqp.protocol.topology import Topology
 from anyamqp.settings import Settings
 
@@ -179,15 +178,9 @@ class ChannelHost:
             ConnectionClosed: the connection is closed.
             InvalidUse: the connection's block was not entered.
         """
-        if self.core.state is ConnectionState.CONNECTING_NEW:
-            raise InvalidUse("a connection works inside its block: async with connect(...) as connection")
         self.core.register(channel, is_postponed=delay > 0)
-        if channel.state is ChannelState.CONNECTING_PAUSED:
+        if delay > 0:
             self.later(delay, partial(channel.take, ChannelEvent.DUE))
-
-    def will_declare(self, queue: str) -> bool:
-        """Whether a queue that is missing is declared once more in the recovery that is under way."""
-        return self.core.will_declare(queue)
 
     async def wait_forgotten(self) -> None:
         """Wait until a channel is closed, or its number free."""

@@ -9,7 +9,7 @@ from anyamqp.core.channel import LogicalChannel
 from anyamqp.core.host import ChannelHost
 from anyamqp.core.link_channel import BlockFailed, LinkChannel
 from anyamqp.delivery import Delivery
-from anyamqp.errors import AnyamqpError, ChannelClosed, NotFound, ReplyError
+from anyamqp.errors import AnyamqpError, ChannelClosed, ReplyError
 from anyamqp.net.link import Link
 from anyamqp.net.timers import Deadlines
 from anyamqp.protocol.channel import ChannelCore
@@ -169,9 +169,8 @@ class Receiver(ChannelOwner):
         self._carry_out(self._subscription.lost(self._now(), self._host.lock_grace))
 
     def on_failed(self, error: AnyamqpError) -> None:
-        ended = error if isinstance(error, ReplyError) else self._channel.core.closed_error()
-        declares = isinstance(error, NotFound) and self._host.will_declare(self._queue)
-        self._carry_out(self._subscription.channel_failed(ended, self.queue, self._now(), is_declared_again=declares))
+        core, host = self._channel.core, self._host
+        self._carry_out(self._subscription.channel_failed(error, core, host.core, self.queue, self._now()))
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

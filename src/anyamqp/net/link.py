@@ -189,7 +189,7 @@ class Link:
     def close_channel(self, number: int, error: ReplyError | None = None) -> None:
         """Send channel.close, with the code and text of ``error`` if there is one.
 
-        The handler learns of the reply in ``on_released``.
+        The handler learns of the reply in ``on_released``, or of the link's end in ``on_lost``.
         """
         self.close_sent(number)
         if error is None:

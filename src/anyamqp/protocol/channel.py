@@ -57,7 +57,12 @@ class ChannelContext(Protocol[P]):
         ...
 
     def join(self, channel: ChannelCore[P]) -> None:
-        """Attach a channel to the current link, if the connection is open."""
+        """Attach a channel to the current link, or leave that to the recovery.
+
+        Raises:
+            ChannelLimitReached: no channel number is free.
+            InvalidArgument: a request of the channel's setup does not fit a frame of the link.
+        """
         ...
 
     def forget(self, channel: ChannelCore[P]) -> None:
@@ -309,6 +314,8 @@ class ChannelCore(Generic[P]):
         match effect:
             case ChannelEffect.JOIN:
                 self._context.join(self)
+            case ChannelEffect.JOIN_LATE:
+                self._join_late()
             case ChannelEffect.ADMIT:
                 for event in self._context.missed:
                     self.take(event)
@@ -316,8 +323,6 @@ class ChannelCore(Generic[P]):
                 self._detach()
             case ChannelEffect.SEND_CLOSE:
                 self._send_close(error)
-            case ChannelEffect.AWAIT_CLOSE:
-                self._await_close()
             case ChannelEffect.COMPLETE_CLOSE:
                 self.take(ChannelEvent.CLOSED)
             case ChannelEffect.RETURN_REQUESTS:
@@ -346,26 +351,23 @@ class ChannelCore(Generic[P]):
             case _:
                 raise InvalidUse(f"{self.name}: {effect.value}, without a reason")
 
-    def _await_close(self) -> None:
-        link_channel = self.link_channel
-        if link_channel is None or not link_channel.link.is_open:
-            self._detach()
-            self.take(ChannelEvent.CLOSED)
-            return
-        self.closing_on = link_channel.link
-        link_channel.release()
-        link_channel.link.close_channel(link_channel.number)
-        self._detach()
+    def _join_late(self) -> None:
+        try:
+            self._context.join(self)
+        except AnyamqpError as error:
+            self.fail(error)
 
     def _send_close(self, error: AnyamqpError | None) -> None:
         link_channel = self.link_channel
-        if link_channel is not None and link_channel.link.is_open:
-            link_channel.release()
-            if isinstance(error, ReplyError) and error.found_by is Side.CLIENT:
-                error.close = CloseFacts(None, CloseFrame(error.code, error.text, None), Side.CLIENT)
-                link_channel.link.close_channel(link_channel.number, error)
-            else:
-                link_channel.link.close_channel(link_channel.number)
+        if link_channel is None:
+            return  # the broker has closed the channel, or its setup has ended the link
+        self.closing_on = link_channel.link
+        link_channel.release()
+        if isinstance(error, ReplyError) and error.found_by is Side.CLIENT:
+            error.close = CloseFacts(None, CloseFrame(error.code, error.text, None), Side.CLIENT)
+            link_channel.link.close_channel(link_channel.number, error)
+        else:
+            link_channel.link.close_channel(link_channel.number)
         self._detach()
 
     def _fail_requests(self, error: AnyamqpError | None, unanswered: Unanswered) -> None:

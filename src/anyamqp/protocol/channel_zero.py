@@ -27,7 +27,7 @@ from anyamqp.errors import (
 )
 from anyamqp.protocol.acks import UnsentAcks
 from anyamqp.protocol.closes import REPLY_SUCCESS, error_of, frame_of, unexpected
-from anyamqp.protocol.events import Blocked, Ended, EventQueue, Opened, Replied, Tuning, Unblocked
+from anyamqp.protocol.events import Blocked, BlockNotice, Ended, EventQueue, Opened, Replied, Tuning, Unblocked
 from anyamqp.protocol.handshake import Handshake
 from anyamqp.protocol.heartbeat import Heartbeat
 from anyamqp.protocol.lifecycle import LINK, LinkEffect, LinkEvent, LinkState, Transition
@@ -75,7 +75,7 @@ class ChannelZero:
         lifecycle: the state of the link.
         tuning: the agreed limits; our own before connection.tune.
         heartbeat: the heartbeat deadlines; none before connection.tune.
-        blocked: the broker's reason while it reads no publishes; None while it does.
+        block: the broker's notice while it reads no publishes; None while it does.
         close_facts: the close frames so far; None before any.
         secrets: the requests for a new secret without a reply, the oldest first.
     """
@@ -89,7 +89,7 @@ class ChannelZero:
         "_number",
         "_output",
         "_unsent_acks",
-        "blocked",
+        "block",
         "close_facts",
         "heartbeat",
         "lifecycle",
@@ -111,7 +111,7 @@ class ChannelZero:
         self.lifecycle: Lifecycle[LinkState, LinkEvent, LinkEffect] = LINK.begin()
         self.tuning: Tuning = handshake.proposal
         self.heartbeat: Heartbeat = Heartbeat(0, now)
-        self.blocked: str | None = None
+        self.block: BlockNotice | None = None
         self.close_facts: CloseFacts | None = None
         self.secrets: list[Request] = []
         self._number = number
@@ -209,10 +209,11 @@ class ChannelZero:
             case LinkEffect.AGREE_AND_OPEN, methods.Connection.Tune():
                 self._agree(method, now)
             case LinkEffect.TELL_BLOCKED, methods.Connection.Blocked():
-                self.blocked = printable(method.reason)
-                self._events.append(Blocked(self.blocked))
+                since = now if self.block is None else self.block.since
+                self.block = BlockNotice(printable(method.reason), since)
+                self._events.append(Blocked(self.block.reason))
             case LinkEffect.TELL_UNBLOCKED, _:
-                self.blocked = None
+                self.block = None
                 self._events.append(Unblocked())
             case LinkEffect.TELL_OPENED, _:
                 self._events.append(Opened(self.tuning, self._handshake.server_properties))

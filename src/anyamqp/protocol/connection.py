@@ -9,14 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from anyamqp.errors import AnyamqpError, ChannelLimitReached, CloseFacts, ConnectionClosed, copy_of, reason_of
+from anyamqp.errors import (
+    AnyamqpError,
+    ChannelLimitReached,
+    CloseFacts,
+    ConnectionClosed,
+    InvalidUse,
+    copy_of,
+    reason_of,
+)
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.channel_numbers import HIGHEST_CHANNEL
-from anyamqp.protocol.coupling import ENDS_CHANNELS, FOR_CHANNELS, ON_OPENING
+from anyamqp.protocol.coupling import ENDS_CHANNELS, FOR_CHANNELS, ON_JOINING, ON_OPENING, Joining
+from anyamqp.protocol.events import BlockNotice
 from anyamqp.protocol.lifecycle import ConnectionEffect, ConnectionEvent, ConnectionState, State
 from anyamqp.protocol.lifecycle.channel import UNOPENED, ChannelEvent
 from anyamqp.protocol.lifecycle.connection import CONNECTION
-from anyamqp.protocol.ports import BlockNotice, ChannelLink, ChannelOnLink, ChannelOwner, Consuming, Publishing
+from anyamqp.protocol.ports import ChannelLink, ChannelOnLink, ChannelOwner, Consuming, Publishing
 from anyamqp.protocol.topology import Recorded, Topology
 from anyamqp.protocol.waking import Wakers
 
@@ -64,7 +73,6 @@ class ConnectionCore(Generic[P]):
         most_channels: the most channels that may be open; 0 for as many as AMQP can number.
         channels: the registered channels, in the order of their recovery.
         publishers, consumers: the open publishers and consumers.
-        block: the reason and begin of a block, while the broker accepts no publishes; None otherwise.
         opened_at: the time at which recovery on the current link was complete; None before.
         reconnects: how often the connection was open again after a loss.
         failure: the error for which the connection gave up; None if it did not.
@@ -81,7 +89,6 @@ class ConnectionCore(Generic[P]):
         self.channels: dict[ChannelCore[P], None] = {}
         self.publishers: set[Publishing] = set()
         self.consumers: set[Consuming] = set()
-        self.block: BlockNotice | None = None
         self.opened_at: float | None = None
         self.reconnects: int = 0
         self.failure: Exception | None = None
@@ -122,6 +129,12 @@ class ConnectionCore(Generic[P]):
         return left
 
     @property
+    def block(self) -> BlockNotice | None:
+        """The broker's notice while the connection is BLOCKED; None otherwise."""
+        is_blocked = self.state is ConnectionState.BLOCKED
+        return self.link.session.block if is_blocked and self.link is not None else None
+
+    @property
     def not_back(self) -> tuple[str, ...]:
         """The entities, consumers and channels that are not back after the last loss, each with the reason."""
         return () if self.recovery is None else self.recovery.not_back
@@ -157,8 +170,6 @@ class ConnectionCore(Generic[P]):
     def register(self, channel: ChannelCore[P], *, is_postponed: bool = False) -> None:
         """Keep a channel until it is closed, and attach it to each link.
 
-        During recovery, the recovery will attach it; afterwards this method does.
-
         Args:
             channel: the channel.
             is_postponed: do not attach it to the current link before its event DUE.
@@ -167,32 +178,32 @@ class ConnectionCore(Generic[P]):
             ChannelLimitReached: no channel number is free.
             ConnectionClosed: the connection is closed.
             InvalidArgument: a request of the channel's setup does not fit a frame of the link.
+            InvalidUse: the connection's block was not entered.
         """
-        self.raise_if_closed()
-        link = None if is_postponed else self._link_for_channels
-        if link is not None:
-            channel.attach(link)
-        elif is_postponed:
-            channel.take(ChannelEvent.POSTPONED)
-        else:
-            most = self.most_channels or HIGHEST_CHANNEL
-            if len(self.channels) >= most:
-                raise ChannelLimitReached(f"all {most} channels that the connection may have are open")
-            channel.take(ChannelEvent.REGISTERED)
+        match ON_JOINING[self.state]:
+            case Joining.NOT_ENTERED:
+                raise InvalidUse("a connection works inside its block: async with connect(...) as connection")
+            case Joining.CLOSED:
+                raise self.closed_error()
+            case _:
+                channel.take(ChannelEvent.POSTPONED if is_postponed else ChannelEvent.REGISTERED)
         self.channels[channel] = None
-        if link is None:
-            self._tell_recovery()
 
     def join(self, channel: ChannelCore[P]) -> None:
-        """Attach a channel to the current link, unless recovery will do so."""
-        link = self._link_for_channels
-        if link is None:
-            self._tell_recovery()
+        """Attach a channel to the current link, or leave that to the recovery.
+
+        Raises:
+            ChannelLimitReached: no channel number is free.
+            InvalidArgument: a request of the channel's setup does not fit a frame of the link.
+        """
+        if ON_JOINING[self.state] is Joining.NOW and self.link is not None:
+            channel.attach(self.link)
             return
-        try:
-            channel.attach(link)
-        except AnyamqpError as error:
-            channel.fail(error)
+        most = self.most_channels or HIGHEST_CHANNEL
+        if channel not in self.channels and len(self.channels) >= most:
+            raise ChannelLimitReached(f"all {most} channels that the connection may have are open")
+        channel.take(ChannelEvent.DEFERRED)
+        self._tell_recovery()
 
     def forget(self, channel: ChannelCore[P]) -> None:
         """Remove a closed channel."""
@@ -242,13 +253,6 @@ class ConnectionCore(Generic[P]):
         """The channels that are not open on the current link yet."""
         return [channel for channel in self.channels if channel.state in UNOPENED]
 
-    @property
-    def _link_for_channels(self) -> ChannelLink | None:
-        """The current link, once recovery has attached the earlier channels; None before."""
-        link = self.link
-        is_up = self.state in (ConnectionState.OPEN, ConnectionState.BLOCKED)
-        return link if is_up and link is not None and link.is_open else None
-
     def _changed(
         self, machine: str, source: State, event: ConnectionEvent | ChannelEvent, target: State, reason: str | None
     ) -> None:
@@ -277,11 +281,9 @@ class ConnectionCore(Generic[P]):
                 self.opened_at = now
                 return self._repeat_block(now)
             case ConnectionEffect.TELL_BLOCKED:
-                self.block = BlockNotice(str(reason or ""), now)
                 for publisher in list(self.publishers):
                     publisher.on_blocked()
             case ConnectionEffect.TELL_UNBLOCKED:
-                self.block = None
                 for publisher in list(self.publishers):
                     publisher.on_unblocked()
             case ConnectionEffect.EMPTY_CONSUMERS:
@@ -291,12 +293,10 @@ class ConnectionCore(Generic[P]):
         return []
 
     def _repeat_block(self, now: float) -> Effects:
-        reason = None if self.link is None else self.link.session.blocked
-        return [] if reason is None else self.take(ConnectionEvent.BLOCKED, now, reason)
+        block = None if self.link is None else self.link.session.block
+        return [] if block is None else self.take(ConnectionEvent.BLOCKED, now, block.reason)
 
     def _empty_consumers(self) -> None:
-        if self.link is None or not self.link.is_open:
-            return  # the link has ended, and the broker has requeued all unsettled deliveries
         # First cancel all: the broker would deliver requeued messages to another consumer of ours.
         for consumer in list(self.consumers):
             consumer.cancel()

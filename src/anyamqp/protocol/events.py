@@ -100,6 +100,13 @@ class Blocked(NamedTuple):
     reason: str
 
 
+class BlockNotice(NamedTuple):
+    """The broker accepts no publishes, for ``reason``, since a time on the event loop's clock."""
+
+    reason: str
+    since: float
+
+
 class Unblocked(NamedTuple):
     """The broker reads publishes again."""
 

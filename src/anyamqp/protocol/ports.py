@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from anyamqp.errors import AnyamqpError, ReplyError
 from anyamqp.protocol.events import Confirm, Content
@@ -55,11 +55,6 @@ class ChannelLink(Protocol):
     @property
     def session(self) -> Session: ...
 
-    @property
-    def is_open(self) -> bool:
-        """Whether methods may be sent."""
-        ...
-
     def attach(self, handler: ChannelHandler, purpose: Purpose) -> int:
         """Send channel.open on a free number; ``handler`` gets the events of the channel.
 
@@ -69,7 +64,10 @@ class ChannelLink(Protocol):
         ...
 
     def close_channel(self, number: int, error: ReplyError | None = None) -> None:
-        """Send channel.close, with the code and text of ``error`` if there is one."""
+        """Send channel.close, with the code and text of ``error`` if there is one.
+
+        The end of a link that is closing, or has ended, completes the close.
+        """
         ...
 
     def close_deadline(self, timeout: float) -> float:
@@ -150,13 +148,6 @@ class ChannelOwner:
 
     def on_failed(self, error: AnyamqpError) -> None:
         """The channel is closed for good."""
-
-
-class BlockNotice(NamedTuple):
-    """The broker accepts no publishes, for ``reason``, since a time on the event loop's clock."""
-
-    reason: str
-    since: float
 
 
 class Publishing(Protocol):

@@ -31,7 +31,7 @@ from anyamqp.protocol.acks import UnsentAcks
 from anyamqp.protocol.channel_zero import ChannelZero
 from anyamqp.protocol.channels import Channels
 from anyamqp.protocol.closes import REPLY_SUCCESS
-from anyamqp.protocol.events import Event, EventQueue, Stalled, Tuning
+from anyamqp.protocol.events import BlockNotice, Event, EventQueue, Stalled, Tuning
 from anyamqp.protocol.handshake import Handshake
 from anyamqp.protocol.lifecycle import LinkState
 from anyamqp.protocol.output import Output
@@ -111,9 +111,9 @@ class Session:
         return self._zero.tuning
 
     @property
-    def blocked(self) -> str | None:
-        """The broker's reason while it reads no publishes (RabbitMQ, "Blocked Connections"); None while it does."""
-        return self._zero.blocked
+    def block(self) -> BlockNotice | None:
+        """The broker's notice while it reads no publishes (RabbitMQ, "Blocked Connections"); None while it does."""
+        return self._zero.block
 
     @property
     def close_facts(self) -> CloseFacts | None:
@@ -278,10 +278,13 @@ class Session:
     def close_channel(self, number: int, text: str = "bye", code: int = REPLY_SUCCESS) -> tuple[Request, ...]:
         """Send channel.close; frames that come on it until close-ok are discarded.
 
+        On a link that is not open nothing is sent: the end of the link ends the channel.
+
         Returns:
             The requests on it that the broker will not answer, the oldest first.
         """
-        self._require_open("close a channel")
+        if self.state is not LinkState.OPEN:
+            return self._channels.unanswered(number)
         return self._channels.close(number, text, code)
 
     def request(
@@ -331,9 +334,9 @@ class Session:
         return self._channels.settled_count(number)
 
     def nack(self, number: int, method: methods.Basic.Nack | methods.Basic.Reject) -> None:
-        """Refuse a delivery, with basic.nack or basic.reject."""
-        self._require_open(method_name(method))
-        self._channels.nack(number, method)
+        """Refuse a delivery, with basic.nack or basic.reject; at the end of a link the broker requeues it by itself."""
+        if self.state is LinkState.OPEN:
+            self._channels.nack(number, method)
 
     def publish(self, number: int, route: Route, properties: bytes, body: bytes) -> None:
         """Send basic.publish with its content, whose properties are encoded already: a resend need not do it again.

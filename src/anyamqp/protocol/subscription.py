@@ -71,6 +71,22 @@ class Unsettled(Protocol):
         ...
 
 
+class Ended(Protocol):
+    """A channel that is closed for good."""
+
+    def closed_error(self) -> AnyamqpError:
+        """The error of every call on it."""
+        ...
+
+
+class Declares(Protocol):
+    """The connection, which recovers queues."""
+
+    def will_declare(self, queue: str) -> bool:
+        """Whether a queue that is missing is declared once more in the current recovery."""
+        ...
+
+
 class Reading(Enum):
     """Effects on the reader of the link."""
 
@@ -283,17 +299,20 @@ class Subscription:
         self._locked_until = now + lock_grace
         return self._fire(ConsumerEvent.LOST, now)
 
-    def channel_failed(self, error: AnyamqpError, queue: str, now: float, *, is_declared_again: bool) -> Effects:
+    def channel_failed(
+        self, error: AnyamqpError, channel: Ended, connection: Declares, queue: str, now: float
+    ) -> Effects:
         """Its channel is closed for good.
 
         Args:
-            error: the broker's error, or :class:`ChannelClosed` or :class:`ConnectionClosed`.
+            error: the reason.
+            channel: the channel.
+            connection: its connection.
             queue: the current name of the queue.
             now: seconds on the event loop's clock.
-            is_declared_again: whether the queue is missing, and the current recovery will declare it again.
         """
-        event = self._ending(error, now, is_declared_again=is_declared_again)
-        return self._fire(event, now, error, queue=queue)
+        event = self._ending(error, connection, now)
+        return self._fire(event, now, error if isinstance(error, ReplyError) else channel.closed_error(), queue=queue)
 
     def channel_refused(self, error: AnyamqpError, now: float) -> Effects:
         """A fresh channel could not be registered."""
@@ -303,10 +322,10 @@ class Subscription:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _ending(self, error: AnyamqpError, now: float, *, is_declared_again: bool) -> ConsumerEvent:
+    def _ending(self, error: AnyamqpError, connection: Declares, now: float) -> ConsumerEvent:
         """The meaning of an error that closed the channel."""
         if isinstance(error, NotFound):
-            if is_declared_again:
+            if connection.will_declare(self._request.queue):
                 return ConsumerEvent.QUEUE_DECLARED_AGAIN
             return _NOT_FOUND[self._on_cancel]
         is_locked = isinstance(error, ResourceLocked) or (self._request.exclusive and isinstance(error, AccessRefused))

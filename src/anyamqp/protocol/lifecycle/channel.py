@@ -58,11 +58,13 @@ class ChannelEvent(Enum):
     """The events of a channel."""
 
     REGISTERED = "registered"
-    """The connection has registered the channel."""
+    """The connection registers the channel."""
     POSTPONED = "postponed"
-    """The connection has registered the channel, and will open it on the current link after a pause."""
+    """The connection registers the channel, which is to be opened on the current link after a pause."""
     DUE = "due"
     """The pause is over."""
+    DEFERRED = "deferred"
+    """The recovery of the connection will open the channel."""
     ATTACHED = "attached"
     """channel.open was sent on a link."""
     OPENED = "opened"
@@ -92,7 +94,8 @@ class ChannelEvent(Enum):
 class ChannelEffect(Enum):
     """The actions of a channel at a step."""
 
-    JOIN = "open the channel on the current link, if the connection is open"
+    JOIN = "have the connection open the channel, now or in its recovery; raise if it refuses"
+    JOIN_LATE = "the same; if it refuses, fail the channel"
     ADMIT = "take the events of the connection that the channel missed"
     TELL_OPENED = "tell the owner that the channel is open"
     TELL_READY = "tell the owner that the broker accepts publishes"
@@ -100,8 +103,7 @@ class ChannelEffect(Enum):
     TELL_LOST = "tell the owner that the link has ended"
     TELL_FAILED = "tell the owner that the channel is closed for good"
     DETACH = "leave the link"
-    SEND_CLOSE = "send channel.close, without waiting"
-    AWAIT_CLOSE = "send channel.close; on a closing link, complete the close at once"
+    SEND_CLOSE = "send channel.close, and leave the link"
     COMPLETE_CLOSE = "complete the close"
     RETURN_REQUESTS = "end the requests without a reply, to be sent again"
     FAIL_REQUESTS = "end all requests, now and later, with an error"
@@ -144,9 +146,11 @@ _AGAIN = "the broker may repeat channel.flow"
 CHANNEL: Final[Table[ChannelState, ChannelEvent, ChannelEffect]] = Table(
     "channel",
     _S.CONNECTING_NEW,
-    Row(_E.REGISTERED, (_S.CONNECTING_NEW,), _S.CONNECTING_DETACHED),
+    # The connection answers with DEFERRED, ATTACHED or an error. After an error the channel may be registered again.
+    Row(_E.REGISTERED, (_S.CONNECTING_NEW,), _S.CONNECTING_NEW, (_F.JOIN,)),
     Row(_E.POSTPONED, (_S.CONNECTING_NEW,), _S.CONNECTING_PAUSED),
-    Row(_E.DUE, (_S.CONNECTING_PAUSED,), _S.CONNECTING_DETACHED, (_F.JOIN,)),
+    Row(_E.DUE, (_S.CONNECTING_PAUSED,), _S.CONNECTING_PAUSED, (_F.JOIN_LATE,)),
+    Row(_E.DEFERRED, (_S.CONNECTING_NEW, _S.CONNECTING_PAUSED), _S.CONNECTING_DETACHED),
     Ignored(_E.DUE, (*_ON_LINK, _S.RECONNECTING_DETACHED, *OVER), "the channel was opened or closed meanwhile"),
     Row(
         _E.ATTACHED,
@@ -188,7 +192,7 @@ CHANNEL: Final[Table[ChannelState, ChannelEvent, ChannelEffect]] = Table(
     Ignored(_E.LOST, (_S.CLOSED,), "the channel is closed, and only close-ok was missing"),
     # --- its end
     Row(_E.CLOSE, (_S.CONNECTING_NEW, *_OFF_LINK), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
-    Row(_E.CLOSE, _ON_LINK, _S.CLOSING, (_F.FAIL_REQUESTS, _F.AWAIT_CLOSE)),
+    Row(_E.CLOSE, _ON_LINK, _S.CLOSING, (_F.FAIL_REQUESTS, _F.SEND_CLOSE)),
     Ignored(_E.CLOSE, OVER, "closing twice is closing once"),
     Row(_E.LEAVE, _OFF_LINK, _S.CLOSING, (_F.FAIL_REQUESTS, _F.COMPLETE_CLOSE, _F.TELL_FAILED)),
     Row(
@@ -201,6 +205,7 @@ CHANNEL: Final[Table[ChannelState, ChannelEvent, ChannelEffect]] = Table(
     Row(_E.FAILED, _OFF_LINK, _S.CLOSED, (_F.FAIL_REQUESTS, _F.FORGET, _F.TELL_FAILED)),
     Row(_E.FAILED, _ON_LINK, _S.CLOSED, (_F.FAIL_REQUESTS, _F.SEND_CLOSE, _F.FORGET, _F.TELL_FAILED)),
     Row(_E.FAILED, (_S.CLOSING,), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
+    Ignored(_E.FAILED, (_S.CONNECTING_NEW,), "its consumer, for which no number was free, tries again by itself"),
     Ignored(_E.FAILED, (_S.CLOSED,), "the channel was closed before, for another reason"),
     Row(_E.CLOSED, (_S.CLOSING,), _S.CLOSED, (_F.FORGET,)),
     Ignored(_E.CLOSED, (_S.CLOSED,), "a late close-ok"),
