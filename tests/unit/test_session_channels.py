@@ -678,6 +678,19 @@ def test_the_body_of_a_message_that_is_too_large_is_discarded() -> None:
     assert dialogue.session.open_channel() == number
 
 
+def test_a_channel_may_be_closed_for_a_message_before_one_that_is_too_large() -> None:
+    dialogue = opened(max_message_size=1000)
+    number = dialogue.open_channel()
+    session = dialogue.session
+    session.receive(
+        content(number, DELIVER, b"first") + any_method(number, DELIVER) + header(number, 2000), dialogue.now
+    )
+    expect(session.next_event(), ContentsReceived)
+    session.close_channel(number)
+    expect(session.next_event(), ChannelEnded)
+    assert [expect(sent.payload, methods.Channel.Close).reply_code for sent in dialogue.sent()] == [311]
+
+
 def test_other_channels_outlive_a_message_that_is_too_large() -> None:
     dialogue = opened(max_message_size=1000)
     first, second = dialogue.open_channel(), dialogue.open_channel()

@@ -3,6 +3,10 @@
 Between our channel.close and its close-ok the broker's other frames on the channel are discarded (AMQP 0-9-1, 4.9 and
 2.2.5). After the broker's channel.close they are discarded until the number is free again
 (:mod:`anyamqp.protocol.channel_numbers`).
+
+The life of a number has no table. A number is free, in use, or set aside after the broker's close; the collection that
+holds it says which. A channel in use has one state more, whether we have closed it; only close, close-ok and the
+broker's close change that.
 """
 
 from __future__ import annotations
@@ -107,17 +111,20 @@ class Channels:
         return number
 
     def close(self, number: int, text: str, code: int = REPLY_SUCCESS) -> tuple[Request, ...]:
-        """Send channel.close; the number is free again after close-ok.
+        """Send channel.close; the number is free again after close-ok. Closing twice is closing once.
 
         Returns:
             The requests that the broker will not answer, the oldest first.
 
         Raises:
-            InvalidUse: the channel is not open.
+            InvalidUse: no channel has this number.
         """
-        self.send(number, methods.Channel.Close(code, text, 0, 0))
-        channel = self._channels[number]
-        channel.closing = True
+        channel = self._channels.get(number)
+        if channel is None:
+            raise _not_open(number)
+        if not channel.closing:
+            self.send(number, methods.Channel.Close(code, text, 0, 0))
+            channel.closing = True
         return tuple(channel.requests)
 
     def request(self, number: int, request: Request, as_sent: Method | None = None) -> None:
