@@ -16,12 +16,12 @@ _HEAD: Final = """\
 # The core, explored
 
 `make explore` writes this page. It plays every order of the user's calls, the broker's answers and errors, losses and
-deadlines against the real objects of `anyamqp.protocol`, breadth first and without an event loop. A small model of a
-broker answers; a thin layer of code stands for the anyio shells and carries out the effects. A *state* is a world of
-connection, link, channels, publisher, consumer and broker, told apart by a fingerprint of all of them; a *transition*
-is one move in one state. After each transition the invariants 1 to 8 and 13 of [architecture.md](architecture.md) are
-checked, as far as they apply, and from each state CLOSED must be within reach: the user closes the connection, and the
-broker answers.
+deadlines, breadth first and without an event loop, against the real objects of `anyamqp.protocol` and the real shells
+that carry out their effects for recovery, publisher and consumer. A small model of a broker answers; a thin layer of
+code stands for the supervisor and for tasks that wait. A *state* is a world of connection, recovery, link, channels,
+publisher, consumer and broker, told apart by a fingerprint of all of them; a *transition* is one move in one state.
+After each transition the invariants 1 to 8 and 13 of [architecture.md](architecture.md) are checked, as far as they
+apply, and from each state CLOSED must be within reach: the user closes the connection, and the broker answers.
 
 Accidents multiply the states, so each scenario has limits: *losses*, links that end without the user's doing;
 *refusals*, dials that fail or are given up; *closes*, channels that the broker closes and consumers that it cancels

@@ -62,14 +62,16 @@ DEEP: Final = (
 """The scenarios of ``make explore``."""
 
 SHALLOW: Final = tuple(
-    scenario._replace(depth=depth) for scenario, depth in zip(DEEP, (8, 8, 2, 3, 8, 4, 5, 2), strict=True)
+    scenario._replace(depth=depth) for scenario, depth in zip(DEEP, (7, 7, 2, 3, 7, 4, 5, 2), strict=True)
 )
 """The same, as far as ``make test`` can afford."""
 
 FIRST_DIAL: Final = Scenario("a channel, from the first dial", _CHANNEL, (), 6)
 PUBLISHER_UP: Final = Scenario("a publisher, open", _PUBLISHER._replace(publishes=1), _PUBLISHER_UP, 6)
 LINK_STAYS: Final = PUBLISHER_UP._replace(
-    name="a publisher, open, on a link that stays", parts=_PUBLISHER._replace(publishes=1, losses=0, closes=1, blocks=0)
+    name="a publisher with a publish, on a link that stays",
+    parts=_PUBLISHER._replace(publishes=1, losses=0, closes=1, blocks=0),
+    begins=(*_PUBLISHER_UP, "user: publish 1"),
 )
 PUBLISHER_LOST: Final = Scenario("a publisher, on its second link", _PUBLISHER, _NONE_READ, 6)
 CONSUMER_UP: Final = Scenario("a consumer, consuming", _CONSUMER, _CONSUMER_UP, 6)
