@@ -24,8 +24,9 @@ DEV := $(VENV)/.dev
 BIN := $(VENV)/bin
 export PYTHON
 
+# Three workers, because many tests wait for a broker. Files in their order, with the slow ones of tests/broker first.
 # A test that hangs ends its worker, and xdist gives it to the next one: once more is enough.
-PARALLEL := -n 2 --dist loadfile --max-worker-restart 1
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
 .PHONY: demo test test-rabbitmq4 check diagrams explore law bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
 

@@ -11,7 +11,7 @@ from hypothesis import settings
 
 pytest_plugins = ("anyio",)
 
-settings.register_profile("default", max_examples=200, stateful_step_count=40, deadline=None)
+settings.register_profile("default", max_examples=100, stateful_step_count=40, deadline=None)
 settings.register_profile("nightly", settings.get_profile("default"), max_examples=20_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

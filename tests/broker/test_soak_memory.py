@@ -15,10 +15,10 @@ from support.rabbitmq import Node
 
 pytestmark = pytest.mark.anyio
 
-WARM_UP: Final = 20
-ROUNDS: Final = 80
+WARM_UP: Final = 10
+ROUNDS: Final = 40
 CUT_EVERY: Final = 10
-BOUND: Final = 64 * 1024
+BOUND: Final = 40 * 1024
 """Bytes by which the end may differ. A byte that each message left behind would be half of it."""
 
 

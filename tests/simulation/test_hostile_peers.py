@@ -444,7 +444,7 @@ async def test_others_get_their_turn_while_a_flood_is_worked_off() -> None:
             await stack.enter_async_context(connection.publisher())
         channel = await stack.enter_async_context(connection.channel())
         flap = encode_method(0, methods.Connection.Blocked("low")) + encode_method(0, methods.Connection.Unblocked())
-        await peers.latest.tell(flap * 400)
+        await peers.latest.tell(flap * 100)
         tasks.start_soon(take_turns)
         assert (await channel.declare_queue("q")).name == "q"
         assert turns > 20

@@ -107,7 +107,7 @@ async def cut(broker: Broker, random: Random, times: int) -> None:
             broker.close_connections(320, "CONNECTION_FORCED - simulated")
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 async def test_hundred_tasks_share_a_connection_that_is_cut_at_random_moments(seed: int) -> None:
     random = Random(seed)
     delivered: list[bytes] = []
@@ -265,7 +265,7 @@ class Fleet:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("clients", [200, 1000])
+@pytest.mark.parametrize("clients", [100, 500])
 async def test_many_connections_come_back_within_the_cap_and_not_all_at_once(clients: int) -> None:
     """Invariants 10 and 14: the first connects, a loss that all notice, an outage, and the return."""
     async with Broker() as broker, anyio.create_task_group() as tasks:

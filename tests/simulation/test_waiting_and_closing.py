@@ -943,17 +943,17 @@ async def test_credentials_that_cannot_be_had_are_asked_for_again() -> None:
 # --- silence --------------------------------------------------------------------------------------------------------
 
 
-async def test_idle_connection_stays_on_its_link_for_a_day() -> None:
+async def test_idle_connection_stays_on_its_link_for_hours() -> None:
     """Invariant 9: no false alarm, on either side."""
     async with (
         Broker(heartbeat=10) as broker,
         anyamqp.connect(URL, dial=broker.dial, heartbeat=10) as connection,
         connection.publisher(),
     ):
-        await anyio.sleep(86_400)
+        await anyio.sleep(10_800)
         stats = connection.stats
         assert (stats.link_number, stats.last_error, stats.stalls) == (1, None, 0)
-        assert 86_400 / 10 <= stats.frames_sent <= 86_400 / 4
+        assert 10_800 / 10 <= stats.frames_sent <= 10_800 / 4
         assert broker.connections_total == 1
 
 
@@ -1022,7 +1022,7 @@ async def test_broker_gives_up_a_silent_client_after_two_intervals_which_comes_b
 
 async def test_slow_consumer_without_acks_pauses_reading_instead_of_growing() -> None:
     """Invariants 9 and 11: what nobody takes stays at the broker, and the pause is no silence of the broker's."""
-    count = 20_000
+    count = 6_000
     async with Broker(heartbeat=10) as broker:
         async with (
             anyamqp.connect(URL, dial=broker.dial) as connection,

@@ -132,7 +132,7 @@ def test_a_publish_that_is_never_confirmed_does_not_keep_the_places_of_those_beh
     assert len(ledger) == 0
 
 
-@given(st.lists(st.tuples(st.integers(1, 400), st.booleans()), min_size=3, max_size=30), st.randoms())
+@given(st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=3, max_size=12), st.randoms())
 def test_stragglers_are_settled_like_all_others(acts: list[tuple[int, bool]], random: Random) -> None:
     ledger: Ledger[int] = Ledger()
     open_tags: list[int] = []
