@@ -17,7 +17,7 @@ from anyamqp.core.host import ChannelHost
 from anyamqp.errors import ChannelLimitReached, RequestTimeout
 from anyamqp.misuse import Entered
 from anyamqp.protocol.lending import Lending
-from anyamqp.protocol.lifecycle import State
+from anyamqp.protocol.lifecycle.channel import OVER
 from anyamqp.protocol.lifecycle.pool import PoolState
 
 
@@ -32,7 +32,7 @@ class _Member:
 
     @property
     def is_usable(self) -> bool:
-        return self.channel.state not in (State.CLOSING, State.CLOSED)
+        return self.shell.channel.core.state not in OVER
 
 
 class ChannelPool(Entered):

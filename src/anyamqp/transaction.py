@@ -9,7 +9,7 @@ from anyamqp.channel_shell import ChannelShell
 from anyamqp.core.waiting import answered_within
 from anyamqp.message import Message, check_message, identified
 from anyamqp.misuse import Entered, surplus_error
-from anyamqp.protocol.lifecycle.transaction import TransactionEffect, TransactionEvent, TransactionState
+from anyamqp.protocol.lifecycle.transaction import RUNNING, TransactionEffect, TransactionEvent, TransactionState
 from anyamqp.protocol.requests import Purpose
 from anyamqp.protocol.transactions import TransactionLog
 from anyamqp.wire import methods
@@ -72,7 +72,7 @@ class Transaction(Entered):
     @property
     def is_open(self) -> bool:
         """Whether it has begun and not ended."""
-        return self._log.state in (TransactionState.OPEN, TransactionState.LOST)
+        return self._log.state in RUNNING
 
     async def publish(
         self, message: Message, *surplus: Never, exchange: str = "", routing_key: str = "", mandatory: bool = True

@@ -11,6 +11,7 @@ ENDED is not told of a loss; only a sent tx.commit is answered.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 from anyamqp.protocol.lifecycle.table import Ignored, Row, Table
 
@@ -62,6 +63,9 @@ class TransactionEffect(Enum):
 
 
 _State, _Event, _Effect = TransactionState, TransactionEvent, TransactionEffect
+
+RUNNING: Final = (_State.OPEN, _State.LOST)
+"""The states in which the block runs."""
 
 TRANSACTION: Table[TransactionState, TransactionEvent, TransactionEffect] = Table(
     "transaction",
