@@ -73,7 +73,7 @@ from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.failures import Decision, Retry
 from anyamqp.protocol.lifecycle import ChannelEvent, ConnectionEvent, LinkEvent, LinkState, State, Transition
 from anyamqp.protocol.sasl import External, Mechanism
-from anyamqp.protocol.subscription import OnCancel
+from anyamqp.protocol.subscribing import OnCancel
 from anyamqp.publication import Publication, Receipt
 from anyamqp.publisher import Publisher
 from anyamqp.queue import Queue

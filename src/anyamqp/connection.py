@@ -23,7 +23,7 @@ from anyamqp.options import StreamOffset
 from anyamqp.pool import ChannelPool
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.lifecycle import State
-from anyamqp.protocol.subscription import OnCancel
+from anyamqp.protocol.subscribing import OnCancel
 from anyamqp.publisher import Publisher
 from anyamqp.queue import Queue
 from anyamqp.rpc import RpcClient

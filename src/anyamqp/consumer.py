@@ -30,7 +30,8 @@ from anyamqp.options import StreamOffset, stream_offset_argument
 from anyamqp.protocol.lifecycle.consumer import OVER, ConsumerState
 from anyamqp.protocol.ports import Consuming
 from anyamqp.protocol.stream_position import OFFSET
-from anyamqp.protocol.subscription import OnCancel, Subscription
+from anyamqp.protocol.subscribing import OnCancel
+from anyamqp.protocol.subscription import Subscription
 from anyamqp.queue import Queue, lasting_name
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build, field_table

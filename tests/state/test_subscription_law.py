@@ -15,7 +15,7 @@ from anyamqp.errors import (
     ResourceLocked,
 )
 from anyamqp.protocol.lifecycle.consumer import ConsumerState
-from anyamqp.protocol.subscription import OnCancel
+from anyamqp.protocol.subscribing import OnCancel
 from support.subscribing import World
 
 GONE = NotFound("gone")

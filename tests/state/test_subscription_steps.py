@@ -10,7 +10,8 @@ import pytest
 
 from anyamqp.protocol.lifecycle.consumer import CONSUMER, OVER, ConsumerEffect, ConsumerEvent, ConsumerState
 from anyamqp.protocol.lifecycle.table import Lifecycle, Step
-from anyamqp.protocol.subscription import OnCancel, Subscription
+from anyamqp.protocol.subscribing import OnCancel
+from anyamqp.protocol.subscription import Subscription
 from support.subscribing import World
 
 WALKS = 300

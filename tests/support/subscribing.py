@@ -22,7 +22,8 @@ from anyamqp.errors import (
 )
 from anyamqp.message import Message
 from anyamqp.protocol.lifecycle.consumer import OVER, ConsumerEffect, ConsumerState
-from anyamqp.protocol.subscription import Effects, GiveBack, OnCancel, Reading, Refuse, Subscription, SubscriptionEffect
+from anyamqp.protocol.subscribing import Effects, GiveBack, OnCancel, Reading, Refuse, SubscriptionEffect
+from anyamqp.protocol.subscription import Subscription
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
 

@@ -92,6 +92,8 @@ FLOORS = (
     "anyamqp.protocol.settlements",
     "anyamqp.protocol.failures",
     "anyamqp.protocol.stream_position",
+    "anyamqp.protocol.subscribing",
+    "anyamqp.protocol.channel_ends",
     "anyamqp.protocol.subscription",
     "anyamqp.net.event_loop",
     "anyamqp.net.timers",

@@ -20,7 +20,7 @@ from anyamqp.errors import (
 )
 from anyamqp.message import Message
 from anyamqp.protocol.lifecycle.consumer import ConsumerEffect, ConsumerState
-from anyamqp.protocol.subscription import GiveBack, OnCancel, Reading
+from anyamqp.protocol.subscribing import GiveBack, OnCancel, Reading
 from anyamqp.wire import methods
 from support.subscribing import Waker, World
 

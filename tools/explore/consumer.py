@@ -13,7 +13,8 @@ from anyamqp.protocol.events import Content
 from anyamqp.protocol.lifecycle.channel import USABLE
 from anyamqp.protocol.lifecycle.consumer import OVER, ConsumerEffect, ConsumerState
 from anyamqp.protocol.requests import Purpose, Request
-from anyamqp.protocol.subscription import GiveBack, OnCancel, Subscription, SubscriptionEffect
+from anyamqp.protocol.subscribing import GiveBack, OnCancel, SubscriptionEffect
+from anyamqp.protocol.subscription import Subscription
 from anyamqp.wire import methods
 from tools.explore.broker import QUEUE, Broker
 from tools.explore.clock import NoTimer

@@ -16,7 +16,7 @@ from anyamqp.protocol.connection import ConnectionCore
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.leaving import Leaving
 from anyamqp.protocol.lifecycle import ConnectionEffect, ConnectionEvent, ConnectionState
-from anyamqp.protocol.subscription import OnCancel
+from anyamqp.protocol.subscribing import OnCancel
 from tools.explore.broker import Broker
 from tools.explore.clock import Clock
 from tools.explore.consumer import Consumer

@@ -16,14 +16,13 @@ from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.contents import delivery_of
 from anyamqp.protocol.events import Content
 from anyamqp.protocol.lifecycle.channel import ChannelEvent
-from anyamqp.protocol.lifecycle.consumer import OVER, ConsumerEffect, ConsumerState
+from anyamqp.protocol.lifecycle.consumer import ConsumerEffect
 from anyamqp.protocol.ports import ChannelOwner, Consuming
-from anyamqp.protocol.subscription import Effects, GiveBack, Reading, Refuse, Subscription, SubscriptionEffect
+from anyamqp.protocol.subscribing import Effects, GiveBack, Reading, Refuse, SubscriptionEffect
+from anyamqp.protocol.subscription import Subscription
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
 from anyamqp.wire.methods import Method
-
-_PAUSED = (ConsumerState.AWAITING_QUEUE, ConsumerState.AWAITING_RETURN)
 
 
 class Receiver(ChannelOwner):
@@ -86,13 +85,11 @@ class Receiver(ChannelOwner):
             raise
 
     async def _wait_consuming(self) -> None:
-        while self._subscription.state not in _PAUSED:
+        while not self._subscription.is_paused:
             try:
                 await self._channel.wait_usable()
-            except (ChannelClosed, ReplyError):
-                if self._subscription.state is ConsumerState.NEVER_CONSUMED:
-                    raise
-                if self._subscription.state in OVER:
+            except (ChannelClosed, ReplyError) as error:
+                if not self._subscription.check_entering(error):
                     return  # the iteration raises the reason
             else:
                 return

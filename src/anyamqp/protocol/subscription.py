@@ -15,41 +15,41 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from enum import Enum
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Final
 
 from anyamqp.delivery import Delivery
 from anyamqp.errors import (
-    AccessRefused,
     AnyamqpError,
     ChannelLimitReached,
     ConsumerCancelled,
-    NotFound,
     PreconditionFailed,
     ReplyError,
-    ResourceLocked,
     Side,
     reason_of,
 )
-from anyamqp.protocol.lifecycle.consumer import CONSUMER, OVER, ConsumerEffect, ConsumerEvent, ConsumerState
+from anyamqp.protocol.channel_ends import ChannelEnds
+from anyamqp.protocol.lifecycle.consumer import CONSUMER, OVER, PAUSED, ConsumerEffect, ConsumerEvent, ConsumerState
 from anyamqp.protocol.pauses import Pauses
 from anyamqp.protocol.stream_position import StreamPosition, is_of_stream
+from anyamqp.protocol.subscribing import (
+    Declares,
+    Effects,
+    Ended,
+    GiveBack,
+    OnCancel,
+    Reading,
+    Refuse,
+    SubscriptionEffect,
+    Unsettled,
+)
 from anyamqp.protocol.waking import Wakeable
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
-
-OnCancel: TypeAlias = Literal["raise", "resubscribe", "end"]
-"""The reaction of a consumer when the broker cancels it: raise :class:`ConsumerCancelled`, wait for its queue to come
-back, or end the iteration."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 """Seconds between attempts to consume from a missing queue."""
 _LONGEST_RETRY: Final = 2.0
 """Seconds between attempts to consume from a queue that our last link locks, or that recovery will declare."""
-
-_YOUNG: Final = 1.0
-_MOST_YOUNG_ENDS: Final = 3
-"""The consumer gives up after so many errors in a row that closed its channel within so many seconds of its opening."""
 
 _PAUSE_AT: Final = 1000
 """Waiting deliveries at which reading pauses, for a consumer without a prefetch."""
@@ -58,56 +58,6 @@ _EXCESS: Final = 4
 _MORE_EXCESS: Final = 100
 """A consumer accepts so many times its prefetch, and so many more, unsettled deliveries; beyond that the broker is
 faulty. A mirrored queue delivers unsettled messages again whenever another of its nodes takes over."""
-
-
-class Unsettled(Protocol):
-    """The counts of the deliveries on a channel on one link."""
-
-    delivered: int
-
-    @property
-    def unsettled(self) -> float:
-        """How many of them are not settled."""
-        ...
-
-
-class Ended(Protocol):
-    """A channel that is closed for good."""
-
-    def closed_error(self) -> AnyamqpError:
-        """The error of every call on it."""
-        ...
-
-
-class Declares(Protocol):
-    """The connection, which recovers queues."""
-
-    def will_declare(self, queue: str) -> bool:
-        """Whether a queue that is missing is declared once more in the current recovery."""
-        ...
-
-
-class Reading(Enum):
-    """Effects on the reader of the link."""
-
-    PAUSE = "pause"
-    RESUME = "resume"
-
-
-class GiveBack(NamedTuple):
-    """Requeue these deliveries, except for stale ones, and those that wait for their return after a failure."""
-
-    deliveries: Sequence[Delivery]
-
-
-class Refuse(NamedTuple):
-    """Close the channel, because its deliveries violate the protocol."""
-
-    error: ReplyError
-
-
-SubscriptionEffect: TypeAlias = ConsumerEffect | Reading | GiveBack | Refuse
-Effects: TypeAlias = Sequence[SubscriptionEffect]
 
 
 class Subscription:
@@ -123,18 +73,16 @@ class Subscription:
     """
 
     __slots__ = (
+        "_ends",
         "_kept",
         "_lifecycle",
-        "_locked_until",
         "_most_unsettled",
         "_on_cancel",
-        "_opened_at",
         "_pause_at",
         "_pauses",
         "_prefetch",
         "_refusal",
         "_request",
-        "_young_ends",
         "deadline",
         "error",
         "is_reading_paused",
@@ -166,14 +114,12 @@ class Subscription:
         self._most_unsettled = enough
         self._pause_at = _PAUSE_AT if enough == math.inf else max(_PAUSE_AT, enough)
         self._on_cancel: OnCancel = on_cancel
+        self._ends = ChannelEnds(request, on_cancel)
         self._pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._kept: list[Delivery] = []
         """Deliveries to give back when basic.cancel is answered."""
-        self._locked_until = 0.0
         self._refusal: AnyamqpError | None = None
         """The last temporary refusal of the broker; None once it consumes."""
-        self._opened_at = 0.0
-        self._young_ends = 0
 
     @property
     def state(self) -> ConsumerState:
@@ -192,6 +138,21 @@ class Subscription:
     def enter(self, now: float) -> Effects:
         """The block begins."""
         return self._fire(ConsumerEvent.ENTERED, now)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it has no channel until the end of a pause."""
+        return self.state in PAUSED
+
+    def check_entering(self, error: AnyamqpError) -> bool:
+        """Whether another channel follows one that was closed with ``error`` while the block is entered.
+
+        Raises:
+            AnyamqpError: ``error``; the consumer has ended before its first consume-ok.
+        """
+        if self.state is ConsumerState.NEVER_CONSUMED:
+            raise error
+        return self.state not in OVER
 
     def entering_failed(self, now: float) -> Effects:
         """Entering raised an error or was cancelled; the block does not begin."""
@@ -249,7 +210,7 @@ class Subscription:
             now: seconds on the event loop's clock.
             is_stream: whether the queue was declared as a stream on this connection.
         """
-        self._opened_at = now
+        self._ends.opened(now)
         if not self.position.opened(now, is_declared=is_stream):
             return self._fire(ConsumerEvent.OPENED_LATE, now)
         self._pauses.reset()
@@ -285,7 +246,7 @@ class Subscription:
 
     def queue_found(self, queue: str, now: float) -> Effects:
         """The queue exists, although the broker has cancelled its consumer."""
-        if self._has_lived(now):
+        if self._ends.has_lived(now):
             return self._fire(ConsumerEvent.QUEUE_FOUND, now)
         return self._fire(ConsumerEvent.CANCELLED_TOO_OFTEN, now, queue=queue)
 
@@ -296,7 +257,7 @@ class Subscription:
             now: seconds on the event loop's clock.
             lock_grace: seconds for which the broker may keep the locks of that link.
         """
-        self._locked_until = now + lock_grace
+        self._ends.lost(now, lock_grace)
         return self._fire(ConsumerEvent.LOST, now)
 
     def channel_failed(
@@ -311,7 +272,7 @@ class Subscription:
             queue: the current name of the queue.
             now: seconds on the event loop's clock.
         """
-        event = self._ending(error, connection, now)
+        event = self._ends.meaning(error, connection, now)
         return self._fire(event, now, error if isinstance(error, ReplyError) else channel.closed_error(), queue=queue)
 
     def channel_refused(self, error: AnyamqpError, now: float) -> Effects:
@@ -321,26 +282,6 @@ class Subscription:
         return self._fire(ConsumerEvent.REFUSED, now, error)
 
     # --- inside -------------------------------------------------------------------------------------------------------
-
-    def _ending(self, error: AnyamqpError, connection: Declares, now: float) -> ConsumerEvent:
-        """The meaning of an error that closed the channel."""
-        if isinstance(error, NotFound):
-            if connection.will_declare(self._request.queue):
-                return ConsumerEvent.QUEUE_DECLARED_AGAIN
-            return _NOT_FOUND[self._on_cancel]
-        is_locked = isinstance(error, ResourceLocked) or (self._request.exclusive and isinstance(error, AccessRefused))
-        if is_locked and now < self._locked_until:
-            return ConsumerEvent.LOCKED_BY_US
-        if not isinstance(error, ReplyError) or error.found_by is Side.CLIENT:
-            return ConsumerEvent.REFUSED
-        if error.method in ("basic.consume", "basic.qos") or not self._has_lived(now):
-            return ConsumerEvent.REFUSED
-        return ConsumerEvent.CHANNEL_CLOSED
-
-    def _has_lived(self, now: float) -> bool:
-        """Whether an end of the channel is not one of too many in a row soon after its opening."""
-        self._young_ends = self._young_ends + 1 if now - self._opened_at < _YOUNG else 0
-        return self._young_ends < _MOST_YOUNG_ENDS
 
     def _cancelled_error(self, queue: str, cause: AnyamqpError | None) -> ConsumerCancelled | None:
         if self._on_cancel == "end":
@@ -407,10 +348,3 @@ class Subscription:
             return ()
         self.is_reading_paused = False
         return (Reading.RESUME,)
-
-
-_NOT_FOUND: Final = {
-    "raise": ConsumerEvent.NOT_FOUND,
-    "resubscribe": ConsumerEvent.QUEUE_AWAITED,
-    "end": ConsumerEvent.QUEUE_GONE,
-}

@@ -150,6 +150,9 @@ _Row: TypeAlias = Row[ConsumerState, ConsumerEvent, ConsumerEffect]
 OVER: Final = (_S.STOPPING, _S.ENDED, _S.NEVER_CONSUMED)
 """The states in which the iteration ends once no delivery waits."""
 
+PAUSED: Final = (_S.AWAITING_QUEUE, _S.AWAITING_RETURN)
+"""The states in which it has no channel until the end of a pause."""
+
 ENDINGS: Final = (
     _E.CHANNEL_CLOSED,
     _E.LOCKED_BY_US,
