@@ -10,6 +10,7 @@ import pytest
 from anyamqp.errors import AnyamqpError, ConnectionClosed, ConnectionLost, InvalidTransition, PreconditionFailed
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.lifecycle.channel import ChannelEvent, ChannelState
+from anyamqp.protocol.lifecycle.states import State
 from anyamqp.protocol.ports import ChannelOwner
 from anyamqp.protocol.requests import Purpose, Request
 from anyamqp.wire import methods
@@ -37,6 +38,7 @@ def on_link(**others: tuple[str, str]) -> dict[str, tuple[str, str]]:
         "LOST": ("RECONNECTING_DETACHED", "leave, request returned, lost"),
         "CLOSE": ("CLOSING", close),
         "LEAVE": ("CLOSED", f"{close}, forget, failed"),
+        "ENDED": ("CLOSED", "leave, request refused, forget, failed"),
         "FAILED": ("CLOSED", f"{close}, forget, failed"),
         **others,
     }
@@ -75,9 +77,9 @@ PLAN: dict[str, dict[str, tuple[str, str]]] = {
         **LATER,
         "DUE": ("", ""),
         "CLOSE": ("", ""),
-        **dict.fromkeys(("LOST", "LEAVE", "CLOSED", "FAILED"), ("CLOSED", "forget")),
+        **dict.fromkeys(("LOST", "LEAVE", "CLOSED", "ENDED", "FAILED"), ("CLOSED", "forget")),
     },
-    "CLOSED": dict.fromkeys(("DUE", "LOST", "CLOSE", "CLOSED", "FAILED"), ("", "")),
+    "CLOSED": dict.fromkeys(("DUE", "LOST", "CLOSE", "CLOSED", "ENDED", "FAILED"), ("", "")),
 }
 """For each event that may happen: where it leads (nothing if the state stays), and all that is done and told."""
 OPEN = ("ATTACHED", "OPENED", "READY")
@@ -107,6 +109,8 @@ class World(ChannelOwner):
         self.missed: tuple[ChannelEvent, ...] = ()
         self.refusal: AnyamqpError | None = None
         """The connection's reason for not opening the channel."""
+        self.recorded: list[ChannelEvent] = []
+        """The events of the changes that users see."""
         self.number = 1
         self.asked: Request | None = None
         """The one that waits for its reply."""
@@ -135,7 +139,8 @@ class World(ChannelOwner):
         assert channel is self.core
         self.told.append("forget")
 
-    def record(self, *_: object) -> None: ...
+    def record(self, _: object, __: State, event: ChannelEvent, ___: State, ____: object) -> None:
+        self.recorded.append(event)
 
     # --- the place and the link -------------------------------------------------------------------------------------
 
@@ -221,6 +226,7 @@ class World(ChannelOwner):
             "LOST": lambda: core.on_lost(ConnectionLost("lost"), self.unanswered(self.number)),
             "LEAVE": lambda: core.take(ChannelEvent.LEAVE, ConnectionClosed("closed")),
             "CLOSED": core.on_released,
+            "ENDED": lambda: core.on_closed(PreconditionFailed("PRECONDITION_FAILED"), self.unanswered(self.number)),
             "FAILED": lambda: core.fail(PreconditionFailed("PRECONDITION_FAILED")),
         }
         acts.get(event, lambda: core.take(ChannelEvent[event]))()
@@ -260,6 +266,14 @@ def test_calls_on_a_channel_that_ended_name_the_reason(state: str, event: str) -
     world.fire(event)
     reason = {"LEAVE": "closed", "FAILED": "the channel is closed: PRECONDITION_FAILED"}[event]
     assert str(world.core.closed_error()).startswith(reason)
+
+
+@pytest.mark.parametrize("event", ["ENDED", "FAILED"])
+def test_users_see_one_event_whoever_closes_a_channel(event: str) -> None:
+    world = at("OPEN")
+    world.recorded.clear()
+    world.fire(event)
+    assert world.recorded == [ChannelEvent.FAILED]
 
 
 @pytest.mark.parametrize("phase", ["CONNECTING", "RECONNECTING"])

@@ -130,10 +130,10 @@ class ChannelModel:
             return False
         if self.leaving:
             self.gone = event == "closed"
-            return event in ("closed", "lost", "leave", "failed")
+            return event in ("closed", "lost", "leave", "ended", "failed")
         if event == "close" or (event == "leave" and self.step != "new"):
             self.leaving = True
-        elif event == "failed" and self.step != "new":
+        elif (event == "failed" and self.step != "new") or (event == "ended" and self.step in ("opening", "up")):
             self.gone = True
         elif event == "lost" and self.step in ("opening", "up"):
             self.step, self.was_lost = "detached", True
@@ -226,7 +226,7 @@ class Kind:
         lively = [
             event
             for event in self.events
-            if event.value not in ("close", "closed", "failed", "died", "broken", "their close")
+            if event.value not in ("close", "closed", "ended", "failed", "died", "broken", "their close")
         ]
         return st.sampled_from([*self.events, *lively * 3])
 
@@ -303,7 +303,11 @@ class OneConnection(OneObject):
 
 class OneChannel(OneObject):
     kind = Kind(
-        CHANNEL, ChannelModel, ChannelEvent, frozenset({"closed", "lost", "leave", "failed"}), ("close", "closed")
+        CHANNEL,
+        ChannelModel,
+        ChannelEvent,
+        frozenset({"closed", "lost", "leave", "ended", "failed"}),
+        ("close", "closed"),
     )
 
 

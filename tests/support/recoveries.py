@@ -14,6 +14,7 @@ from anyamqp.protocol.lifecycle.channel import ChannelEvent, ChannelState
 from anyamqp.protocol.lifecycle.recovery import RecoveryState
 from anyamqp.protocol.ports import Consuming
 from anyamqp.protocol.recovering import Abort, Attach, Effects, Fail, RecoveryCore, TellBack, TellNotBack
+from anyamqp.protocol.requests import Request
 from anyamqp.protocol.topology import Topology
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
@@ -38,6 +39,33 @@ class Consumer:
         return None if self.channel.state is ChannelState.OPEN_HELD else "the broker has not answered yet"
 
 
+class OnLink:
+    """A channel on a link, and the link, on which nothing happens."""
+
+    def __init__(self, number: int = 1) -> None:
+        self.number = number
+
+    @property
+    def link(self) -> OnLink:
+        return self
+
+    @property
+    def session(self) -> OnLink:
+        return self
+
+    def attach(self, *_: object) -> int:
+        return self.number
+
+    def unanswered(self, _: int) -> Sequence[Request]:
+        return ()
+
+    def close_channel(self, _: int) -> None: ...
+
+    def release(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+
 class Case:
     """A connection with channels, its recovery, and the broker, played by hand.
 
@@ -49,7 +77,7 @@ class Case:
 
     def __init__(self, *channels: str) -> None:
         self.topology = Topology(RecoveryMode.EVERYTHING)
-        self.connection: ConnectionCore[Any] = ConnectionCore(self.topology, cast(Any, self), cast(Any, None))
+        self.connection: ConnectionCore[Any] = ConnectionCore(self.topology, cast(Any, self), OnLink)
         self.recovery: RecoveryCore[Any] = RecoveryCore(self.topology, self.connection, answer_within=ANSWER_WITHIN)
         self.now = 100.0
         self.opened: list[str] = []
@@ -185,7 +213,7 @@ class Case:
             if channel.name not in self.errors:
                 assert self.recovery.is_off_link(channel)
                 self.opened.append(channel.name)
-                channel.take(ChannelEvent.ATTACHED)
+                channel.attach(cast(Any, OnLink()))
                 continue
             effects = self.recovery.unattached(channel, self.errors[channel.name], has_lanes=True)
             if not effects:

@@ -69,6 +69,7 @@ FLOORS = (
     "anyamqp.protocol.declaring",
     "anyamqp.protocol.reopening",
     "anyamqp.protocol.blame",
+    "anyamqp.protocol.getting",
     "anyamqp.protocol.channel",
     "anyamqp.protocol.connection",
     "anyamqp.protocol.lifecycle.recovery",

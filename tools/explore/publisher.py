@@ -105,8 +105,7 @@ class Publisher(OutboxShell):
         """The user leaves the publisher's block."""
         self.is_leaving = True
         self.give_up()
-        link = self.channel.closing_on
-        self.leave_by = math.inf if link is None else link.close_deadline(self._host.close_timeout)
+        self.leave_by = self.channel.close_deadline(self._host.close_timeout)
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 
@@ -117,9 +116,7 @@ class Publisher(OutboxShell):
         elif self.is_entering and self.channel.state in OVER:
             self.cancel_entering()
         if self.is_leaving and (
-            self.channel.state is not ChannelState.CLOSING
-            or self.channel.closing_on is None
-            or self._host.loop.now() >= self.leave_by
+            self.channel.state is not ChannelState.CLOSING or self._host.loop.now() >= self.leave_by
         ):
             self.is_leaving, self.leave_by = False, math.inf
             self.outbox.closed()

@@ -12,16 +12,14 @@ from anyamqp.core.link_channel import LinkChannel
 from anyamqp.core.waiting import answered_within
 from anyamqp.errors import (
     AnyamqpError,
-    ChannelClosed,
     ChannelLimitReached,
     ConnectionLost,
-    InvalidUse,
-    ReplyError,
 )
 from anyamqp.net.event_loop import next_news
 from anyamqp.protocol.blame import Tries
 from anyamqp.protocol.channel import ChannelCore
-from anyamqp.protocol.lifecycle.channel import OVER, USABLE, ChannelEvent, ChannelState
+from anyamqp.protocol.getting import abandon
+from anyamqp.protocol.lifecycle.channel import ChannelEvent, ChannelState
 from anyamqp.protocol.lifecycle.states import State
 from anyamqp.protocol.ports import ChannelOwner
 from anyamqp.protocol.requests import Purpose, Request
@@ -36,7 +34,7 @@ class Answer(NamedTuple):
     Attributes:
         reply: the reply.
         content: the content that came with it; only basic.get-ok has one.
-        link_channel: the channel's link_channel when the request was sent.
+        link_channel: the channel on the link on which the request was sent.
     """
 
     reply: Method
@@ -77,7 +75,7 @@ class LogicalChannel:
 
     @property
     def link_channel(self) -> LinkChannel | None:
-        """The channel's place on the current link; None while it is on no link."""
+        """The channel on the current link; None while it is on no link."""
         return self.core.link_channel
 
     def require_here(self) -> None:
@@ -112,14 +110,8 @@ class LogicalChannel:
             ChannelLimitReached: no channel number is free.
             ChannelClosed: the channel was closed for another reason.
         """
-        try:
-            await answered_within(
-                self._host.request_timeout, self.wait_open(), "opening a channel", lambda: self._host.progress
-            )
-        except ChannelClosed:
-            if isinstance(self.core.error, ReplyError | ChannelLimitReached):
-                raise self.core.error from None
-            raise
+        opened = self.wait_open(is_opening=True)
+        await answered_within(self._host.request_timeout, opened, "opening a channel", lambda: self._host.progress)
 
     def register(self, *, delay: float = 0.0) -> None:
         """Have the connection open the channel as soon as it can, and after every reconnect.
@@ -170,25 +162,22 @@ class LogicalChannel:
                     raise
         await self.wait_usable()
 
-    async def wait_open(self) -> None:
-        """Wait until the channel is usable.
+    async def wait_open(self, *, is_opening: bool = False) -> None:
+        """Wait until the channel is usable: see :meth:`ChannelCore.check_usable`.
 
         Raises:
+            InvalidUse: the channel was never registered.
             ChannelClosed, ConnectionClosed: it will never be usable again.
         """
         core = self.core
-        while core.state not in USABLE:
-            if core.state in OVER:
-                raise core.closed_error()
+        while not core.check_usable(is_opening=is_opening):
             await next_news(core.wakers)
 
     async def close(self) -> None:
         """Close the channel and wait for the broker's close-ok, until :meth:`Link.close_deadline`."""
         core = self.core
         core.take(ChannelEvent.CLOSE)
-        if core.closing_on is None:
-            return
-        with anyio.CancelScope(deadline=core.closing_on.close_deadline(self._host.close_timeout)):
+        with anyio.CancelScope(deadline=core.close_deadline(self._host.close_timeout)):
             while core.state is ChannelState.CLOSING:
                 await next_news(core.wakers)
 
@@ -214,9 +203,8 @@ class LogicalChannel:
 
         Raises:
             ConnectionLost: the link was lost before the reply, and the method may not be sent again.
+            InvalidUse: the channel was never registered.
         """
-        if self.core.state is ChannelState.CONNECTING_NEW:
-            raise InvalidUse("a channel works inside its block: async with connection.channel() as channel")
         self.require_here()
         answer = self._until_answered(method, purpose, repeat=repeat)
         return await answered_within(self._host.request_timeout, answer, describe(method), lambda: self._host.progress)
@@ -251,7 +239,7 @@ class LogicalChannel:
             try:
                 await _until_over(request)
             except BaseException:
-                self.core.abandon(request, link_channel)
+                abandon(request, link_channel)
                 raise
             if request.reply is not None and link_channel is not None:
                 return Answer(request.reply, request.content, link_channel)
@@ -293,7 +281,7 @@ class LogicalChannel:
             request: the caller's request, for the error.
 
         Returns:
-            The channel's link_channel. It is valid only until the next await.
+            The channel on the current link. It is valid only until the next await.
 
         Raises:
             RequestTimeout, ChannelClosed, ConnectionClosed: the channel did not become writable.

@@ -9,12 +9,14 @@ publisher, the subscription of a consumer, or the calls of an RPC client.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
 from anyamqp.errors import (
     AnyamqpError,
     ChannelClosed,
+    ChannelLimitReached,
     CloseFacts,
     CloseFrame,
     ConnectionClosed,
@@ -25,7 +27,8 @@ from anyamqp.errors import (
 )
 from anyamqp.protocol import blame
 from anyamqp.protocol.events import Confirm, Content
-from anyamqp.protocol.lifecycle.channel import CHANNEL, ChannelEffect, ChannelEvent, ChannelState
+from anyamqp.protocol.getting import requeue_unwanted
+from anyamqp.protocol.lifecycle.channel import CHANNEL, OVER, USABLE, ChannelEffect, ChannelEvent, ChannelState
 from anyamqp.protocol.lifecycle.states import State
 from anyamqp.protocol.ports import ChannelLink, ChannelOnLink, ChannelOwner
 from anyamqp.protocol.requests import Purpose, Request, Unanswered
@@ -33,7 +36,6 @@ from anyamqp.protocol.topology import Topology
 from anyamqp.protocol.waking import Wakers
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Route
-from anyamqp.wire.frames import method_name
 from anyamqp.wire.methods import Method
 
 P = TypeVar("P", bound=ChannelOnLink)
@@ -91,17 +93,16 @@ class ChannelCore(Generic[P]):
 
     Attributes:
         link_channel: the channel on the current link; None while it is on no link.
-        closing_on: the link on which channel.close was sent.
         error: the error that closed it; None if its owner closed it.
         wakers: woken when its state changes.
     """
 
     __slots__ = (
         "__weakref__",
+        "_closing_on",
         "_context",
         "_lifecycle",
         "_owner",
-        "closing_on",
         "error",
         "link_channel",
         "name",
@@ -111,11 +112,12 @@ class ChannelCore(Generic[P]):
     def __init__(self, name: str, context: ChannelContext[P], owner: ChannelOwner | None) -> None:
         self.name: str = name
         self.link_channel: P | None = None
-        self.closing_on: ChannelLink | None = None
         self.error: AnyamqpError | None = None
         self.wakers: Wakers = Wakers()
         self._context = context
         self._owner = owner
+        self._closing_on: ChannelLink | None = None
+        """The link on which channel.close was sent."""
         self._lifecycle = CHANNEL.begin()
 
     def __str__(self) -> str:
@@ -136,11 +138,35 @@ class ChannelCore(Generic[P]):
         """
         step = self._lifecycle.fire(event)
         if step.source.public is not step.target.public:
-            self._context.record(self, step.source.public, event, step.target.public, error)
+            self._context.record(self, step.source.public, event.public, step.target.public, error)
         if step.source is not step.target:
             self.wakers.wake()
         for effect in step.effects:
             self._carry_out(effect, error, unanswered)
+
+    def check_usable(self, *, is_opening: bool = False) -> bool:
+        """Whether requests may be sent now. If not, wait for :attr:`wakers`.
+
+        Args:
+            is_opening: whether the caller opens the channel, and gets the error for which that failed.
+
+        Raises:
+            InvalidUse: the channel was never registered.
+            ChannelClosed, ConnectionClosed: it will never be usable again.
+            ReplyError, ChannelLimitReached: the same, for a caller that opens it.
+        """
+        state = self._lifecycle.state
+        if state in OVER:
+            if is_opening and isinstance(self.error, ReplyError | ChannelLimitReached):
+                raise self.error
+            raise self.closed_error()
+        if state is ChannelState.CONNECTING_NEW:
+            raise InvalidUse("a channel works inside its block: async with connection.channel() as channel")
+        return state in USABLE
+
+    def close_deadline(self, timeout: float) -> float:
+        """When to stop waiting for a close-ok that may take ``timeout`` seconds; infinity if no close was sent."""
+        return math.inf if self._closing_on is None else self._closing_on.close_deadline(timeout)
 
     # --- for the connection -----------------------------------------------------------------------------------------
 
@@ -186,9 +212,7 @@ class ChannelCore(Generic[P]):
             InvalidArgument: AMQP cannot carry an argument; nothing was sent.
             InvalidUse: the channel is on no link.
         """
-        link_channel = self.link_channel
-        if link_channel is None:
-            raise InvalidUse(f"{method_name(method)} on a channel that is on no link")
+        link_channel = self._require_link_channel()
         # Looks up the queue's name now: the broker may have given it a new one while the request waited for a link.
         as_sent = self._context.topology.as_sent(method)
         request = link_channel.link.session.request(link_channel.number, method, purpose, as_sent=as_sent)
@@ -206,17 +230,6 @@ class ChannelCore(Generic[P]):
             link_channel.link.session.send(link_channel.number, method)
             link_channel.link.flush()
 
-    def abandon(self, request: Request, link_channel: P | None) -> None:
-        """Drop the reply to a request whose caller was cancelled.
-
-        Args:
-            request: the request. A message that basic.get has got is requeued.
-            link_channel: its place when the request was sent.
-        """
-        request.waiter = None
-        if isinstance(request.reply, methods.Basic.GetOk) and link_channel is not None:
-            _give_back(request.reply, link_channel, request.method)
-
     # --- publishing -------------------------------------------------------------------------------------------------
 
     @property
@@ -232,7 +245,7 @@ class ChannelCore(Generic[P]):
         """
         link_channel = self.link_channel
         if link_channel is None:
-            raise InvalidUse("publish on a channel that is on no link")
+            raise InvalidUse(f"{self.name} is on no link")
         link_channel.link.session.publish(link_channel.number, route, properties, body)
 
     def flush(self, *, is_awaited: bool = False) -> None:
@@ -258,8 +271,7 @@ class ChannelCore(Generic[P]):
             return
         if isinstance(reply, methods.Basic.GetOk) and link_channel is not None:
             link_channel.last_tag = reply.delivery_tag
-            if request.waiter is None:
-                _give_back(reply, link_channel, request.method)
+            requeue_unwanted(request, link_channel)
         if request.purpose is Purpose.DECLARATION:
             self._context.topology.record(self, request.method, reply)
         elif request.purpose is Purpose.LAST_OF_SETUP:
@@ -291,8 +303,7 @@ class ChannelCore(Generic[P]):
 
     def on_closed(self, error: ReplyError, unanswered: Unanswered) -> None:
         """The broker closed the channel, or made the session close it."""
-        self._detach()
-        self.take(ChannelEvent.FAILED, error, unanswered)
+        self.take(ChannelEvent.ENDED, error, unanswered)
 
     def on_released(self) -> None:
         """Our close is complete."""
@@ -301,12 +312,9 @@ class ChannelCore(Generic[P]):
     def on_lost(self, error: AnyamqpError | None, unanswered: Unanswered) -> None:
         """The link has ended with ``error``; None if we closed it."""
         guilty = blame.guilty_request(error, unanswered)
-        if guilty is not None and guilty.purpose in (Purpose.SETUP, Purpose.LAST_OF_SETUP):
-            # The setup ended the link, and would end the next one as well.
-            self._detach()
-            self.take(ChannelEvent.FAILED, error, unanswered)
-        else:
-            self.take(ChannelEvent.LOST, error, unanswered)
+        # A setup that ended the link would end the next one as well.
+        is_guilty = guilty is not None and guilty.purpose in (Purpose.SETUP, Purpose.LAST_OF_SETUP)
+        self.take(ChannelEvent.ENDED if is_guilty else ChannelEvent.LOST, error, unanswered)
 
     # --- effects ----------------------------------------------------------------------------------------------------
 
@@ -329,27 +337,14 @@ class ChannelCore(Generic[P]):
                 blame.return_requests(error, unanswered)
             case ChannelEffect.FAIL_REQUESTS:
                 self._fail_requests(error, unanswered)
+            case ChannelEffect.FAIL_UNANSWERED:
+                self._fail_requests(error, self._unanswered())
             case ChannelEffect.FORGET:
                 self._context.forget(self)
             case _ if self._owner is not None:
-                self._tell(self._owner, effect, error)
+                _tell(self._owner, effect, error)
             case _:
                 pass
-
-    def _tell(self, owner: ChannelOwner, effect: ChannelEffect, error: AnyamqpError | None) -> None:
-        match effect:
-            case ChannelEffect.TELL_OPENED:
-                owner.on_opened()
-            case ChannelEffect.TELL_READY:
-                owner.on_ready()
-            case ChannelEffect.TELL_HELD:
-                owner.on_held()
-            case ChannelEffect.TELL_LOST:
-                owner.on_lost(error)
-            case _ if error is not None:  # TELL_FAILED: its events all have an error
-                owner.on_failed(error)
-            case _:
-                raise InvalidUse(f"{self.name}: {effect.value}, without a reason")
 
     def _join_late(self) -> None:
         try:
@@ -358,10 +353,8 @@ class ChannelCore(Generic[P]):
             self.fail(error)
 
     def _send_close(self, error: AnyamqpError | None) -> None:
-        link_channel = self.link_channel
-        if link_channel is None:
-            return  # the broker has closed the channel, or its setup has ended the link
-        self.closing_on = link_channel.link
+        link_channel = self._require_link_channel()
+        self._closing_on = link_channel.link
         link_channel.release()
         if isinstance(error, ReplyError) and error.found_by is Side.CLIENT:
             error.close = CloseFacts(None, CloseFrame(error.code, error.text, None), Side.CLIENT)
@@ -371,10 +364,12 @@ class ChannelCore(Generic[P]):
         self._detach()
 
     def _fail_requests(self, error: AnyamqpError | None, unanswered: Unanswered) -> None:
-        link_channel, self.error = self.link_channel, error
-        if link_channel is not None:
-            unanswered = link_channel.link.session.unanswered(link_channel.number)
+        self.error = error
         blame.fail_requests(error, unanswered, self.closed_error)
+
+    def _unanswered(self) -> Unanswered:
+        link_channel = self._require_link_channel()
+        return link_channel.link.session.unanswered(link_channel.number)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -383,7 +378,23 @@ class ChannelCore(Generic[P]):
         if link_channel is not None:
             link_channel.leave()
 
+    def _require_link_channel(self) -> P:
+        if self.link_channel is None:
+            raise InvalidUse(f"{self.name} is on no link")
+        return self.link_channel
 
-def _give_back(reply: methods.Basic.GetOk, link_channel: ChannelOnLink, get: Method) -> None:
-    if isinstance(get, methods.Basic.Get) and not get.no_ack:
-        link_channel.nack(reply.delivery_tag, multiple=False, requeue=True)
+
+def _tell(owner: ChannelOwner, effect: ChannelEffect, error: AnyamqpError | None) -> None:
+    match effect:
+        case ChannelEffect.TELL_OPENED:
+            owner.on_opened()
+        case ChannelEffect.TELL_READY:
+            owner.on_ready()
+        case ChannelEffect.TELL_HELD:
+            owner.on_held()
+        case ChannelEffect.TELL_LOST:
+            owner.on_lost(error)
+        case _ if error is not None:  # TELL_FAILED: its events all have an error
+            owner.on_failed(error)
+        case _:
+            raise InvalidUse(f"a channel that would {effect.value}, without a reason")

@@ -87,8 +87,16 @@ class ChannelEvent(Enum):
     """The user closes the connection."""
     CLOSED = "closed"
     """The close is complete."""
+    ENDED = "ended"
+    """The channel on the link has ended with an error: the broker or the session closed it, or its setup ended the
+    link. Users see FAILED."""
     FAILED = "failed"
-    """An error of the broker, of ours, or of the connection ends the channel."""
+    """We end the channel, because of an error of ours or of the connection."""
+
+    @property
+    def public(self) -> ChannelEvent:
+        """The event that users see."""
+        return ChannelEvent.FAILED if self is ChannelEvent.ENDED else self
 
 
 class ChannelEffect(Enum):
@@ -106,7 +114,8 @@ class ChannelEffect(Enum):
     SEND_CLOSE = "send channel.close, and leave the link"
     COMPLETE_CLOSE = "complete the close"
     RETURN_REQUESTS = "end the requests without a reply, to be sent again"
-    FAIL_REQUESTS = "end all requests, now and later, with an error"
+    FAIL_REQUESTS = "end the requests that come with the event, and all later ones, with an error"
+    FAIL_UNANSWERED = "end the unanswered requests on the link, and all later ones, with an error"
     FORGET = "remove the channel from the connection"
 
 
@@ -192,18 +201,21 @@ CHANNEL: Final[Table[ChannelState, ChannelEvent, ChannelEffect]] = Table(
     Ignored(_E.LOST, (_S.CLOSED,), "the channel is closed, and only close-ok was missing"),
     # --- its end
     Row(_E.CLOSE, (_S.CONNECTING_NEW, *_OFF_LINK), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
-    Row(_E.CLOSE, _ON_LINK, _S.CLOSING, (_F.FAIL_REQUESTS, _F.SEND_CLOSE)),
+    Row(_E.CLOSE, _ON_LINK, _S.CLOSING, (_F.FAIL_UNANSWERED, _F.SEND_CLOSE)),
     Ignored(_E.CLOSE, OVER, "closing twice is closing once"),
     Row(_E.LEAVE, _OFF_LINK, _S.CLOSING, (_F.FAIL_REQUESTS, _F.COMPLETE_CLOSE, _F.TELL_FAILED)),
     Row(
         _E.LEAVE,
         _ON_LINK,
         _S.CLOSING,
-        (_F.FAIL_REQUESTS, _F.SEND_CLOSE, _F.COMPLETE_CLOSE, _F.TELL_FAILED),
+        (_F.FAIL_UNANSWERED, _F.SEND_CLOSE, _F.COMPLETE_CLOSE, _F.TELL_FAILED),
     ),
     Row(_E.LEAVE, (_S.CLOSING,), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
+    Row(_E.ENDED, _ON_LINK, _S.CLOSED, (_F.DETACH, _F.FAIL_REQUESTS, _F.FORGET, _F.TELL_FAILED)),
+    Row(_E.ENDED, (_S.CLOSING,), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
+    Ignored(_E.ENDED, (_S.CLOSED,), "the channel is closed, and only close-ok was missing"),
     Row(_E.FAILED, _OFF_LINK, _S.CLOSED, (_F.FAIL_REQUESTS, _F.FORGET, _F.TELL_FAILED)),
-    Row(_E.FAILED, _ON_LINK, _S.CLOSED, (_F.FAIL_REQUESTS, _F.SEND_CLOSE, _F.FORGET, _F.TELL_FAILED)),
+    Row(_E.FAILED, _ON_LINK, _S.CLOSED, (_F.FAIL_UNANSWERED, _F.SEND_CLOSE, _F.FORGET, _F.TELL_FAILED)),
     Row(_E.FAILED, (_S.CLOSING,), _S.CLOSING, (_F.COMPLETE_CLOSE,)),
     Ignored(_E.FAILED, (_S.CONNECTING_NEW,), "its consumer, for which no number was free, tries again by itself"),
     Ignored(_E.FAILED, (_S.CLOSED,), "the channel was closed before, for another reason"),
