@@ -162,6 +162,7 @@ class _CallsShell(ChannelOwner):
         try:
             await self._channel.open()
         except BaseException:
+            self.calls.close()
             self._channel.begin_close()
             raise
 

@@ -337,6 +337,17 @@ async def test_a_refused_reply_consumer_fails_the_entering() -> None:
                 pytest.fail("entered")
 
 
+async def test_a_client_whose_entering_was_cancelled_is_closed() -> None:
+    async with connected() as (_, connection):
+        rpc = connection.rpc_client()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            async with rpc:
+                pytest.fail("entered")
+        with pytest.raises(ChannelClosed, match="the RPC client is closed"):
+            await rpc.call(Message(b"late"), routing_key="server", timeout=0.01)
+
+
 # --- misuse ---------------------------------------------------------------------------------------------------------
 
 
