@@ -75,8 +75,8 @@ class ChannelShell(ChannelOwner):
             if isinstance(method, methods.Basic.Return):
                 self.transactions.returned(method, message)
 
-    def on_reply(self, reply: Method) -> None:
-        self.transactions.answered(reply)
+    def on_reply(self, request: Method, reply: Method) -> None:
+        self.transactions.answered(request, reply)
 
     def on_lost(self, error: AnyamqpError | None) -> None:
         lost = ConnectionLost("the transaction was lost with its link before tx.commit; the broker has rolled it back")

@@ -113,7 +113,7 @@ class Transaction(Entered):
         await answered_within(host.request_timeout, self._channel.wait_open(), "tx.select", lambda: host.progress)
 
     async def _commit(self) -> None:
-        await self._channel.request(build(methods.Tx.Commit), purpose=Purpose.OWNER, repeat=False)
+        await self._channel.request(self._log.commit, purpose=Purpose.OWNER, repeat=False)
         if unroutable := self._log.unroutable:
             raise ExceptionGroup(f"{len(unroutable)} messages reached no queue", unroutable)
 

@@ -49,6 +49,8 @@ class Declarations:
         self.declaring = Declaring(self.topology, (), most_lanes=1, locked_until=0.0, is_careful=False)
         self._owner = Owner()
         self._names = count(1)
+        self._requests: dict[str, Method] = {}
+        """The request that was sent last for each entity, by name."""
 
     # --- what there is ------------------------------------------------------------------------------------------------
 
@@ -101,7 +103,7 @@ class Declarations:
         for _ in range(times):
             name = self.lanes[lane].popleft()
             reply = methods.Queue.DeclareOk(f"amq.{next(self._names)}" if name.startswith("amq.") else name, 0, 0)
-            self._carry_out(self.declaring.answered(lane, reply, self.now))
+            self._carry_out(self.declaring.answered(lane, self._requests[name], reply, self.now))
 
     def answer_all(self) -> None:
         """The broker declares everything that it is asked for."""
@@ -152,6 +154,7 @@ class Declarations:
         in_flight = self.lanes.setdefault(lane, deque())
         refused = [one for one in entities if _name(one) in self.unsendable]
         names = [_name(one) for one in entities if one not in refused]
+        self._requests.update((_name(one), one.request) for one in entities)
         for name in names:
             if name.startswith("amq."):
                 assert not any(name in sent for sent in self.lanes.values()), "declared twice: the broker makes two"

@@ -88,6 +88,8 @@ class Case:
         self.channels: dict[str, ChannelCore[Any]] = {}
         self._lanes: dict[str, int] = {}
         """The lane on which each queue was sent last."""
+        self._requests: dict[str, methods.Queue.Declare] = {}
+        """The request that was sent last for each queue."""
         for name in channels:
             self.add(name)
 
@@ -121,8 +123,8 @@ class Case:
     def declared(self, queue: str) -> None:
         """The broker answers for a queue."""
         assert self.recovery.declaring is not None
-        reply = methods.Queue.DeclareOk(queue)
-        self._declare(self.recovery.declaring.answered(self._lanes[queue], reply, self.now))
+        request, reply = self._requests[queue], methods.Queue.DeclareOk(queue)
+        self._declare(self.recovery.declaring.answered(self._lanes[queue], request, reply, self.now))
         self.recovery.heard(self.now)
         self.due()
 
@@ -139,6 +141,7 @@ class Case:
                 for recorded in effect.entities:
                     assert isinstance(recorded.request, methods.Queue.Declare)
                     self._lanes[recorded.request.queue] = effect.lane
+                    self._requests[recorded.request.queue] = recorded.request
 
     def answer(self, *channels: str) -> None:
         """The broker opens channels."""

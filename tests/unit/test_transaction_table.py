@@ -56,13 +56,17 @@ class Channel:
             "LOST": lambda: self.transactions.lost(ConnectionLost("lost")),
             "LEFT": lambda: self.leave(has_failed=False),
             "LEFT_WITH_ERROR": lambda: self.leave(has_failed=True),
-            "COMMITTED": lambda: self.transactions.answered(methods.Tx.CommitOk()),
+            "COMMITTED": lambda: self.answer(self.log),
         }
         for event in way.split():
             self.acts[event]()
 
     def leave(self, *, has_failed: bool) -> None:
         self.effects = self.transactions.leave(self.log, has_failed=has_failed)
+
+    def answer(self, log: TransactionLog) -> None:
+        """The broker answers the commit of a transaction."""
+        self.transactions.answered(log.commit, methods.Tx.CommitOk())
 
     def return_one(self) -> None:
         """The broker returns a message."""
@@ -136,9 +140,17 @@ def test_returned_message_belongs_to_the_oldest_unanswered_commit() -> None:
         channel.acts[event]()
     channel.return_one()
     assert (len(first.unroutable), len(second.unroutable)) == (1, 0)
-    channel.acts["COMMITTED"]()
+    channel.answer(first)
     channel.return_one()
     assert (len(first.unroutable), len(second.unroutable)) == (1, 1)
+
+
+def test_answer_ends_the_transaction_whose_commit_it_answers() -> None:
+    channel = Channel(WAYS["COMMITTING"])
+    first, channel.log = channel.log, TransactionLog()
+    for event in ("ENTERED", "BEGUN", "LEFT", "COMMITTED"):
+        channel.acts[event]()
+    assert (first.state, channel.log.state) == (TransactionState.COMMITTING, TransactionState.ENDED)
 
 
 def test_returned_message_of_no_transaction_is_dropped() -> None:

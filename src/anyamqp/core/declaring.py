@@ -72,9 +72,9 @@ class DeclaringShell:
 
     # --- events of the lanes ------------------------------------------------------------------------------------------
 
-    def answered(self, lane: int, reply: Method) -> None:
-        """The broker answered the oldest request on a lane."""
-        self._carry_out(self.declaring.answered(lane, reply, self._now()))
+    def answered(self, lane: int, request: Method, reply: Method) -> None:
+        """The broker answered a request on a lane."""
+        self._carry_out(self.declaring.answered(lane, request, reply, self._now()))
         self._news()
 
     def refused(self, lane: int, error: ReplyError) -> None:
@@ -135,8 +135,8 @@ class _LaneOwner(ChannelOwner):
         self._shell = shell
         self._lane = lane
 
-    def on_reply(self, reply: Method) -> None:
-        self._shell.answered(self._lane, reply)
+    def on_reply(self, request: Method, reply: Method) -> None:
+        self._shell.answered(self._lane, request, reply)
 
     def on_failed(self, error: AnyamqpError) -> None:
         if isinstance(error, ReplyError):

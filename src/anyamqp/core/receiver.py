@@ -219,7 +219,7 @@ class Receiver(ChannelOwner):
         if (refused := self._channel.renew(delay=delay)) is not None:
             self._carry_out(self._subscription.channel_refused(refused, self._now()))
 
-    def on_reply(self, reply: Method) -> None:  # noqa: ARG002
+    def on_reply(self, request: Method, reply: Method) -> None:  # noqa: ARG002
         self._carry_out(self._subscription.queue_found(self.queue, self._now()))
 
     def _return(self, deliveries: Sequence[Delivery]) -> None:

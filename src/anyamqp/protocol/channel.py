@@ -277,7 +277,7 @@ class ChannelCore(Generic[P]):
         elif request.purpose is Purpose.LAST_OF_SETUP:
             self.take(ChannelEvent.OPENED)
         elif request.purpose in (Purpose.OWNER, Purpose.RECOVERY) and self._owner is not None:
-            self._owner.on_reply(reply)
+            self._owner.on_reply(request.method, reply)
         request.finish()
 
     def on_method(self, method: Method) -> None:

@@ -179,10 +179,10 @@ class Declaring:
         """The link is open."""
         return self._proceed(now)
 
-    def answered(self, number: int, reply: Method, now: float) -> Effects:
-        """The oldest request on a lane succeeded."""
+    def answered(self, number: int, request: Method, reply: Method, now: float) -> Effects:
+        """A request on a lane succeeded."""
         lane = self._lanes[number]
-        entity = lane.in_flight.popleft()
+        entity = lane.take(request)
         lane.heard_at = now
         self._topology.declared_again(entity.recorded, reply)
         self._fire(entity, EntityEvent.ANSWERED, now)
@@ -214,8 +214,7 @@ class Declaring:
     def unsendable(self, number: int, recorded: Recorded, error: AnyamqpError, now: float) -> Effects:
         """A request was not sent: AMQP or the link cannot carry it. Call it after carrying out :class:`Send`."""
         lane = self._lanes[number]
-        entity = next(one for one in lane.in_flight if one.recorded is recorded)
-        lane.in_flight.remove(entity)
+        entity = lane.take(recorded.request)
         effects = self._fire(entity, EntityEvent.REFUSED, now, error)
         return effects if lane.in_flight else [*effects, *self._proceed(now)]
 

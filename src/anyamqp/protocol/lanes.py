@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from anyamqp.protocol.entity_lives import EntityLife
+from anyamqp.wire.methods import Method
 
 PATIENCE: Final = 0.5
 """Seconds without an answer on a lane after which the entity at its head is late."""
@@ -38,6 +39,12 @@ class Lane:
     def overdue_at(self) -> float:
         """When the entity at its head becomes late; infinity if it is late, or there is none."""
         return math.inf if self.is_late or not self.in_flight else self.heard_at + PATIENCE
+
+    def take(self, request: Method) -> EntityLife:
+        """Take out the entity whose request this is: the same object, because equal requests compare equal."""
+        entity = next(one for one in self.in_flight if one.recorded.request is request)
+        self.in_flight.remove(entity)
+        return entity
 
 
 class Lanes:

@@ -140,8 +140,8 @@ class ChannelOwner:
     def on_cancelled(self) -> None:
         """The broker sent basic.cancel."""
 
-    def on_reply(self, reply: Method) -> None:
-        """The broker answered a request of the owner."""
+    def on_reply(self, request: Method, reply: Method) -> None:
+        """The broker answered a request of the owner; ``request`` is the object that the owner sent."""
 
     def on_lost(self, error: AnyamqpError | None) -> None:
         """The link has ended with ``error``; None if we closed it."""

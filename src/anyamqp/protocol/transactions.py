@@ -11,8 +11,6 @@ nothing at the broker, and a link that replaces a lost one begins with a plain c
 
 from __future__ import annotations
 
-from collections import deque
-
 from anyamqp.errors import AnyamqpError, InvalidUse, Unroutable, copy_of
 from anyamqp.message import Message
 from anyamqp.protocol.contents import unroutable_of
@@ -25,11 +23,13 @@ class TransactionLog:
     """One transaction: its state, and the messages in it that no queue took.
 
     Attributes:
+        commit: its tx.commit.
         published: how many messages were published in it.
         unroutable: an error for each message that no queue took.
     """
 
     def __init__(self) -> None:
+        self.commit: Method = methods.Tx.Commit()
         self.published: int = 0
         self.unroutable: list[Unroutable] = []
         self._lifecycle = TRANSACTION.begin()
@@ -75,7 +75,7 @@ class Transactions:
         self.is_selected: bool = False
         self._current: TransactionLog | None = None
         """The transaction whose block runs."""
-        self._committing: deque[TransactionLog] = deque()
+        self._committing: list[TransactionLog] = []
         """The transactions whose commit is not answered yet, oldest first."""
 
     # --- blocks -----------------------------------------------------------------------------------------------------
@@ -106,12 +106,14 @@ class Transactions:
 
     # --- events of the channel --------------------------------------------------------------------------------------
 
-    def answered(self, reply: Method) -> None:
+    def answered(self, request: Method, reply: Method) -> None:
         """The broker answered tx.select or tx.commit."""
         if isinstance(reply, methods.Tx.SelectOk):
             self.is_selected = True
         elif isinstance(reply, methods.Tx.CommitOk):
-            self._committing.popleft().fire(TransactionEvent.COMMITTED)
+            committed = next(log for log in self._committing if log.commit is request)
+            self._committing.remove(committed)
+            committed.fire(TransactionEvent.COMMITTED)
 
     def returned(self, method: methods.Basic.Return, message: Message) -> None:
         """The broker returned a mandatory message."""
@@ -121,7 +123,8 @@ class Transactions:
 
     def lost(self, error: AnyamqpError) -> None:
         """The link or the channel has ended; ``error`` is for the transaction whose block runs."""
-        while self._committing:
-            self._committing.popleft().lost(error)
+        committing, self._committing = self._committing, []
+        for log in committing:
+            log.lost(error)
         if self._current is not None:
             self._current.lost(error)
