@@ -45,7 +45,8 @@ def leave(p: Publishing) -> None:
 
 
 def be_blocked(p: Publishing) -> None:
-    p.channel.can_publish = False
+    if p.channel.can_publish:
+        p.hold()
     p.outbox.blocked("memory", p.now, p.now)
     p.advance(60)
 
@@ -151,7 +152,7 @@ def test_publish_that_cannot_be_sent_is_refused(observer: Observer) -> None:
 
 def test_publish_that_was_never_sent_is_blocked(observer: Observer) -> None:
     p = Publishing(policy=PublishPolicy(blocked_timeout=1.0))
-    p.channel.can_publish = False
+    p.hold()
     pending = p.publish(b"x")
     be_blocked(p)
     assert state_after(observer, pending) == "BLOCKED"

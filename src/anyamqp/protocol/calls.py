@@ -119,7 +119,7 @@ class Calls:
         self._lifecycle = CALLER.begin()
         self._reopenings = Reopenings()
         self._refusal: AnyamqpError | None = None
-        """The error that every new call raises."""
+        """The error that every new call raises; set by the effects FAIL_ALL and FAIL_WITH_CHANNEL."""
         self._calls: dict[str, Call] = {}
         self._unsent: OrderedDict[str, Call] = OrderedDict()
         """The calls that are not sent yet, oldest first."""
@@ -151,7 +151,7 @@ class Calls:
             InvalidArgument: a call with its correlation id is under way.
             AnyamqpError: the client is closed.
         """
-        if self._refusal is not None:
+        if self._refusal is not None:  # an attribute, because the table never runs per message
             raise copy_of(self._refusal)
         if call.correlation_id in self._calls:
             raise InvalidArgument(f"correlation_id: a call with {call.correlation_id!r} is under way")

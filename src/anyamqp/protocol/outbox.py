@@ -91,7 +91,7 @@ class Outbox:
         self._policy = policy
         self._lifecycle = PUBLISHER.begin()
         self._refusal: AnyamqpError | None = None
-        """The error that every new publish raises."""
+        """The error that every new publish raises; set by the effects FAIL_ALL and FAIL_WITH_CHANNEL."""
         self._reopenings = Reopenings()
         self._expires_at = math.inf
 
@@ -140,20 +140,20 @@ class Outbox:
         Raises:
             AnyamqpError: the publisher is closed.
         """
-        if self._refusal is not None:
+        if self._refusal is not None:  # an attribute, because the table never runs per message
             self.places.leave(pending)
             raise copy_of(self._refusal)
         self.counters.accept(pending)
         if pending.deadline < self._expires_at:
             self._expires_at = pending.deadline
             self._set_deadline()
-        if self.backlog or self.suspects or now >= pending.deadline or not self.channel.can_publish:
-            self.backlog.append(pending)
-            self._send_backlog(now)
-        else:
+        if self._lifecycle.state is PublisherState.FLOWING and not self.backlog and now < pending.deadline:
             self._send(pending)
             # If other tasks await confirms too, it is cheaper to send their publishes together.
             self.channel.flush(is_awaited=is_awaited and len(self.ledger) == 1)
+        else:
+            self.backlog.append(pending)
+            self._send_backlog(now)
 
     def wait_for_room(self, pending: PendingPublish, waker: Wakeable, now: float) -> WindowWaiter:
         """Queue for room in the window. The waker is set when the wait ends, with or without room."""
@@ -207,7 +207,8 @@ class Outbox:
                 if pauses.taken:
                     pauses.reset()
             elif self._policy.retry_nacked:
-                settled = self._set_aside(settled, now)
+                settled = self.places.set_aside(settled, now)
+                self._set_deadline()
             for pending in settled:
                 if is_ack and pending.returned is None:
                     pending.settle(CONFIRMED)
@@ -281,7 +282,7 @@ class Outbox:
             if effect is PublisherEffect.SEND_BACKLOG:
                 self._send_backlog(now)
             elif effect is PublisherEffect.RECALL:
-                self._recall(error, now)
+                self.places.recall(error, now, resend=self._policy.resend)
             elif effect is PublisherEffect.ACCUSE:
                 is_named = blame.is_for_a_publish(error) and len(self.ledger) > 0
                 self._accuse(error, now)
@@ -294,33 +295,12 @@ class Outbox:
                 self._fail_all(error)
 
     def _accuse(self, error: AnyamqpError | None, now: float) -> None:
-        unconfirmed = self.ledger.outstanding()
-        only = unconfirmed[0] if len(unconfirmed) == 1 else None
         self.suspects = 0
-        if only is not None:
-            only.closes += 1
-        if error is not None and only is not None and blame.is_guilty_alone(error, only.closes):
-            self.places.renew_ledger()
-            only.settle(error)
-            self.places.leave(only)
-        elif suspects := self._recall(error, now):
-            self.suspects = suspects
+        if error is not None and self.places.settle_guilty(error):
+            return
+        self.suspects = self.places.recall(error, now, resend=self._policy.resend)
+        if self.suspects:
             self._fire(PublisherEvent.SUSPECTED)
-
-    def _recall(self, error: AnyamqpError | None, now: float) -> int:
-        """Put the sent publishes back into the backlog, or settle them if the policy forbids to resend.
-
-        Returns:
-            How many publishes will be sent again.
-        """
-        wanted = self.places.take_sent(now)
-        if self._policy.resend:
-            self.places.send_again(wanted)
-            return len(wanted)
-        for pending in wanted:
-            pending.lose(error)
-            self.places.leave(pending)
-        return 0
 
     def _reopen(self, delay: float | None, error: AnyamqpError | None) -> None:
         if delay is None:
@@ -333,9 +313,15 @@ class Outbox:
         self.suspects = 0
         self.places.fail_all(error)
 
+    @property
+    def _may_send(self) -> bool:
+        """Whether the next publish may be sent. The channel's events keep the state in step with ``can_publish``."""
+        state = self._lifecycle.state
+        return state is PublisherState.FLOWING or (state is PublisherState.PROBING and not len(self.ledger))
+
     def _send_backlog(self, now: float) -> None:
         backlog = self.backlog
-        while backlog and self.channel.can_publish and not (self.suspects and len(self.ledger)):
+        while backlog and self._may_send:
             pending = backlog.popleft()
             if pending.is_finished(now):
                 self._set_suspects(max(0, self.suspects - 1))
@@ -358,12 +344,6 @@ class Outbox:
         had, self.suspects = self.suspects, count
         if had and not count:
             self._fire(PublisherEvent.PROBED)
-
-    def _set_aside(self, nacked: Sequence[PendingPublish], now: float) -> list[PendingPublish]:
-        """Set nacked publishes aside for a pause. Returns those that have an outcome and are not sent again."""
-        self.places.nacked.add([pending for pending in nacked if not pending.is_finished(now)], now)
-        self._set_deadline()
-        return [pending for pending in nacked if pending.outcome is not None]
 
     def _fail_unsent(self, now: float) -> None:
         """The connection has been blocked for too long: fail the publishes that were never sent."""

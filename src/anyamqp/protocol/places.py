@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from anyamqp.errors import AnyamqpError, copy_of
+from anyamqp.protocol import blame
 from anyamqp.protocol.confirms import Ledger
 from anyamqp.protocol.holdups import NackedPublishes
 from anyamqp.protocol.pending import PendingPublish
@@ -53,15 +54,24 @@ class Places:
         self._replace_backlog(self._unfinished(self.backlog, now))
         self.nacked.publishes = self._unfinished(self.nacked.publishes, now)
 
-    def take_sent(self, now: float) -> list[PendingPublish]:
-        """Take the unconfirmed publishes out of the ledger, whose channel has ended.
+    def recall(self, error: AnyamqpError | None, now: float, *, resend: bool) -> int:
+        """Take the unconfirmed publishes out of the ledger, whose channel has ended with ``error``.
+
+        Put them in front of the backlog, or settle them if the policy forbids to ``resend``.
 
         Returns:
-            Those without an outcome.
+            How many publishes will be sent again.
         """
         unconfirmed = self.ledger.outstanding()
-        self.renew_ledger()
-        return self._unfinished(unconfirmed, now)
+        self._renew_ledger()
+        wanted = self._unfinished(unconfirmed, now)
+        if resend:
+            self.send_again(wanted)
+            return len(wanted)
+        for pending in wanted:
+            pending.lose(error)
+            self.leave(pending)
+        return 0
 
     def send_again(self, publishes: list[PendingPublish]) -> None:
         """Put publishes whose confirm was lost in front of the backlog."""
@@ -70,10 +80,19 @@ class Places:
             pending.was_lost = True
         self._put_first(publishes)
 
-    def renew_ledger(self) -> None:
-        """Start a new ledger: the channel has ended, and its delivery tags are invalid."""
-        self.ledger.clear()
-        self._last_returned = 0
+    def settle_guilty(self, error: AnyamqpError) -> bool:
+        """Settle the only unconfirmed publish, if it caused the close. Returns whether it did."""
+        unconfirmed = self.ledger.outstanding()
+        if len(unconfirmed) != 1:
+            return False
+        (only,) = unconfirmed
+        only.closes += 1
+        if not blame.is_guilty_alone(error, only.closes):
+            return False
+        self._renew_ledger()
+        only.settle(error)
+        self.leave(only)
+        return True
 
     def returned(self, method: methods.Basic.Return, message: Received) -> None:
         """The broker returned an unroutable publish; its confirm follows."""
@@ -81,6 +100,11 @@ class Places:
         if found is not None:
             self._last_returned, pending = found
             pending.returned = method
+
+    def set_aside(self, nacked: Sequence[PendingPublish], now: float) -> list[PendingPublish]:
+        """Set nacked publishes aside for a pause. Returns those that have an outcome and are not sent again."""
+        self.nacked.add([pending for pending in nacked if not pending.is_finished(now)], now)
+        return [pending for pending in nacked if pending.outcome is not None]
 
     def resume_nacked(self, now: float) -> None:
         """The pause of the nacked publishes is over: put them in front of the backlog."""
@@ -97,9 +121,14 @@ class Places:
         for pending in self._all():
             pending.settle(copy_of(error))
             self.leave(pending)
-        self.renew_ledger()
+        self._renew_ledger()
         self.nacked.take()
         self.backlog.clear()
+
+    def _renew_ledger(self) -> None:
+        """Start a new ledger: the channel has ended, and its delivery tags are invalid."""
+        self.ledger.clear()
+        self._last_returned = 0
 
     def _all(self) -> Iterable[PendingPublish]:
         return (*self.ledger.outstanding(), *self.nacked.publishes, *self.backlog)
