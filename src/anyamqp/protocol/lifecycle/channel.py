@@ -89,9 +89,9 @@ class ChannelEvent(Enum):
     """The close is complete."""
     ENDED = "ended"
     """The channel on the link has ended with an error: the broker or the session closed it, or its setup ended the
-    link. Users see FAILED."""
+    link."""
     FAILED = "failed"
-    """We end the channel, because of an error of ours or of the connection."""
+    """We end the channel, because of an error of ours or of the connection. Users see it in place of ENDED, too."""
 
     @property
     def public(self) -> ChannelEvent:
