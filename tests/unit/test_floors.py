@@ -144,6 +144,7 @@ BELOW_LINK = FLOORS[: FLOORS.index("anyamqp.net.link") + 1]
 PACKAGES = ("anyamqp.wire", "anyamqp.protocol", "anyamqp.net", "anyamqp.core")
 DOOR_TO_PAMQP = "anyamqp.wire.methods"
 TESTING = "anyamqp.testing"
+LONG_BECAUSE = "The file is long because"
 
 IMPURE = {
     "anyio",
@@ -501,3 +502,33 @@ def test_relative_import_in_a_package_starts_at_the_package() -> None:
     assert faults("anyamqp.testing", source, is_package=True) == []
     assert faults("anyamqp", source, is_package=True) == []
     assert faults("anyamqp.protocol", "from .session import Session", is_package=True) != []
+
+
+def sources() -> list[Path]:
+    return sorted((SOURCES / "anyamqp").rglob("*.py"))
+
+
+def too_long(source: str) -> list[str]:
+    """The classes of a file that have over 300 lines; the file itself if it has over 400, and gives no reason."""
+    tree = ast.parse(source)
+    found = [one.name for one in ast.walk(tree) if isinstance(one, ast.ClassDef) and length_of(one) > 300]
+    if len(source.splitlines()) > 400 and LONG_BECAUSE not in (ast.get_docstring(tree) or ""):
+        found.append("the file")
+    return found
+
+
+def length_of(definition: ast.ClassDef) -> int:
+    return (definition.end_lineno or 0) - definition.lineno + 1
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(SOURCES).as_posix())
+def test_files_and_classes_are_short(path: Path) -> None:
+    assert too_long(path.read_text(encoding="utf-8")) == []
+
+
+def test_long_files_and_classes_are_found() -> None:
+    body = "    x = 1\n"
+    assert too_long("class Short:\n" + body * 299) == []
+    assert too_long("class Long:\n" + body * 300) == ["Long"]
+    assert too_long("x = 1\n" * 401) == ["the file"]
+    assert too_long(f'"""A list. {LONG_BECAUSE} it is one."""\n' + "x = 1\n" * 401) == []
