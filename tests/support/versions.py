@@ -26,6 +26,8 @@ class Facts:
         nack_counts_towards_limit: basic.nack with requeue counts towards a quorum queue's delivery limit, as
             basic.reject does.
         records_default_queue_type: a queue that was declared without ``x-queue-type`` is listed with it.
+        refuses_queue_of_dead_node: declaring a classic queue whose home node was killed is refused at once (404);
+            otherwise it is not answered at first.
         has_deprecated_features: its configuration may forbid deprecated features, such as transient queues that are not
             exclusive; using one then closes the connection (541).
     """
@@ -36,6 +38,7 @@ class Facts:
     nack_counts_towards_limit: bool
     records_default_queue_type: bool
     has_deprecated_features: bool
+    refuses_queue_of_dead_node: bool
 
 
 _3_10: Final = Facts(
@@ -45,6 +48,7 @@ _3_10: Final = Facts(
     nack_counts_towards_limit=True,
     records_default_queue_type=False,
     has_deprecated_features=False,
+    refuses_queue_of_dead_node=True,
 )
 _4_0: Final = replace(
     _3_10,
@@ -57,6 +61,7 @@ _4_3: Final = replace(
     expired_token_costs_link=True,
     late_ack_cancels_consumer=True,
     nack_counts_towards_limit=False,
+    refuses_queue_of_dead_node=False,
 )
 
 _SINCE: Final[dict[Version, Facts]] = {(3, 10): _3_10, (4, 0): _4_0, (4, 3): _4_3}
