@@ -101,12 +101,12 @@ class Failures:
         return "requeue"
 
     def _carry_out(self, delivery: Delivery, error: Exception, decision: Decision, queue: str) -> None:
-        verdict = self._counts.failed(delivery, decision)
-        if isinstance(verdict, Requeued):
-            delivery.requeue(after=verdict.after)
-        elif isinstance(verdict, Rejected):
+        treatment = self._counts.failed(delivery, decision)
+        if isinstance(treatment, Requeued):
+            delivery.requeue(after=treatment.after)
+        elif isinstance(treatment, Rejected):
             if not delivery.is_stale:
-                self._journal.delivery_rejected(queue, message_id_of(delivery), verdict.failures, error)
+                self._journal.delivery_rejected(queue, message_id_of(delivery), treatment.failures, error)
             delivery.reject(requeue=False)
         else:
             delivery.ack()

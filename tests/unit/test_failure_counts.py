@@ -18,9 +18,9 @@ def delivery(
 
 
 def failures_of(counts: FailureCounts, failed: Delivery) -> int:
-    verdict = counts.failed(failed, "reject")
-    assert isinstance(verdict, Rejected)
-    return verdict.failures
+    treatment = counts.failed(failed, "reject")
+    assert isinstance(treatment, Rejected)
+    return treatment.failures
 
 
 def test_acknowledging_counts_nothing() -> None:
@@ -33,9 +33,9 @@ def test_pauses_grow_with_each_failure_of_the_same_message() -> None:
     counts = FailureCounts()
     pauses: list[float] = []
     for run in range(10):
-        verdict = counts.failed(delivery(again=run > 0), "requeue")
-        assert isinstance(verdict, Requeued)
-        pauses.append(round(verdict.after, 6))
+        treatment = counts.failed(delivery(again=run > 0), "requeue")
+        assert isinstance(treatment, Requeued)
+        pauses.append(round(treatment.after, 6))
     assert pauses == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
 
 
@@ -43,8 +43,8 @@ def test_pauses_grow_with_each_failure_of_the_same_message() -> None:
 def test_retry_handles_a_message_again_so_many_times(message_id: str | None) -> None:
     counts = FailureCounts()
     policy: Decision = Retry(limit=2, delay=0.5)
-    verdicts = [counts.failed(delivery(again=run > 0, message_id=message_id), policy) for run in range(3)]
-    assert verdicts == [Requeued(0.5), Requeued(0.5), Rejected(3)]
+    treatments = [counts.failed(delivery(again=run > 0, message_id=message_id), policy) for run in range(3)]
+    assert treatments == [Requeued(0.5), Requeued(0.5), Rejected(3)]
     assert len(counts) == 0
 
 

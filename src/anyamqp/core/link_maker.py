@@ -85,10 +85,10 @@ class LinkMaker:
     """
 
     __slots__ = (
+        "_addresses",
         "_attempts",
         "_dialer",
         "_journal",
-        "_route",
         "_settings",
         "_turns",
         "credentials",
@@ -104,9 +104,9 @@ class LinkMaker:
         self.credentials: CredentialsKeeper = CredentialsKeeper(settings, journal, _RANDOM)
         self._settings = settings
         self._journal = journal
-        self._route = AddressCycle(settings.addresses, shuffle=settings.shuffle, random=_RANDOM)
-        self._dialer = Dialer(settings.tls, self._route, dial)
-        self._attempts = Attempts(settings.reconnect, self._route, fail_fast=fail_fast, random=_RANDOM)
+        self._addresses = AddressCycle(settings.addresses, shuffle=settings.shuffle, random=_RANDOM)
+        self._dialer = Dialer(settings.tls, self._addresses, dial)
+        self._attempts = Attempts(settings.reconnect, self._addresses, fail_fast=fail_fast, random=_RANDOM)
         self._turns = Turns()
 
     def begin(self) -> None:
@@ -117,14 +117,16 @@ class LinkMaker:
     @property
     def login(self) -> str:
         """The user who logs in, and the address, for people."""
-        return f"{self.credentials.login} at {self._route}"
+        return f"{self.credentials.login} at {self._addresses}"
 
     def doing(self, link: Link | None) -> str:
         """The current step of the attempt, for people."""
         if link is None:
             return self._dialer.doing
         awaited = _AWAITED.get(link.session.state)
-        return f"recovering on link {link.number}" if awaited is None else f"waiting for {awaited} from {self._route}"
+        if awaited is None:
+            return f"recovering on link {link.number}"
+        return f"waiting for {awaited} from {self._addresses}"
 
     def pause(self) -> float:
         """Get the seconds to wait before the next dial, and log why there is no link.
@@ -134,13 +136,13 @@ class LinkMaker:
         """
         seconds, failure = self._attempts.pause(anyio.current_time())
         if failure is not None:
-            self._journal.retrying(failure, str(self._route), seconds)
-        self._dialer.doing = f"waiting {seconds:.1f} s before dialing {self._route}"
+            self._journal.retrying(failure, str(self._addresses), seconds)
+        self._dialer.doing = f"waiting {seconds:.1f} s before dialing {self._addresses}"
         return seconds
 
     async def wait_turn(self) -> None:
         """Wait until no other connection of this event loop dials the same address."""
-        await anyio.sleep(self._turns.take(self._route.address, anyio.current_time()))
+        await anyio.sleep(self._turns.take(self._addresses.address, anyio.current_time()))
 
     async def dial(self, owner: LinkOwner) -> Link | None:
         """Get credentials and a transport.

@@ -26,11 +26,11 @@ _BROKEN = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceErr
 
 
 class Dialer:
-    """Opens the transports of one connection, one attempt a call.
+    """Opens the transports of one connection, one attempt per call.
 
     Args:
         tls: the TLS settings; None for no TLS.
-        route: the address and record to dial.
+        addresses: the address and record to dial.
         dial: opens a transport in place of TCP; it resolves the addresses that it gets.
 
     Attributes:
@@ -40,9 +40,9 @@ class Dialer:
         SettingsError: a file of the TLS settings is missing or invalid.
     """
 
-    def __init__(self, tls: ssl.SSLContext | TLS | None, route: AddressCycle, dial: Dial | None) -> None:
+    def __init__(self, tls: ssl.SSLContext | TLS | None, addresses: AddressCycle, dial: Dial | None) -> None:
         self.doing: str = ""
-        self._route = route
+        self._addresses = addresses
         self._dial = dial
         self._context = _context(tls)
         self._server_name = tls.server_name if isinstance(tls, TLS) else None
@@ -57,7 +57,7 @@ class Dialer:
         stream = await self._open()
         if self._context is None:
             return stream
-        self.doing = f"TLS handshake with {self._route}"
+        self.doing = f"TLS handshake with {self._addresses}"
         from anyamqp.net.tls import wrap
 
         try:
@@ -71,15 +71,15 @@ class Dialer:
             raise
 
     async def _open(self) -> ByteStream:
-        address = self._route.address
-        if self._dial is None and self._route.record is None:
+        address = self._addresses.address
+        if self._dial is None and self._addresses.record is None:
             self.doing = f"resolving {address.host!r}"
-            self._route.resolved(await _resolve(address.host))
-        self.doing = f"connecting to {self._route}"
+            self._addresses.resolved(await _resolve(address.host))
+        self.doing = f"connecting to {self._addresses}"
         try:
             if self._dial is not None:
                 return await self._dial(address)
-            return await dial_tcp(Address(self._route.record or address.host, address.port))
+            return await dial_tcp(Address(self._addresses.record or address.host, address.port))
         except OSError as error:
             raise transport_error(self.doing, error) from error
 
@@ -87,7 +87,7 @@ class Dialer:
         if self._server_name is not None:
             return self._server_name or None
         # Certificates contain neither the final dot of an absolute name nor the zone of an IPv6 address.
-        return self._route.address.host.rstrip(".").partition("%")[0]
+        return self._addresses.address.host.rstrip(".").partition("%")[0]
 
 
 def _context(tls: ssl.SSLContext | TLS | None) -> ssl.SSLContext | None:

@@ -69,7 +69,8 @@ class Rejected(NamedTuple):
     failures: int
 
 
-Verdict: TypeAlias = Literal["ack"] | Requeued | Rejected
+Treatment: TypeAlias = Literal["ack"] | Requeued | Rejected
+"""The treatment of a failed delivery."""
 
 
 class FailureCounts:
@@ -90,8 +91,8 @@ class FailureCounts:
         """How many failed messages are remembered."""
         return self._size
 
-    def failed(self, delivery: Delivery, decision: Decision) -> Verdict:
-        """Count the failure of a delivery. Returns the verdict on the delivery, under the decision of its policy."""
+    def failed(self, delivery: Delivery, decision: Decision) -> Treatment:
+        """Count the failure of a delivery. Returns its treatment, which follows the policy's decision."""
         if decision == "ack":
             return "ack"
         told, name = _failures_told(delivery), message_id_of(delivery)

@@ -26,7 +26,7 @@ class Unsettled(Protocol):
         ...
 
 
-class Ended(Protocol):
+class ClosedChannel(Protocol):
     """A channel that is closed for good."""
 
     def closed_error(self) -> AnyamqpError:

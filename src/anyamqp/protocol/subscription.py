@@ -32,9 +32,9 @@ from anyamqp.protocol.lifecycle.consumer import CONSUMER, OVER, PAUSED, Consumer
 from anyamqp.protocol.pauses import Pauses
 from anyamqp.protocol.stream_position import StreamPosition, is_of_stream
 from anyamqp.protocol.subscribing import (
+    ClosedChannel,
     Declares,
     Effects,
-    Ended,
     GiveBack,
     OnCancel,
     Reading,
@@ -56,8 +56,8 @@ _PAUSE_AT: Final = 1000
 
 _EXCESS: Final = 4
 _MORE_EXCESS: Final = 100
-"""A consumer accepts so many times its prefetch, and so many more, unsettled deliveries; beyond that the broker is
-faulty. A mirrored queue delivers unsettled messages again whenever another of its nodes takes over."""
+"""A consumer accepts ``_EXCESS`` times its prefetch plus ``_MORE_EXCESS`` unsettled deliveries. A broker that sends
+more is faulty. A mirrored queue delivers unsettled messages again whenever another of its nodes takes over."""
 
 
 class Subscription:
@@ -261,7 +261,7 @@ class Subscription:
         return self._fire(ConsumerEvent.LOST, now)
 
     def channel_failed(
-        self, error: AnyamqpError, channel: Ended, connection: Declares, queue: str, now: float
+        self, error: AnyamqpError, channel: ClosedChannel, connection: Declares, queue: str, now: float
     ) -> Effects:
         """Its channel is closed for good.
 
@@ -286,7 +286,7 @@ class Subscription:
     def _cancelled_error(self, queue: str, cause: AnyamqpError | None) -> ConsumerCancelled | None:
         if self._on_cancel == "end":
             return None
-        why = "which is there, again and again" if cause is None else "which is gone"
+        why = "again and again although the queue exists" if cause is None else "which is gone"
         error = ConsumerCancelled(f"the broker cancelled the consumer of queue {queue!r}, {why}")
         error.__cause__ = cause
         return error
