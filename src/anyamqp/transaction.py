@@ -61,13 +61,16 @@ class Transaction(Entered):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for effect in self._transactions.leave(self._log, has_failed=exc_type is not None):
-            if effect is TransactionEffect.COMMIT:
-                await self._commit()
-            elif effect is TransactionEffect.ROLL_BACK:
-                # Without a commit the broker rolls back in any case, so a missing answer changes nothing.
-                await self._channel.last_request(build(methods.Tx.Rollback))
-            else:
-                self._log.check_loss()
+            match effect:
+                case TransactionEffect.COMMIT:
+                    await self._commit()
+                case TransactionEffect.ROLL_BACK:
+                    # Without a commit the broker rolls back in any case, so a missing answer changes nothing.
+                    await self._channel.last_request(build(methods.Tx.Rollback))
+                case TransactionEffect.RAISE_LOST:
+                    self._log.check_loss()
+                case TransactionEffect.REFUSE_PUBLISHES:
+                    pass  # the log does it
 
     @property
     def is_open(self) -> bool:

@@ -212,8 +212,19 @@ class Receiver(ChannelOwner):
                 self._host.topology.consumer_ended(self._queue)
             case ConsumerEffect.LOG_CANCELLED:
                 self._host.journal.consumer_cancelled(self.queue)
-            case _:  # CANCEL: stop() sends it
-                pass
+            case ConsumerEffect.CANCEL | ConsumerEffect.SUBSCRIBE:
+                pass  # stop() and setup() do it
+            case (
+                ConsumerEffect.PAUSE
+                | ConsumerEffect.DROP
+                | ConsumerEffect.GIVE_BACK
+                | ConsumerEffect.GIVE_BACK_LATER
+                | ConsumerEffect.GIVE_BACK_KEPT
+                | ConsumerEffect.END
+                | ConsumerEffect.FAIL
+                | ConsumerEffect.FAIL_CANCELLED
+            ):
+                pass  # the subscription does it
 
     def _open_channel(self, *, delay: float = 0.0) -> None:
         if (refused := self._channel.renew(delay=delay)) is not None:

@@ -237,18 +237,20 @@ class Calls:
         """Fire an event and carry out its effects."""
         is_named = False
         for effect in self._lifecycle.fire(event).effects:
-            if effect is CallerEffect.SEND_WAITING:
-                self.send_waiting()
-            elif effect is CallerEffect.LOSE:
-                self._lose(error)
-            elif effect is CallerEffect.ACCUSE:
-                is_named = self._accuse(error)
-            elif effect is CallerEffect.REOPEN:
-                self._reopen(0.0 if is_named else self._reopenings.closed(now), error)
-            elif effect is CallerEffect.FAIL_WITH_CHANNEL:
-                self._fail_all(self.channel.closed_error())
-            elif error is not None:
-                self._fail_all(error)
+            match effect:
+                case CallerEffect.SEND_WAITING:
+                    self.send_waiting()
+                case CallerEffect.LOSE:
+                    self._lose(error)
+                case CallerEffect.ACCUSE:
+                    is_named = self._accuse(error)
+                case CallerEffect.REOPEN:
+                    self._reopen(0.0 if is_named else self._reopenings.closed(now), error)
+                case CallerEffect.FAIL_WITH_CHANNEL:
+                    self._fail_all(self.channel.closed_error())
+                case CallerEffect.FAIL_ALL:
+                    if error is not None:
+                        self._fail_all(error)
 
     def _accuse(self, error: AnyamqpError | None) -> bool:
         """Fail the calls to blame for a close. Returns whether there are any and the broker named basic.publish."""

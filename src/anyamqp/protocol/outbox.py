@@ -279,20 +279,22 @@ class Outbox:
         """Fire an event and carry out its effects."""
         is_named = False
         for effect in self._lifecycle.fire(event).effects:
-            if effect is PublisherEffect.SEND_BACKLOG:
-                self._send_backlog(now)
-            elif effect is PublisherEffect.RECALL:
-                self.places.recall(error, now, resend=self._policy.resend)
-            elif effect is PublisherEffect.ACCUSE:
-                is_named = blame.is_for_a_publish(error) and len(self.ledger) > 0
-                self._accuse(error, now)
-            elif effect is PublisherEffect.REOPEN:
-                # If a publish is to blame, it is settled or found by probing. Any other cause may close the next one.
-                self._reopen(0.0 if is_named else self._reopenings.closed(now), error)
-            elif effect is PublisherEffect.FAIL_WITH_CHANNEL:
-                self._fail_all(self.channel.closed_error())
-            elif error is not None:
-                self._fail_all(error)
+            match effect:
+                case PublisherEffect.SEND_BACKLOG:
+                    self._send_backlog(now)
+                case PublisherEffect.RECALL:
+                    self.places.recall(error, now, resend=self._policy.resend)
+                case PublisherEffect.ACCUSE:
+                    is_named = blame.is_for_a_publish(error) and len(self.ledger) > 0
+                    self._accuse(error, now)
+                case PublisherEffect.REOPEN:
+                    # If a publish is to blame, it is settled or found by probing. Any other cause may recur.
+                    self._reopen(0.0 if is_named else self._reopenings.closed(now), error)
+                case PublisherEffect.FAIL_WITH_CHANNEL:
+                    self._fail_all(self.channel.closed_error())
+                case PublisherEffect.FAIL_ALL:
+                    if error is not None:
+                        self._fail_all(error)
 
     def _accuse(self, error: AnyamqpError | None, now: float) -> None:
         self.suspects = 0
