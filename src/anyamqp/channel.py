@@ -144,7 +144,7 @@ class Channel(Entered):
             How many messages were in it.
 
         Raises:
-            PreconditionFailed: ``if_unused`` or ``if_empty``, and it is not.
+            PreconditionFailed: ``if_unused`` and it has consumers, or ``if_empty`` and it has messages.
         """
         method = build(methods.Queue.Delete, queue=self._shell.name_of(queue), if_unused=if_unused, if_empty=if_empty)
         reply = await self._change(method)

@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     connecting.add_argument("url", nargs="?", help="AMQP URL; without it the environment says where the broker is")
     connecting.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio")
     checking = commands.add_parser(
-        "check", parents=[connecting], help="connect once and say what is there", epilog=_ENVIRONMENT
+        "check", parents=[connecting], help="connect once, and describe the broker", epilog=_ENVIRONMENT
     )
     checking.add_argument(
         "--timeout", type=float, default=10.0, help="seconds to wait for the broker, more than 0 (10)"

@@ -42,7 +42,7 @@ class Settler(Protocol):
         ...
 
     def requeue(self, delivery_tag: int, *, failed: bool, after: float) -> None:
-        """Send basic.reject or basic.nack with requeue after so many seconds."""
+        """Send basic.reject or basic.nack with requeue after a pause of ``after`` seconds."""
         ...
 
     async def block_failed(self, delivery: Delivery, raised: BaseException) -> None:

@@ -48,7 +48,7 @@ class ConnectionScope:
         """Wait until the connection is OPEN or BLOCKED for the first time.
 
         Raises:
-            ReadyTimeout: it was not within so many seconds.
+            ReadyTimeout: it was not ready within ``timeout`` seconds.
             AnyamqpError: the error that the first connect failed for.
         """
         try:
@@ -63,7 +63,7 @@ class ConnectionScope:
         """Wait until the connection is OPEN or BLOCKED, and everything on it is back.
 
         Raises:
-            ReadyTimeout: that is not so after so many seconds.
+            ReadyTimeout: it was not ready within ``timeout`` seconds.
             ConnectionClosed: it is closed.
         """
         with anyio.move_on_after(timeout):
@@ -76,7 +76,7 @@ class ConnectionScope:
 
         Raises:
             ConnectionBlocked: the broker has blocked it for all of ``timeout``, and that is none of the states.
-            ReadyTimeout: it is in none of them after so many seconds, for another reason.
+            ReadyTimeout: it is in none of them after ``timeout`` seconds, for another reason.
             ConnectionClosed: it is closed.
         """
         supervisor = self._supervisor

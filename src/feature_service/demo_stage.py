@@ -70,7 +70,7 @@ class Schedule:
     present: str | None = None
 
     async def play(self, seconds: float) -> None:
-        """Make faults for so many seconds."""
+        """Make faults for ``seconds``."""
         until = anyio.current_time() + seconds
         round_: list[Fault] = []
         while True:

@@ -195,7 +195,7 @@ def _changes(before: _Sizes, after: _Sizes) -> _Sizes:
 
 
 def _decimal(units: int, places: int) -> str:
-    """Write an integer as a decimal number with so many places: ``_decimal(861235, 1)`` is ``86123.5``."""
+    """Write an integer as a decimal number with ``places`` decimals: ``_decimal(861235, 1)`` is ``86123.5``."""
     sign = "-" if units < 0 else ""
     whole, fraction = divmod(abs(units), 10**places)
     return f"{sign}{whole}.{fraction:0{places}d}"

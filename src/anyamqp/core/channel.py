@@ -198,7 +198,7 @@ class LogicalChannel:
 
         Args:
             method: the method.
-            purpose: who else gets the reply.
+            purpose: the use of the reply.
             repeat: whether to send the method again after a loss.
 
         Raises:
@@ -261,7 +261,7 @@ class LogicalChannel:
             scope: limits the wait. The caller sets its deadline, and may cancel it.
 
         Returns:
-            Whether the wait came to its end.
+            False if the scope ended the wait.
         """
         link_channel = self.core.link_channel
         if link_channel is not None:

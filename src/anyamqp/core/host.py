@@ -48,7 +48,7 @@ class ChannelHost:
         maker: dials, and makes links.
         timers: call functions later.
         loop: the event loop.
-        link: the present link; None between two.
+        link: the present link; None between two links.
         tuning: the limits agreed with the broker at the last handshake; None before the first.
         server_properties: the broker's properties from the last handshake.
         settings: the settings of the connection.
@@ -116,7 +116,7 @@ class ChannelHost:
 
     @property
     def progress(self) -> str:
-        """The connection's progress, for the text of an error that tells of a time-out."""
+        """The connection's progress, for the text of a time-out error."""
         last = self.journal.last_error
         if self.core.block is not None:
             return f"the broker has blocked the connection: {self.core.block.reason}"
@@ -174,7 +174,7 @@ class ChannelHost:
             delay: seconds until it is attached to the present link, if that is ready.
 
         Raises:
-            ChannelLimitReached: as many are open as was agreed.
+            ChannelLimitReached: no channel number is free.
             ConnectionClosed: the connection is closed.
             InvalidUse: the connection's block was not entered.
         """
@@ -187,7 +187,7 @@ class ChannelHost:
         await next_news(self.core.number_wakers)
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call a function in so many seconds, unless the connection is closed before."""
+        """Call a function after ``seconds``, unless the connection is closed before."""
         return self.timers.later(seconds, partial(self._call, call))
 
     # --- inside -----------------------------------------------------------------------------------------------------

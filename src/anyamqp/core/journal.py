@@ -170,7 +170,7 @@ class Journal:
     def consumer_cancelled(self, queue: str) -> None:
         """Log that the broker cancelled a consumer whose queue still exists, and that it consumes again."""
         text = (
-            "%sthe broker cancelled the consumer of queue %r, which is there: an acknowledgement may have taken longer "
+            "%sthe broker cancelled the consumer of queue %r, which exists: an acknowledgement may have taken longer "
             "than consumer_timeout; consuming again"
         )
         self._log.write(f"cancel of {queue}", _LOGGERS["channel"], logging.WARNING, text, queue)

@@ -2,7 +2,7 @@
 
 In this order: exchanges, queues, bindings (:mod:`anyamqp.protocol.declaring`); then every channel, with its qos,
 confirm mode and consumers. The connection is OPEN when everything is back, except for entities that the broker does not
-answer for or that our last link still locks. These come back later, and nobody waits for them (invariant 13). An entity
+answer for or that our last link still locks. These come back later and delay nothing else (invariant 13). An entity
 that cannot be declared again fails the channels and consumers that need it, with that error; the rest goes on.
 
 :mod:`anyamqp.protocol.recovering` decides; this module carries out, waits and keeps the time.
@@ -62,7 +62,7 @@ class Recovery:
         """The link that is being recovered; None once everything is back, or the link is lost."""
         self._shell: DeclaringShell | None = None
         self._deadlines = Deadlines(host.later, self._expire)
-        """Those of the time in which the connection is OPEN; before, :meth:`run` keeps them."""
+        """Deadlines while the connection is OPEN; before that, :meth:`run` waits for them."""
 
     async def run(self, link: Link) -> bool:
         """Recover on ``link``; end it when the broker answers nothing at all.
@@ -112,7 +112,7 @@ class Recovery:
             self._deadlines.add(self._core.deadline)
 
     def will_declare(self, queue: str) -> bool:
-        """Whether a queue that is missing is declared once more in this recovery. Asking for it makes it so."""
+        """Whether a queue that is missing is declared once more in this recovery. The call itself requests that."""
         is_declared = self._core.will_declare(queue, self._host.loop.now())
         if self._shell is not None:
             self._shell.reset_timer()

@@ -78,13 +78,13 @@ class Supervisor(LinkOwner):
 
     @property
     def state(self) -> State:
-        """Where the connection's life cycle is."""
+        """The connection's state."""
         return self._core.state.public
 
     def start(self, tasks: anyio.abc.TaskGroup) -> None:
         """Begin, in a task that ends with :meth:`close` or when the connection is given up, and raises nothing."""
-        # Shielded, so that a cancellation around the user's block leaves somebody to do the close handshake. Made here,
-        # because a connection may be made before there is an event loop.
+        # Shielded, so that a cancellation around the user's block leaves this task to do the close handshake. Made
+        # here, because a connection may be made before there is an event loop.
         self._scope = anyio.CancelScope(shield=True)
         self.host.begin()
         self._maker.begin()
@@ -127,7 +127,7 @@ class Supervisor(LinkOwner):
             await self._finished.wait()
 
     async def update_secret(self, update: methods.Connection.UpdateSecret) -> None:
-        """Send a new secret when the connection is there, and wait for the broker's answer.
+        """Send a new secret once the connection is open, and wait for the broker's answer.
 
         While the connection is away, the secret is the password of the next login: the old one may have expired.
 

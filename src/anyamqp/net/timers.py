@@ -36,7 +36,7 @@ class Deadlines:
     """One timer for many deadlines, set for the nearest of them.
 
     Args:
-        later: makes a timer that calls a function in so many seconds.
+        later: makes a timer that calls a function after some seconds.
         expire: called with the current time when a deadline has passed. It returns the nearest deadline that is left;
             None if there is no other.
 
@@ -84,7 +84,7 @@ class Timers:
         return len(self._schedule)
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call ``call`` in ``seconds``."""
+        """Call ``call`` after ``seconds``."""
         timer = Timer(call, self._schedule)
         at = anyio.current_time() + seconds
         if at < self._schedule.nearest:

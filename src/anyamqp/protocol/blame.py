@@ -24,7 +24,7 @@ from anyamqp.protocol.requests import Request, Unanswered
 from anyamqp.wire.frames import describe, method_name
 
 CLOSES_BEFORE_BLAME: Final = 3
-"""After so many closes that name no request, the one that was in flight each time is blamed."""
+"""Closes that name no request, after which the one that was in flight each time is blamed."""
 
 _PUBLISH: Final = "basic.publish"
 
@@ -138,7 +138,8 @@ def is_for_a_publish(error: AnyamqpError | None) -> bool:
 def may_be_for_a_publish(error: AnyamqpError | None) -> bool:
     """Whether the broker may have closed the link because of a publish.
 
-    The broker ends the link for a publish that it cannot even read (501, 502, 541, ...), and would end every later one.
+    The broker ends the link for a publish that it cannot even read (501, 502, 541, ...). Sent again, the publish
+    would end every later link as well.
     """
     return (
         isinstance(error, ReplyError)

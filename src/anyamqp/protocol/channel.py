@@ -89,7 +89,7 @@ class ChannelCore(Generic[P]):
     Args:
         name: for logs: "channel 3".
         context: its connection.
-        owner: gets its events; None for nobody.
+        owner: gets its events; None if there is none.
 
     Attributes:
         link_channel: the channel on the current link; None while it is on no link.

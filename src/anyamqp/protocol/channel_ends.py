@@ -12,7 +12,8 @@ from anyamqp.wire import methods
 
 _YOUNG: Final = 1.0
 _MOST_YOUNG_ENDS: Final = 3
-"""The consumer gives up after so many errors in a row that closed its channel within so many seconds of its opening."""
+"""The consumer gives up after ``_MOST_YOUNG_ENDS`` errors in a row, each of which closed the channel within ``_YOUNG``
+seconds of its opening."""
 
 _NOT_FOUND: Final[Mapping[OnCancel, ConsumerEvent]] = {
     "raise": ConsumerEvent.NOT_FOUND,
@@ -62,6 +63,6 @@ class ChannelEnds:
         return ConsumerEvent.CHANNEL_CLOSED
 
     def has_lived(self, now: float) -> bool:
-        """Whether an end of the channel is not one of too many in a row soon after its opening."""
+        """Count an end of the channel. Returns False if too many in a row came soon after the opening."""
         self._young_ends = self._young_ends + 1 if now - self._opened_at < _YOUNG else 0
         return self._young_ends < _MOST_YOUNG_ENDS

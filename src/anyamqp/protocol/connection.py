@@ -52,7 +52,7 @@ class Recovering(Protocol):
         ...
 
     def will_declare(self, queue: str) -> bool:
-        """Whether a queue that is missing is declared once more. Asking for it makes it so."""
+        """Whether a queue that is missing is declared once more. The call itself requests that."""
         ...
 
     def changed(self) -> None:
@@ -77,7 +77,7 @@ class ConnectionCore(Generic[P]):
         reconnects: how often the connection was open again after a loss.
         failure: the error for which the connection gave up; None if it did not.
         close_facts: the close frames of the last link.
-        recovery: brings back what was on the last link; set once by the caller.
+        recovery: recovers the entities and channels on each new link; set once by the caller.
         wakers: woken when the public state changes.
         number_wakers: woken when a channel is closed or a channel number is free.
     """

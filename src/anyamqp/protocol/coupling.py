@@ -27,7 +27,7 @@ ENDS_CHANNELS: Final[Mapping[ConnectionEffect, ChannelEvent]] = {
     ConnectionEffect.LEAVE_CHANNELS: ChannelEvent.LEAVE,
     ConnectionEffect.FAIL_CHANNELS: ChannelEvent.FAILED,
 }
-"""The same, where the connection ends and its error is that of each channel."""
+"""The same for effects that end the connection, whose error becomes the error of each channel."""
 
 
 class Joining(Enum):

@@ -46,7 +46,7 @@ _MOST_REPEATS: Final = 3
 _FEW: Final = 16
 """Requests sent at a time after a refusal, doubled with each success: the broker executes no request behind a refused
 one, and a thousand refusals among ten thousand entities would mean millions of requests. Entities that were put aside
-are tried again as many at a time."""
+are tried again in groups of the same size."""
 
 _STEPS: Final = ((EXCHANGES,), (NAMED, EXCHANGES, QUEUES), (NAMED, EXCHANGES, QUEUES, BINDINGS))
 """The kinds that may be sent in each step."""

@@ -6,10 +6,10 @@ import math
 from typing import Final
 
 _GRACE: Final = 0.6
-"""Seconds in which an attempt to connect may end in order."""
+"""Seconds that an attempt to connect may take to end in order."""
 
 _LAST_WORD: Final = 0.1
-"""Seconds in which connection.close may leave if nobody waits for the reply."""
+"""Seconds that sending connection.close may take if no time is left to wait for the reply."""
 
 
 class Leaving:
@@ -36,7 +36,7 @@ class Leaving:
         """The user leaves during the handshake of a link.
 
         Returns:
-            Whether to drop the link at once. If the broker has said nothing, there is nobody to say goodbye to.
+            Whether to drop the link at once. If the broker has sent nothing, there is no session to close.
         """
         self.attempt(now)
         return bytes_received == 0

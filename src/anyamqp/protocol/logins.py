@@ -23,8 +23,8 @@ _RENEWED_AFTER: Final = 0.8
 """Credentials are renewed after this fraction of their life."""
 
 _LEAST_WAIT: Final = 1.0
-"""The least seconds between two renewals. A function that returns the same token until it expires would otherwise be
-called in ever shorter steps."""
+"""The shortest time between two renewals, in seconds. A function that returns the same token until it expires would
+otherwise be called in ever shorter steps."""
 
 _PAUSES: Final = ReconnectPolicy(initial=1.0, factor=2.0, maximum=30.0, jitter=0.5, first=None)
 """Pauses between attempts to renew. They have jitter, because an overloaded token issuer has other clients, too."""

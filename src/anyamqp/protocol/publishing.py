@@ -42,7 +42,7 @@ class PublishPolicy:
     Attributes:
         resend: whether to send a publish again when its confirm was lost.
         retry_nacked: whether to send a nacked publish again.
-        blocked_timeout: seconds that publishes wait while the connection is blocked; infinity for ever.
+        blocked_timeout: seconds that publishes wait while the connection is blocked; infinity for no limit.
     """
 
     resend: bool = True

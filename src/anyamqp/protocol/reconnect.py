@@ -116,7 +116,7 @@ class Attempts:
         self._last = None if error is None else (error, life)
 
     def pause(self, now: float) -> Pause:
-        """The pause before the next dial, after which it is the turn of the current address.
+        """The pause before the next dial, which goes to the current address.
 
         Raises:
             AnyamqpError: give up. No retry can cure the error of the last attempt, or the policy is exhausted

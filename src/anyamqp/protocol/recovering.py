@@ -1,4 +1,4 @@
-"""The decisions of a recovery: when to open which channel again, when the connection may open, and what is not back.
+"""The decisions of a recovery: when each channel is opened again, when the connection may open, what is not back.
 
 It follows the table :data:`~anyamqp.protocol.lifecycle.recovery.RECOVERY`. The entities come first
 (:mod:`anyamqp.protocol.declaring`), then the channels. The connection opens without those that the broker does not
@@ -40,7 +40,7 @@ from anyamqp.protocol.topology import Recorded, Topology
 P = TypeVar("P", bound=ChannelOnLink)
 
 LONGEST_REOPENING: Final = 10 * PATIENCE
-"""Seconds after which the connection opens, however many channels the broker still answers for one by one."""
+"""Seconds after which the connection opens, even if the broker still answers for one channel after the other."""
 
 _NOT_WAITING: Final = (*OFF_LINK, RecoveryState.SETTLED, RecoveryState.COMPLETE)
 _DETACHED: Final = (ChannelState.CONNECTING_DETACHED, ChannelState.RECONNECTING_DETACHED)
@@ -125,9 +125,9 @@ class RecoveryCore(Generic[P]):
         self._asked: dict[ChannelCore[P], None] = {}
         """The channels that recovery has opened on this link, until it has seen that they are open or closed."""
         self._is_lane_closing = False
-        """As :meth:`due` was told last."""
+        """Whether a lane was closing at the last :meth:`due`."""
         self._news_at = math.inf
-        """When something was answered that :meth:`due` has not looked at; infinity if there is nothing."""
+        """The time of the last answer that :meth:`due` has not considered yet; infinity if there is none."""
         self._silent_at = math.inf
         """When the broker has answered nothing for too long."""
         self._until = math.inf
@@ -203,7 +203,7 @@ class RecoveryCore(Generic[P]):
         self.declaring = Declaring(
             self._topology,
             entities,
-            # The channels that there are need the rest.
+            # The registered channels need the other numbers.
             most_lanes=max(1, (most - len(connection.channels)) // 2),
             locked_until=locked_until,
             is_careful=self.state in CAREFUL,
@@ -212,8 +212,8 @@ class RecoveryCore(Generic[P]):
         return self.declaring
 
     def heard(self, now: float) -> None:
-        """The broker has answered something, or a channel has changed. :meth:`due` decides about it, when everybody
-        has heard."""
+        """The broker has answered something, or a channel has changed. The decision waits for :meth:`due`, so that all
+        objects have taken the event first."""
         self._news_at = now
         self._silent_at = now + self._answer_within
 
@@ -242,7 +242,7 @@ class RecoveryCore(Generic[P]):
             has_lanes: whether a channel is open for declaring.
 
         Returns:
-            Effects; none if it waits for a number, and so do all the others.
+            Effects; none while other channels are being opened, and this one waits for a number.
         """
         if not (isinstance(error, ChannelLimitReached) and has_lanes):
             return [Fail(channel, error)]
@@ -308,7 +308,7 @@ class RecoveryCore(Generic[P]):
         return []
 
     def _reopen(self, now: float) -> Effects[P]:
-        """Open all channels that are on no link, until all are answered for, or for too long none was."""
+        """Open all channels that are on no link. End when the broker has answered for all, or for too long for none."""
         detached = self._detached
         is_any_new = any(channel not in self._asked for channel in detached)
         answered = [channel for channel in self._asked if channel.state not in OPENING]

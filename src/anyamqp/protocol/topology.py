@@ -121,7 +121,7 @@ class Topology:
                 self._forget_queue(name)
 
     def forget(self, recorded: Recorded) -> None:
-        """Do not repeat a declaration, unless the entity was declared anew meanwhile."""
+        """Forget a declaration, unless the entity was declared anew meanwhile."""
         if not self.holds(recorded):
             return
         request = recorded.request

@@ -1,6 +1,6 @@
 """A TCP proxy that breaks the network on purpose.
 
-Put it between a client and a broker, and the faults that production knows happen when the test says so::
+Put it between a client and a broker; its methods cause the faults of a real network::
 
     with FaultProxy("127.0.0.1", 5672) as proxy:
         async with anyamqp.connect(f"amqp://guest:guest@{proxy.host}:{proxy.port}/") as connection:
@@ -193,7 +193,7 @@ class FaultProxy:
     # Nuisances
 
     def delay(self, seconds: float) -> None:
-        """Delay all bytes that are read from now on by so many seconds, in each direction. 0 ends it.
+        """Delay all bytes that are read from now on by ``seconds``, in each direction. 0 ends it.
 
         Raises:
             SettingsError: ``seconds`` is negative.
@@ -207,7 +207,7 @@ class FaultProxy:
         self._relay.do(delay)
 
     def rate(self, bytes_per_second: float | None) -> None:
-        """Limit each direction of each connection to so many bytes a second. ``None`` ends it.
+        """Limit each direction of each connection to ``bytes_per_second``. ``None`` ends it.
 
         Raises:
             SettingsError: ``bytes_per_second`` is not above 0.

@@ -52,7 +52,7 @@ class Decoder:
     Args:
         max_frame_size: the largest frame accepted, in bytes, overhead included. May be changed between feeds.
         as_server: expect a protocol header first, as a server does.
-        joins_deliveries: give a delivery whose frames are all there as one :class:`Delivered`.
+        joins_deliveries: return a delivery whose frames have all come as one :class:`Delivered`.
     """
 
     def __init__(self, max_frame_size: int, *, as_server: bool = False, joins_deliveries: bool = False) -> None:

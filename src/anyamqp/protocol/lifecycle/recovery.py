@@ -4,8 +4,8 @@
 rest comes late. A *careful* recovery opens one channel at a time. It follows a link that the broker closed without
 naming the request that was the reason, and ends once the connection may open.
 
-Absent on purpose: each link is lost before the next one begins; an event that an effect looks for comes in the states
-of that effect only; no channel can be suspected before the first is opened; a careful recovery sends one request at a
+Absent on purpose: each link is lost before the next one begins; events that an effect finds out about come only in the
+states of that effect; no channel can be suspected before the first is opened; a careful recovery sends one request at a
 time, so it never suspects several.
 """
 
@@ -90,7 +90,7 @@ class RecoveryEffect(Enum):
     REOPEN_NEXT = "reopen_next"
     """Open the next channel once the last one is answered for, or find out that it was the last."""
     REOPEN_REST = "reopen_rest"
-    """Open the channels that are on no link; nobody waits for them."""
+    """Open the channels that are on no link; the connection does not wait for them."""
     CHECK_LATECOMERS = "check_latecomers"
     """Open the channels that can be opened by now, or find out that everything is back."""
     DECLARE_AGAIN = "declare_again"
@@ -137,14 +137,14 @@ RECOVERY: Final[Table[RecoveryState, RecoveryEvent, RecoveryEffect]] = Table(
     Row(_E.LANES_LATE, (_S.CAREFUL_CLOSING_LANES,), _S.CAREFUL_REOPENING, (_F.REOPEN_NEXT,)),
     Row(_E.ALL_ANSWERED, (_S.REOPENING, _S.CAREFUL_REOPENING), _S.SETTLED),
     Row(_E.PATIENCE_OVER, (_S.REOPENING,), _S.SETTLED, (_F.REOPEN_REST,)),
-    # A channel that declares has the number. It may be late, and nobody waits for a stranger.
+    # A channel that declares has the number. It may be late, and must not delay the connection (invariant 13).
     Row(_E.NO_NUMBER, (_S.REOPENING, _S.CAREFUL_REOPENING), _S.SETTLED),
     Ignored(_E.NO_NUMBER, (_S.SETTLED, _S.LATECOMERS), "the connection does not wait for the channel"),
     Row(_E.OPENED, (_S.SETTLED,), _S.COMPLETE, (_F.FORGET,)),
     Row(_E.OPENED_EARLY, (_S.SETTLED,), _S.LATECOMERS, (_F.TELL_NOT_BACK,)),
     Ignored(_E.OPENED, OFF_LINK, "the link was lost as the connection opened"),
     Row(_E.ALL_BACK, (_S.LATECOMERS,), _S.COMPLETE, (_F.FORGET, _F.TELL_BACK)),
-    # --- what there is to look at
+    # --- checks
     Row(_E.DUE, (_S.DECLARING,), _S.DECLARING, (_F.CHECK_ENTITIES,)),
     Row(_E.DUE, (_S.CAREFUL_DECLARING,), _S.CAREFUL_DECLARING, (_F.CHECK_ENTITIES,)),
     Row(_E.DUE, (_S.CLOSING_LANES,), _S.CLOSING_LANES, (_F.CHECK_LANES,)),
