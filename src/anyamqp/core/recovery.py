@@ -83,9 +83,8 @@ class Recovery:
 
     def begin(self, link: Link) -> None:
         """Send the first requests on a link."""
-        topology, now = self._host.topology, self._host.loop.now()
-        entities = [*topology.exchanges(), *topology.queues(), *topology.bindings()]
-        wanted = [one for one in entities if self._wanted(one.entity)]
+        now = self._host.loop.now()
+        wanted = [one for one in self._host.topology.in_order() if self._wanted(one.entity)]
         declaring = self._core.begin(wanted, now + self._host.lock_grace, now)
         self._link = link
         self._shell = DeclaringShell(self._host, declaring, link, self._entity_failed, self.changed)

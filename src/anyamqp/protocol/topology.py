@@ -158,6 +158,10 @@ class Topology:
 
     # --- replay -----------------------------------------------------------------------------------------------------
 
+    def in_order(self) -> list[Recorded]:
+        """The entities to declare again, in the order in which recovery declares them."""
+        return [*self.exchanges(), *self.queues(), *self.bindings()]
+
     def exchanges(self) -> list[Recorded]:
         """The exchanges to declare again, in the order of their declaration."""
         return [one for one in self._exchanges.values() if self._comes_back(transient=one.entity.is_transient)]
