@@ -18,7 +18,9 @@ import anyamqp
 from anyamqp import (
     AnyamqpError,
     Channel,
+    ChannelEvent,
     Connection,
+    ConnectionEvent,
     Entity,
     FieldValue,
     Message,
@@ -821,6 +823,26 @@ async def test_a_fault_on_the_first_link_costs_no_more(
             await connection.wait_ready(5)
             assert (await channel.declare_queue("q")).name == "q"
     assert "a fault of ours" in caplog.text
+
+
+async def test_a_fault_of_ours_is_the_reason_that_everybody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial, reconnect=EAGER) as connection,
+        connection.channel() as channel,
+    ):
+        transitions = connection.transitions()
+        fail_once(monkeypatch, Session, "receive")
+        with anyio.fail_after(5):
+            await channel.declare_queue("q")
+            told: dict[str, str | None] = {}
+            async for transition in transitions:
+                if transition.event in (ConnectionEvent.LOST, ChannelEvent.LOST):
+                    told[transition.machine] = transition.reason
+                if len(told) == 2:
+                    break
+        assert list(told) == ["connection", "channel 1"]
+        assert all("a fault of ours" in str(reason) for reason in told.values())
 
 
 async def test_a_fault_in_a_timer_costs_neither_the_connection_nor_other_timers(

@@ -7,21 +7,30 @@ from typing import Any, cast
 
 import pytest
 
-from anyamqp.errors import AnyamqpError, ChannelLimitReached, ConnectionClosed, InvalidTransition, InvalidUse
+from anyamqp.errors import (
+    AnyamqpError,
+    ChannelLimitReached,
+    CloseFacts,
+    ConnectionClosed,
+    InvalidTransition,
+    InvalidUse,
+    Side,
+)
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.connection import ConnectionCore
 from anyamqp.protocol.events import BlockNotice
 from anyamqp.protocol.lifecycle import ConnectionEvent, ConnectionState
 from anyamqp.protocol.lifecycle.channel import ChannelEvent, ChannelState
 
-LEAVING = dict.fromkeys(("STARTED", "DUE", "REFUSED", "OPENED", "LOST", "BLOCKED", "UNBLOCKED"), ("CLOSING", ""))
+LEAVING = dict.fromkeys(("STARTED", "DUE", "REFUSED", "OPENED", "BLOCKED", "UNBLOCKED"), ("CLOSING", ""))
 END = {"CLOSED": ("CLOSED", "fail, END"), "FAILED": ("CLOSED", "fail, END")}
 
 
 def attempt(phase: str) -> dict[str, dict[str, tuple[str, str]]]:
     """The states of a connection that connects or comes back."""
     again = (f"{phase}_WAITING", "WAIT")
-    opened = "ready" if phase == "CONNECTING" else "reconnects, ready"
+    lost = (f"{phase}_WAITING", "recovery lost, WAIT")
+    opened = "ready, recovery opened" if phase == "CONNECTING" else "reconnects, ready, recovery opened"
     return {
         f"{phase}_WAITING": {"DUE": (f"{phase}_DIALING", "DIAL"), "CLOSE": ("CLOSING", "leave, INTERRUPT"), **END},
         f"{phase}_DIALING": {
@@ -32,13 +41,13 @@ def attempt(phase: str) -> dict[str, dict[str, tuple[str, str]]]:
         },
         f"{phase}_HANDSHAKING": {
             "CONNECTED": (f"{phase}_RECOVERING", "RECOVER"),
-            "LOST": again,
+            "LOST": lost,
             "CLOSE": ("CLOSING", "leave, LEAVE_HANDSHAKE"),
             **END,
         },
         f"{phase}_RECOVERING": {
             "OPENED": ("OPEN", opened),
-            "LOST": again,
+            "LOST": lost,
             "BLOCKED": (f"{phase}_RECOVERING", ""),
             "UNBLOCKED": (f"{phase}_RECOVERING", ""),
             "CLOSE": ("CLOSING", "leave, INTERRUPT, LEAVE_LINK"),
@@ -51,14 +60,14 @@ PLAN: dict[str, dict[str, tuple[str, str]]] = {
     "CONNECTING_NEW": {"STARTED": ("CONNECTING_WAITING", "WAIT"), "CLOSE": ("CLOSING", "leave, INTERRUPT")},
     **attempt("CONNECTING"),
     "OPEN": {
-        "LOST": ("RECONNECTING_WAITING", "WAIT"),
+        "LOST": ("RECONNECTING_WAITING", "recovery lost, WAIT"),
         "BLOCKED": ("BLOCKED", "channels blocked, publishers blocked"),
         "UNBLOCKED": ("OPEN", ""),
         "CLOSE": ("CLOSING", "cancel, give back, leave, CLOSE_LINK"),
         **END,
     },
     "BLOCKED": {
-        "LOST": ("RECONNECTING_WAITING", "publishers unblocked, WAIT"),
+        "LOST": ("RECONNECTING_WAITING", "publishers unblocked, recovery lost, WAIT"),
         "BLOCKED": ("BLOCKED", ""),
         "UNBLOCKED": ("OPEN", "publishers unblocked, channels unblocked"),
         "CLOSE": ("CLOSING", "cancel, give back, leave, publishers unblocked, CLOSE_LINK"),
@@ -67,6 +76,7 @@ PLAN: dict[str, dict[str, tuple[str, str]]] = {
     **attempt("RECONNECTING"),
     "CLOSING": {
         **LEAVING,
+        "LOST": ("CLOSING", "recovery lost"),
         "DIALED": ("CLOSING", "RUN_LINK"),
         "CONNECTED": ("CLOSING", "LEAVE_LINK"),
         "CLOSE": ("CLOSING", ""),
@@ -94,14 +104,34 @@ WAYS: dict[str, tuple[str, ...]] = {
 }
 
 
+class Told:
+    """The recovery; writes down what it is told."""
+
+    not_back = ()
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+
+    def changed(self) -> None: ...
+
+    def opened(self) -> None:
+        self._told.append("recovery opened")
+
+    def lost(self, error: AnyamqpError | None) -> None:
+        assert str(error) == "memory"
+        self._told.append("recovery lost")
+
+
 class World:
     """Everything around one connection; writes down what it is told."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
         self.block: BlockNotice | None = None
+        self.is_open = True
+        self.close_facts = CloseFacts(None, None, Side.BROKER)
         self.core: ConnectionCore[Any] = ConnectionCore(cast(Any, None), cast(Any, self), lambda _: self)
-        self.core.link = cast(Any, self)
+        self.core.recovery = cast(Any, Told(self.told))
         self.core.publishers.add(cast(Any, self))
         self.core.consumers.add(cast(Any, self))
         self.core.channels[cast("ChannelCore[Any]", self)] = None
@@ -137,7 +167,10 @@ class World:
 
     def fire(self, event: str) -> None:
         reconnects = self.core.reconnects
-        left = self.core.take(ConnectionEvent[event], 1.0, "memory")
+        if event == "DIALED":
+            left = self.core.dialed(cast(Any, self), 1.0)
+        else:
+            left = self.core.take(ConnectionEvent[event], 1.0, AnyamqpError("memory") if event == "LOST" else "memory")
         if self.core.reconnects > reconnects:
             self.told.insert(0, "reconnects")
         self.told += [effect.name for effect in left]
@@ -170,7 +203,12 @@ def test_block_of_the_broker_is_told_before_anybody_is_ready(phase: str) -> None
     world.told.clear()
     world.fire("OPENED")
     assert world.core.state is ConnectionState.BLOCKED
-    assert [told for told in world.told if told != "reconnects"] == ["channels blocked", "publishers blocked", "ready"]
+    assert [told for told in world.told if told != "reconnects"] == [
+        "channels blocked",
+        "publishers blocked",
+        "ready",
+        "recovery opened",
+    ]
     assert world.core.opened_at == 1.0
     assert world.core.block is world.block
 
@@ -235,3 +273,18 @@ def test_notice_of_a_block_is_shown_while_the_connection_is_blocked(state: str) 
     world = at(state)
     world.block = BlockNotice("memory", 0.5)
     assert world.core.block is None
+
+
+def test_link_that_is_lost_is_forgotten_and_its_close_is_kept() -> None:
+    world = at("OPEN")
+    world.fire("LOST")
+    assert world.core.link is None
+    assert world.core.close_facts is world.close_facts
+
+
+def test_refused_dial_changes_no_link() -> None:
+    world = at("OPEN")
+    link = world.core.link
+    with pytest.raises(InvalidTransition):
+        world.core.dialed(cast(Any, None), 2.0)
+    assert (world.core.link, world.core.opened_at) == (link, 1.0)

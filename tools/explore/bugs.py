@@ -50,7 +50,7 @@ def _second_dial() -> AbstractContextManager[object]:
         ConnectionEvent.LOST,
         (ConnectionState.OPEN,),
         ConnectionState.RECONNECTING_WAITING,
-        (ConnectionEffect.WAIT, ConnectionEffect.DIAL),
+        (ConnectionEffect.LOSE_LINK, ConnectionEffect.WAIT, ConnectionEffect.DIAL),
     )
     cells = {**CONNECTION.cells, (ConnectionState.OPEN, ConnectionEvent.LOST): hasty}
     return patch.object(CONNECTION, "cells", cells)

@@ -14,6 +14,7 @@ from anyamqp.net.link import Link
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.connection import ConnectionCore
 from anyamqp.protocol.events import BlockNotice
+from anyamqp.protocol.heartbeat import lock_grace
 from anyamqp.protocol.lifecycle import ChannelEvent, ConnectionEvent, ConnectionState, State, Transition
 from anyamqp.protocol.ports import ChannelOwner
 from anyamqp.protocol.topology import Topology
@@ -81,7 +82,7 @@ class PlainHost:
 
     request_timeout: float = 30.0
     close_timeout: float = CLOSE_TIMEOUT
-    lock_grace: float = 5.0
+    lock_grace: float = lock_grace(0)
 
     def __init__(self) -> None:
         self.loop: Clock = Clock()

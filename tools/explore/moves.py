@@ -104,8 +104,7 @@ def _of_network(world: World) -> Iterator[Move]:
 
 
 def _dialed(world: World) -> None:
-    world.is_dialing = False
-    world.fire(ConnectionEvent.DIALED)
+    world.dialed()
 
 
 def _refused(world: World) -> None:

@@ -31,7 +31,7 @@ class PlainRecovery(Recovery):
     """
 
     def __init__(self, host: PlainHost) -> None:
-        hooks = RecoveryHooks(TopologyRecovery(), host.topology, host.core, cast("Journal", host.journal))
+        hooks = RecoveryHooks(TopologyRecovery(), host.core, cast("Journal", host.journal))
         super().__init__(host.for_shells, hooks.wanted, hooks.failed)
         self._deadlines = NoTimer()
         self._notes = host.journal

@@ -1,7 +1,7 @@
 """A world to explore: one connection, the objects on it, and a broker.
 
 The connection, its recovery, channels, links, publisher and consumer are the real objects. The world stands for the
-supervisor (:mod:`anyamqp.core.supervisor`) and the tasks of a link: it carries out effects and decides nothing.
+supervisor (:mod:`anyamqp.core.supervisor`) and the tasks of a link, which are not explored: it carries out effects.
 """
 
 from __future__ import annotations
@@ -130,7 +130,6 @@ class World:
     def on_link_ended(self, error: AnyamqpError | None) -> None:
         """The link is gone."""
         self.fire(ConnectionEvent.LOST, error)
-        self.recovery.lost(error)
 
     # --- effects ------------------------------------------------------------------------------------------------------
 
@@ -146,12 +145,12 @@ class World:
             case ConnectionEffect.DIAL, _:
                 self._dial()
             case ConnectionEffect.RUN_LINK, _:
-                self._run_link()
+                self.broker.accept(self.link_number)
             case ConnectionEffect.RECOVER, PlainLink() as link:
                 self.recovery.start(link)
             case ConnectionEffect.INTERRUPT, _:
                 self.leaving.attempt(self.clock.now())
-                self.recovery.is_running = False
+                self.recovery.is_running = self._waits = False
                 self.pause_until = math.inf
             case ConnectionEffect.LEAVE_HANDSHAKE, PlainLink() as link:
                 if self.leaving.handshake(link.session.bytes_received, self.clock.now()):
@@ -173,13 +172,15 @@ class World:
             raise Violation("invariant 1: a second dial, or a dial while a link lives")
         self.is_dialing = True
 
-    def _run_link(self) -> None:
+    def dialed(self) -> None:
+        """The dial has succeeded."""
         if self.link is not None:
             raise Violation("invariant 1: a second link")
+        self.is_dialing = False
         self.link_number += 1
-        self.host.link = self.core.link = PlainLink(self.link_number, self, self.host, self.clock)
-        self.core.opened_at = None
-        self.broker.accept(self.link_number)
+        self.host.link = PlainLink(self.link_number, self, self.host, self.clock)
+        for effect in self.core.dialed(self.host.link, self.clock.now()):
+            self._carry_out(effect)
 
     def give_up(self) -> None:
         """The policy says that there is to be no other dial."""
@@ -225,17 +226,14 @@ class World:
                 part.go_on()
         if self.recovery.go_on():
             self.fire(ConnectionEvent.OPENED)
-            self.recovery.opened()
         if link is not None and link.has_ended:
-            self.core.close_facts = link.session.close_facts
-            self.host.link = self.core.link = None
+            self.host.link = None
             self.broker.lose()
         if self.link is None:
             if self._waits:
                 self._waits, self.pause_until = False, self.clock.now() + PAUSE
-            if self.core.state is ConnectionState.CLOSING and not self.is_dialing:
-                self.fire(ConnectionEvent.DUE)  # of the pause that was cut short
-                self.fire(ConnectionEvent.CLOSED)
+            if not (self.is_dialing or self.is_over or self.pause_until < math.inf):
+                self.fire(ConnectionEvent.CLOSED)  # no step is left, and the supervisor's task ends
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

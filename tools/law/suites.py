@@ -52,7 +52,7 @@ SUITES = (
         {
             "*: * before LEAVE_CHANNELS": _LEFT,
             "*: * before FAIL_CHANNELS": _LEFT,
-            "*: WAIT before TELL_UNBLOCKED": _LEFT,
+            "*: WAIT before LOSE_LINK": _LEFT,
             "*: TELL_UNBLOCKED before CLOSE_LINK": _LEFT,
             "*: REPEAT_BLOCK before COUNT_RECONNECT": "the count is of no interest to those who are told of a block",
         },

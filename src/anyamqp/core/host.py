@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 import anyio
 
@@ -21,13 +20,11 @@ from anyamqp.net.timers import Timer, Timers
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.connection import ConnectionCore
 from anyamqp.protocol.events import BlockNotice, Tuning
+from anyamqp.protocol.heartbeat import lock_grace
 from anyamqp.protocol.lifecycle import ChannelEvent, ConnectionEvent, State, Transition
 from anyamqp.protocol.ports import ChannelOwner
 from anyamqp.protocol.topology import Topology
 from anyamqp.settings import Settings
-
-_CLEAN_UP: Final = 5.0
-"""Seconds that a broker may need to clean up after a connection that it knows to be dead."""
 
 
 class ChannelHost:
@@ -99,13 +96,8 @@ class ChannelHost:
 
     @property
     def lock_grace(self) -> float:
-        """Seconds for which our own earlier link may lock an exclusive queue or consumer.
-
-        After a loss that only we have noticed the broker keeps the lock until it misses our heartbeats (RabbitMQ finds
-        a silent client within two to three intervals).
-        """
-        heartbeat = self.settings.heartbeat if self.tuning is None else self.tuning.heartbeat
-        return 3.0 * heartbeat + _CLEAN_UP
+        """Seconds for which our own earlier link may lock an exclusive queue or consumer."""
+        return lock_grace(self.settings.heartbeat if self.tuning is None else self.tuning.heartbeat)
 
     # --- the connection's state -------------------------------------------------------------------------------------
 

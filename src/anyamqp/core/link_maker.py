@@ -171,16 +171,15 @@ class LinkMaker:
             timeout = self._settings.connect_timeout
             link.abort(ConnectTimeout(f"{self.doing(link)}: no answer within {timeout} s"))
 
-    def link_ended(self, link: Link, error: AnyamqpError | None, opened_at: float | None) -> None:
+    def link_ended(self, link: Link, opened_at: float | None) -> None:
         """Note that a link has ended.
 
         Args:
             link: the link.
-            error: our own fault that ended it; None for the link's own error.
             opened_at: the time at which the connection became open on it; None if it did not.
         """
         self.past_traffic = self.past_traffic.and_of(link)
-        self._attempts.link_ended(error or link.error, Life(opened_at, link.dispatcher.has_worked))
+        self._attempts.link_ended(link.error, Life(opened_at, link.dispatcher.has_worked))
 
     def expected(self, raised: BaseException) -> AnyamqpError:
         """Make an anyamqp error of an exception. Re-raises an exception that ends the task, such as a cancellation."""

@@ -7,9 +7,8 @@ from anyamqp.core.link_channel import LinkChannel
 from anyamqp.entities import Entity, TopologyRecovery
 from anyamqp.errors import AnyamqpError
 from anyamqp.net.event_loop import failure_of
-from anyamqp.protocol.blame import is_for_an_entity_that_exists, is_for_every_link
 from anyamqp.protocol.connection import ConnectionCore
-from anyamqp.protocol.topology import Recorded, Topology
+from anyamqp.protocol.topology import Recorded
 
 
 class RecoveryHooks:
@@ -17,7 +16,6 @@ class RecoveryHooks:
 
     Args:
         hooks: the hooks.
-        topology: the entities that were declared.
         connection: ends the channels and consumers that need a missing entity.
         journal: logs the exceptions of hooks.
     """
@@ -25,12 +23,10 @@ class RecoveryHooks:
     def __init__(
         self,
         hooks: TopologyRecovery,
-        topology: Topology,
         connection: ConnectionCore[LinkChannel],
         journal: Journal,
     ) -> None:
         self._hooks = hooks
-        self._topology = topology
         self._connection = connection
         self._journal = journal
 
@@ -48,14 +44,7 @@ class RecoveryHooks:
     def failed(self, recorded: Recorded, error: AnyamqpError) -> None:
         """An entity could not be declared again."""
         self._journal.entity_failed(str(recorded.entity), error)
-        if is_for_every_link(error):
-            self._topology.forget(recorded)
-        self._connection.entity_failed(
-            recorded,
-            self._topology.current_name(recorded.entity.name),
-            error,
-            exists=is_for_an_entity_that_exists(error),
-        )
+        self._connection.entity_failed(recorded, error)
         if (on_error := self._hooks.on_error) is not None:
             try:
                 on_error(recorded.entity, error)

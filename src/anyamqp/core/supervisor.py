@@ -63,7 +63,7 @@ class Supervisor(LinkOwner):
         self._core = core = self.host.core
         self._maker = self.host.maker
         self._journal = self.host.journal
-        hooks = RecoveryHooks(settings.topology_recovery, self.host.topology, core, self._journal)
+        hooks = RecoveryHooks(settings.topology_recovery, core, self._journal)
         self._recovery = core.recovery = Recovery(self.host, hooks.wanted, hooks.failed)
         self._finished = Flag()
         self._scope: anyio.CancelScope | None = None
@@ -171,7 +171,6 @@ class Supervisor(LinkOwner):
         if error is not None:
             self._journal.last_error = error
         self._fire(ConnectionEvent.LOST, error)
-        self._recovery.lost(error)
 
     # --- the supervisor ---------------------------------------------------------------------------------------------
 
@@ -216,9 +215,12 @@ class Supervisor(LinkOwner):
         with anyio.CancelScope() as self._attempt:
             link = await self._maker.dial(self)
         self._attempt = None
-        self.host.link = self._core.link = link
-        self._core.opened_at = None
-        self._fire(ConnectionEvent.REFUSED if link is None else ConnectionEvent.DIALED)
+        if link is None:
+            self._fire(ConnectionEvent.REFUSED)
+            return
+        self.host.link, now = link, anyio.current_time()
+        for effect in self._core.dialed(link, now):
+            self._carry_out(effect, now)
 
     def _fail(self, error: Exception) -> None:
         self._fire(ConnectionEvent.FAILED, error)
@@ -226,24 +228,22 @@ class Supervisor(LinkOwner):
     async def _run_link(self) -> None:
         """Run the link that was dialed until it ends."""
         link = self.host.require_link()
-        error: AnyamqpError | None = None
         try:
             async with anyio.create_task_group() as self._link_tasks:
                 self._link_tasks.start_soon(link.run, self._maker.credentials.renewal)
                 await self._maker.wait_open(link)
                 await link.wait_over()
         except BaseException as raised:  # noqa: BLE001 - a fault of ours costs the link, not the connection
-            error = self._maker.expected(raised)
+            link.abort(self._maker.expected(raised))
         finally:
-            self._core.close_facts = link.session.close_facts
-            self.host.link = self._core.link = self._link_tasks = None
-            self._maker.link_ended(link, error, self._core.opened_at)
+            await link.tear_down()
+            self.host.link = self._link_tasks = None
+            self._maker.link_ended(link, self._core.opened_at)
 
     async def _recover(self, link: Link) -> None:
         with anyio.CancelScope() as self._attempt:
             if await self._recovery.run(link):
                 self._fire(ConnectionEvent.OPENED)
-                self._recovery.opened()
         self._attempt = None
 
     # --- effects ----------------------------------------------------------------------------------------------------
@@ -256,6 +256,7 @@ class Supervisor(LinkOwner):
                 self._link_tasks.start_soon(self._recover, link)
             case ConnectionEffect.INTERRUPT, _:
                 self._leaving.attempt(now)
+                self._work = None  # a pause that waits for the end of the last link
                 if self._attempt is not None:
                     self._attempt.cancel()
             case ConnectionEffect.LEAVE_HANDSHAKE, Link() as link:

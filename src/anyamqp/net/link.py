@@ -103,26 +103,27 @@ class Link:
         return self.dispatcher.error
 
     async def run(self, companion: Callable[[Link], Coroutine[Any, Any, None]] | None = None) -> None:
-        """Move bytes until the link has ended, then close the transport.
+        """Move bytes until the link has ended.
 
         Args:
             companion: runs beside the link, and is cancelled when the link has ended.
         """
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._write)
-                tasks.start_soon(self._beat)
-                if companion is not None:
-                    tasks.start_soon(companion, self)
-                await self._read()
-                if self.error is None or isinstance(self.error, ReplyError):
-                    with anyio.move_on_after(_LINGER):
-                        await self._output_done.wait()
-                tasks.cancel_scope.cancel()
-        finally:
-            self.abort(TransportError("the link was dropped"))
-            with anyio.CancelScope(shield=True), anyio.move_on_after(_LINGER):
-                await self._stream.aclose()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._write)
+            tasks.start_soon(self._beat)
+            if companion is not None:
+                tasks.start_soon(companion, self)
+            await self._read()
+            if self.error is None or isinstance(self.error, ReplyError):
+                with anyio.move_on_after(_LINGER):
+                    await self._output_done.wait()
+            tasks.cancel_scope.cancel()
+
+    async def tear_down(self) -> None:
+        """Close the transport, whatever is cancelled meanwhile. A link that has not ended yet ends now."""
+        self.abort(TransportError("the link was dropped"))
+        with anyio.CancelScope(shield=True), anyio.move_on_after(_LINGER):
+            await self._stream.aclose()
 
     async def wait_open(self) -> None:
         """Wait until the handshake is done or the link has ended."""

@@ -18,6 +18,7 @@ from anyamqp.errors import (
     copy_of,
     reason_of,
 )
+from anyamqp.protocol import blame
 from anyamqp.protocol.channel import ChannelCore
 from anyamqp.protocol.channel_numbers import HIGHEST_CHANNEL
 from anyamqp.protocol.coupling import ENDS_CHANNELS, FOR_CHANNELS, ON_JOINING, ON_OPENING, Joining
@@ -59,6 +60,14 @@ class Recovering(Protocol):
         """The public state of the connection or of a channel changed, or there is another channel to open."""
         ...
 
+    def opened(self) -> None:
+        """The connection is OPEN on the link."""
+        ...
+
+    def lost(self, error: AnyamqpError | None) -> None:
+        """The link has ended with ``error``; None if we closed it. Told before any channel hears of it."""
+        ...
+
 
 class ConnectionCore(Generic[P]):
     """One connection.
@@ -69,7 +78,7 @@ class ConnectionCore(Generic[P]):
         new_link_channel: makes a channel of the current link.
 
     Attributes:
-        link: the current link; None between two links. The caller, who runs the link, sets it.
+        link: the current link; None between two links.
         most_channels: the most channels that may be open; 0 for as many as AMQP can number.
         channels: the registered channels, in the order of their recovery.
         publishers, consumers: the open publishers and consumers.
@@ -127,6 +136,12 @@ class ConnectionCore(Generic[P]):
         for effect in step.effects:
             left += self._carry_out(effect, now, reason)
         return left
+
+    def dialed(self, link: ChannelLink, now: float) -> Effects:
+        """A transport is open, on which ``link`` is to run. Returns effects as :meth:`take` does."""
+        effects = self.take(ConnectionEvent.DIALED, now)
+        self.link, self.opened_at = link, None
+        return effects
 
     @property
     def block(self) -> BlockNotice | None:
@@ -231,19 +246,15 @@ class ConnectionCore(Generic[P]):
         reason = None if error is None else reason_of(error)
         self._changed(channel.name, source, event, target, reason)
 
-    def entity_failed(self, recorded: Recorded, queue: str, error: AnyamqpError, *, exists: bool) -> None:
-        """An entity could not be declared again: end the channel that declared it, and the consumers that need it.
-
-        Args:
-            recorded: the entity.
-            queue: its present name, if it is a queue.
-            error: the reason.
-            exists: whether it may exist all the same.
-        """
+    def entity_failed(self, recorded: Recorded, error: AnyamqpError) -> None:
+        """An entity could not be declared again: end the channel that declared it, and the consumers that need it."""
+        if blame.is_for_every_link(error):
+            self.topology.forget(recorded)
+        queue = self.topology.current_name(recorded.entity.name)
         owner = recorded.owner()
         if owner is not None:
             owner.fail(error)
-        if recorded.entity.kind == "queue" and not exists:
+        if recorded.entity.kind == "queue" and not blame.is_for_an_entity_that_exists(error):
             for consumer in list(self.consumers):
                 if consumer.queue == queue:
                     consumer.fail(error)
@@ -288,6 +299,11 @@ class ConnectionCore(Generic[P]):
                     publisher.on_unblocked()
             case ConnectionEffect.EMPTY_CONSUMERS:
                 self._empty_consumers()
+            case ConnectionEffect.LOSE_LINK:
+                self._lose_link(reason if isinstance(reason, AnyamqpError) else None)
+            case ConnectionEffect.TELL_OPENED:
+                if self.recovery is not None:
+                    self.recovery.opened()
             case _:
                 return [effect]
         return []
@@ -295,6 +311,13 @@ class ConnectionCore(Generic[P]):
     def _repeat_block(self, now: float) -> Effects:
         block = None if self.link is None else self.link.session.block
         return [] if block is None else self.take(ConnectionEvent.BLOCKED, now, block.reason)
+
+    def _lose_link(self, error: AnyamqpError | None) -> None:
+        link, self.link = self.link, None
+        if link is not None:
+            self.close_facts = link.session.close_facts
+        if self.recovery is not None:
+            self.recovery.lost(error)
 
     def _empty_consumers(self) -> None:
         # First cancel all: the broker would deliver requeued messages to another consumer of ours.

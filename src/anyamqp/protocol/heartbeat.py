@@ -11,8 +11,12 @@ runs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-_LATE = 0.25
+_CLEAN_UP: Final = 5.0
+"""Seconds that a broker may need to clean up after a connection that it knows to be dead."""
+
+_LATE: Final = 0.25
 """How late a poll may be, in intervals, before the loop counts as stalled."""
 
 
@@ -81,3 +85,15 @@ class Heartbeat:
             self._wrote_at = now
         self._wake_at = min(self._wrote_at + interval / 2, dead_at)
         return Verdict(send=send, dead=dead, stalled=stalled, wake_at=self._wake_at)
+
+
+def lock_grace(interval: float) -> float:
+    """Seconds for which our own earlier link may lock an exclusive queue or consumer.
+
+    After a loss that only we have noticed, the broker keeps the lock until it misses our heartbeats: RabbitMQ finds a
+    silent client within two to three intervals.
+
+    Args:
+        interval: the heartbeat of that link, in seconds; 0 for none.
+    """
+    return 3.0 * interval + _CLEAN_UP

@@ -95,6 +95,8 @@ class ConnectionEffect(Enum):
     LEAVE_HANDSHAKE = "drop a transport on which the broker has said nothing"
     LEAVE_LINK = "close the link, and await the answer only as long as an attempt may take to end"
     CLOSE_LINK = "close the link"
+    LOSE_LINK = "forget the link, and tell the recovery of its end"
+    TELL_OPENED = "tell the recovery that the connection is open"
     END = "tell everybody that the connection is closed"
 
 
@@ -127,12 +129,23 @@ CONNECTION: Final[Table[ConnectionState, ConnectionEvent, ConnectionEffect]] = T
     Row(_E.CONNECTED, (_S.RECONNECTING_HANDSHAKING,), _S.RECONNECTING_RECOVERING, (_F.RECOVER,)),
     # RabbitMQ accepts no connection.close during the handshake, so the close waits for the end of the handshake.
     Row(_E.CONNECTED, (_S.CLOSING,), _S.CLOSING, (_F.LEAVE_LINK,)),
-    Row(_E.OPENED, (_S.CONNECTING_RECOVERING,), _S.OPEN, (_F.REPEAT_BLOCK, _F.READY_CHANNELS)),
-    Row(_E.OPENED, (_S.RECONNECTING_RECOVERING,), _S.OPEN, (_F.COUNT_RECONNECT, _F.REPEAT_BLOCK, _F.READY_CHANNELS)),
-    Row(_E.LOST, (_S.CONNECTING_HANDSHAKING, _S.CONNECTING_RECOVERING), _S.CONNECTING_WAITING, (_F.WAIT,)),
-    Row(_E.LOST, (_S.RECONNECTING_HANDSHAKING, _S.RECONNECTING_RECOVERING), _S.RECONNECTING_WAITING, (_F.WAIT,)),
-    Row(_E.LOST, (_S.OPEN,), _S.RECONNECTING_WAITING, (_F.WAIT,)),
-    Row(_E.LOST, (_S.BLOCKED,), _S.RECONNECTING_WAITING, (_F.TELL_UNBLOCKED, _F.WAIT)),
+    Row(_E.OPENED, (_S.CONNECTING_RECOVERING,), _S.OPEN, (_F.REPEAT_BLOCK, _F.READY_CHANNELS, _F.TELL_OPENED)),
+    Row(
+        _E.OPENED,
+        (_S.RECONNECTING_RECOVERING,),
+        _S.OPEN,
+        (_F.COUNT_RECONNECT, _F.REPEAT_BLOCK, _F.READY_CHANNELS, _F.TELL_OPENED),
+    ),
+    Row(_E.LOST, (_S.CONNECTING_HANDSHAKING, _S.CONNECTING_RECOVERING), _S.CONNECTING_WAITING, (_F.LOSE_LINK, _F.WAIT)),
+    Row(
+        _E.LOST,
+        (_S.RECONNECTING_HANDSHAKING, _S.RECONNECTING_RECOVERING),
+        _S.RECONNECTING_WAITING,
+        (_F.LOSE_LINK, _F.WAIT),
+    ),
+    Row(_E.LOST, (_S.OPEN,), _S.RECONNECTING_WAITING, (_F.LOSE_LINK, _F.WAIT)),
+    Row(_E.LOST, (_S.BLOCKED,), _S.RECONNECTING_WAITING, (_F.TELL_UNBLOCKED, _F.LOSE_LINK, _F.WAIT)),
+    Row(_E.LOST, (_S.CLOSING,), _S.CLOSING, (_F.LOSE_LINK,)),
     Row(_E.BLOCKED, (_S.OPEN,), _S.BLOCKED, (_F.BLOCK_CHANNELS, _F.TELL_BLOCKED)),
     Ignored(_E.BLOCKED, (*_RECOVERING, _S.BLOCKED, _S.CLOSING), _AT_ANY_TIME),
     Row(_E.UNBLOCKED, (_S.BLOCKED,), _S.OPEN, (_F.TELL_UNBLOCKED, _F.UNBLOCK_CHANNELS)),
@@ -148,10 +161,7 @@ CONNECTION: Final[Table[ConnectionState, ConnectionEvent, ConnectionEffect]] = T
         (_F.EMPTY_CONSUMERS, _F.LEAVE_CHANNELS, _F.CLOSE_LINK, _F.TELL_UNBLOCKED),
     ),
     Ignored(_E.CLOSE, (_S.CLOSING, _S.CLOSED), "a second close changes nothing"),
-    *(
-        Ignored[_S, _E](event, (_S.CLOSING,), _LEAVING)
-        for event in (_E.STARTED, _E.DUE, _E.REFUSED, _E.OPENED, _E.LOST)
-    ),
+    *(Ignored[_S, _E](event, (_S.CLOSING,), _LEAVING) for event in (_E.STARTED, _E.DUE, _E.REFUSED, _E.OPENED)),
     Row(_E.CLOSED, (*_UNFINISHED, _S.CLOSING), _S.CLOSED, (_F.FAIL_CHANNELS, _F.END)),
     Ignored(_E.CLOSED, (_S.CLOSED,), "the task ends after a failure, too"),
     Row(_E.FAILED, (*_UNFINISHED, _S.CLOSING), _S.CLOSED, (_F.FAIL_CHANNELS, _F.END)),
