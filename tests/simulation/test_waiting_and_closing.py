@@ -35,6 +35,7 @@ from anyamqp import (
     TransportError,
 )
 from anyamqp.testing import Broker
+from anyamqp.testing.memory import MemoryStream
 from support.waiting import Stopwatch, eventually, running_tasks
 
 pytestmark = pytest.mark.anyio
@@ -938,6 +939,26 @@ async def test_credentials_that_cannot_be_had_are_asked_for_again() -> None:
             assert isinstance(error, CredentialsUnavailable)
             assert isinstance(error.__cause__, LookupError)
             assert broker.connections_total == connection.stats.dials == 1
+
+
+async def test_close_while_a_lost_transport_is_still_being_closed_waits_for_no_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def close_slowly(stream: MemoryStream) -> None:
+        await anyio.sleep(0.3)
+        await close(stream)
+
+    close = MemoryStream.aclose
+    patient = ReconnectPolicy.constant(30.0)
+    async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial, reconnect=patient) as connection:
+        monkeypatch.setattr(MemoryStream, "aclose", close_slowly)
+        broker.reset_connections()
+        async for transition in connection.transitions():
+            if transition.event is ConnectionEvent.LOST:
+                break
+        watch = Stopwatch()
+        await connection.aclose()
+        assert watch.seconds == 0.3
 
 
 # --- silence --------------------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ CONNECTION_DESIGN = {
     ("BLOCKED", "unblocked", "OPEN"),
     ("CLOSING", "dialed", "CLOSING"),
     ("CLOSING", "connected", "CLOSING"),
+    ("CLOSING", "lost", "CLOSING"),
     ("CONNECTING_NEW", "close", "CLOSING"),
     ("CONNECTING_WAITING", "close", "CLOSING"),
     ("CONNECTING_DIALING", "close", "CLOSING"),
