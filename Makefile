@@ -3,7 +3,7 @@
 # make test-rabbitmq4   the broker tests on RabbitMQ 4.0 and 4.3, which it fetches once: scripts/ensure-rabbitmq4
 #                       (make test-rabbitmq-4.3: on one of them)
 # make check     linter, formatter, type checkers
-# make law       change each cell of each table, and see that a test fails: writes docs/law.md (about 10 minutes)
+# make law       change each cell of each table, and see that a test fails: writes docs/law.md (about 4 minutes)
 # make explore   play every order of events against the core, up to a depth: writes docs/explore.md (about 3 minutes)
 # make diagrams  draw the life cycles anew from their tables
 # make bench            anyamqp beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)

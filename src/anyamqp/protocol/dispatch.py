@@ -1,7 +1,7 @@
 """Dispatches a session's events to the connection and to the channels on the link.
 
-When a link ends, the connection learns of it first, then each channel, with its unanswered requests. There is no await
-between.
+When a link ends, the connection learns of it first and tells its recovery, then each channel learns of it, with its
+unanswered requests. There is no await between.
 """
 
 from __future__ import annotations
