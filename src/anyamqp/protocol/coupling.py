@@ -1,9 +1,9 @@
 """The coupling of the machines: an event of one machine leads to events of others.
 
 When a link ends, first its connection learns of the loss, then its recovery, then all channels on it and their owners,
-without an await between (:mod:`anyamqp.protocol.dispatch`). The rest is here: a connection that opens, blocks or unblocks passes
-that on to its channels; a channel that is registered opens now or later, as the state of its connection says; a channel
-that opens gets the events that it missed; a connection that ends closes its channels.
+without an await between (:mod:`anyamqp.protocol.dispatch`). The rest is here: a connection that opens, blocks or
+unblocks passes that on to its channels; a channel that is registered opens now or later, as the state of its connection
+says; a channel that opens gets the events that it missed; a connection that ends closes its channels.
 """
 
 from __future__ import annotations
