@@ -72,7 +72,7 @@ class ConnectionModel:
             self.gone = self.step != "new" or self.leaving
             return self.gone
         if self.leaving:
-            return event in ("dialed", "connected")
+            return event in ("dialed", "connected", "lost")
         if event == "close":
             self.leaving = True
             return True
@@ -296,7 +296,7 @@ class OneConnection(OneObject):
         CONNECTION,
         ConnectionModel,
         ConnectionEvent,
-        frozenset({"closed", "failed", "dialed", "connected"}),
+        frozenset({"closed", "failed", "dialed", "connected", "lost"}),
         ("close", "closed"),
     )
 
