@@ -18,7 +18,7 @@ from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
-LIMIT = 30.0
+LIMIT = 60.0
 
 
 @asynccontextmanager

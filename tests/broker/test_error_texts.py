@@ -31,7 +31,7 @@ from support.rabbitmq import Node
 
 pytestmark = pytest.mark.anyio
 
-LIMIT = 30.0
+LIMIT = 60.0
 Request = Callable[[Channel], Awaitable[object]]
 
 REFUSED: tuple[tuple[Request, type[ReplyError], str], ...] = (

@@ -55,13 +55,13 @@ _4_0: Final = replace(
     unknown_exchange_type_costs_link=False,
     records_default_queue_type=True,
     has_deprecated_features=True,
+    refuses_queue_of_dead_node=False,
 )
 _4_3: Final = replace(
     _4_0,
     expired_token_costs_link=True,
     late_ack_cancels_consumer=True,
     nack_counts_towards_limit=False,
-    refuses_queue_of_dead_node=False,
 )
 
 _SINCE: Final[dict[Version, Facts]] = {(3, 10): _3_10, (4, 0): _4_0, (4, 3): _4_3}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import anyio
 
 
-async def eventually(condition: Callable[[], bool], *, within: float = 10.0, every: float = 0.001) -> None:
+async def eventually(condition: Callable[[], bool], *, within: float = 30.0, every: float = 0.001) -> None:
     """Wait until ``condition`` holds, for at most ``within`` seconds, looking again after ``every`` seconds.
 
     Raises:
