@@ -1,13 +1,17 @@
-"""Shared by all tests: the event loops, and the number of examples of property tests."""
+"""Shared by all tests: the event loops, the number of examples of property tests, and a RabbitMQ node."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from hypothesis import settings
+
+from support.rabbitmq import Node
 
 pytest_plugins = ("anyio",)
 
@@ -32,3 +36,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     """The event loop of a test marked ``anyio``. Each such test runs on both loops."""
     backend: str = request.param
     return backend
+
+
+@pytest.fixture(scope="session")
+def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A running node for all tests that do it no harm."""
+    with closing(Node(tmp_path_factory.mktemp("shared-node"), name="shared")) as node:
+        node.start()
+        yield node

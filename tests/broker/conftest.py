@@ -33,14 +33,6 @@ class MakeNode(Protocol):
     ) -> Node: ...
 
 
-@pytest.fixture(scope="session")
-def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A running node for all tests that do it no harm."""
-    with closing(Node(tmp_path_factory.mktemp("shared-node"), name="shared")) as node:
-        node.start()
-        yield node
-
-
 @pytest.fixture
 def make_node(tmp_path: Path) -> Iterator[MakeNode]:
     """A factory of nodes of this test's own."""

@@ -11,8 +11,10 @@ import trio.testing
 import anyamqp
 from anyamqp import CommandInvalid, Message, PreconditionFailed, ReconnectPolicy, State
 from anyamqp.testing import Broker
-from anyamqp.testing.model import Exchange, Model, Queue
-from anyamqp.testing.server import Peer
+from anyamqp.testing.embedded.exchanges import Exchange
+from anyamqp.testing.embedded.model import Model
+from anyamqp.testing.embedded.peer import Peer
+from anyamqp.testing.embedded.queues import Queue
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
 from support.waiting import eventually

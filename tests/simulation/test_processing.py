@@ -32,7 +32,7 @@ from anyamqp import (
     State,
 )
 from anyamqp.testing import Broker
-from anyamqp.testing.transport import Served
+from anyamqp.testing.embedded.transport import Served
 from anyamqp.wire import methods
 from support.stepping import cancel_at
 from support.waiting import Stopwatch, eventually, running_tasks

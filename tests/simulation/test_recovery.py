@@ -37,8 +37,8 @@ from anyamqp.protocol.dispatch import Dispatcher
 from anyamqp.protocol.session import Session
 from anyamqp.protocol.topology import Topology
 from anyamqp.testing import Broker
-from anyamqp.testing.model import Exchange as ModelExchange
-from anyamqp.testing.model import Queue as ModelQueue
+from anyamqp.testing.embedded.exchanges import Exchange as ModelExchange
+from anyamqp.testing.embedded.queues import Queue as ModelQueue
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
 from support.tampered import Tampered

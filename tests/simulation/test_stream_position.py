@@ -12,7 +12,7 @@ import trio.testing
 import anyamqp
 from anyamqp import Connection, ReconnectPolicy
 from anyamqp.testing import Broker, server_channel
-from anyamqp.testing.server_channel import Channel
+from anyamqp.testing.embedded.channel import Channel
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
 from support.distance import Distance

@@ -18,9 +18,9 @@ import anyamqp
 from anyamqp import ConnectionClosed, Message, NotFound, PreconditionFailed, ReconnectPolicy
 from anyamqp.rpc import REPLY_TO
 from anyamqp.testing import Broker, server_channel
-from anyamqp.testing.model import Queue
-from anyamqp.testing.server import Peer
-from anyamqp.testing.server_channel import Channel
+from anyamqp.testing.embedded.channel import Channel
+from anyamqp.testing.embedded.peer import Peer
+from anyamqp.testing.embedded.queues import Queue
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
 

@@ -33,7 +33,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from support.versions import Facts, facts_of
+from anyamqp.testing.embedded.versions import RULES, Rules
+from support.versions import Facts, facts_of, version_of
 
 _PACKAGED: Final = Path("/usr/lib/rabbitmq/bin")
 _PACKAGED_ERLANG: Final = Path("/usr/lib/erlang/bin")
@@ -238,14 +239,24 @@ class Node:
         """The node's URL, with the credentials of guest and the default virtual host."""
         return f"amqp://guest:guest@{_LOCALHOST}:{self.port}/"
 
-    @cached_property
+    @property
     def facts(self) -> Facts:
         """How this version of RabbitMQ behaves where versions differ. The node must be running when first asked."""
+        return facts_of(self.version)
+
+    @property
+    def rules(self) -> Rules:
+        """How the embedded broker behaves as this version. The node must be running when first asked."""
+        return RULES[version_of(self.version)]
+
+    @cached_property
+    def version(self) -> tuple[int, int]:
+        """Major and minor. The node must be running when first asked."""
         said = self.ctl("version")
         found = re.fullmatch(r"(\d+)\.(\d+)\..*", said.strip())
         if found is None:
             raise BrokerError(f"rabbitmqctl version: {said!r} is no version")
-        return facts_of((int(found[1]), int(found[2])))
+        return int(found[1]), int(found[2])
 
     @property
     def running(self) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
+from anyamqp.testing.embedded import versions as embedded
+
 Version: TypeAlias = tuple[int, int]
 """Major and minor."""
 
@@ -77,4 +79,18 @@ def facts_of(version: Version) -> Facts:
     known = [facts for since, facts in _SINCE.items() if since <= version]
     if not known:
         raise LookupError(f"the tests know no RabbitMQ before {'.'.join(map(str, min(_SINCE)))}, and this is {version}")
+    return known[-1]
+
+
+def version_of(version: Version) -> embedded.Version:
+    """The version as which the embedded broker follows a RabbitMQ: the newest one that is not newer.
+
+    Raises:
+        LookupError: the version is older than all that the embedded broker can follow.
+    """
+    known: list[embedded.Version] = [
+        one for one in embedded.RULES if tuple(int(part) for part in one.split(".")) <= version
+    ]
+    if not known:
+        raise LookupError(f"the embedded broker follows no RabbitMQ as old as {version}")
     return known[-1]

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyamqp.protocol.events import Tuning
-from anyamqp.testing.model import Model
-from anyamqp.testing.server import Peer
+from anyamqp.testing.embedded.model import Hosts, Model
+from anyamqp.testing.embedded.peer import Peer
 from anyamqp.wire import methods
 from anyamqp.wire.decoder import Decoder
 from anyamqp.wire.frames import PROTOCOL_HEADER, build, encode_method, method_name
@@ -79,8 +79,8 @@ def heard(peer: Peer, *chunks: bytes) -> list[Method]:
     return said
 
 
-def new_peer(model: Model) -> Peer:
-    peer = Peer(model, AnyLogin(), lambda: None, 0.0)
+def new_peer(hosts: Hosts) -> Peer:
+    peer = Peer(hosts, AnyLogin(), lambda: None, 0.0)
     assert isinstance(heard(peer, HANDSHAKE)[-1], methods.Channel.OpenOk)
     return peer
 
@@ -95,8 +95,9 @@ def check_books(model: Model, *peers: Peer) -> None:
 
 @given(st.lists(st.tuples(st.booleans(), pieces), max_size=15))
 def test_any_methods_of_two_clients_are_answered_in_amqp(said: list[tuple[bool, bytes]]) -> None:
-    model = Model()
-    peers = (new_peer(model), new_peer(model))
+    hosts = Hosts()
+    model = hosts["/"]
+    peers = (new_peer(hosts), new_peer(hosts))
     for which, data in said:
         heard(peers[which], data)
     for queue in model.queues.values():
@@ -107,12 +108,12 @@ def test_any_methods_of_two_clients_are_answered_in_amqp(said: list[tuple[bool, 
 
 @given(damaged(streams).flatmap(split), st.booleans())
 def test_damaged_streams_are_answered_in_amqp_or_end(chunks: list[bytes], is_open: bool) -> None:
-    model = Model()
-    peer = new_peer(model) if is_open else Peer(model, AnyLogin(), lambda: None, 0.0)
+    hosts = Hosts()
+    peer = new_peer(hosts) if is_open else Peer(hosts, AnyLogin(), lambda: None, 0.0)
     if is_open:
         heard(peer, *chunks)
     else:
         for chunk in chunks:
             if not peer.is_over:
                 peer.receive(chunk, 0.0)
-    check_books(model, peer)
+    check_books(hosts["/"], peer)

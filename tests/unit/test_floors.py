@@ -413,7 +413,7 @@ def test_there_are_no_circles() -> None:
             id="second-door-to-pamqp",
         ),
         pytest.param(
-            "anyamqp.testing.server",
+            "anyamqp.testing.embedded.peer",
             "import pamqp.base",
             "imports pamqp.base, but anyamqp.wire.methods is the one door to pamqp",
             id="second-door-to-pamqp-from-testing",

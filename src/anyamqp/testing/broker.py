@@ -16,10 +16,12 @@ import anyio.lowlevel
 
 from anyamqp.errors import InvalidUse, SettingsError
 from anyamqp.protocol.events import Tuning
-from anyamqp.testing.conditions import Conditions
+from anyamqp.testing.embedded.conditions import Conditions
+from anyamqp.testing.embedded.model import Model
+from anyamqp.testing.embedded.queues import Queue
+from anyamqp.testing.embedded.transport import Served
+from anyamqp.testing.embedded.versions import RULES, Version
 from anyamqp.testing.memory import stream_pair
-from anyamqp.testing.model import Model, Queue
-from anyamqp.testing.transport import Served
 
 _EXCUSE = 1.0
 """Seconds after a freeze in which the broker does not count clients that left because of the freeze."""
@@ -67,9 +69,10 @@ class Broker:
         heartbeat: the interval that it proposes, in whole seconds; 0 for none.
         channel_max: highest channel number; 0 for no limit.
         frame_max: largest frame, in bytes.
+        version: the version of RabbitMQ that it follows where they differ.
 
     Raises:
-        SettingsError: ``heartbeat`` is not a whole number.
+        SettingsError: ``heartbeat`` is not a whole number, or ``version`` is not known.
 
     Attributes:
         connections_total: how many connections were accepted so far.
@@ -86,14 +89,17 @@ class Broker:
         heartbeat: float = 60,
         channel_max: int = 2047,
         frame_max: int = 131072,
+        version: Version = "3.10",
     ) -> None:
         if heartbeat != int(heartbeat):
             raise SettingsError(f"heartbeat: {heartbeat} is not a whole number of seconds, and AMQP carries no other")
+        if version not in RULES:
+            raise SettingsError(f"version: {version!r} is none of {', '.join(RULES)}")
         self.connections_total: int = 0
         self.most_connections: int = 0
         self.secrets: list[str] = []
         self.tuning: Tuning = Tuning(channel_max, frame_max, int(heartbeat))
-        self._conditions = Conditions()
+        self._conditions = Conditions(RULES[version])
         self._expected_response = f"\0{username}\0{password}"
         self._credentials = f"{username}:{password}"
         self._connections: dict[Served, None] = {}
@@ -107,6 +113,7 @@ class Broker:
     async def __aenter__(self) -> Self:
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
+        self._tasks.start_soon(self._conditions.keep_time)
         return self
 
     async def __aexit__(
@@ -260,7 +267,8 @@ class Broker:
         if self._listening is not None:
             self._listening.cancel()
         self.reset_connections()
-        self.model.restart()
+        for host in self._conditions.hosts:
+            host.restart()
 
     async def start(self) -> None:
         """Come back after :meth:`stop`, on the same port, with the durable queues and their persistent messages.
@@ -278,8 +286,8 @@ class Broker:
 
     @property
     def model(self) -> Model:
-        """The entities and their messages."""
-        return self._conditions.model
+        """The entities of the virtual host ``/``, and their messages."""
+        return self._conditions.hosts["/"]
 
     @property
     def blocked(self) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from anyamqp.errors import AccessRefused, NotAllowed, PreconditionFailed
-from anyamqp.testing.model import Entry, Model, Queue
+from anyamqp.testing.embedded.model import Model
+from anyamqp.testing.embedded.queues import Entry, Queue
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
 from anyamqp.wire.methods import Method
@@ -38,7 +39,7 @@ class Owner(Protocol):
 
 
 class Consumer:
-    """A consumer on a channel: a :class:`~anyamqp.testing.model.Subscriber`.
+    """A consumer on a channel: a :class:`~anyamqp.testing.embedded.queues.Subscriber`.
 
     Attributes:
         tag: its tag.

@@ -22,8 +22,9 @@ from anyamqp.errors import (
 from anyamqp.message import FieldTable
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.heartbeat import Heartbeat
-from anyamqp.testing.model import Entry, Model
-from anyamqp.testing.server_channel import Channel
+from anyamqp.testing.embedded.channel import Channel
+from anyamqp.testing.embedded.model import Hosts, Model
+from anyamqp.testing.embedded.queues import Entry
 from anyamqp.wire import methods
 from anyamqp.wire.decoder import Decoder
 from anyamqp.wire.frames import (
@@ -77,12 +78,13 @@ class Peer:
     """The broker's side of a connection.
 
     Args:
-        model: the state it shares with the other connections.
+        hosts: the virtual hosts, which it shares with the other connections.
         login: credentials and limits.
         wake: called when there is output.
         now: the current time in seconds, here and in all methods.
 
     Attributes:
+        model: its virtual host.
         is_over: no more input is read; the transport closes after the output is sent.
         is_graceful: the close handshake was done, so the end of the transport is expected.
         is_closing: connection.close was sent; a client that does not answer will be dropped.
@@ -94,8 +96,9 @@ class Peer:
         name: the client's name for the connection.
     """
 
-    def __init__(self, model: Model, login: Login, wake: Callable[[], None], now: float) -> None:
-        self.model = model
+    def __init__(self, hosts: Hosts, login: Login, wake: Callable[[], None], now: float) -> None:
+        self.model: Model = hosts["/"]
+        self._hosts = hosts
         self.is_over: bool = False
         self.is_graceful: bool = False
         self.is_closing: bool = False
@@ -288,8 +291,10 @@ class Peer:
         elif isinstance(method, methods.Connection.TuneOk):
             self._tune(method, now)
         elif isinstance(method, methods.Connection.Open):
-            if method.virtual_host != "/":
+            host = self._hosts.get(method.virtual_host)
+            if host is None:
                 raise NotAllowed(f"NOT_ALLOWED - vhost {method.virtual_host} not found")
+            self.model = host
             self._awaited = None
             self.is_open = True
             self.write(0, methods.Connection.OpenOk())

@@ -10,9 +10,9 @@ from typing import Final
 import anyio
 import anyio.abc
 
-from anyamqp.testing.conditions import Conditions
+from anyamqp.testing.embedded.conditions import Conditions
+from anyamqp.testing.embedded.peer import Login, Peer
 from anyamqp.testing.memory import MemoryStream
-from anyamqp.testing.server import Login, Peer
 
 _CHUNK: Final = 64 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -38,7 +38,7 @@ class Served:
     """
 
     def __init__(self, login: Login, conditions: Conditions, stream: anyio.abc.ByteStream) -> None:
-        self.peer: Peer = Peer(conditions.model, login, self._wake, anyio.current_time())
+        self.peer: Peer = Peer(conditions.hosts, login, self._wake, anyio.current_time())
         self.is_excused: bool = False
         self._conditions = conditions
         self._stream = stream

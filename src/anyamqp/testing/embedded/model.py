@@ -1,11 +1,10 @@
-"""The state of the embedded broker: exchanges, queues, bindings, messages. No I/O; error texts are RabbitMQ's."""
+"""The entities of one virtual host of the embedded broker. No I/O; error texts are RabbitMQ's."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+from enum import Enum, auto
 
 from anyamqp.errors import (
     AccessRefused,
@@ -14,133 +13,35 @@ from anyamqp.errors import (
     PreconditionFailed,
     ResourceLocked,
 )
-from anyamqp.message import FieldTable, Message
-
-TYPES = ("direct", "fanout", "topic")
-
-
-@dataclass(slots=True)
-class Entry:
-    """A message in a queue.
-
-    Attributes:
-        position: its place in the queue, which it takes again when it is requeued.
-        redelivered: whether it was delivered before.
-    """
-
-    message: Message
-    exchange: str
-    routing_key: str
-    position: int
-    redelivered: bool = False
+from anyamqp.message import Message
+from anyamqp.testing.embedded.exchanges import TYPES, Exchange
+from anyamqp.testing.embedded.queues import Queue
+from anyamqp.testing.embedded.timers import Timers
+from anyamqp.testing.embedded.versions import RULES, Rules
 
 
-class Subscriber(Protocol):
-    """A consumer, as a queue sees it."""
+class Fate(Enum):
+    """The fate of a published message."""
 
-    def can_take(self) -> bool:
-        """Whether its prefetch and its connection's buffer have room."""
-        ...
-
-    def take(self, queue: Queue, entry: Entry) -> None:
-        """Deliver a message."""
-        ...
-
-    def cancel(self) -> None:
-        """The queue is deleted."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Queue:
-    """A queue and its waiting messages.
-
-    Attributes:
-        owner: the connection that has it exclusively.
-        unacked: how many messages are delivered and not settled.
-    """
-
-    name: str
-    durable: bool
-    owner: object | None
-    auto_delete: bool
-    arguments: FieldTable
-    ready: deque[Entry] = field(default_factory=deque[Entry])
-    consumers: deque[Subscriber] = field(default_factory=deque[Subscriber])
-    has_exclusive_consumer: bool = False
-    unacked: int = 0
-    _last_position: int = 0
-
-    def put(self, message: Message, exchange: str, routing_key: str) -> None:
-        """Append a message."""
-        self._last_position += 1
-        self.ready.append(Entry(message, exchange, routing_key, self._last_position))
-
-    def put_back(self, entry: Entry) -> None:
-        """Requeue a message at its old place."""
-        entry.redelivered = True
-        behind: list[Entry] = []
-        while self.ready and self.ready[0].position < entry.position:
-            behind.append(self.ready.popleft())
-        self.ready.appendleft(entry)
-        self.ready.extendleft(reversed(behind))
-
-    def pump(self) -> None:
-        """Deliver as many messages as possible, to one consumer after the other."""
-        idle = 0
-        while self.ready and idle < len(self.consumers):
-            consumer = self.consumers[0]
-            self.consumers.rotate(-1)
-            if consumer.can_take():
-                idle = 0
-                consumer.take(self, self.ready.popleft())
-            else:
-                idle += 1
-
-
-@dataclass(slots=True)
-class Exchange:
-    """An exchange and its bindings.
-
-    Attributes:
-        bindings: pairs of a destination and a routing key, in the order in which they were made.
-    """
-
-    name: str
-    type: str
-    durable: bool
-    auto_delete: bool = False
-    internal: bool = False
-    arguments: FieldTable = field(default_factory=dict[str, str])
-    bindings: dict[tuple[str, str, str], None] = field(default_factory=dict[tuple[str, str, str], None])
-    """Keys: kind of the destination (queue or exchange), its name, the routing key."""
-
-    def matches(self, routing_key: str) -> Iterator[tuple[str, str]]:
-        """The destinations of a message, as kind and name."""
-        for kind, name, key in self.bindings:
-            if (
-                self.type == "fanout"
-                or (self.type == "direct" and key == routing_key)
-                or (self.type == "topic" and topic_matches(key.split("."), routing_key.split(".")))
-            ):
-                yield kind, name
-
-
-def topic_matches(pattern: list[str], words: list[str]) -> bool:
-    """Whether a topic pattern matches: ``*`` stands for one word, ``#`` for any number (RabbitMQ, "Topics")."""
-    reachable = {0}
-    for part in pattern:
-        if part == "#":
-            reachable = set(range(min(reachable, default=len(words) + 1), len(words) + 1))
-        else:
-            reachable = {at + 1 for at in reachable if at < len(words) and part in ("*", words[at])}
-    return len(words) in reachable
+    ROUTED = auto()
+    UNROUTABLE = auto()
+    REFUSED = auto()
+    """A queue refused it: the publisher gets basic.nack."""
 
 
 class Model:
-    """The entities of one virtual host."""
+    """The entities of one virtual host.
 
-    def __init__(self) -> None:
+    Args:
+        name: the virtual host's name.
+        rules: how the version of RabbitMQ behaves that the broker follows.
+        timers: what is to happen later.
+    """
+
+    def __init__(self, name: str = "/", rules: Rules = RULES["3.10"], timers: Timers | None = None) -> None:
+        self.name: str = name
+        self.rules: Rules = rules
+        self.timers: Timers = timers or Timers(lambda: 0.0)
         self.exchanges: dict[str, Exchange] = {}
         self.queues: dict[str, Queue] = {}
         self._named = 0
@@ -159,7 +60,7 @@ class Model:
         _refuse_default(name)
         found = self.exchanges.get(name)
         if found is None:
-            raise NotFound(f"NOT_FOUND - no exchange '{name}' in vhost '/'")
+            raise NotFound(f"NOT_FOUND - no exchange '{name}' in vhost '{self.name}'")
         return found
 
     def declare_exchange(self, wanted: Exchange) -> None:
@@ -173,7 +74,7 @@ class Model:
             self.exchanges[wanted.name] = wanted
             return
         for name in ("type", "durable", "auto_delete", "internal", "arguments"):
-            _same("exchange", wanted.name, name, getattr(wanted, name), getattr(known, name))
+            _same(f"exchange '{wanted.name}' in vhost '{self.name}'", name, getattr(wanted, name), getattr(known, name))
 
     def delete_exchange(self, name: str, *, if_unused: bool) -> None:
         """Delete an exchange, and the bindings to and from it. A missing exchange is no error."""
@@ -183,7 +84,7 @@ class Model:
             return
         _refuse_reserved("exchange", name)
         if if_unused and known.bindings:
-            raise PreconditionFailed(f"PRECONDITION_FAILED - exchange '{name}' in vhost '/' in use")
+            raise PreconditionFailed(f"PRECONDITION_FAILED - exchange '{name}' in vhost '{self.name}' in use")
         del self.exchanges[name]
         self._unbind_everywhere("exchange", name)
 
@@ -198,9 +99,9 @@ class Model:
         """
         found = self.queues.get(name)
         if found is None:
-            raise NotFound(f"NOT_FOUND - no queue '{name}' in vhost '/'")
+            raise NotFound(f"NOT_FOUND - no queue '{name}' in vhost '{self.name}'")
         if found.owner is not None and found.owner is not user:
-            raise _locked(name)
+            raise _locked(name, self.name)
         return found
 
     def declare_queue(self, wanted: Queue, user: object) -> Queue:
@@ -210,9 +111,11 @@ class Model:
         elif wanted.name in self.queues:
             known = self.queue(wanted.name, user)
             if known.owner is not wanted.owner:
-                raise _locked(wanted.name)
+                raise _locked(wanted.name, self.name)
             for name in ("durable", "auto_delete", "arguments"):
-                _same("queue", wanted.name, name, getattr(wanted, name), getattr(known, name))
+                _same(
+                    f"queue '{wanted.name}' in vhost '{self.name}'", name, getattr(wanted, name), getattr(known, name)
+                )
             return known
         else:
             _refuse_reserved("queue", wanted.name)
@@ -231,9 +134,9 @@ class Model:
             PreconditionFailed: the queue has consumers or messages.
         """
         if if_unused and queue.consumers:
-            raise PreconditionFailed(f"PRECONDITION_FAILED - queue '{queue.name}' in vhost '/' in use")
+            raise PreconditionFailed(f"PRECONDITION_FAILED - queue '{queue.name}' in vhost '{self.name}' in use")
         if if_empty and queue.ready:
-            raise PreconditionFailed(f"PRECONDITION_FAILED - queue '{queue.name}' in vhost '/' is not empty")
+            raise PreconditionFailed(f"PRECONDITION_FAILED - queue '{queue.name}' in vhost '{self.name}' not empty")
 
     def delete_queue(self, queue: Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """Delete a queue and cancel its consumers. Returns the number of deleted messages."""
@@ -260,6 +163,18 @@ class Model:
         del exchange.bindings[kind, name, routing_key]
         if exchange.auto_delete and not exchange.bindings:
             self.delete_exchange(source, if_unused=False)
+
+    def publish(self, message: Message, exchange: str, routing_key: str) -> Fate:
+        """Put a message into the queues that it goes to.
+
+        Raises:
+            NotFound: there is no such exchange.
+        """
+        queues = self.route(exchange, routing_key)
+        for queue in queues:
+            queue.put(message, exchange, routing_key)
+            queue.pump()
+        return Fate.ROUTED if queues else Fate.UNROUTABLE
 
     def route(self, exchange: str, routing_key: str) -> list[Queue]:
         """The queues that a message goes to, each once.
@@ -307,21 +222,56 @@ def _refuse_default(name: str) -> None:
         raise AccessRefused("ACCESS_REFUSED - operation not permitted on the default exchange")
 
 
-def _locked(name: str) -> ResourceLocked:
+def _locked(name: str, host: str) -> ResourceLocked:
     return ResourceLocked(
-        f"RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{name}' in vhost '/'. It could be "
+        f"RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{name}' in vhost '{host}'. It could be "
         "originally declared on another connection or the exclusive property value does not match that of the "
         "original declaration."
     )
 
 
-def _same(kind: str, entity: str, name: str, wanted: object, known: object) -> None:
+def _same(what: str, name: str, wanted: object, known: object) -> None:
     if wanted != known:
         raise PreconditionFailed(
-            f"PRECONDITION_FAILED - inequivalent arg '{name}' for {kind} '{entity}' in vhost '/': "
+            f"PRECONDITION_FAILED - inequivalent arg '{name}' for {what}: "
             f"received '{_as_told(wanted)}' but current is '{_as_told(known)}'"
         )
 
 
 def _as_told(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class Hosts:
+    """The virtual hosts of a broker, by name.
+
+    Args:
+        rules: how the version of RabbitMQ behaves that the broker follows.
+        timers: what is to happen later, in all of them.
+    """
+
+    def __init__(self, rules: Rules = RULES["3.10"], timers: Timers | None = None) -> None:
+        self.rules: Rules = rules
+        self.timers: Timers = timers or Timers(lambda: 0.0)
+        self._hosts: dict[str, Model] = {}
+        self.add("/")
+
+    def get(self, name: str) -> Model | None:
+        """The virtual host of that name; None if there is none."""
+        return self._hosts.get(name)
+
+    def __getitem__(self, name: str) -> Model:
+        return self._hosts[name]
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(list(self._hosts.values()))
+
+    def add(self, name: str) -> Model:
+        """Add a virtual host; one that is there stays as it is."""
+        if name not in self._hosts:
+            self._hosts[name] = Model(name, self.rules, self.timers)
+        return self._hosts[name]
+
+    def remove(self, name: str) -> None:
+        """Remove a virtual host with all that is in it."""
+        del self._hosts[name]

@@ -15,8 +15,10 @@ from anyamqp.errors import (
     NotImplementedByBroker,
     UnexpectedFrame,
 )
-from anyamqp.testing.deliveries import Deliveries, Owner
-from anyamqp.testing.model import Entry, Exchange, Queue
+from anyamqp.testing.embedded.deliveries import Deliveries, Owner
+from anyamqp.testing.embedded.exchanges import Exchange
+from anyamqp.testing.embedded.model import Fate
+from anyamqp.testing.embedded.queues import Entry, Queue
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
 from anyamqp.wire.frames import Payload, build
@@ -104,11 +106,8 @@ class Channel:
         self._method = self._header = None
         self._body = []
         self.peer.has_published = True
-        queues = self.peer.model.route(method.exchange, method.routing_key)
-        for queue in queues:
-            queue.put(message, method.exchange, method.routing_key)
-            queue.pump()
-        if not queues and method.mandatory:
+        fate = self.peer.model.publish(message, method.exchange, method.routing_key)
+        if fate is Fate.UNROUTABLE and method.mandatory:
             entry = Entry(message, method.exchange, method.routing_key, 0)
             returned = build(methods.Basic.Return, 312, "NO_ROUTE", method.exchange, method.routing_key)
             self.peer.write_content(self.number, returned, entry)

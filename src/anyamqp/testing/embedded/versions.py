@@ -1,0 +1,69 @@
+"""How the versions of RabbitMQ differ that the embedded broker can follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+Version: TypeAlias = Literal["3.10", "4.0", "4.3"]
+"""A version of RabbitMQ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How a version of RabbitMQ behaves.
+
+    Attributes:
+        version: which one.
+        unknown_exchange_type_costs_link: declaring an exchange of an unknown type closes the connection (503);
+            otherwise the channel (406).
+        sorts_returned_headers: a message comes back with its header table sorted.
+        nack_counts_towards_limit: basic.nack with requeue counts towards a quorum queue's delivery limit, as
+            basic.reject does.
+        delivery_limit: of a quorum queue that names none; None for no limit.
+        message_size: the largest body, in bytes.
+        least_frame_max: the smallest frame_max that a client may ask for, in bytes.
+    """
+
+    version: Version
+    unknown_exchange_type_costs_link: bool
+    sorts_returned_headers: bool
+    nack_counts_towards_limit: bool
+    delivery_limit: int | None
+    message_size: int
+    least_frame_max: int
+
+
+RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
+    {
+        "3.10": Rules(
+            version="3.10",
+            unknown_exchange_type_costs_link=True,
+            sorts_returned_headers=False,
+            nack_counts_towards_limit=True,
+            delivery_limit=None,
+            message_size=128 * 1024 * 1024,
+            least_frame_max=4096,
+        ),
+        "4.0": Rules(
+            version="4.0",
+            unknown_exchange_type_costs_link=False,
+            sorts_returned_headers=True,
+            nack_counts_towards_limit=True,
+            delivery_limit=20,
+            message_size=16 * 1024 * 1024,
+            least_frame_max=4096,
+        ),
+        "4.3": Rules(
+            version="4.3",
+            unknown_exchange_type_costs_link=False,
+            sorts_returned_headers=True,
+            nack_counts_towards_limit=False,
+            delivery_limit=20,
+            message_size=16 * 1024 * 1024,
+            least_frame_max=8192,
+        ),
+    }
+)
