@@ -7,6 +7,8 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import groupby
+from operator import itemgetter
 
 import pytest
 from hypothesis import settings
@@ -24,6 +26,15 @@ def pytest_configure() -> None:
     """Handle Ctrl-C even if a shell ignores it for a background job, because programs that tests start inherit that."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files that wait for RabbitMQ evenly among those that compute: parallel workers then use all cores."""
+    files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
+    waiting = [tests for tests in files if tests[0].path.parent.name == "broker"]
+    computing = [tests for tests in files if tests[0].path.parent.name != "broker"]
+    places = [(at / len(kind), tests) for kind in (waiting, computing) for at, tests in enumerate(kind)]
+    items[:] = [test for _, tests in sorted(places, key=itemgetter(0)) for test in tests]
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:

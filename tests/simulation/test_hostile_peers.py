@@ -19,6 +19,7 @@ import trio.testing
 
 import anyamqp
 from anyamqp import Blame, Channel, Connection, Consumer, Delivery, Message, PreconditionFailed, Settings, State
+from anyamqp.net.link import HIGH_WATER
 from anyamqp.testing.memory import CAPACITY, MemoryStream, stream_pair
 from anyamqp.wire import methods
 from anyamqp.wire.decoder import Decoder
@@ -143,10 +144,10 @@ class Peers:
         self._tasks.start_soon(self.latest.serve)
         return theirs
 
-    async def stop_taking(self, channel: Channel) -> None:
-        """Make the latest peer stop reading, and fill its transport."""
+    async def stop_taking(self, channel: Channel, size: int = 2 * CAPACITY) -> None:
+        """Make the latest peer stop reading, and send it a message that fills its transport."""
         self.latest.take(0)
-        await channel.publish(Message(bytes(2 * CAPACITY)))
+        await channel.publish(Message(bytes(size)))
         await still()
 
     def flood(self, *frames: bytes) -> None:
@@ -189,8 +190,13 @@ def delivery(channel: int, body: bytes = b"", **properties: Any) -> bytes:
 FLOW: Final = encode_method(1, methods.Channel.Flow(active=True))
 
 
+ALMOST_ALL: Final = CAPACITY + HIGH_WATER - 64 * 1024
+"""Bytes that leave room for some thousand answers, so that the tests need not fill it with answers alone."""
+
+
 async def test_reading_stops_while_answers_to_a_flood_are_not_taken() -> None:
-    async with connected() as (peers, connection), connection.channel():
+    async with connected() as (peers, connection), connection.channel() as channel:
+        await peers.stop_taking(channel, ALMOST_ALL)
         peers.flood(FLOW)
         await still()
         assert peers.latest.flooded < MOST_READ
@@ -199,6 +205,7 @@ async def test_reading_stops_while_answers_to_a_flood_are_not_taken() -> None:
 
 async def test_reading_goes_on_when_the_answers_are_taken() -> None:
     async with connected() as (peers, connection), connection.channel() as channel:
+        await peers.stop_taking(channel, ALMOST_ALL)
         peers.flood(FLOW)
         await still()
         peers.latest.is_flooding = False
@@ -211,9 +218,10 @@ async def test_reading_goes_on_when_the_answers_are_taken() -> None:
 async def test_close_is_answered_although_reading_had_stopped() -> None:
     async with (
         connected(close_timeout=30) as (peers, connection),
-        connection.channel(),
+        connection.channel() as channel,
         anyio.create_task_group() as tasks,
     ):
+        await peers.stop_taking(channel, ALMOST_ALL)
         peers.flood(FLOW)
         await still()
         peers.latest.is_flooding = False
@@ -293,7 +301,8 @@ class TestDeadPeer:
         return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
 
     async def test_a_flooding_peer_that_reads_nothing_is_given_up(self) -> None:
-        async with connected(heartbeat=10) as (peers, connection), connection.channel():
+        async with connected(heartbeat=10) as (peers, connection), connection.channel() as channel:
+            await peers.stop_taking(channel, ALMOST_ALL)
             flooded_at = anyio.current_time()
             peers.flood(FLOW)
             await eventually(lambda: connection.stats.link_number > 1, within=100, every=0.5)
@@ -301,11 +310,12 @@ class TestDeadPeer:
             assert "has read nothing for two heartbeat intervals (20 s)" in str(connection.stats.last_error)
 
     async def test_who_takes_its_answers_slowly_is_not_given_up(self) -> None:
-        async with connected(heartbeat=10) as (peers, connection), connection.channel():
+        async with connected(heartbeat=10) as (peers, connection), connection.channel() as channel:
+            await peers.stop_taking(channel, ALMOST_ALL)
             peers.flood(FLOW)
             for _ in range(2):
                 await anyio.sleep(15)
-                peers.latest.take(2 * CAPACITY)
+                peers.latest.take(1)
                 await still()
             assert connection.stats.link_number == 1
             peers.latest.is_flooding = False  # a link that is closing is read, so that no virtual time would pass

@@ -265,9 +265,9 @@ class Fleet:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("clients", [100, 300])
-async def test_many_connections_come_back_within_the_cap_and_not_all_at_once(clients: int) -> None:
+async def test_many_connections_come_back_within_the_cap_and_not_all_at_once() -> None:
     """Invariants 10 and 14: the first connects, a loss that all notice, an outage, and the return."""
+    clients = 150
     async with Broker() as broker, anyio.create_task_group() as tasks:
         fleet = Fleet(broker)
         for _ in range(clients):
@@ -281,5 +281,5 @@ async def test_many_connections_come_back_within_the_cap_and_not_all_at_once(cli
         assert all(connection.state is State.OPEN for connection in fleet.connections)
         assert max(fleet.back) - back_at <= ReconnectPolicy().maximum + 0.1
         assert fleet.peak() <= 51
-        assert fleet.peak(since=back_at) <= max(20, clients / 20)
+        assert fleet.peak(since=back_at) <= 20
         tasks.cancel_scope.cancel()
