@@ -426,6 +426,8 @@ async def test_stop_while_the_broker_is_away_ends_in_time_and_says_what_is_lost(
         async with running(one):
             await eventually(lambda: one.outbox.accepted > 4)
             one.broker.stop()
+            # Confirms that had arrived by then still count.
+            await eventually(lambda: one.service.publishing.state is State.RECONNECTING)
             await eventually(lambda: len(one.outbox) > 4)
         assert len(one.outbox) > 4
         assert f"{len(one.outbox)} accepted vectors could not be published" in caplog.text
