@@ -11,7 +11,8 @@ import trio.testing
 
 import anyamqp
 from anyamqp import Connection, Consumer, ConsumerCancelled, InvalidUse, Message, NotFound
-from anyamqp.testing import Broker, server_channel
+from anyamqp.testing import Broker
+from anyamqp.testing.embedded import channel as server_channel
 from anyamqp.testing.embedded.channel import Channel
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method

@@ -17,7 +17,8 @@ import trio.testing
 import anyamqp
 from anyamqp import ConnectionClosed, Message, NotFound, PreconditionFailed, ReconnectPolicy
 from anyamqp.rpc import REPLY_TO
-from anyamqp.testing import Broker, server_channel
+from anyamqp.testing import Broker
+from anyamqp.testing.embedded import channel as server_channel
 from anyamqp.testing.embedded.channel import Channel
 from anyamqp.testing.embedded.peer import Peer
 from anyamqp.testing.embedded.queues import Queue
