@@ -14,7 +14,7 @@ from anyamqp.testing import Broker
 from anyamqp.testing.embedded.exchanges import Exchange
 from anyamqp.testing.embedded.model import Model
 from anyamqp.testing.embedded.peer import Peer
-from anyamqp.testing.embedded.queues import Queue
+from anyamqp.testing.embedded.queues import Declaration, Queue
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
 from support.waiting import eventually
@@ -27,7 +27,7 @@ def when_declared(broker: Broker, act: Callable[[Peer], object]) -> None:
     """Do it as the next queue is declared."""
     declared = broker.model.declare_queue
 
-    def declare(wanted: Queue, user: Peer) -> Queue:
+    def declare(wanted: Declaration, user: Peer) -> Queue:
         vars(broker.model).pop("declare_queue")
         queue = declared(wanted, user)
         act(user)

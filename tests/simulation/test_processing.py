@@ -32,6 +32,7 @@ from anyamqp import (
     State,
 )
 from anyamqp.testing import Broker
+from anyamqp.testing.embedded.queues import Outcome
 from anyamqp.testing.embedded.transport import Served
 from anyamqp.wire import methods
 from support.stepping import cancel_at
@@ -96,7 +97,7 @@ class Bench:
                 for tag in tags:
                     channel.deliveries.remove(tag)
                     connection.peer.write(channel.number, methods.Basic.Cancel(tag, nowait=True))
-                channel.deliveries.settle(0, multiple=True, requeue=True)
+                channel.deliveries.settle(0, Outcome.RETURNED, multiple=True)
 
 
 @asynccontextmanager

@@ -38,6 +38,7 @@ from anyamqp.protocol.session import Session
 from anyamqp.protocol.topology import Topology
 from anyamqp.testing import Broker
 from anyamqp.testing.embedded.exchanges import Exchange as ModelExchange
+from anyamqp.testing.embedded.queues import Declaration
 from anyamqp.testing.embedded.queues import Queue as ModelQueue
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
@@ -373,7 +374,7 @@ class Refusals:
         self._declare = broker.model.declare_queue
         monkeypatch.setattr(broker.model, "declare_queue", self.declare)
 
-    def declare(self, wanted: ModelQueue, user: object) -> ModelQueue:
+    def declare(self, wanted: Declaration, user: object) -> ModelQueue:
         try:
             return self._declare(wanted, user)
         except anyamqp.ReplyError:
@@ -479,7 +480,7 @@ def refuse_transient(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """RabbitMQ 4.3, deprecated_features.permit.transient_nonexcl_queues = false."""
     declare_queue = broker.model.declare_queue
 
-    def declare(wanted: ModelQueue, user: object) -> ModelQueue:
+    def declare(wanted: Declaration, user: object) -> ModelQueue:
         if not wanted.durable and wanted.owner is None:
             raise anyamqp.InternalError("INTERNAL_ERROR - Feature `transient_nonexcl_queues` is deprecated.")
         return declare_queue(wanted, user)
@@ -706,7 +707,7 @@ async def test_a_foreign_cancellation_costs_an_attempt_and_not_the_connection(
     ):
         await owner.declare_queue("q")
         if where == "on_error":
-            broker.model.queues["q"] = ModelQueue("q", durable=False, owner=None, auto_delete=False, arguments={})
+            broker.model.queues["q"] = ModelQueue(Declaration("q", durable=False), broker.model)
         is_lost = True
         await lose(broker, connection)
         assert not left
@@ -750,7 +751,7 @@ async def lose_with_a_queue_that_is_refused(recovery: TopologyRecovery) -> None:
         connection.channel() as owner,
     ):
         await owner.declare_queue("q")
-        broker.model.queues["q"] = ModelQueue("q", durable=False, owner=None, auto_delete=False, arguments={})
+        broker.model.queues["q"] = ModelQueue(Declaration("q", durable=False), broker.model)
         await lose(broker, connection)
 
 

@@ -21,7 +21,7 @@ from anyamqp.testing import Broker
 from anyamqp.testing.embedded import channel as server_channel
 from anyamqp.testing.embedded.channel import Channel
 from anyamqp.testing.embedded.peer import Peer
-from anyamqp.testing.embedded.queues import Queue
+from anyamqp.testing.embedded.queues import Declaration, Queue
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
 
@@ -43,7 +43,7 @@ class WithReplyTo(Broker):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model.queues[REPLY_TO] = Queue(REPLY_TO, durable=True, owner=None, auto_delete=False, arguments={})
+        self.model.queues[REPLY_TO] = Queue(Declaration(REPLY_TO, durable=True), self.model)
 
 
 class Bouncer:

@@ -21,7 +21,8 @@ from anyamqp import (
 )
 from anyamqp.testing.embedded.exchanges import Exchange, topic_matches
 from anyamqp.testing.embedded.model import Model
-from anyamqp.testing.embedded.queues import Entry, Queue
+from anyamqp.testing.embedded.queues import Declaration, Queue
+from anyamqp.testing.embedded.ready import Entry
 
 ME, OTHER = object(), object()
 
@@ -35,7 +36,7 @@ def queue(
     auto_delete: bool = False,
     arguments: FieldTable | None = None,
 ) -> Queue:
-    return model.declare_queue(Queue(name, durable, owner, auto_delete, arguments or {}), owner or ME)
+    return model.declare_queue(Declaration(name, durable, owner, auto_delete, arguments or {}), owner or ME)
 
 
 def exchange(
@@ -212,7 +213,8 @@ def test_requeued_messages_take_their_old_places_in_any_order(case: tuple[int, l
 def test_consumers_take_turns() -> None:
     waiting = queue(Model())
     one, other = Taker(), Taker()
-    waiting.consumers.extend([one, other])
+    waiting.add_consumer(one)
+    waiting.add_consumer(other)
     for number in range(4):
         waiting.put(Message(bytes([number])), "", "q")
     waiting.pump()
@@ -222,7 +224,8 @@ def test_consumers_take_turns() -> None:
 def test_full_consumers_are_skipped_and_messages_wait() -> None:
     waiting = queue(Model())
     full, one = Taker(0), Taker(2)
-    waiting.consumers.extend([full, one])
+    waiting.add_consumer(full)
+    waiting.add_consumer(one)
     for number in range(3):
         waiting.put(Message(bytes([number])), "", "q")
     waiting.pump()
@@ -236,7 +239,7 @@ def test_deleted_queue_cancels_its_consumers_and_loses_its_bindings_and_messages
     model.bind("x", "queue", "q", "")
     waiting.put(Message(b""), "", "q")
     consumer = Taker()
-    waiting.consumers.append(consumer)
+    waiting.add_consumer(consumer)
     assert model.delete_queue(waiting) == 1
     assert consumer.is_cancelled
     assert (model.queues, routed(model, "x"), model.exchanges["x"].bindings) == ({}, [], {})
@@ -245,7 +248,7 @@ def test_deleted_queue_cancels_its_consumers_and_loses_its_bindings_and_messages
 def test_used_queue_is_not_deleted_if_unused() -> None:
     model = Model()
     waiting = queue(model)
-    waiting.consumers.append(Taker())
+    waiting.add_consumer(Taker())
     with pytest.raises(PreconditionFailed, match=r"^queue 'q' in vhost '/' in use$"):
         model.delete_queue(waiting, if_unused=True)
     assert "q" in model.queues
@@ -414,7 +417,7 @@ ERRORS: list[tuple[type[ReplyError], int, str, Callable[[Model], object]]] = [
     (ResourceLocked, 405, "exclusive access to locked queue 'q'", consume_locked),
     (ResourceLocked, 405, "exclusive access to locked queue 'q'", declare_locked),
     (PreconditionFailed, 406, "inequivalent arg 'durable' for queue 'q'", declare_other_durable),
-    (PreconditionFailed, 406, "inequivalent arg 'arguments' for queue 'q'", declare_other_arguments),
+    (PreconditionFailed, 406, "inequivalent arg 'x-max-length' for queue 'q'", declare_other_arguments),
     (PreconditionFailed, 406, "inequivalent arg 'type' for exchange 'x'", declare_other_type),
     (PreconditionFailed, 406, "exchange 'x' in vhost '/' in use", delete_used_exchange),
     (CommandInvalid, 503, "unknown exchange type 'headers'", lambda model: exchange(model, "x", "headers")),
@@ -433,7 +436,9 @@ def test_error_is_rabbitmqs(kind: type[ReplyError], code: int, text: str, act: C
 def test_deleting_what_is_not_there_is_no_error() -> None:
     model = Model()
     model.delete_exchange("x", if_unused=True)
-    model.delete_queue(Queue("q", durable=True, owner=None, auto_delete=False, arguments={}))
+    gone = queue(model)
+    model.delete_queue(gone)
+    model.delete_queue(gone)
 
 
 def test_own_exclusive_queue_is_open_to_its_owner() -> None:

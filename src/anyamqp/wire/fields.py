@@ -92,14 +92,14 @@ class Reader:
         table: dict[str, FieldValue] = {}
         while self.position < end:
             key = intern(self.shortstr())  # most tables have the keys of others
-            table[key] = self._value(depth)
+            table[key] = self.value(depth)
         return self._ended(table, end)
 
     def array(self, depth: int) -> list[FieldValue]:
         end = self._container(depth)
         array: list[FieldValue] = []
         while self.position < end:
-            array.append(self._value(depth))
+            array.append(self.value(depth))
         return self._ended(array, end)
 
     def _container(self, depth: int) -> int:
@@ -116,7 +116,8 @@ class Reader:
             raise Malformed("a value runs over the end of its table")
         return container
 
-    def _value(self, depth: int) -> FieldValue:
+    def value(self, depth: int = 0) -> FieldValue:
+        """A value of a table, after the octet that names its type."""
         code = self.take(1)
         read = _FIELD_READERS.get(code)
         if read is None:

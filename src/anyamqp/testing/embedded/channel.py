@@ -18,7 +18,8 @@ from anyamqp.errors import (
 from anyamqp.testing.embedded.deliveries import Deliveries, Owner
 from anyamqp.testing.embedded.exchanges import Exchange
 from anyamqp.testing.embedded.model import Fate
-from anyamqp.testing.embedded.queues import Entry, Queue
+from anyamqp.testing.embedded.queues import Declaration, Outcome, Queue
+from anyamqp.testing.embedded.ready import Entry
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
 from anyamqp.wire.frames import Payload, build
@@ -112,7 +113,12 @@ class Channel:
             returned = build(methods.Basic.Return, 312, "NO_ROUTE", method.exchange, method.routing_key)
             self.peer.write_content(self.number, returned, entry)
         if self._confirms:
+            if fate is Fate.REFUSED:
+                self.send_confirms()  # of those before it
             self._published += 1
+            if fate is Fate.REFUSED:
+                self._confirmed = self._published
+                self._reply(build(methods.Basic.Nack, self._published))
 
     def _call(self, method: Method) -> None:
         handler = _HANDLERS.get(type(method))
@@ -169,9 +175,10 @@ class Channel:
         model = self.peer.model
         if method.passive:
             queue = self._queue(method.queue)
+            queue.renew()
         else:
             owner = self.peer if method.exclusive else None
-            wanted = Queue(method.queue, method.durable, owner, method.auto_delete, method.arguments)
+            wanted = Declaration(method.queue, method.durable, owner, method.auto_delete, method.arguments)
             queue = model.declare_queue(wanted, self.peer)
         self._last_queue = queue.name
         reply = build(
@@ -196,9 +203,7 @@ class Channel:
 
     def on_queue_purge(self, method: methods.Queue.Purge) -> None:
         queue = self._queue(method.queue)
-        count = len(queue.ready)
-        queue.ready.clear()
-        self._reply(methods.Queue.PurgeOk(count), nowait=method.nowait)
+        self._reply(methods.Queue.PurgeOk(queue.purge()), nowait=method.nowait)
 
     def on_queue_delete(self, method: methods.Queue.Delete) -> None:
         name = self._named(method.queue)
@@ -234,25 +239,27 @@ class Channel:
 
     def on_get(self, method: methods.Basic.Get) -> None:
         queue = self._queue(method.queue)
-        if not queue.ready:
+        entry = queue.take()
+        if entry is None:
             self._reply(methods.Basic.GetEmpty())
             return
-        entry = queue.ready.popleft()
         tag = self.deliveries.hand_out(queue, entry, None, no_ack=method.no_ack)
         reply = build(methods.Basic.GetOk, tag, entry.redelivered, entry.exchange, entry.routing_key, len(queue.ready))
         self.peer.write_content(self.number, reply, entry)
 
     def on_ack(self, method: methods.Basic.Ack) -> None:
-        self.deliveries.settle(method.delivery_tag, multiple=method.multiple, requeue=False)
+        self.deliveries.settle(method.delivery_tag, Outcome.ACKED, multiple=method.multiple)
 
     def on_nack(self, method: methods.Basic.Nack) -> None:
-        self.deliveries.settle(method.delivery_tag, multiple=method.multiple, requeue=method.requeue)
+        outcome = Outcome.NACKED if method.requeue else Outcome.REJECTED
+        self.deliveries.settle(method.delivery_tag, outcome, multiple=method.multiple)
 
     def on_reject(self, method: methods.Basic.Reject) -> None:
-        self.deliveries.settle(method.delivery_tag, multiple=False, requeue=method.requeue)
+        outcome = Outcome.REQUEUED if method.requeue else Outcome.REJECTED
+        self.deliveries.settle(method.delivery_tag, outcome)
 
     def on_recover(self, _: methods.Basic.Recover) -> None:
-        self.deliveries.settle(0, multiple=True, requeue=True)
+        self.deliveries.settle(0, Outcome.RETURNED, multiple=True)
         self._reply(methods.Basic.RecoverOk())
 
     def on_select(self, method: methods.Confirm.Select) -> None:

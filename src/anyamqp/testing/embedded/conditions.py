@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import anyio
 
 from anyamqp.testing.embedded.model import Hosts
@@ -26,7 +28,7 @@ class Conditions:
     """
 
     def __init__(self, rules: Rules) -> None:
-        self.timers: Timers = Timers(anyio.current_time, self._reschedule)
+        self.timers: Timers = Timers(anyio.current_time, self._reschedule, time.time() - anyio.current_time())
         self.hosts: Hosts = Hosts(rules, self.timers)
         self.blocked: str | None = None
         self.is_frozen: bool = False

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from anyamqp.errors import AccessRefused, NotAllowed, PreconditionFailed
 from anyamqp.testing.embedded.model import Model
-from anyamqp.testing.embedded.queues import Entry, Queue
+from anyamqp.testing.embedded.queues import Outcome, Queue
+from anyamqp.testing.embedded.ready import Entry
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
 from anyamqp.wire.methods import Method
@@ -102,23 +103,17 @@ class Deliveries:
         """
         if tag in self._consumers:
             raise NotAllowed(f"NOT_ALLOWED - attempt to reuse consumer tag '{tag}'")
-        if queue.has_exclusive_consumer or (exclusive and queue.consumers):
+        if queue.consumers.is_exclusive or (exclusive and queue.consumers):
             raise AccessRefused(f"ACCESS_REFUSED - queue '{queue.name}' in vhost '/' in exclusive use")
         consumer = Consumer(self, tag, queue, no_ack=no_ack, prefetch=self.prefetch)
         self._consumers[tag] = consumer
-        queue.consumers.append(consumer)
-        queue.has_exclusive_consumer = exclusive
+        queue.add_consumer(consumer, exclusive=exclusive)
 
     def remove(self, tag: str) -> None:
         """End a consumer; an unknown tag is no error. An auto-delete queue is deleted with its last consumer."""
         consumer = self._consumers.pop(tag, None)
-        if consumer is None:
-            return
-        queue = consumer.queue
-        queue.consumers.remove(consumer)
-        queue.has_exclusive_consumer = False
-        if queue.auto_delete and not queue.consumers:
-            self.peer.model.delete_queue(queue)
+        if consumer is not None:
+            consumer.queue.remove_consumer(consumer)
 
     def forget(self, consumer: Consumer) -> None:
         """Remove a consumer whose queue is deleted; tell the client, if it has that capability."""
@@ -135,7 +130,7 @@ class Deliveries:
         """End the consumers of a closed channel, and requeue its unsettled deliveries."""
         for tag in list(self._consumers):
             self.remove(tag)
-        self._take_back(list(self._unacked), requeue=True)
+        self._take_back(list(self._unacked), Outcome.RETURNED)
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -157,7 +152,7 @@ class Deliveries:
             self._unacked[self._last_tag] = (queue, entry, consumer)
         return self._last_tag
 
-    def settle(self, tag: int, *, multiple: bool, requeue: bool) -> None:
+    def settle(self, tag: int, outcome: Outcome, *, multiple: bool = False) -> None:
         """Settle one delivery, or all up to it; with ``multiple``, tag 0 is all.
 
         Raises:
@@ -165,18 +160,16 @@ class Deliveries:
         """
         if (not multiple or tag) and tag not in self._unacked:
             raise PreconditionFailed(f"PRECONDITION_FAILED - unknown delivery tag {tag}")
-        self._take_back([one for one in self._unacked if one <= tag or not tag] if multiple else [tag], requeue=requeue)
+        self._take_back([one for one in self._unacked if one <= tag or not tag] if multiple else [tag], outcome)
 
-    def _take_back(self, tags: list[int], *, requeue: bool) -> None:
+    def _take_back(self, tags: list[int], outcome: Outcome) -> None:
         queues: dict[str, Queue] = {}
-        for tag in reversed(tags):
+        for tag in tags if outcome is Outcome.REJECTED else reversed(tags):
             queue, entry, consumer = self._unacked.pop(tag)
-            queue.unacked -= 1
             queues[queue.name] = queue
             if consumer is not None:
                 consumer.unacked -= 1
-            if requeue:
-                queue.put_back(entry)
+            queue.settle(entry, outcome)
         for queue in queues.values():
             queue.pump()
         if self.shared_prefetch:

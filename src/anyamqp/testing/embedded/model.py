@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum, auto
 
 from anyamqp.errors import (
@@ -14,10 +14,22 @@ from anyamqp.errors import (
     ResourceLocked,
 )
 from anyamqp.message import Message
+from anyamqp.testing.embedded.dead_letters import DeadLetters
 from anyamqp.testing.embedded.exchanges import TYPES, Exchange
-from anyamqp.testing.embedded.queues import Queue
+from anyamqp.testing.embedded.queue_arguments import (
+    check_arguments,
+    check_equivalence,
+    erlang,
+    inequivalent,
+    queue_type,
+)
+from anyamqp.testing.embedded.queues import Declaration, Queue, Reason
+from anyamqp.testing.embedded.ready import Entry
 from anyamqp.testing.embedded.timers import Timers
 from anyamqp.testing.embedded.versions import RULES, Rules
+
+QUEUES: Mapping[str, type[Queue]] = {"classic": Queue}
+"""The types of queues by their names in ``x-queue-type``."""
 
 
 class Fate(Enum):
@@ -45,6 +57,7 @@ class Model:
         self.exchanges: dict[str, Exchange] = {}
         self.queues: dict[str, Queue] = {}
         self._named = 0
+        self._dead_letters = DeadLetters(rules, self.timers, self._route_dead_letter)
         for kind in TYPES:
             self.exchanges[f"amq.{kind}"] = Exchange(f"amq.{kind}", kind, durable=True)
 
@@ -104,23 +117,34 @@ class Model:
             raise _locked(name, self.name)
         return found
 
-    def declare_queue(self, wanted: Queue, user: object) -> Queue:
-        """Declare a queue, or check that an existing one has the same properties. The broker chooses an empty name."""
-        if not wanted.name:
-            wanted.name = self.new_name("amq.gen")
-        elif wanted.name in self.queues:
-            known = self.queue(wanted.name, user)
+    def declare_queue(self, wanted: Declaration, user: object) -> Queue:
+        """Declare a queue, or check that an existing one has the same properties. The broker chooses an empty name.
+
+        Raises:
+            AccessRefused: the name is reserved.
+            PreconditionFailed: an argument is invalid, or the queue exists with other properties.
+            ResourceLocked: it exists, and is exclusive where the other is not.
+        """
+        name = wanted.name.translate(_NO_LINE_ENDS) or self.new_name("amq.gen")
+        if wanted.name:
+            _refuse_reserved("queue", name)
+        # An exclusive queue is never durable: it does not survive its connection.
+        wanted = replace(wanted, name=name, durable=wanted.durable and wanted.owner is None)
+        told = self._told(name)
+        if name in self.queues:
+            known = self.queue(name, user)
             if known.owner is not wanted.owner:
-                raise _locked(wanted.name, self.name)
-            for name in ("durable", "auto_delete", "arguments"):
-                _same(
-                    f"queue '{wanted.name}' in vhost '{self.name}'", name, getattr(wanted, name), getattr(known, name)
-                )
+                raise _locked(name, self.name)
+            for key in ("durable", "auto_delete"):
+                asked, current = getattr(wanted, key), getattr(known, key)
+                if asked != current:
+                    raise inequivalent(told, key, f"'{erlang(asked)}'", f"'{erlang(current)}'")
+            check_equivalence(told, known.arguments, wanted.arguments, self.rules)
+            known.renew()
             return known
-        else:
-            _refuse_reserved("queue", wanted.name)
-        self.queues[wanted.name] = wanted
-        return wanted
+        check_arguments(told, wanted.arguments, self.rules)
+        queue = self.queues[name] = QUEUES[queue_type(wanted.arguments)](wanted, self)
+        return queue
 
     def new_name(self, prefix: str) -> str:
         """A new name. Each run of a program gets the same names in the same order."""
@@ -142,6 +166,7 @@ class Model:
         """Delete a queue and cancel its consumers. Returns the number of deleted messages."""
         self.check_deletable(queue, if_unused=if_unused, if_empty=if_empty)
         self.queues.pop(queue.name, None)
+        queue.close()
         self._unbind_everywhere("queue", queue.name)
         consumers = list(queue.consumers)
         queue.consumers.clear()
@@ -171,10 +196,20 @@ class Model:
             NotFound: there is no such exchange.
         """
         queues = self.route(exchange, routing_key)
-        for queue in queues:
-            queue.put(message, exchange, routing_key)
-            queue.pump()
+        accepted = [queue.put(message, exchange, routing_key) for queue in queues]
+        if not all(accepted):
+            return Fate.REFUSED
         return Fate.ROUTED if queues else Fate.UNROUTABLE
+
+    def dead_letter(self, queue: Queue, entry: Entry, reason: Reason) -> None:
+        """Publish a message that a queue has dropped to the queue's dead letter exchange, if it has one."""
+        self._dead_letters.publish(queue, entry, reason)
+
+    def _route_dead_letter(self, exchange: str, routing_keys: Sequence[str], _: Message) -> list[Queue]:
+        if exchange and exchange not in self.exchanges:
+            return []
+        found = {queue.name: queue for key in routing_keys for queue in self.route(exchange, key)}
+        return list(found.values())
 
     def route(self, exchange: str, routing_key: str) -> list[Queue]:
         """The queues that a message goes to, each once.
@@ -200,16 +235,24 @@ class Model:
     def restart(self) -> None:
         """The entities that survive a kill of the node: durable ones, with their persistent messages."""
         for queue in list(self.queues.values()):
-            if not queue.durable or queue.owner is not None:
+            if queue.durable:
+                queue.restart()
+            else:
                 self.delete_queue(queue)
-            queue.ready = deque(entry for entry in queue.ready if entry.message.persistent is not False)
         for exchange in [exchange for exchange in self.exchanges.values() if not exchange.durable]:
             self.delete_exchange(exchange.name, if_unused=False)
+
+    def _told(self, name: str) -> str:
+        """A queue as error texts name it."""
+        return f"queue '{name}' in vhost '{self.name}'"
 
     def _unbind_everywhere(self, kind: str, name: str) -> None:
         for exchange in list(self.exchanges.values()):
             for key in [key for key in exchange.bindings if key[:2] == (kind, name)]:
                 self.unbind(exchange.name, *key)
+
+
+_NO_LINE_ENDS = {ord("\r"): None, ord("\n"): None}
 
 
 def _refuse_reserved(kind: str, name: str) -> None:

@@ -24,7 +24,7 @@ from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.heartbeat import Heartbeat
 from anyamqp.testing.embedded.channel import Channel
 from anyamqp.testing.embedded.model import Hosts, Model
-from anyamqp.testing.embedded.queues import Entry
+from anyamqp.testing.embedded.ready import Entry
 from anyamqp.wire import methods
 from anyamqp.wire.decoder import Decoder
 from anyamqp.wire.frames import (

@@ -1,36 +1,64 @@
-"""The queues of the embedded broker and the messages in them. No I/O."""
+"""The queues of the embedded broker. No I/O.
+
+:class:`Queue` is RabbitMQ's classic queue, and the base of the other types: a subclass overrides what happens to a
+message that comes, is settled, expires or has no room.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Protocol
 
 from anyamqp.message import FieldTable, Message
+from anyamqp.testing.embedded.consumers import Consumers, Taker
+from anyamqp.testing.embedded.queue_arguments import Overflow, Settings
+from anyamqp.testing.embedded.ready import Entry, Ready
+from anyamqp.testing.embedded.timers import Timer, Timers
+from anyamqp.testing.embedded.versions import Rules
 
 
-@dataclass(slots=True)
-class Entry:
-    """A message in a queue.
+class Reason(Enum):
+    """Why a message is dead-lettered; the value stands in its ``x-death`` header."""
+
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    MAXLEN = "maxlen"
+    DELIVERY_LIMIT = "delivery_limit"
+
+
+class Outcome(Enum):
+    """How a delivery is settled."""
+
+    ACKED = auto()
+    REJECTED = auto()
+    """By basic.reject or basic.nack, without requeue."""
+    NACKED = auto()
+    """By basic.nack, with requeue."""
+    REQUEUED = auto()
+    """By basic.reject, with requeue."""
+    RETURNED = auto()
+    """Its channel was closed, or basic.recover asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A queue as queue.declare asks for it.
 
     Attributes:
-        position: its place in the queue, which it takes again when it is requeued.
-        redelivered: whether it was delivered before.
+        owner: the connection that has it exclusively.
     """
 
-    message: Message
-    exchange: str
-    routing_key: str
-    position: int
-    redelivered: bool = False
+    name: str
+    durable: bool
+    owner: object | None = None
+    auto_delete: bool = False
+    arguments: FieldTable = field(default_factory=dict[str, str])
 
 
-class Subscriber(Protocol):
+class Subscriber(Taker, Protocol):
     """A consumer, as a queue sees it."""
-
-    def can_take(self) -> bool:
-        """Whether its prefetch and its connection's buffer have room."""
-        ...
 
     def take(self, queue: Queue, entry: Entry) -> None:
         """Deliver a message."""
@@ -41,48 +69,194 @@ class Subscriber(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
+class Host(Protocol):
+    """The virtual host of a queue.
+
+    Attributes:
+        rules: how the version of RabbitMQ behaves that the broker follows.
+        timers: what is to happen later.
+    """
+
+    rules: Rules
+    timers: Timers
+
+    def dead_letter(self, queue: Queue, entry: Entry, reason: Reason) -> None:
+        """Publish a message that the queue has dropped to its dead letter exchange, if it has one."""
+        ...
+
+    def delete_queue(self, queue: Queue) -> int:
+        """Delete a queue."""
+        ...
+
+
 class Queue:
-    """A queue and its waiting messages.
+    """A classic queue: its waiting messages and its consumers.
+
+    Args:
+        declaration: its name and properties, which are valid.
+        host: its virtual host.
 
     Attributes:
         owner: the connection that has it exclusively.
+        settings: its arguments, read.
+        ready: the messages that wait.
         unacked: how many messages are delivered and not settled.
     """
 
-    name: str
-    durable: bool
-    owner: object | None
-    auto_delete: bool
-    arguments: FieldTable
-    ready: deque[Entry] = field(default_factory=deque[Entry])
-    consumers: deque[Subscriber] = field(default_factory=deque[Subscriber])
-    has_exclusive_consumer: bool = False
-    unacked: int = 0
-    _last_position: int = 0
+    def __init__(self, declaration: Declaration, host: Host) -> None:
+        self.name: str = declaration.name
+        self.durable: bool = declaration.durable
+        self.owner: object | None = declaration.owner
+        self.auto_delete: bool = declaration.auto_delete
+        self.arguments: FieldTable = declaration.arguments
+        self.settings: Settings = Settings.read(declaration.arguments)
+        self.ready: Ready = Ready(self.settings.max_priority)
+        self.consumers: Consumers[Subscriber] = Consumers()
+        self.unacked: int = 0
+        self.host: Host = host
+        self._last_position = 0
+        self._idle_timer: Timer | None = None
+        self._head_timer: Timer | None = None
+        self.renew()
 
-    def put(self, message: Message, exchange: str, routing_key: str) -> None:
-        """Append a message."""
-        self._last_position += 1
-        self.ready.append(Entry(message, exchange, routing_key, self._last_position))
+    # --- messages ---------------------------------------------------------------------------------------------------
+
+    def put(self, message: Message, exchange: str, routing_key: str, routing_keys: tuple[str, ...] = ()) -> bool:
+        """Take a published message: deliver it, or keep it.
+
+        Returns:
+            Whether the queue has room for it, so that its publisher may be told that it is there.
+        """
+        entry = self._entry(message, exchange, routing_key, routing_keys)
+        if self.settings.overflow is not Overflow.DROP_HEAD and self._is_over(1, entry.size):
+            if self.settings.overflow is Overflow.REJECT_PUBLISH_DLX:
+                self.host.dead_letter(self, entry, Reason.MAXLEN)
+            return False
+        self.pump()
+        if not self.ready and (consumer := self.consumers.next()) is not None:
+            consumer.take(self, entry)
+        else:
+            self.ready.append(entry)
+            self._drop_excess()
+            self.drop_expired()
+        return True
+
+    def settle(self, entry: Entry, outcome: Outcome) -> None:
+        """End a delivery that :meth:`take` or a consumer began, and was to be settled."""
+        self.unacked -= 1
+        if outcome is Outcome.REJECTED:
+            self.host.dead_letter(self, entry, Reason.REJECTED)
+        elif outcome is not Outcome.ACKED:
+            self.put_back(entry)
 
     def put_back(self, entry: Entry) -> None:
-        """Requeue a message at its old place."""
+        """Requeue a message at its old place; it counts as redelivered. :meth:`pump` is still to be called."""
         entry.redelivered = True
-        behind: list[Entry] = []
-        while self.ready and self.ready[0].position < entry.position:
-            behind.append(self.ready.popleft())
-        self.ready.appendleft(entry)
-        self.ready.extendleft(reversed(behind))
+        self.ready.put_back(entry)
+        self._drop_excess()
+
+    def take(self) -> Entry | None:
+        """The head, removed for basic.get; None if no message waits."""
+        self.renew()
+        self.drop_expired()
+        entry = self.ready.popleft() if self.ready else None
+        self.drop_expired()
+        return entry
+
+    def purge(self) -> int:
+        """Drop all waiting messages. Returns their number."""
+        self.drop_expired()
+        count = len(self.ready)
+        self.ready.clear()
+        return count
 
     def pump(self) -> None:
-        """Deliver as many messages as possible, to one consumer after the other."""
-        idle = 0
-        while self.ready and idle < len(self.consumers):
-            consumer = self.consumers[0]
-            self.consumers.rotate(-1)
-            if consumer.can_take():
-                idle = 0
-                consumer.take(self, self.ready.popleft())
-            else:
-                idle += 1
+        """Deliver as many messages as possible."""
+        self.drop_expired()
+        while self.ready and (consumer := self.consumers.next()) is not None:
+            consumer.take(self, self.ready.popleft())
+            self.drop_expired()
+
+    # --- consumers --------------------------------------------------------------------------------------------------
+
+    def add_consumer(self, consumer: Subscriber, *, exclusive: bool = False) -> None:
+        """Add a consumer; :meth:`pump` begins its deliveries."""
+        self.consumers.add(consumer, exclusive=exclusive)
+
+    def remove_consumer(self, consumer: Subscriber) -> None:
+        """Remove a consumer. An auto-delete queue is deleted with its last one."""
+        self.consumers.remove(consumer)
+        if self.auto_delete and not self.consumers:
+            self.host.delete_queue(self)
+        else:
+            self.renew()
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def renew(self) -> None:
+        """Start ``x-expires`` anew: the queue was used (declared, even passively, or asked by basic.get)."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        if self.settings.expires is not None and not self.consumers:
+            self._idle_timer = self.host.timers.after(self.settings.expires, self._expire)
+
+    def drop_expired(self) -> None:
+        """Drop the messages at the head that have expired. Those behind the head expire when they come to it."""
+        now = self.host.timers.now
+        while (head := self.ready.head) is not None and head.expires_at is not None and head.expires_at <= now:
+            self.host.dead_letter(self, self.ready.popleft(), Reason.EXPIRED)
+        self._watch_head()
+
+    def restart(self) -> None:
+        """Lose what a restart of the node loses: the messages that are not persistent."""
+        self.ready.keep([entry for entry in self.ready if entry.message.persistent is not False])
+        self.renew()
+        self.drop_expired()
+
+    def close(self) -> None:
+        """End its timers: the queue is deleted."""
+        for timer in (self._idle_timer, self._head_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def _watch_head(self) -> None:
+        head = self.ready.head
+        due = None if head is None else head.expires_at
+        timer = self._head_timer
+        if timer is not None and timer.action is not None:
+            if timer.when == due:
+                return
+            timer.cancel()
+        timers = self.host.timers
+        self._head_timer = None if due is None else timers.after(due - timers.now, self.drop_expired)
+
+    def _expire(self) -> None:
+        if not self.consumers:
+            self.host.delete_queue(self)
+
+    # --- limits -----------------------------------------------------------------------------------------------------
+
+    def _entry(self, message: Message, exchange: str, routing_key: str, routing_keys: Iterable[str]) -> Entry:
+        self._last_position += 1
+        ttls = [ttl for ttl in (self.settings.message_ttl, message.expiration) if ttl is not None]
+        return Entry(
+            message,
+            exchange,
+            routing_key,
+            self._last_position,
+            expires_at=self.host.timers.now + min(ttls) if ttls else None,
+            priority=message.priority or 0,
+            routing_keys=tuple(routing_keys),
+        )
+
+    def _drop_excess(self) -> None:
+        if self.settings.overflow is Overflow.DROP_HEAD:
+            while self.ready and self._is_over(0, 0):
+                self.host.dead_letter(self, self.ready.popleft(), Reason.MAXLEN)
+
+    def _is_over(self, more: int, more_size: int) -> bool:
+        length, size = self.settings.max_length, self.settings.max_length_bytes
+        return (length is not None and len(self.ready) + more > length) or (
+            size is not None and self.ready.size + more_size > size
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import count
 
 
@@ -32,10 +33,12 @@ class Timers:
     Args:
         clock: the time in seconds.
         wake: called when a timer is set that is due before all others.
+        epoch: the time of day when the clock shows 0, in seconds since 1970.
     """
 
-    def __init__(self, clock: Callable[[], float], wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, clock: Callable[[], float], wake: Callable[[], None] = lambda: None, epoch: float = 0.0) -> None:
         self.clock: Callable[[], float] = clock
+        self._epoch = epoch
         self._wake = wake
         self._order = count()
         self._heap: list[tuple[float, int, Timer]] = []
@@ -44,6 +47,11 @@ class Timers:
     def now(self) -> float:
         """The time in seconds."""
         return self.clock()
+
+    @property
+    def time_of_day(self) -> datetime:
+        """The time that messages carry."""
+        return datetime.fromtimestamp(int(self._epoch + self.now), UTC)
 
     @property
     def next_due(self) -> float | None:

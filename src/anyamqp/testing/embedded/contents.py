@@ -1,0 +1,124 @@
+"""The properties of a message as they came, of which single ones can be read and replaced. No I/O.
+
+The broker hands on what a publisher sent byte for byte; even where it changes a header, all others keep their bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from anyamqp.message import FieldValue, Message
+from anyamqp.wire import fields
+from anyamqp.wire.basic import Received, encode_properties
+from anyamqp.wire.fields import Reader
+
+_FLAGS: Final[Mapping[str, int]] = {
+    name: 1 << (15 - place)
+    for place, name in enumerate(
+        (
+            "content_type",
+            "content_encoding",
+            "headers",
+            "delivery_mode",
+            "priority",
+            "correlation_id",
+            "reply_to",
+            "expiration",
+            "message_id",
+            "timestamp",
+            "type",
+            "user_id",
+            "app_id",
+            "cluster_id",
+        )
+    )
+}
+"""The flag of each property, in the order in which they are sent."""
+
+_SIZES: Final = {"delivery_mode": 1, "priority": 1, "timestamp": 8}
+
+
+class Content:
+    """The encoded properties of a message, taken apart.
+
+    Args:
+        message: the message.
+
+    Raises:
+        Malformed: its properties cannot be read.
+
+    Attributes:
+        headers: the encoded value of each header, with its type; empty if there are no headers.
+    """
+
+    def __init__(self, message: Message) -> None:
+        self._body = message.body
+        self._values: dict[str, bytes] = {}
+        encoded = message.encoded if isinstance(message, Received) else encode_properties(message.properties)
+        reader = Reader(encoded)
+        flags = reader.short()
+        for name, flag in _FLAGS.items():
+            if flags & flag:
+                self._values[name] = _raw_value(reader, encoded, name)
+        self.headers: dict[str, bytes] = _rows(self._values.pop("headers", bytes(4)))
+
+    @property
+    def expiration(self) -> str | None:
+        """The time to live as the publisher wrote it, in milliseconds; None if there is none."""
+        value = self._values.get("expiration")
+        return None if value is None else Reader(value).shortstr()
+
+    def drop_expiration(self) -> None:
+        """Remove the time to live."""
+        self._values.pop("expiration", None)
+
+    def drop_header(self, name: str) -> None:
+        """Remove a header."""
+        self.headers.pop(name, None)
+
+    def set_header(self, name: str, value: FieldValue) -> None:
+        """Add a header, or replace the one of that name."""
+        self.headers[name] = encoded_field(value)
+
+    def sort_headers(self) -> None:
+        """Sort the headers by name."""
+        self.headers = dict(sorted(self.headers.items(), key=lambda row: row[0].encode("utf-8", "surrogateescape")))
+
+    def message(self) -> Received:
+        """The message with these properties."""
+        values = dict(self._values)
+        if self.headers:
+            rows = b"".join(fields.shortstr(name, name) + value for name, value in self.headers.items())
+            values["headers"] = fields.long("headers", len(rows)) + rows
+        flags = sum(_FLAGS[name] for name in values)
+        encoded = fields.short("flags", flags) + b"".join(values[name] for name in _FLAGS if name in values)
+        return Received(self._body, encoded)
+
+
+def encoded_field(value: FieldValue) -> bytes:
+    """A value of a table, after the octet that names its type."""
+    row = fields.table("", {"": value})
+    return row[5:]  # behind the table's size and the empty name
+
+
+def _raw_value(reader: Reader, encoded: bytes, name: str) -> bytes:
+    start = reader.position
+    if name == "headers":
+        reader.table()
+    elif name in _SIZES:
+        reader.take(_SIZES[name])
+    else:
+        reader.shortstr()
+    return encoded[start : reader.position]
+
+
+def _rows(table: bytes) -> dict[str, bytes]:
+    rows: dict[str, bytes] = {}
+    reader = Reader(table, 4)
+    while reader.position < len(table):
+        name = reader.shortstr()
+        start = reader.position
+        reader.value()
+        rows[name] = table[start : reader.position]
+    return rows
