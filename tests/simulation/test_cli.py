@@ -17,7 +17,7 @@ import anyamqp
 from anyamqp import RequestTimeout, Settings
 from anyamqp.cli import check, main, watch
 from anyamqp.testing import Broker
-from anyamqp.testing.embedded.peer import SERVER_PROPERTIES
+from anyamqp.testing.embedded.handshake import SERVER_PROPERTIES
 from anyamqp.wire import methods
 from support.handbroker import HandBroker
 from support.waiting import eventually

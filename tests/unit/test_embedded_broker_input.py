@@ -74,7 +74,7 @@ def heard(peer: Peer, *chunks: bytes) -> list[Method]:
         if not peer.is_over:
             peer.receive(chunk, 0.0)
         peer.pump()
-        decoder.feed(peer.output(0.0))
+        decoder.feed(b"".join(outgoing.data for outgoing in peer.take(0.0)))
         said += [frame.payload for frame in decoder.frames() if isinstance(frame.payload, Method)]
     return said
 

@@ -21,10 +21,8 @@ from anyamqp.testing.embedded.model import Model
 from anyamqp.testing.embedded.queues import Queue
 from anyamqp.testing.embedded.transport import Served
 from anyamqp.testing.embedded.versions import RULES, Version
+from anyamqp.testing.faults import CLOSED_BY_FORCE, Faults
 from anyamqp.testing.memory import stream_pair
-
-_EXCUSE = 1.0
-"""Seconds after a freeze in which the broker does not count clients that left because of the freeze."""
 
 
 class QueueView:
@@ -79,6 +77,7 @@ class Broker:
         most_connections: the highest number of connections at one time.
         tuning: the limits that it proposes to the next client.
         secrets: the secrets of connection.update-secret, oldest first.
+        faults: how it fails, and when.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class Broker:
         self._expected_response = f"\0{username}\0{password}"
         self._credentials = f"{username}:{password}"
         self._connections: dict[Served, None] = {}
-        self._is_refusing = False
+        self.faults: Faults = Faults(self._conditions, lambda: self._connections)
         self._is_stopped = False
         self._port: int | None = None
         self._listening: anyio.CancelScope | None = None
@@ -181,7 +180,7 @@ class Broker:
             ConnectionRefusedError: the broker refuses connections, or is stopped.
         """
         await anyio.lowlevel.checkpoint()
-        if self._is_refusing or self._is_stopped:
+        if self._conditions.is_refusing or self._is_stopped:
             raise ConnectionRefusedError(111, "Connection refused")
         ours, theirs = stream_pair()
         self._group().start_soon(self._serve, ours)
@@ -189,7 +188,7 @@ class Broker:
 
     async def _serve(self, stream: anyio.abc.ByteStream) -> None:
         connection = Served(self, self._conditions, stream)
-        if self._is_refusing or self._is_stopped:
+        if self._conditions.is_refusing or self._is_stopped:
             # The kernel has already accepted; a reset is the closest to a refusal.
             connection.reset()
         else:
@@ -206,60 +205,40 @@ class Broker:
 
     def reset_connections(self) -> None:
         """End all connections as by RST; bytes under way are lost."""
-        connections = list(self._connections)
+        self.faults.reset()
         self._connections.clear()
-        for connection in connections:
-            connection.reset()
-        # Now, not when their tasks run next: no later event may find consumers of the dead clients, and a delivery that
-        # one of them gives back must not go to another.
-        for connection in connections:
-            connection.peer.gone()
 
     def freeze(self) -> None:
         """Stop answering: connections stay, new ones are accepted, but nothing is read or sent, not even heartbeats."""
-        self._conditions.is_frozen = True
-        self._conditions.excused_until = float("inf")
+        self.faults.freeze()
 
     def thaw(self) -> None:
         """End a freeze: go on with the same connections."""
-        self._conditions.is_frozen = False
-        self._conditions.excused_until = anyio.current_time() + _EXCUSE
-        self._conditions.announce()
+        self.faults.thaw()
 
     def refuse(self) -> None:
         """Refuse new connections."""
-        self._is_refusing = True
+        self.faults.refuse()
 
     def accept(self) -> None:
         """Accept new connections again."""
-        self._is_refusing = False
+        self.faults.accept()
 
     def block(self, reason: str = "low on memory") -> None:
         """Block publishing clients: send connection.blocked, now or at the next publish, and stop reading from them."""
-        self._conditions.blocked = reason
-        for connection in list(self._connections):
-            connection.peer.set_blocked(reason)
+        self.faults.block(reason)
 
     def unblock(self) -> None:
         """Send connection.unblocked, and go on reading."""
-        self._conditions.blocked = None
-        for connection in list(self._connections):
-            connection.peer.set_blocked(None)
-        self._conditions.announce()
+        self.faults.unblock()
 
-    def close_connections(
-        self, code: int = 320, text: str = "CONNECTION_FORCED - broker forced connection closure"
-    ) -> None:
+    def close_connections(self, code: int = 320, text: str = CLOSED_BY_FORCE) -> None:
         """Send connection.close to all connections; a client that does not answer is dropped after 5 s."""
-        for connection in list(self._connections):
-            connection.peer.close(code, text)
+        self.faults.close_connection(code, text)
 
     def close_channels(self, code: int, text: str, *, number: int | None = None) -> None:
         """Send channel.close on all channels, or on those with that number."""
-        for connection in list(self._connections):
-            for channel in list(connection.peer.channels.values()):
-                if number is None or channel.number == number:
-                    connection.peer.close_channel(channel, code, text)
+        self.faults.close_channel(code, text, number=number)
 
     def stop(self) -> None:
         """Die as a killed node: connections are reset, new ones refused, transient entities and messages lost."""

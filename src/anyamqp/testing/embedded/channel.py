@@ -52,6 +52,11 @@ class Channel:
         self._header: Header | None = None
         self._body: list[bytes | memoryview] = []
 
+    @property
+    def awaits_content(self) -> bool:
+        """Whether a method has come whose content has not come yet."""
+        return self._method is not None
+
     # --- methods of the client --------------------------------------------------------------------------------------
 
     def receive(self, payload: Payload) -> None:

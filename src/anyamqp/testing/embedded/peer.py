@@ -6,7 +6,7 @@ connection.close, where RabbitMQ drops the transport.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from anyamqp.errors import (
@@ -19,58 +19,36 @@ from anyamqp.errors import (
     ReplyError,
     UnexpectedFrame,
 )
-from anyamqp.message import FieldTable
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.heartbeat import Heartbeat
 from anyamqp.testing.embedded.channel import Channel
+from anyamqp.testing.embedded.handshake import Login, check_tuning, start
 from anyamqp.testing.embedded.model import Hosts, Model
+from anyamqp.testing.embedded.output import Outgoing, Output
 from anyamqp.testing.embedded.ready import Entry
 from anyamqp.wire import methods
 from anyamqp.wire.decoder import Decoder
 from anyamqp.wire.frames import (
-    FRAME_MIN_SIZE,
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     Frame,
     HeartbeatFrame,
     Payload,
     ProtocolHeader,
-    build,
-    encode_content,
-    encode_method,
-    field_table,
     method_name,
 )
 from anyamqp.wire.methods import Method
 
-OUTPUT_BOUND = 1024 * 1024
-"""A connection with more bytes of output gets no deliveries; with more bytes of answers, the broker reads no more."""
 
-SERVER_PROPERTIES: FieldTable = {
-    "product": "anyamqp embedded broker",
-    "version": "1",
-    "capabilities": {
-        "authentication_failure_close": True,
-        "basic.nack": True,
-        "connection.blocked": True,
-        "consumer_cancel_notify": True,
-        "exchange_exchange_bindings": True,
-        "publisher_confirms": True,
-    },
-}
+class Watch(Protocol):
+    """Sees the methods of the client before and after the broker handles them."""
 
-
-class Login(Protocol):
-    """The logins that a broker accepts."""
-
-    tuning: Tuning
-
-    def check_credentials(self, response: str) -> bool:
-        """Whether user and password of a PLAIN response are right."""
+    def before(self, channel: int, method: Method) -> bool:
+        """A method has come. Returns whether the broker is to handle it."""
         ...
 
-    def update_secret(self, secret: str) -> None:
-        """Take a new secret from a client that is logged in."""
+    def after(self, channel: int) -> None:
+        """The broker has handled the last method of a channel, with its content if it has any."""
         ...
 
 
@@ -94,6 +72,7 @@ class Peer:
         is_notified_of_block: the client is blocked, and its input is not read.
         channels: its channels by number, closing ones included.
         name: the client's name for the connection.
+        watch: sees the client's methods; None if nobody does.
     """
 
     def __init__(self, hosts: Hosts, login: Login, wake: Callable[[], None], now: float) -> None:
@@ -108,48 +87,58 @@ class Peer:
         self.is_notified_of_block: bool = False
         self.channels: dict[int, Channel] = {}
         self.name: str = "unnamed"
+        self.watch: Watch | None = None
         self._login = login
-        self._wake = wake
         self._tuning = login.tuning
         self._takes_blocked = False
         self._takes_refusal = False
         self._awaited: type[Method] | None = None
         self._decoder = Decoder(login.tuning.frame_max or 2**31, as_server=True)
         self._heartbeat = Heartbeat(0, now)
-        self._output: list[bytes] = []
-        self._output_size = 0
-        self._delivered_size = 0
+        self._frames: Iterator[Frame] = iter(())
+        self._output = Output(wake, hosts.timers.clock, login.tuning.frame_max)
 
     # --- bytes and time ---------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now: float) -> None:
         """Handle received bytes."""
+        self.feed(data, now)
+        while self.step(now):
+            pass
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Take received bytes; :meth:`step` handles their frames, all of them before the next bytes are taken."""
         self._heartbeat.read(now)
         self._decoder.feed(data)
+        self._frames = self._decoder.frames()
+
+    def step(self, now: float) -> bool:
+        """Handle the next frame. Returns whether there was one."""
+        if self.is_over:
+            return False
         at_fault: Method | None = None
         try:
-            for frame in self._decoder.frames():
+            frame = next(self._frames, None)
+            if frame is not None:
                 at_fault = frame.payload if isinstance(frame.payload, Method) else None
-                self._handle(frame, now)
-                at_fault = None
-                if self.is_over:
-                    return
+                self._pass(frame, now)
+                return True
         except ReplyError as error:
             if self._awaited is None and not self.is_open:
                 self._refuse_protocol()
             else:
                 self.close(error.code, error.text, at_fault)
+            return True
         for channel in self.channels.values():
             channel.send_confirms()
+        return False
 
-    def output(self, now: float) -> bytes:
-        """The bytes to send."""
-        data = b"".join(self._output)
-        self._output.clear()
-        self._output_size = self._delivered_size = 0
-        if data:
+    def take(self, now: float) -> list[Outgoing]:
+        """The frames to send."""
+        taken = self._output.take()
+        if taken:
             self._heartbeat.wrote(now)
-        return data
+        return taken
 
     def poll(self, now: float) -> float:
         """Send a heartbeat, give up a silent client. Returns when to poll again."""
@@ -159,7 +148,7 @@ class Peer:
         if verdict.dead:
             self.is_over = self.is_graceful = True
         elif verdict.send:
-            self._append(HEARTBEAT_FRAME)
+            self._output.append(HEARTBEAT_FRAME)
         return verdict.wake_at
 
     def slept(self, now: float) -> None:
@@ -168,14 +157,14 @@ class Peer:
 
     def has_room(self) -> bool:
         """Whether the output has room for deliveries."""
-        return self._output_size < OUTPUT_BOUND and not self.is_over and not self.is_closing
+        return self._output.has_room() and not self.is_over and not self.is_closing
 
     def takes_requests(self) -> bool:
         """Whether its answers have room.
 
         Deliveries do not count: a client that leaves them unread for a while must still be heard, heartbeats above all.
         """
-        return self._output_size - self._delivered_size < OUTPUT_BOUND
+        return self._output.has_room_for_answers()
 
     def pump(self) -> None:
         """Handle the waiting frames: there is room again."""
@@ -216,20 +205,15 @@ class Peer:
 
     def write(self, number: int, method: Method) -> None:
         """Append a method to the output."""
-        self._append(encode_method(number, method))
+        self._output.write(number, method)
 
     def write_content(self, number: int, method: Method, entry: Entry) -> None:
         """Append a method with content to the output."""
         try:
-            frames = encode_content(number, method, entry.message, self._tuning.frame_max)
+            self._output.write_content(number, method, entry)
         except InvalidArgument as error:
             # The headers are larger than this client's frames. Their publisher did nothing wrong.
             self.close(InternalError.code, f"INTERNAL_ERROR - {error}")
-            return
-        data = b"".join(frames)
-        if isinstance(method, methods.Basic.Deliver):
-            self._delivered_size += len(data)
-        self._append(data)
 
     def _leave_channels(self) -> None:
         channels, self.channels = self.channels, {}
@@ -237,15 +221,23 @@ class Peer:
             channel.deliveries.leave()
 
     def _refuse_protocol(self) -> None:
-        self._append(PROTOCOL_HEADER)
+        self._output.append(PROTOCOL_HEADER)
         self.is_over = self.is_graceful = True
 
-    def _append(self, data: bytes) -> None:
-        self._output.append(data)
-        self._output_size += len(data)
-        self._wake()
-
     # --- frames -----------------------------------------------------------------------------------------------------
+
+    def _pass(self, frame: Frame, now: float) -> None:
+        """Handle a frame, between the two looks of the watch."""
+        number, payload = frame
+        if self.watch is None:
+            self._handle(frame, now)
+            return
+        if (isinstance(payload, Method) and not self.watch.before(number, payload)) or self.is_over:
+            return
+        self._handle(frame, now)
+        channel = self.channels.get(number)
+        if channel is None or not channel.awaits_content:
+            self.watch.after(number)
 
     def _handle(self, frame: Frame, now: float) -> None:
         number, payload = frame
@@ -254,15 +246,7 @@ class Peer:
                 self._refuse_protocol()
                 return
             self._awaited = methods.Connection.StartOk
-            start = build(
-                methods.Connection.Start,
-                version_major=0,
-                version_minor=9,
-                server_properties=field_table(SERVER_PROPERTIES),
-                mechanisms="PLAIN",
-                locales="en_US",
-            )
-            self.write(0, start)
+            self.write(0, start())
         elif number == 0:
             if isinstance(payload, Method):
                 self._handle_connection(payload, now)
@@ -323,16 +307,10 @@ class Peer:
             self.is_over = self.is_graceful = True
 
     def _tune(self, method: methods.Connection.TuneOk, now: float) -> None:
-        for name in ("channel_max", "frame_max"):
-            ours, theirs = getattr(self._tuning, name), getattr(method, name)
-            if ours and (theirs == 0 or theirs > ours):
-                raise NotAllowed(
-                    f"NOT_ALLOWED - negotiated {name} = {theirs} is higher than the maximum allowed {ours}"
-                )
-        if 0 < method.frame_max < FRAME_MIN_SIZE:
-            raise NotAllowed(f"NOT_ALLOWED - negotiated frame_max = {method.frame_max} is lower than {FRAME_MIN_SIZE}")
+        check_tuning(self._tuning, method)
         self._awaited = methods.Connection.Open
         self._tuning = Tuning(method.channel_max, method.frame_max, method.heartbeat)
+        self._output.frame_max = method.frame_max
         self._decoder.max_frame_size = method.frame_max or 2**31
         self._heartbeat = Heartbeat(method.heartbeat, now)
 
