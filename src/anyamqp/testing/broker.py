@@ -6,8 +6,7 @@ the event loop's, so trio's ``MockClock`` gives it virtual time. No claim about 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Self
 
 import anyio
@@ -17,46 +16,14 @@ import anyio.lowlevel
 from anyamqp.errors import InvalidUse, SettingsError
 from anyamqp.protocol.events import Tuning
 from anyamqp.testing.embedded.conditions import Conditions
-from anyamqp.testing.embedded.model import Model
-from anyamqp.testing.embedded.queues import Queue
 from anyamqp.testing.embedded.transport import Served
 from anyamqp.testing.embedded.versions import RULES, Version
 from anyamqp.testing.faults import CLOSED_BY_FORCE, Faults
 from anyamqp.testing.memory import stream_pair
+from anyamqp.testing.views import Observed
 
 
-class QueueView:
-    """A queue of the broker, as it is now.
-
-    Attributes:
-        name: its name.
-    """
-
-    def __init__(self, queue: Queue) -> None:
-        self.name: str = queue.name
-        self._queue = queue
-
-    @property
-    def messages(self) -> int:
-        """Number of messages in the queue that are ready for delivery."""
-        return len(self._queue.ready)
-
-    @property
-    def unacked(self) -> int:
-        """Number of messages that are delivered and not settled."""
-        return self._queue.unacked
-
-    @property
-    def consumers(self) -> int:
-        """How many consumers it has."""
-        return len(self._queue.consumers)
-
-    def bodies(self) -> list[bytes]:
-        """The bodies of the messages that wait, oldest first."""
-        return [entry.message.body for entry in self._queue.ready]
-
-
-class Broker:
+class Broker(Observed):
     """An AMQP broker: ``async with Broker() as broker``.
 
     Clients connect through :meth:`dial` (``connect(..., dial=broker.dial)``), or over TCP after :meth:`listen`.
@@ -98,11 +65,12 @@ class Broker:
         self.most_connections: int = 0
         self.secrets: list[str] = []
         self.tuning: Tuning = Tuning(channel_max, frame_max, int(heartbeat))
-        self._conditions = Conditions(RULES[version])
+        conditions = Conditions(RULES[version])
         self._expected_response = f"\0{username}\0{password}"
         self._credentials = f"{username}:{password}"
         self._connections: dict[Served, None] = {}
-        self.faults: Faults = Faults(self._conditions, lambda: self._connections)
+        super().__init__(conditions, self._connections)
+        self.faults: Faults = Faults(conditions, lambda: self._connections)
         self._is_stopped = False
         self._port: int | None = None
         self._listening: anyio.CancelScope | None = None
@@ -260,51 +228,6 @@ class Broker:
             await self._deafened.wait()
             await self.listen(self._port)
         self._is_stopped = False
-
-    # --- its state --------------------------------------------------------------------------------------------------
-
-    @property
-    def model(self) -> Model:
-        """The entities of the virtual host ``/``, and their messages."""
-        return self._conditions.hosts["/"]
-
-    @property
-    def blocked(self) -> str | None:
-        """Why publishers are blocked; None if they are not."""
-        return self._conditions.blocked
-
-    @property
-    def is_frozen(self) -> bool:
-        """Whether the broker has stopped answering."""
-        return self._conditions.is_frozen
-
-    @property
-    def unexpected_closes(self) -> list[str]:
-        """Names of the connections whose client left without a close handshake, as RabbitMQ logs them.
-
-        Connections that the broker's own faults ended are not counted.
-        """
-        return self._conditions.unexpected_closes
-
-    @property
-    def connection_count(self) -> int:
-        """How many connections are open."""
-        return len(self._connections)
-
-    @property
-    def channel_count(self) -> int:
-        """How many channels are open on all connections."""
-        return sum(len(connection.peer.channels) for connection in self._connections)
-
-    @property
-    def channels(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Each connection's name and the numbers of its channels, in the order in which they came."""
-        return [(connection.peer.name, tuple(connection.peer.channels)) for connection in self._connections]
-
-    @property
-    def queues(self) -> Mapping[str, QueueView]:
-        """The queues by name."""
-        return MappingProxyType({name: QueueView(queue) for name, queue in self.model.queues.items()})
 
     # --- logins -----------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from anyamqp.testing.embedded.queue_arguments import (
 )
 from anyamqp.testing.embedded.queues import Declaration, Queue, Reason
 from anyamqp.testing.embedded.ready import Entry
+from anyamqp.testing.embedded.record import Record
 from anyamqp.testing.embedded.timers import Timers
 from anyamqp.testing.embedded.versions import RULES, Rules
 
@@ -48,6 +49,9 @@ class Model:
         name: the virtual host's name.
         rules: how the version of RabbitMQ behaves that the broker follows.
         timers: what is to happen later.
+
+    Attributes:
+        record: the messages that clients have published.
     """
 
     def __init__(self, name: str = "/", rules: Rules = RULES["3.10"], timers: Timers | None = None) -> None:
@@ -56,6 +60,7 @@ class Model:
         self.timers: Timers = timers or Timers(lambda: 0.0)
         self.exchanges: dict[str, Exchange] = {}
         self.queues: dict[str, Queue] = {}
+        self.record: Record = Record()
         self._named = 0
         self._dead_letters = DeadLetters(rules, self.timers, self._route_dead_letter)
         for kind in TYPES:
@@ -196,6 +201,7 @@ class Model:
             NotFound: there is no such exchange.
         """
         queues = self.route(exchange, routing_key)
+        self.record.add(exchange, routing_key, message)
         accepted = [queue.put(message, exchange, routing_key) for queue in queues]
         if not all(accepted):
             return Fate.REFUSED
