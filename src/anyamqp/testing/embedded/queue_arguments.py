@@ -149,7 +149,7 @@ def check_arguments(queue: str, arguments: FieldTable, rules: Rules) -> None:
     kind = queue_type(arguments)
     known = _known(kind, rules)
     for key in _CHECKS:
-        if key in known:
+        if key in known and (key != "x-queue-mode" or rules.has_queue_modes):
             _check_value(queue, key, arguments)
     others = {key for name in _TYPES for key in _known(name, rules)}.difference(known)
     for key in sorted(arguments):

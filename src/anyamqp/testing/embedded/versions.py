@@ -25,6 +25,7 @@ class Rules:
         delivery_limit: of a quorum queue that names none; None for no limit.
         message_size: the largest body, in bytes.
         least_frame_max: the smallest frame_max that a client may ask for, in bytes.
+        has_queue_modes: ``x-queue-mode`` is checked.
     """
 
     version: Version
@@ -34,6 +35,7 @@ class Rules:
     delivery_limit: int | None
     message_size: int
     least_frame_max: int
+    has_queue_modes: bool
 
 
 RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
@@ -46,6 +48,7 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             delivery_limit=None,
             message_size=128 * 1024 * 1024,
             least_frame_max=4096,
+            has_queue_modes=True,
         ),
         "4.0": Rules(
             version="4.0",
@@ -55,6 +58,7 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             delivery_limit=20,
             message_size=16 * 1024 * 1024,
             least_frame_max=4096,
+            has_queue_modes=True,
         ),
         "4.3": Rules(
             version="4.3",
@@ -64,6 +68,7 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             delivery_limit=20,
             message_size=16 * 1024 * 1024,
             least_frame_max=8192,
+            has_queue_modes=False,
         ),
     }
 )

@@ -1,0 +1,261 @@
+"""Arguments of queue.declare: which values are refused, and when two declarations are equivalent."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from anyamqp import FieldTable, FieldValue
+from anyamqp.wire import methods
+from anyamqp.wire.frames import build, field_table
+from support.conformance import Refusal, Target
+from support.queues import unique
+
+pytestmark = pytest.mark.anyio
+
+
+def declare(name: str, arguments: FieldTable, **flags: bool) -> methods.Queue.Declare:
+    return build(methods.Queue.Declare, queue=name, arguments=field_table(arguments), **{"exclusive": True, **flags})
+
+
+def failed(text: str) -> Refusal:
+    return Refusal("channel", 406, f"PRECONDITION_FAILED - {text}")
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+WRONG_TYPES: list[tuple[FieldValue, str]] = [
+    ("5", "longstr"),
+    (True, "bool"),
+    (1.5, "double"),
+    (None, "void"),
+    ([1], "array"),
+    ({"a": 1}, "table"),
+    (b"5", "binary"),
+    (Decimal("1.5"), "decimal"),
+    (datetime(2026, 1, 1, tzinfo=UTC), "timestamp"),
+]
+
+
+@pytest.mark.parametrize(("value", "kind"), WRONG_TYPES, ids=[kind for _, kind in WRONG_TYPES])
+async def test_a_number_of_another_type_is_refused(target: Target, value: FieldValue, kind: str) -> None:
+    name = unique("q")
+    assert await target.refusal(declare(name, {"x-max-length": value})) == failed(
+        f"invalid arg 'x-max-length' for queue '{name}' in vhost '/': \"expected integer, got {kind}\""
+    )
+
+
+INVALID: list[tuple[FieldTable, str, str]] = [
+    ({"x-expires": 0}, "x-expires", "{value_zero,0}"),
+    ({"x-expires": -1}, "x-expires", "{value_negative,-1}"),
+    ({"x-expires": 315360000001}, "x-expires", "{value_too_large,315360000001}"),
+    ({"x-expires": "1000"}, "x-expires", '"expected integer, got longstr"'),
+    ({"x-message-ttl": -1}, "x-message-ttl", "{value_negative,-1}"),
+    ({"x-message-ttl": 315360000001}, "x-message-ttl", "{value_too_large,315360000001}"),
+    ({"x-message-ttl": False}, "x-message-ttl", '"expected integer, got bool"'),
+    ({"x-max-length": -1}, "x-max-length", "{value_negative,-1}"),
+    ({"x-max-length-bytes": -1}, "x-max-length-bytes", "{value_negative,-1}"),
+    ({"x-max-length-bytes": "1"}, "x-max-length-bytes", '"expected integer, got longstr"'),
+    ({"x-max-priority": -1}, "x-max-priority", "{value_negative,-1}"),
+    ({"x-max-priority": 256}, "x-max-priority", "{max_value_exceeded,256}"),
+    ({"x-max-priority": "5"}, "x-max-priority", '"expected integer, got longstr"'),
+    ({"x-overflow": "drop-tail"}, "x-overflow", "invalid_overflow"),
+    ({"x-overflow": 1}, "x-overflow", "{unacceptable_type,signedint}"),
+    ({"x-overflow": 2**40}, "x-overflow", "{unacceptable_type,long}"),
+    ({"x-dead-letter-routing-key": "k"}, "x-dead-letter-routing-key", "routing_key_but_no_dlx_defined"),
+    ({"x-dead-letter-routing-key": 1}, "x-dead-letter-routing-key", "{unacceptable_type,signedint}"),
+    (
+        {"x-dead-letter-exchange": "x", "x-dead-letter-routing-key": 1},
+        "x-dead-letter-routing-key",
+        "{unacceptable_type,signedint}",
+    ),
+    ({"x-queue-version": 3}, "x-queue-version", "\"unsupported queue version '3'\""),
+    ({"x-queue-version": -1}, "x-queue-version", "{value_negative,-1}"),
+    ({"x-single-active-consumer": "yes"}, "x-single-active-consumer", "{unacceptable_type,longstr}"),
+    ({"x-queue-type": "fast"}, "x-queue-type", "\"unsupported queue type 'fast'\""),
+    ({"x-queue-type": 1}, "x-queue-type", "{unacceptable_type,signedint}"),
+    ({"x-max-length": -1, "x-expires": 0}, "x-expires", "{value_zero,0}"),
+    ({"x-max-length": -1, "x-queue-type": "fast"}, "x-queue-type", "\"unsupported queue type 'fast'\""),
+]
+
+
+@pytest.mark.parametrize(("arguments", "key", "fault"), INVALID, ids=[repr(arguments) for arguments, _, _ in INVALID])
+async def test_an_invalid_argument_is_refused(target: Target, arguments: FieldTable, key: str, fault: str) -> None:
+    name = unique("q")
+    assert await target.refusal(declare(name, arguments)) == failed(
+        f"invalid arg '{key}' for queue '{name}' in vhost '/': {fault}"
+    )
+
+
+async def test_a_dead_letter_exchange_must_be_a_text(target: Target) -> None:
+    name = unique("q")
+    assert await target.refusal(declare(name, {"x-dead-letter-exchange": 1, "x-queue-type": "fast"})) == failed(
+        f"invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue '{name}' in vhost '/'"
+    )
+
+
+@pytest.mark.parametrize("key", ["x-delivery-limit", "x-max-age", "x-dead-letter-strategy"])
+async def test_an_argument_of_another_type_of_queue_is_refused(target: Target, key: str) -> None:
+    name = unique("q")
+    assert await target.refusal(declare(name, {key: "whatever", "x-unknown": 1})) == failed(
+        f"invalid arg '{key}' for queue '{name}' in vhost '/' of queue type rabbit_classic_queue"
+    )
+
+
+async def test_an_unknown_queue_mode_is_refused_where_there_are_modes(target: Target) -> None:
+    name = unique("q")
+    async with target.raw(1) as peer:
+        if target.rules.has_queue_modes:
+            assert await target.refusal(declare(name, {"x-queue-mode": "fast"})) == failed(
+                f"invalid arg 'x-queue-mode' for queue '{name}' in vhost '/': \"unsupported queue mode 'fast'\""
+            )
+        else:
+            await peer.call(1, declare(name, {"x-queue-mode": "fast"}), methods.Queue.DeclareOk)
+
+
+VALID: list[FieldTable] = [
+    {"x-max-length": 0, "x-max-length-bytes": 0, "x-message-ttl": 0},
+    {"x-max-priority": 0},
+    {"x-max-priority": 255},
+    {"x-expires": 315360000000, "x-message-ttl": 315360000000},
+    {"x-dead-letter-exchange": "nowhere", "x-dead-letter-routing-key": ""},
+    {"x-dead-letter-exchange": ""},
+    {"x-queue-mode": "lazy"},
+    {"x-queue-mode": "default"},
+    {"x-queue-version": 2},
+    {"x-queue-type": "classic"},
+    {"x-overflow": "drop-head"},
+    {"x-overflow": "reject-publish"},
+    {"x-overflow": "reject-publish-dlx"},
+    {"x-unknown": ["of", "no", 1]},
+]
+
+
+@pytest.mark.parametrize("arguments", VALID, ids=map(repr, VALID))
+async def test_a_valid_argument_is_accepted_twice(target: Target, arguments: FieldTable) -> None:
+    name = unique("q")
+    async with target.raw(1) as peer:
+        for _ in range(2):
+            await peer.call(1, declare(name, arguments), methods.Queue.DeclareOk)
+
+
+# --- equivalence ----------------------------------------------------------------------------------------------------
+
+DIFFERENT: list[tuple[FieldTable, FieldTable, str]] = [
+    (
+        {},
+        {"x-max-length": 5},
+        "'x-max-length' for {}: received the value '5' of type 'signedint' but current is none",
+    ),
+    (
+        {"x-max-length": 5},
+        {},
+        "'x-max-length' for {}: received none but current is the value '5' of type 'signedint'",
+    ),
+    ({"x-max-length": 5}, {"x-max-length": 6}, "'x-max-length' for {}: received '6' but current is '5'"),
+    ({"x-max-length": 5}, {"x-max-length": "5"}, "'x-max-length' for {}: received '5' but current is '5'"),
+    (
+        {},
+        {"x-message-ttl": 2**35},
+        "'x-message-ttl' for {}: received the value '34359738368' of type 'long' but current is none",
+    ),
+    (
+        {},
+        {"x-overflow": "drop-head"},
+        "'x-overflow' for {}: received the value 'drop-head' of type 'longstr' but current is none",
+    ),
+    (
+        {"x-overflow": "drop-head"},
+        {"x-overflow": "reject-publish"},
+        "'x-overflow' for {}: received 'reject-publish' but current is 'drop-head'",
+    ),
+    (
+        {},
+        {"x-single-active-consumer": True},
+        "'x-single-active-consumer' for {}: received the value 'true' of type 'bool' but current is none",
+    ),
+    (
+        {},
+        {"x-max-length": 1.5},
+        "'x-max-length' for {}: received the value '1.5' of type 'double' but current is none",
+    ),
+    (
+        {},
+        {"x-max-length": {"a": 1, "b": "c"}},
+        "'x-max-length' for {}: received the value '[{{<<\"a\">>,signedint,1}},{{<<\"b\">>,longstr,<<\"c\">>}}]' of type "
+        "'table' but current is none",
+    ),
+    (
+        {},
+        {"x-max-length": [1, "a"]},
+        "'x-max-length' for {}: received the value '[{{signedint,1}},{{longstr,<<\"a\">>}}]' of type 'array' but "
+        "current is none",
+    ),
+    (
+        {},
+        {"x-max-length": None},
+        "'x-max-length' for {}: received the value 'undefined' of type 'void' but current is none",
+    ),
+    (
+        {},
+        {"x-max-length": datetime(2026, 1, 1, tzinfo=UTC)},
+        "'x-max-length' for {}: received the value '1767225600' of type 'timestamp' but current is none",
+    ),
+    (
+        {},
+        {"x-max-length": Decimal("1.5")},
+        "'x-max-length' for {}: received the value '{{1,15}}' of type 'decimal' but current is none",
+    ),
+    (
+        {},
+        {"x-max-length": 1, "x-message-ttl": 2},
+        "'x-message-ttl' for {}: received the value '2' of type 'signedint' but current is none",
+    ),
+    (
+        {"x-queue-type": "classic"},
+        {"x-queue-type": "quorum"},
+        "'x-queue-type' for {}: received 'quorum' but current is 'classic'",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text"), DIFFERENT, ids=[f"{first} {second}" for first, second, _ in DIFFERENT]
+)
+async def test_other_arguments_are_refused(target: Target, first: FieldTable, second: FieldTable, text: str) -> None:
+    name = unique("q")
+    assert await target.refusal(declare(name, first), declare(name, second)) == failed(
+        "inequivalent arg " + text.format(f"queue '{name}' in vhost '/'")
+    )
+
+
+SAME: list[tuple[FieldTable, FieldTable]] = [
+    ({}, {"x-queue-type": "classic"}),
+    ({"x-queue-type": "classic"}, {}),
+    ({"x-unknown": 1}, {}),
+    ({}, {"x-unknown": 1}),
+    ({"x-unknown": 1}, {"x-unknown": "other"}),
+    ({}, {"x-delivery-limit": 1}),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), SAME, ids=map(repr, SAME))
+async def test_arguments_without_effect_may_differ(target: Target, first: FieldTable, second: FieldTable) -> None:
+    name = unique("q")
+    async with target.raw(1) as peer:
+        await peer.call(1, declare(name, first), methods.Queue.DeclareOk)
+        await peer.call(1, declare(name, second), methods.Queue.DeclareOk)
+
+
+async def test_another_auto_delete_is_refused(target: Target) -> None:
+    name = unique("q")
+    for first in (False, True):
+        second = not first
+        assert await target.refusal(
+            declare(name, {}, auto_delete=first), declare(name, {"x-max-length": 1}, auto_delete=second)
+        ) == failed(
+            f"inequivalent arg 'auto_delete' for queue '{name}' in vhost '/': "
+            f"received '{str(second).lower()}' but current is '{str(first).lower()}'"
+        )
