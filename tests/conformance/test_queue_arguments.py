@@ -143,91 +143,56 @@ async def test_a_valid_argument_is_accepted_twice(target: Target, arguments: Fie
 
 # --- equivalence ----------------------------------------------------------------------------------------------------
 
-DIFFERENT: list[tuple[FieldTable, FieldTable, str]] = [
-    (
-        {},
-        {"x-max-length": 5},
-        "'x-max-length' for {}: received the value '5' of type 'signedint' but current is none",
-    ),
-    (
-        {"x-max-length": 5},
-        {},
-        "'x-max-length' for {}: received none but current is the value '5' of type 'signedint'",
-    ),
-    ({"x-max-length": 5}, {"x-max-length": 6}, "'x-max-length' for {}: received '6' but current is '5'"),
-    ({"x-max-length": 5}, {"x-max-length": "5"}, "'x-max-length' for {}: received '5' but current is '5'"),
-    (
-        {},
-        {"x-message-ttl": 2**35},
-        "'x-message-ttl' for {}: received the value '34359738368' of type 'long' but current is none",
-    ),
-    (
-        {},
-        {"x-overflow": "drop-head"},
-        "'x-overflow' for {}: received the value 'drop-head' of type 'longstr' but current is none",
-    ),
+LENGTH = "x-max-length"
+DIFFERENT: list[tuple[FieldTable, FieldTable, str, str, str]] = [
+    ({}, {LENGTH: 5}, LENGTH, "the value '5' of type 'signedint'", "none"),
+    ({LENGTH: 5}, {}, LENGTH, "none", "the value '5' of type 'signedint'"),
+    ({LENGTH: 5}, {LENGTH: 6}, LENGTH, "'6'", "'5'"),
+    ({LENGTH: 5}, {LENGTH: "5"}, LENGTH, "'5'", "'5'"),
+    ({}, {"x-message-ttl": 2**35}, "x-message-ttl", "the value '34359738368' of type 'long'", "none"),
+    ({}, {"x-overflow": "drop-head"}, "x-overflow", "the value 'drop-head' of type 'longstr'", "none"),
     (
         {"x-overflow": "drop-head"},
         {"x-overflow": "reject-publish"},
-        "'x-overflow' for {}: received 'reject-publish' but current is 'drop-head'",
+        "x-overflow",
+        "'reject-publish'",
+        "'drop-head'",
     ),
+    ({}, {"x-single-active-consumer": True}, "x-single-active-consumer", "the value 'true' of type 'bool'", "none"),
+    ({}, {LENGTH: 1.5}, LENGTH, "the value '1.5' of type 'double'", "none"),
     (
         {},
-        {"x-single-active-consumer": True},
-        "'x-single-active-consumer' for {}: received the value 'true' of type 'bool' but current is none",
+        {LENGTH: {"a": 1, "b": "c"}},
+        LENGTH,
+        'the value \'[{<<"a">>,signedint,1},{<<"b">>,longstr,<<"c">>}]\' of type \'table\'',
+        "none",
     ),
+    ({}, {LENGTH: [1, "a"]}, LENGTH, "the value '[{signedint,1},{longstr,<<\"a\">>}]' of type 'array'", "none"),
+    ({}, {LENGTH: None}, LENGTH, "the value 'undefined' of type 'void'", "none"),
     (
         {},
-        {"x-max-length": 1.5},
-        "'x-max-length' for {}: received the value '1.5' of type 'double' but current is none",
+        {LENGTH: datetime(2026, 1, 1, tzinfo=UTC)},
+        LENGTH,
+        "the value '1767225600' of type 'timestamp'",
+        "none",
     ),
-    (
-        {},
-        {"x-max-length": {"a": 1, "b": "c"}},
-        "'x-max-length' for {}: received the value '[{{<<\"a\">>,signedint,1}},{{<<\"b\">>,longstr,<<\"c\">>}}]' of type "
-        "'table' but current is none",
-    ),
-    (
-        {},
-        {"x-max-length": [1, "a"]},
-        "'x-max-length' for {}: received the value '[{{signedint,1}},{{longstr,<<\"a\">>}}]' of type 'array' but "
-        "current is none",
-    ),
-    (
-        {},
-        {"x-max-length": None},
-        "'x-max-length' for {}: received the value 'undefined' of type 'void' but current is none",
-    ),
-    (
-        {},
-        {"x-max-length": datetime(2026, 1, 1, tzinfo=UTC)},
-        "'x-max-length' for {}: received the value '1767225600' of type 'timestamp' but current is none",
-    ),
-    (
-        {},
-        {"x-max-length": Decimal("1.5")},
-        "'x-max-length' for {}: received the value '{{1,15}}' of type 'decimal' but current is none",
-    ),
-    (
-        {},
-        {"x-max-length": 1, "x-message-ttl": 2},
-        "'x-message-ttl' for {}: received the value '2' of type 'signedint' but current is none",
-    ),
-    (
-        {"x-queue-type": "classic"},
-        {"x-queue-type": "quorum"},
-        "'x-queue-type' for {}: received 'quorum' but current is 'classic'",
-    ),
+    ({}, {LENGTH: Decimal("1.5")}, LENGTH, "the value '{1,15}' of type 'decimal'", "none"),
+    ({}, {LENGTH: 1, "x-message-ttl": 2}, "x-message-ttl", "the value '2' of type 'signedint'", "none"),
+    ({"x-queue-type": "classic"}, {"x-queue-type": "quorum"}, "x-queue-type", "'quorum'", "'classic'"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "text"), DIFFERENT, ids=[f"{first} {second}" for first, second, _ in DIFFERENT]
+    ("first", "second", "key", "received", "current"),
+    DIFFERENT,
+    ids=[f"{first} {second}" for first, second, *_ in DIFFERENT],
 )
-async def test_other_arguments_are_refused(target: Target, first: FieldTable, second: FieldTable, text: str) -> None:
+async def test_other_arguments_are_refused(
+    target: Target, first: FieldTable, second: FieldTable, key: str, received: str, current: str
+) -> None:
     name = unique("q")
     assert await target.refusal(declare(name, first), declare(name, second)) == failed(
-        "inequivalent arg " + text.format(f"queue '{name}' in vhost '/'")
+        f"inequivalent arg '{key}' for queue '{name}' in vhost '/': received {received} but current is {current}"
     )
 
 

@@ -256,7 +256,7 @@ class Channel:
         self.deliveries.settle(method.delivery_tag, Outcome.ACKED, multiple=method.multiple)
 
     def on_nack(self, method: methods.Basic.Nack) -> None:
-        outcome = Outcome.NACKED if method.requeue else Outcome.REJECTED
+        outcome = Outcome.NACKED if method.requeue else Outcome.DISCARDED
         self.deliveries.settle(method.delivery_tag, outcome, multiple=method.multiple)
 
     def on_reject(self, method: methods.Basic.Reject) -> None:

@@ -56,6 +56,7 @@ class DeadLetters:
 
     def __init__(self, rules: Rules, timers: Timers, route: Router) -> None:
         self._is_old = rules.version == "3.10"
+        self._failed_is_redelivered = rules.failed_dead_letter_is_redelivered
         self._timers = timers
         self._route = route
         self._waiting: deque[tuple[Queue, Entry, Reason]] = deque()
@@ -83,16 +84,18 @@ class DeadLetters:
         content = Content(entry.message)
         death = self._death(queue, entry, reason, content)
         if self._is_old:
+            has_died = "x-death" in content.headers
             earlier = _deaths_in(content)
             deaths = _with_death(earlier[::-1], _sorted(death)) if earlier else [death]
             if key is not None:
                 content.drop_header("CC")
         else:
             earlier = entry.message.deaths if isinstance(entry.message, DeadLetter) else []
+            has_died = bool(earlier)
             deaths = _with_death(earlier, death)
             for name in ("reason", "queue", "exchange"):
                 content.set_header(f"x-last-death-{name}", death[name])
-        if not earlier:
+        if not has_died:
             for name in ("reason", "queue", "exchange"):
                 content.set_header(f"x-first-death-{name}", death[name])
         content.headers["x-death"] = _encoded(deaths)
@@ -104,7 +107,8 @@ class DeadLetters:
         keys = (key,) if key is not None else entry.routing_keys or (entry.routing_key,)
         for found in self._route(exchange, keys, message):
             if reason is Reason.REJECTED or not _is_cycle(found.name, deaths):
-                found.put(message, exchange, keys[0], keys)
+                redelivered = entry.has_failed and self._failed_is_redelivered
+                found.put(message, exchange, keys[0], keys, redelivered=redelivered)
 
     def _death(self, queue: Queue, entry: Entry, reason: Reason, content: Content) -> Death:
         keys: FieldValue = [entry.routing_key, *_copied_to(entry.message)]

@@ -164,7 +164,7 @@ class Deliveries:
 
     def _take_back(self, tags: list[int], outcome: Outcome) -> None:
         queues: dict[str, Queue] = {}
-        for tag in tags if outcome is Outcome.REJECTED else reversed(tags):
+        for tag in tags if outcome is Outcome.DISCARDED else reversed(tags):
             queue, entry, consumer = self._unacked.pop(tag)
             queues[queue.name] = queue
             if consumer is not None:

@@ -33,7 +33,9 @@ class Outcome(Enum):
 
     ACKED = auto()
     REJECTED = auto()
-    """By basic.reject or basic.nack, without requeue."""
+    """By basic.reject, without requeue."""
+    DISCARDED = auto()
+    """By basic.nack, without requeue."""
     NACKED = auto()
     """By basic.nack, with requeue."""
     REQUEUED = auto()
@@ -121,13 +123,38 @@ class Queue:
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
-    def put(self, message: Message, exchange: str, routing_key: str, routing_keys: tuple[str, ...] = ()) -> bool:
+    def put(
+        self,
+        message: Message,
+        exchange: str,
+        routing_key: str,
+        routing_keys: Iterable[str] = (),
+        *,
+        redelivered: bool = False,
+    ) -> bool:
         """Take a published message: deliver it, or keep it.
+
+        Args:
+            message: the message.
+            exchange: the exchange that it was published to.
+            routing_key: the routing key of basic.publish.
+            routing_keys: all keys that it was published with; empty for that key only.
+            redelivered: it counts as delivered before.
 
         Returns:
             Whether the queue has room for it, so that its publisher may be told that it is there.
         """
-        entry = self._entry(message, exchange, routing_key, routing_keys)
+        self._last_position += 1
+        entry = Entry(
+            message,
+            exchange,
+            routing_key,
+            self._last_position,
+            redelivered,
+            self._expiry_of(message),
+            message.priority or 0,
+            tuple(routing_keys),
+        )
         if self.settings.overflow is not Overflow.DROP_HEAD and self._is_over(1, entry.size):
             if self.settings.overflow is Overflow.REJECT_PUBLISH_DLX:
                 self.host.dead_letter(self, entry, Reason.MAXLEN)
@@ -144,7 +171,8 @@ class Queue:
     def settle(self, entry: Entry, outcome: Outcome) -> None:
         """End a delivery that :meth:`take` or a consumer began, and was to be settled."""
         self.unacked -= 1
-        if outcome is Outcome.REJECTED:
+        entry.has_failed |= outcome in (Outcome.REJECTED, Outcome.REQUEUED, Outcome.RETURNED)
+        if outcome in (Outcome.REJECTED, Outcome.DISCARDED):
             self.host.dead_letter(self, entry, Reason.REJECTED)
         elif outcome is not Outcome.ACKED:
             self.put_back(entry)
@@ -231,24 +259,15 @@ class Queue:
         timers = self.host.timers
         self._head_timer = None if due is None else timers.after(due - timers.now, self.drop_expired)
 
+    def _expiry_of(self, message: Message) -> float | None:
+        ttls = [ttl for ttl in (self.settings.message_ttl, message.expiration) if ttl is not None]
+        return self.host.timers.now + min(ttls) if ttls else None
+
     def _expire(self) -> None:
         if not self.consumers:
             self.host.delete_queue(self)
 
     # --- limits -----------------------------------------------------------------------------------------------------
-
-    def _entry(self, message: Message, exchange: str, routing_key: str, routing_keys: Iterable[str]) -> Entry:
-        self._last_position += 1
-        ttls = [ttl for ttl in (self.settings.message_ttl, message.expiration) if ttl is not None]
-        return Entry(
-            message,
-            exchange,
-            routing_key,
-            self._last_position,
-            expires_at=self.host.timers.now + min(ttls) if ttls else None,
-            priority=message.priority or 0,
-            routing_keys=tuple(routing_keys),
-        )
 
     def _drop_excess(self) -> None:
         if self.settings.overflow is Overflow.DROP_HEAD:

@@ -19,6 +19,7 @@ class Entry:
         expires_at: when the queue drops it, in seconds on the broker's clock; None for never.
         priority: its level in a priority queue; 0 in all others.
         routing_keys: the keys that it was published with, the first of them in basic.publish; empty for that key only.
+        has_failed: whether a consumer rejected it or left it behind.
     """
 
     message: Message
@@ -29,6 +30,7 @@ class Entry:
     expires_at: float | None = None
     priority: int = 0
     routing_keys: tuple[str, ...] = ()
+    has_failed: bool = False
 
     @property
     def size(self) -> int:

@@ -26,6 +26,8 @@ class Rules:
         message_size: the largest body, in bytes.
         least_frame_max: the smallest frame_max that a client may ask for, in bytes.
         has_queue_modes: ``x-queue-mode`` is checked.
+        failed_dead_letter_is_redelivered: a message that basic.reject or a closed channel gave back comes out of its
+            dead letter queue as redelivered.
     """
 
     version: Version
@@ -36,6 +38,7 @@ class Rules:
     message_size: int
     least_frame_max: int
     has_queue_modes: bool
+    failed_dead_letter_is_redelivered: bool
 
 
 RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
@@ -49,6 +52,7 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             message_size=128 * 1024 * 1024,
             least_frame_max=4096,
             has_queue_modes=True,
+            failed_dead_letter_is_redelivered=False,
         ),
         "4.0": Rules(
             version="4.0",
@@ -59,6 +63,7 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             message_size=16 * 1024 * 1024,
             least_frame_max=4096,
             has_queue_modes=True,
+            failed_dead_letter_is_redelivered=False,
         ),
         "4.3": Rules(
             version="4.3",
@@ -69,6 +74,7 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             message_size=16 * 1024 * 1024,
             least_frame_max=8192,
             has_queue_modes=False,
+            failed_dead_letter_is_redelivered=True,
         ),
     }
 )
