@@ -15,9 +15,10 @@ from anyamqp.errors import (
     NotImplementedByBroker,
     UnexpectedFrame,
 )
+from anyamqp.testing.embedded.copies import addressed
 from anyamqp.testing.embedded.deliveries import Deliveries, Owner
 from anyamqp.testing.embedded.exchanges import Exchange
-from anyamqp.testing.embedded.model import Fate
+from anyamqp.testing.embedded.model import NO_LINE_ENDS, Fate
 from anyamqp.testing.embedded.queues import Declaration, Outcome, Queue
 from anyamqp.testing.embedded.ready import Entry
 from anyamqp.wire import methods
@@ -96,7 +97,8 @@ class Channel:
             raise NotImplementedByBroker("NOT_IMPLEMENTED - immediate=true")
         if method.exchange and self.peer.model.exchange(method.exchange).internal:
             raise AccessRefused(
-                f"ACCESS_REFUSED - cannot publish to internal exchange '{method.exchange}' in vhost '/'"
+                f"ACCESS_REFUSED - cannot publish to internal exchange '{method.exchange}' "
+                f"in vhost '{self.peer.model.name}'"
             )
 
     def _publish_if_complete(self) -> None:
@@ -108,11 +110,11 @@ class Channel:
             raise FrameError("FRAME_ERROR - body larger than its header says")
         if size < header.body_size:
             return
-        message = Received(b"".join(self._body), header.encoded)
+        message, routing_keys = addressed(Received(b"".join(self._body), header.encoded), method.routing_key)
         self._method = self._header = None
         self._body = []
         self.peer.has_published = True
-        fate = self.peer.model.publish(message, method.exchange, method.routing_key)
+        fate = self.peer.model.publish(message, method.exchange, routing_keys)
         if fate is Fate.UNROUTABLE and method.mandatory:
             entry = Entry(message, method.exchange, method.routing_key, 0)
             returned = build(methods.Basic.Return, 312, "NO_ROUTE", method.exchange, method.routing_key)
@@ -149,7 +151,7 @@ class Channel:
     def on_exchange_declare(self, method: methods.Exchange.Declare) -> None:
         model = self.peer.model
         if method.passive:
-            model.exchange(method.exchange)
+            model.exchange(method.exchange.translate(NO_LINE_ENDS))
         else:
             model.declare_exchange(
                 Exchange(
@@ -168,12 +170,11 @@ class Channel:
         self._reply(methods.Exchange.DeleteOk(), nowait=method.nowait)
 
     def on_exchange_bind(self, method: methods.Exchange.Bind) -> None:
-        self.peer.model.exchange(method.destination)
-        self.peer.model.bind(method.source, "exchange", method.destination, method.routing_key)
+        self.peer.model.bind(method.source, "exchange", method.destination, method.routing_key, method.arguments)
         self._reply(methods.Exchange.BindOk(), nowait=method.nowait)
 
     def on_exchange_unbind(self, method: methods.Exchange.Unbind) -> None:
-        self.peer.model.unbind(method.source, "exchange", method.destination, method.routing_key)
+        self.peer.model.unbind(method.source, "exchange", method.destination, method.routing_key, method.arguments)
         self._reply(methods.Exchange.UnbindOk(), nowait=method.nowait)
 
     def on_queue_declare(self, method: methods.Queue.Declare) -> None:
@@ -195,15 +196,15 @@ class Channel:
         self._reply(reply, nowait=method.nowait)
 
     def on_queue_bind(self, method: methods.Queue.Bind) -> None:
-        name = self._queue(method.queue).name
+        name = self._named(method.queue)
         routing_key = method.routing_key if method.queue else method.routing_key or name
-        self.peer.model.bind(method.exchange, "queue", name, routing_key)
+        self.peer.model.bind(method.exchange, "queue", name, routing_key, method.arguments, self.peer)
         self._reply(methods.Queue.BindOk(), nowait=method.nowait)
 
     def on_queue_unbind(self, method: methods.Queue.Unbind) -> None:
         name = self._named(method.queue)
         routing_key = method.routing_key if method.queue else method.routing_key or name
-        self.peer.model.unbind(method.exchange, "queue", name, routing_key)
+        self.peer.model.unbind(method.exchange, "queue", name, routing_key, method.arguments, self.peer)
         self._reply(methods.Queue.UnbindOk())
 
     def on_queue_purge(self, method: methods.Queue.Purge) -> None:

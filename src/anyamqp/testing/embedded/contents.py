@@ -61,6 +61,7 @@ class Content:
         for name, flag in _FLAGS.items():
             if flags & flag:
                 self._values[name] = _raw_value(reader, encoded, name)
+        self._has_headers = "headers" in self._values
         self.headers: dict[str, bytes] = _rows(self._values.pop("headers", bytes(4)))
 
     @property
@@ -88,7 +89,7 @@ class Content:
     def message(self) -> Received:
         """The message with these properties."""
         values = dict(self._values)
-        if self.headers:
+        if self.headers or self._has_headers:
             rows = b"".join(fields.shortstr(name, name) + value for name, value in self.headers.items())
             values["headers"] = fields.long("headers", len(rows)) + rows
         flags = sum(_FLAGS[name] for name in values)

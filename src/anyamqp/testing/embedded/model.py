@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum, auto
+from typing import Final
 
 from anyamqp.errors import (
     AccessRefused,
-    CommandInvalid,
     NotFound,
     PreconditionFailed,
     ResourceLocked,
 )
-from anyamqp.message import Message
+from anyamqp.message import FieldTable, Message
 from anyamqp.testing.embedded.dead_letters import DeadLetters
-from anyamqp.testing.embedded.exchanges import TYPES, Exchange
+from anyamqp.testing.embedded.exchange_arguments import check_alternate, check_binding, check_type
+from anyamqp.testing.embedded.exchange_arguments import check_equivalence as check_equivalence_of_exchange
+from anyamqp.testing.embedded.exchanges import Binding, Exchange, own_exchanges
 from anyamqp.testing.embedded.queue_arguments import (
     check_arguments,
     check_equivalence,
@@ -26,8 +28,14 @@ from anyamqp.testing.embedded.queue_arguments import (
 from anyamqp.testing.embedded.queues import Declaration, Queue, Reason
 from anyamqp.testing.embedded.ready import Entry
 from anyamqp.testing.embedded.record import Record
+from anyamqp.testing.embedded.routing import queues_reached
 from anyamqp.testing.embedded.timers import Timers
 from anyamqp.testing.embedded.versions import RULES, Rules
+
+NO_ARGUMENTS: FieldTable = {}
+
+NO_LINE_ENDS: Final[Mapping[int, None]] = {ord("\r"): None, ord("\n"): None}
+"""For ``str.translate``: RabbitMQ drops line ends from the names of exchanges and queues."""
 
 QUEUES: Mapping[str, type[Queue]] = {"classic": Queue}
 """The types of queues by their names in ``x-queue-type``."""
@@ -63,8 +71,8 @@ class Model:
         self.record: Record = Record()
         self._named = 0
         self._dead_letters = DeadLetters(rules, self.timers, self._route_dead_letter)
-        for kind in TYPES:
-            self.exchanges[f"amq.{kind}"] = Exchange(f"amq.{kind}", kind, durable=True)
+        for one in own_exchanges(name, rules):
+            self.exchanges[one.name] = one
 
     # --- exchanges --------------------------------------------------------------------------------------------------
 
@@ -82,25 +90,43 @@ class Model:
         return found
 
     def declare_exchange(self, wanted: Exchange) -> None:
-        """Declare an exchange, or check that an existing one has the same properties."""
-        if wanted.type not in TYPES:
-            raise CommandInvalid(f"COMMAND_INVALID - unknown exchange type '{wanted.type}'")
+        """Declare an exchange, or check that an existing one has the same properties.
+
+        Raises:
+            AccessRefused: the name is reserved.
+            CommandInvalid: there is no such type, and RabbitMQ closes the connection.
+            NotImplementedByBroker: the embedded broker does not support the type.
+            PreconditionFailed: there is no such type, the alternate exchange is invalid, or the exchange exists with
+                other properties.
+        """
+        check_type(wanted.type, self.rules)
+        wanted.name = wanted.name.translate(NO_LINE_ENDS)
         _refuse_default(wanted.name)
+        told = f"exchange '{wanted.name}' in vhost '{self.name}'"
         known = self.exchanges.get(wanted.name)
-        if known is None:
-            _refuse_reserved("exchange", wanted.name)
-            self.exchanges[wanted.name] = wanted
+        if known is not None:
+            check_equivalence_of_exchange(told, known, wanted)
             return
-        for name in ("type", "durable", "auto_delete", "internal", "arguments"):
-            _same(f"exchange '{wanted.name}' in vhost '{self.name}'", name, getattr(wanted, name), getattr(known, name))
+        _refuse_reserved("exchange", wanted.name)
+        check_alternate(told, wanted.arguments)
+        self.exchanges[wanted.name] = wanted
 
     def delete_exchange(self, name: str, *, if_unused: bool) -> None:
-        """Delete an exchange, and the bindings to and from it. A missing exchange is no error."""
+        """Delete an exchange, and the bindings to and from it. A missing exchange is no error.
+
+        Raises:
+            AccessRefused: it is one of the broker's own.
+            PreconditionFailed: it has bindings.
+        """
+        name = name.translate(NO_LINE_ENDS)
         _refuse_default(name)
+        if name.startswith("amq."):
+            raise AccessRefused(
+                f"ACCESS_REFUSED - deletion of system exchange '{name}' in vhost '{self.name}' not allowed"
+            )
         known = self.exchanges.get(name)
         if known is None:
             return
-        _refuse_reserved("exchange", name)
         if if_unused and known.bindings:
             raise PreconditionFailed(f"PRECONDITION_FAILED - exchange '{name}' in vhost '{self.name}' in use")
         del self.exchanges[name]
@@ -130,7 +156,7 @@ class Model:
             PreconditionFailed: an argument is invalid, or the queue exists with other properties.
             ResourceLocked: it exists, and is exclusive where the other is not.
         """
-        name = wanted.name.translate(_NO_LINE_ENDS) or self.new_name("amq.gen")
+        name = wanted.name.translate(NO_LINE_ENDS) or self.new_name("amq.gen")
         if wanted.name:
             _refuse_reserved("queue", name)
         # An exclusive queue is never durable: it does not survive its connection.
@@ -181,28 +207,84 @@ class Model:
 
     # --- bindings and routing ---------------------------------------------------------------------------------------
 
-    def bind(self, source: str, kind: str, name: str, routing_key: str) -> None:
-        """Bind a queue or an exchange to an exchange."""
-        self.exchange(source).bindings[kind, name, routing_key] = None
+    def bind(
+        self,
+        source: str,
+        kind: str,
+        name: str,
+        routing_key: str,
+        arguments: FieldTable = NO_ARGUMENTS,
+        user: object = None,
+    ) -> None:
+        """Bind a queue or an exchange to an exchange, for a connection ``user``.
 
-    def unbind(self, source: str, kind: str, name: str, routing_key: str) -> None:
-        """Undo :meth:`bind`. A missing binding is no error."""
+        Raises:
+            AccessRefused: one of them is the default exchange.
+            NotFound: one of them does not exist; the source is named first.
+            PreconditionFailed: the source does not take these arguments.
+            ResourceLocked: another connection has the queue exclusively.
+        """
+        source, name = self._ends(source, kind, name)
         exchange = self.exchange(source)
-        if (kind, name, routing_key) not in exchange.bindings:
-            return
-        del exchange.bindings[kind, name, routing_key]
-        if exchange.auto_delete and not exchange.bindings:
-            self.delete_exchange(source, if_unused=False)
+        if kind == "exchange":
+            self.exchange(name)
+        elif name not in self.queues:
+            self.queue(name, user)
+        check_binding(exchange, self.queues[name] if kind == "queue" else None, routing_key, arguments)
+        if kind == "queue":
+            self.queue(name, user)
+        exchange.bindings.setdefault(Binding.of(kind, name, routing_key, arguments), arguments)
 
-    def publish(self, message: Message, exchange: str, routing_key: str) -> Fate:
+    def unbind(
+        self,
+        source: str,
+        kind: str,
+        name: str,
+        routing_key: str,
+        arguments: FieldTable = NO_ARGUMENTS,
+        user: object = None,
+    ) -> None:
+        """Undo :meth:`bind`. That there is no such binding is no error, nor that there is no such exchange or queue.
+
+        Raises:
+            AccessRefused: one of them is the default exchange.
+            ResourceLocked: another connection has the queue exclusively.
+        """
+        source, name = self._ends(source, kind, name)
+        exchange, binding = self.exchanges.get(source), Binding.of(kind, name, routing_key, arguments)
+        if exchange is None or binding not in exchange.bindings:
+            return
+        if kind == "queue":
+            self.queue(name, user)
+        self._remove(exchange, binding)
+
+    def _ends(self, source: str, kind: str, name: str) -> tuple[str, str]:
+        """The names of a binding's source and destination."""
+        source, name = source.translate(NO_LINE_ENDS), name.translate(NO_LINE_ENDS)
+        _refuse_default(source)
+        if kind == "exchange":
+            _refuse_default(name)
+        return source, name
+
+    def _remove(self, exchange: Exchange, binding: Binding) -> None:
+        del exchange.bindings[binding]
+        if exchange.auto_delete and not exchange.bindings:
+            self.delete_exchange(exchange.name, if_unused=False)
+
+    def publish(self, message: Message, exchange: str, routing_keys: tuple[str, ...]) -> Fate:
         """Put a message into the queues that it goes to.
+
+        Args:
+            message: the message.
+            exchange: the exchange that it is published to.
+            routing_keys: its routing key, and those of its headers ``CC`` and ``BCC``.
 
         Raises:
             NotFound: there is no such exchange.
         """
-        queues = self.route(exchange, routing_key)
-        self.record.add(exchange, routing_key, message)
-        accepted = [queue.put(message, exchange, routing_key) for queue in queues]
+        queues = self.route(exchange, routing_keys, message)
+        self.record.add(exchange, routing_keys[0], message)
+        accepted = [queue.put(message, exchange, routing_keys[0], routing_keys) for queue in queues]
         if not all(accepted):
             return Fate.REFUSED
         return Fate.ROUTED if queues else Fate.UNROUTABLE
@@ -211,32 +293,26 @@ class Model:
         """Publish a message that a queue has dropped to the queue's dead letter exchange, if it has one."""
         self._dead_letters.publish(queue, entry, reason)
 
-    def _route_dead_letter(self, exchange: str, routing_keys: Sequence[str], _: Message) -> list[Queue]:
+    def _route_dead_letter(self, exchange: str, routing_keys: Sequence[str], message: Message) -> list[Queue]:
         if exchange and exchange not in self.exchanges:
             return []
-        found = {queue.name: queue for key in routing_keys for queue in self.route(exchange, key)}
-        return list(found.values())
+        return self.route(exchange, routing_keys, message)
 
-    def route(self, exchange: str, routing_key: str) -> list[Queue]:
+    def route(self, exchange: str, routing_keys: Sequence[str], message: Message) -> list[Queue]:
         """The queues that a message goes to, each once.
+
+        Args:
+            exchange: the exchange that it is published to.
+            routing_keys: its routing key, and those of its headers ``CC`` and ``BCC``.
+            message: the message.
 
         Raises:
             NotFound: there is no such exchange.
         """
-        if not exchange:
-            known = self.queues.get(routing_key)
-            return [] if known is None else [known]
-        found: dict[str, Queue] = {}
-        seen = {exchange}
-        waiting = [self.exchange(exchange)]
-        while waiting:
-            for kind, name in waiting.pop().matches(routing_key):
-                if kind == "queue":
-                    found[name] = self.queues[name]
-                elif name not in seen and name in self.exchanges:
-                    seen.add(name)
-                    waiting.append(self.exchanges[name])
-        return list(found.values())
+        names: Iterable[str] = dict.fromkeys(routing_keys)
+        if exchange:
+            names = queues_reached(self.exchanges, self.exchange(exchange), routing_keys, message, self.rules)
+        return [self.queues[name] for name in names if name in self.queues]
 
     def restart(self) -> None:
         """The entities that survive a kill of the node: durable ones, with their persistent messages."""
@@ -254,11 +330,8 @@ class Model:
 
     def _unbind_everywhere(self, kind: str, name: str) -> None:
         for exchange in list(self.exchanges.values()):
-            for key in [key for key in exchange.bindings if key[:2] == (kind, name)]:
-                self.unbind(exchange.name, *key)
-
-
-_NO_LINE_ENDS = {ord("\r"): None, ord("\n"): None}
+            for binding in [one for one in exchange.bindings if one[:2] == (kind, name)]:
+                self._remove(exchange, binding)
 
 
 def _refuse_reserved(kind: str, name: str) -> None:
@@ -277,18 +350,6 @@ def _locked(name: str, host: str) -> ResourceLocked:
         "originally declared on another connection or the exclusive property value does not match that of the "
         "original declaration."
     )
-
-
-def _same(what: str, name: str, wanted: object, known: object) -> None:
-    if wanted != known:
-        raise PreconditionFailed(
-            f"PRECONDITION_FAILED - inequivalent arg '{name}' for {what}: "
-            f"received '{_as_told(wanted)}' but current is '{_as_told(known)}'"
-        )
-
-
-def _as_told(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Hosts:

@@ -352,5 +352,6 @@ def _numbers(method: Method | None) -> tuple[int, int]:
 
 
 def _cut(text: str) -> str:
-    """Cut a text to the length of a short string."""
-    return text.encode("utf-8", "surrogateescape")[:255].decode("utf-8", "ignore")
+    """Cut a text to the length of a short string, where RabbitMQ cuts it: between two bytes."""
+    encoded = text.encode("utf-8", "surrogateescape")
+    return text if len(encoded) <= 255 else encoded[:252].decode("utf-8", "surrogateescape") + "..."

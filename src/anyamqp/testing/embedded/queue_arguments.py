@@ -178,7 +178,7 @@ def check_equivalence(queue: str, known: FieldTable, wanted: FieldTable, rules: 
             if not _are_equal(known[key], wanted[key]):
                 raise inequivalent(queue, key, f"'{erlang(wanted[key])}'", f"'{erlang(known[key])}'")
         elif key in known or key in wanted:
-            raise inequivalent(queue, key, _described(wanted, key), _described(known, key))
+            raise inequivalent(queue, key, described(wanted, key), described(known, key))
 
 
 def inequivalent(what: str, key: str, wanted: str, known: str) -> PreconditionFailed:
@@ -210,16 +210,27 @@ def erlang(value: FieldValue) -> str:
         _, digits, exponent = value.as_tuple()
         return f"{{{-int(exponent)},{int(''.join(map(str, digits)))}}}"
     if isinstance(value, Mapping):
-        rows = (f'{{<<"{key}">>,{amqp_type(one)},{_nested(one)}}}' for key, one in value.items())
+        rows = (f"{{{term(key)},{amqp_type(one)},{term(one)}}}" for key, one in value.items())
         return f"[{','.join(rows)}]"
     if isinstance(value, list | tuple):
-        rows = (f"{{{amqp_type(one)},{_nested(one)}}}" for one in value)
+        rows = (f"{{{amqp_type(one)},{term(one)}}}" for one in value)
         return f"[{','.join(rows)}]"
     return "undefined" if value is None else str(value)
 
 
-def _nested(value: FieldValue) -> str:
-    return f'<<"{erlang(value)}">>' if isinstance(value, str | bytes | bytearray) else erlang(value)
+def term(value: FieldValue) -> str:
+    """A value as an Erlang term."""
+    if not isinstance(value, str | bytes | bytearray):
+        return erlang(value)
+    text = erlang(value)
+    if not text:
+        return "<<>>"
+    if any(not letter.isprintable() and letter not in "\n\r\t" for letter in text):
+        return f"<<{','.join(map(str, text.encode('utf-8', 'surrogateescape')))}>>"
+    return f'<<"{text.translate(_ESCAPES)}">>'
+
+
+_ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
 _NAMES: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
@@ -250,7 +261,8 @@ def _are_equal(known: FieldValue, wanted: FieldValue) -> bool:
 _CLASSES: Final = {"signedint": "int", "long": "int", "decimal": "int"}
 
 
-def _described(arguments: FieldTable, key: str) -> str:
+def described(arguments: FieldTable, key: str) -> str:
+    """An argument as a text about a difference names it, with its type."""
     if key not in arguments:
         return "none"
     value = arguments[key]

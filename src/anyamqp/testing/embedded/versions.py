@@ -19,6 +19,11 @@ class Rules:
         version: which one.
         unknown_exchange_type_costs_link: declaring an exchange of an unknown type closes the connection (503);
             otherwise the channel (406).
+        exchange_types: the types of exchanges.
+        has_modulus_hash_exchange: there is the type ``x-modulus-hash``, which the embedded broker does not support.
+        has_log_exchange: there is an exchange ``amq.rabbitmq.log`` in the virtual host ``/``.
+        headers_exchange_compares_numbers: a headers exchange finds 1 equal to 1.0, and equal times equal; otherwise
+            numbers of different types differ, and a time in a header counts milliseconds, one in a binding seconds.
         sorts_returned_headers: a message comes back with its header table sorted.
         nack_counts_towards_limit: basic.nack with requeue counts towards a quorum queue's delivery limit, as
             basic.reject does.
@@ -32,6 +37,10 @@ class Rules:
 
     version: Version
     unknown_exchange_type_costs_link: bool
+    exchange_types: tuple[str, ...]
+    has_modulus_hash_exchange: bool
+    has_log_exchange: bool
+    headers_exchange_compares_numbers: bool
     sorts_returned_headers: bool
     nack_counts_towards_limit: bool
     delivery_limit: int | None
@@ -41,11 +50,17 @@ class Rules:
     failed_dead_letter_is_redelivered: bool
 
 
+_TYPES: Final = ("direct", "fanout", "topic", "headers")
+
 RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
     {
         "3.10": Rules(
             version="3.10",
             unknown_exchange_type_costs_link=True,
+            exchange_types=_TYPES,
+            has_modulus_hash_exchange=False,
+            has_log_exchange=False,
+            headers_exchange_compares_numbers=True,
             sorts_returned_headers=False,
             nack_counts_towards_limit=True,
             delivery_limit=None,
@@ -57,6 +72,10 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
         "4.0": Rules(
             version="4.0",
             unknown_exchange_type_costs_link=False,
+            exchange_types=(*_TYPES, "x-local-random"),
+            has_modulus_hash_exchange=False,
+            has_log_exchange=False,
+            headers_exchange_compares_numbers=False,
             sorts_returned_headers=True,
             nack_counts_towards_limit=True,
             delivery_limit=20,
@@ -68,6 +87,10 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
         "4.3": Rules(
             version="4.3",
             unknown_exchange_type_costs_link=False,
+            exchange_types=(*_TYPES, "x-local-random"),
+            has_modulus_hash_exchange=True,
+            has_log_exchange=True,
+            headers_exchange_compares_numbers=False,
             sorts_returned_headers=True,
             nack_counts_towards_limit=False,
             delivery_limit=20,
