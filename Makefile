@@ -5,6 +5,7 @@
 # make check     linter, formatter, type checkers
 # make law       change each cell of each table, and see that a test fails: writes docs/law.md (about 4 minutes)
 # make explore   play every order of events against the core, up to a depth: writes docs/explore.md (about 3 minutes)
+# make planted   plant fifty bugs, one at a time, and see which fast test finds each: writes docs/planted.md (about an hour)
 # make diagrams  draw the life cycles anew from their tables
 # make bench            anyamqp beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)
 # make bench-quick      one short round of the same, to the terminal (two minutes)
@@ -28,7 +29,7 @@ export PYTHON
 # A test that hangs ends its worker, and xdist gives it to the next one: once more is enough.
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
-.PHONY: demo test test-rabbitmq4 check diagrams explore law bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
+.PHONY: demo test test-rabbitmq4 check diagrams explore law planted bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
 
 demo: $(DEMO)
 	$(BIN)/feature-service demo
@@ -54,6 +55,9 @@ diagrams: $(DEV)
 
 explore: $(DEV)
 	$(BIN)/python -m tools.explore
+
+planted: $(DEV)
+	$(BIN)/python -m tools.planted
 
 law: $(DEV)
 	$(BIN)/python -m tools.law
