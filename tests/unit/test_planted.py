@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import shutil
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,8 @@ def test_there_are_fifty() -> None:
 def test_bug_can_be_planted(bug: Bug, tmp_path: Path) -> None:
     file = tmp_path / "src" / "anyamqp" / bug.path
     file.parent.mkdir(parents=True)
-    source = shutil.copy(ROOT / "src" / "anyamqp" / bug.path, file).read_text()
+    source = (ROOT / "src" / "anyamqp" / bug.path).read_text()
+    file.write_text(source)
     plant(bug, tmp_path)
     assert ast.dump(ast.parse(file.read_text())) != ast.dump(ast.parse(source))
 
