@@ -144,6 +144,8 @@ BELOW_LINK = FLOORS[: FLOORS.index("anyamqp.net.link") + 1]
 PACKAGES = ("anyamqp.wire", "anyamqp.protocol", "anyamqp.net", "anyamqp.core")
 DOOR_TO_PAMQP = "anyamqp.wire.methods"
 TESTING = "anyamqp.testing"
+PLUGIN = "anyamqp.testing.plugin"
+"""pytest's plugin uses the public names, as a user's test does; nothing imports it."""
 LONG_BECAUSE = "The file is long because"
 
 IMPURE = {
@@ -206,8 +208,10 @@ def allowed(module: str) -> frozenset[str] | None:
         return frozenset()
     if in_package(module, "anyamqp.extras"):
         return frozenset(FLOORS[: FLOORS.index("anyamqp.cli")]) | family("anyamqp.extras")
+    if module == PLUGIN:
+        return frozenset({"anyamqp"}) | family(TESTING)
     if in_package(module, TESTING):
-        return frozenset(BELOW_LINK) | family(TESTING)
+        return frozenset(BELOW_LINK) | family(TESTING) - {PLUGIN}
     if in_package(module, "feature_service"):
         return frozenset({"anyamqp", TESTING}) | family("feature_service")
     return None
@@ -365,6 +369,12 @@ def test_there_are_no_circles() -> None:
             id="testing-public-names",
         ),
         pytest.param(
+            "anyamqp.testing.broker",
+            "import anyamqp.testing.plugin",
+            "imports anyamqp.testing.plugin, which is not below it",
+            id="testing-plugin",
+        ),
+        pytest.param(
             "anyamqp.extras.prometheus",
             "from anyamqp.cli import main",
             "imports anyamqp.cli.main, which is not below it",
@@ -487,6 +497,7 @@ def test_fault_is_found(module: str, source: str, fault: str) -> None:
         pytest.param("anyamqp.protocol.heartbeat", "def poll(now): return now", id="time-as-an-argument"),
         pytest.param("anyamqp.net.link", "import ssl, time, logging, anyio", id="impure-above-protocol"),
         pytest.param("anyamqp.testing.broker", "from anyamqp.net.link import Link", id="testing-up-to-link"),
+        pytest.param(PLUGIN, "import anyamqp\nfrom anyamqp.testing.broker import Broker", id="plugin-public-names"),
         pytest.param("anyamqp.extras.prometheus", "from anyamqp.connection import Connection", id="extras-above"),
         pytest.param("feature_service.feed", "import anyamqp\nanyamqp.connect('amqp://')", id="service-public-name"),
         pytest.param("feature_service.feed", "from anyamqp.testing import Broker", id="service-testing"),
