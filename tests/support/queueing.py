@@ -11,7 +11,8 @@ import anyio
 from anyamqp import FieldTable
 from anyamqp.message import Message
 from anyamqp.wire import methods
-from anyamqp.wire.frames import build, encode_content, field_table
+from anyamqp.wire.basic import Received, content_parts, encode_properties
+from anyamqp.wire.frames import build, encode_method, field_table
 from support.conformance import Target
 from support.queues import unique
 from support.rawpeer import RawPeer
@@ -62,9 +63,15 @@ class Desk:
         """Publish messages to a queue or an exchange, and take a basic.ack for each."""
         method = build(methods.Basic.Publish, exchange=exchange, routing_key=queue)
         for content in contents:
-            message = content if isinstance(content, Message) else Message(content)
-            await self.peer.say(*encode_content(self.number, method, message, self.peer.tuning.frame_max))
+            await self.send(method, content if isinstance(content, Message) else Message(content))
             await self.peer.expect(self.number, methods.Basic.Ack if is_confirmed else methods.Basic.Nack)
+
+    async def send(self, method: methods.Basic.Publish, message: Message) -> None:
+        """Publish a message without waiting for an answer; a received one with its properties as they came."""
+        encoded = message.encoded if isinstance(message, Received) else encode_properties(message.properties)
+        frame = encode_method(self.number, method)
+        parts = content_parts(frame, self.number, encoded, message.body, self.peer.tuning.frame_max)
+        await self.peer.say(*map(bytes, parts))
 
     async def get(self, queue: str, *, no_ack: bool = True) -> Got | None:
         """Take the next message; None if there is none."""

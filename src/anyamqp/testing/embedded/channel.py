@@ -125,7 +125,7 @@ class Channel:
             self._published += 1
             if fate is Fate.REFUSED:
                 self._confirmed = self._published
-                self._reply(build(methods.Basic.Nack, self._published))
+                self._reply(build(methods.Basic.Nack, self._published, multiple=True))
 
     def _call(self, method: Method) -> None:
         handler = _HANDLERS.get(type(method))

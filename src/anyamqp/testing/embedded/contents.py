@@ -5,9 +5,11 @@ The broker hands on what a publisher sent byte for byte; even where it changes a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
+from anyamqp.errors import PreconditionFailed
 from anyamqp.message import FieldValue, Message
 from anyamqp.wire import fields
 from anyamqp.wire.basic import Received, encode_properties
@@ -36,6 +38,10 @@ _FLAGS: Final[Mapping[str, int]] = {
 }
 """The flag of each property, in the order in which they are sent."""
 
+LONGEST: Final = 315_360_000_000
+"""The most milliseconds of a time to live or of an expiry: ten years."""
+
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+")
 _SIZES: Final = {"delivery_mode": 1, "priority": 1, "timestamp": 8}
 
 
@@ -95,6 +101,31 @@ class Content:
         flags = sum(_FLAGS[name] for name in values)
         encoded = fields.short("flags", flags) + b"".join(values[name] for name in _FLAGS if name in values)
         return Received(self._body, encoded)
+
+
+def time_to_live(message: Message) -> float | None:
+    """The seconds after which a message expires; None if it does not say.
+
+    Raises:
+        PreconditionFailed: RabbitMQ refuses what it says.
+    """
+    if isinstance(message, Received) and not int.from_bytes(message.encoded[:2], "big") & _FLAGS["expiration"]:
+        return None  # most messages, and quickly
+    text = Content(message).expiration
+    if text is None:
+        return None
+    number = _NUMBER.match(text)
+    if number is None:
+        fault = "no_integer"
+    elif number.end() < len(text):
+        fault = f'{{leftover_string,"{text[number.end() :]}"}}'
+    elif (milliseconds := int(number[0])) < 0:
+        fault = f"{{value_negative,{milliseconds}}}"
+    elif milliseconds > LONGEST:
+        fault = f"{{value_too_large,{milliseconds}}}"
+    else:
+        return milliseconds / 1000
+    raise PreconditionFailed(f"PRECONDITION_FAILED - invalid expiration '{text}': {fault}")
 
 
 def encoded_field(value: FieldValue) -> bytes:

@@ -14,6 +14,7 @@ from anyamqp.errors import (
     ResourceLocked,
 )
 from anyamqp.message import FieldTable, Message
+from anyamqp.testing.embedded.contents import time_to_live
 from anyamqp.testing.embedded.dead_letters import DeadLetters
 from anyamqp.testing.embedded.exchange_arguments import check_alternate, check_binding, check_type
 from anyamqp.testing.embedded.exchange_arguments import check_equivalence as check_equivalence_of_exchange
@@ -281,7 +282,9 @@ class Model:
 
         Raises:
             NotFound: there is no such exchange.
+            PreconditionFailed: its time to live is not one.
         """
+        time_to_live(message)
         queues = self.route(exchange, routing_keys, message)
         self.record.add(exchange, routing_keys[0], message)
         accepted = [queue.put(message, exchange, routing_keys[0], routing_keys) for queue in queues]

@@ -16,10 +16,8 @@ from typing import Final, Self, cast
 
 from anyamqp.errors import PreconditionFailed
 from anyamqp.message import FieldTable, FieldValue
+from anyamqp.testing.embedded.contents import LONGEST
 from anyamqp.testing.embedded.versions import Rules
-
-_LONGEST: Final = 315_360_000_000
-"""The most milliseconds of a time to live or of an expiry: ten years."""
 
 _CLASSIC: Final = (
     "x-expires",
@@ -108,8 +106,9 @@ class Settings:
     max_priority: int
 
     @classmethod
-    def read(cls, arguments: FieldTable) -> Self:
-        """Read arguments that :func:`check_arguments` has passed."""
+    def read(cls, arguments: FieldTable, rules: Rules) -> Self:
+        """Read arguments that :func:`check_arguments` has passed, as a version of RabbitMQ understands them."""
+        highest = _number(arguments, "x-max-priority")
         ttl, expires = _number(arguments, "x-message-ttl"), _number(arguments, "x-expires")
         return cls(
             message_ttl=None if ttl is None else ttl / 1000,
@@ -119,7 +118,7 @@ class Settings:
             overflow=Overflow(arguments.get("x-overflow", "drop-head")),
             dead_letter_exchange=_text(arguments, "x-dead-letter-exchange"),
             dead_letter_routing_key=_text(arguments, "x-dead-letter-routing-key"),
-            max_priority=_number(arguments, "x-max-priority") or 0,
+            max_priority=0 if highest is None else max(highest, rules.least_max_priority),
         )
 
 
@@ -308,7 +307,7 @@ def _positive(value: FieldValue, arguments: FieldTable) -> str | None:
 
 
 def _duration(value: FieldValue, arguments: FieldTable) -> str | None:
-    if isinstance(value, int) and value > _LONGEST:
+    if isinstance(value, int) and value > LONGEST:
         return f"{{value_too_large,{value}}}"
     return _not_negative(value, arguments)
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from anyamqp.message import FieldTable, Message
 from anyamqp.testing.embedded.consumers import Consumers, Taker
+from anyamqp.testing.embedded.contents import time_to_live
 from anyamqp.testing.embedded.queue_arguments import Overflow, Settings
 from anyamqp.testing.embedded.ready import Entry, Ready
 from anyamqp.testing.embedded.timers import Timer, Timers
@@ -111,7 +112,7 @@ class Queue:
         self.owner: object | None = declaration.owner
         self.auto_delete: bool = declaration.auto_delete
         self.arguments: FieldTable = declaration.arguments
-        self.settings: Settings = Settings.read(declaration.arguments)
+        self.settings: Settings = Settings.read(declaration.arguments, host.rules)
         self.ready: Ready = Ready(self.settings.max_priority)
         self.consumers: Consumers[Subscriber] = Consumers()
         self.unacked: int = 0
@@ -260,7 +261,7 @@ class Queue:
         self._head_timer = None if due is None else timers.after(due - timers.now, self.drop_expired)
 
     def _expiry_of(self, message: Message) -> float | None:
-        ttls = [ttl for ttl in (self.settings.message_ttl, message.expiration) if ttl is not None]
+        ttls = [ttl for ttl in (self.settings.message_ttl, time_to_live(message)) if ttl is not None]
         return self.host.timers.now + min(ttls) if ttls else None
 
     def _expire(self) -> None:

@@ -31,6 +31,7 @@ class Rules:
         message_size: the largest body, in bytes.
         least_frame_max: the smallest frame_max that a client may ask for, in bytes.
         has_queue_modes: ``x-queue-mode`` is checked.
+        least_max_priority: the highest priority of a queue whose ``x-max-priority`` is 0.
         failed_dead_letter_is_redelivered: a message that basic.reject or a closed channel gave back comes out of its
             dead letter queue as redelivered.
     """
@@ -47,6 +48,7 @@ class Rules:
     message_size: int
     least_frame_max: int
     has_queue_modes: bool
+    least_max_priority: int
     failed_dead_letter_is_redelivered: bool
 
 
@@ -67,6 +69,7 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             message_size=128 * 1024 * 1024,
             least_frame_max=4096,
             has_queue_modes=True,
+            least_max_priority=0,
             failed_dead_letter_is_redelivered=False,
         ),
         "4.0": Rules(
@@ -82,6 +85,7 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             message_size=16 * 1024 * 1024,
             least_frame_max=4096,
             has_queue_modes=True,
+            least_max_priority=1,
             failed_dead_letter_is_redelivered=False,
         ),
         "4.3": Rules(
@@ -97,6 +101,7 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             message_size=16 * 1024 * 1024,
             least_frame_max=8192,
             has_queue_modes=False,
+            least_max_priority=1,
             failed_dead_letter_is_redelivered=True,
         ),
     }
