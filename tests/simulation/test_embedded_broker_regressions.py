@@ -125,3 +125,8 @@ async def test_request_that_costs_the_connection_is_named_by_the_broker_and_rais
             await channel.declare_exchange("x", "nosuch")
         await connection.wait_ready(5)
         assert broker.connections_total == 2
+
+
+def test_broker_is_made_without_an_event_loop() -> None:
+    """A fixture that is no coroutine may make it."""
+    assert Broker().connection_count == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from itertools import count
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
@@ -25,6 +27,7 @@ from anyamqp import (
     ReplyTimeout,
     RequestTimeout,
     ResourceLocked,
+    RpcClient,
     Unroutable,
 )
 from anyamqp import serve_rpc as serve
@@ -43,20 +46,38 @@ _TIMEOUTS: Final = (None, 0.5, 5.0, 60.0)
 
 async def publisher(world: World, actor: Actor) -> None:
     """Several tasks publish over one publisher, and await each outcome."""
-    async with world.connections[actor.connection].publisher(window=64) as one, anyio.create_task_group() as tasks:
-        world.invariants.publishers[one] = 64
-        for task in range(actor.width):
-            tasks.start_soon(_publish_all, world, actor, one, task)
-
-
-async def _publish_all(world: World, actor: Actor, one: Publisher, task: int) -> None:
-    random = world.random(f"{actor.name} {task}")
-    number = 0
+    numbers = [count(1) for _ in range(actor.width)]
     while world.is_acting:
-        await anyio.sleep(random.expovariate(1 / actor.pace))
+        with _given_up(world, actor):
+            async with (
+                world.connections[actor.connection].publisher(window=64) as one,
+                anyio.create_task_group() as tasks,
+            ):
+                world.invariants.publishers[one] = 64
+                for task in range(actor.width):
+                    tasks.start_soon(_publish_all, world, actor, one, task, numbers[task])
+        await world.pause(1)
+
+
+@contextmanager
+def _given_up(world: World, actor: Actor) -> Generator[None, None, None]:
+    """Begin again where the broker refuses a request that sets a channel up: it is given up."""
+    try:
+        yield
+    except* (ConsumerCancelled, NotFound, ReplyError, ChannelClosed, RequestTimeout) as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+        world.log(actor.name, f"{type(error).__name__}: {error}")
+        world.count(f"{actor.kind} {type(error).__name__}")
+
+
+async def _publish_all(world: World, actor: Actor, one: Publisher, task: int, numbers: Iterator[int]) -> None:
+    random = world.random(f"{actor.name} {task}")
+    while world.is_acting:
+        await world.pause(random.expovariate(1 / actor.pace))
         for _ in range(random.choice((1, 1, 1, 5))):
-            number += 1
-            publish = _publish(world, actor, random, task, number)
+            publish = _publish(world, actor, random, task, next(numbers))
             patience = random.choice((0.0, 0.01, 1.0)) if random.random() < 0.05 else 1e6
             with anyio.move_on_after(patience) as scope:
                 await _await_outcome(world, one, publish)
@@ -99,39 +120,55 @@ def _failed(world: World, publish: Publish, error: Exception) -> None:
     world.messages.fail(publish, error, world.now)
     world.count(f"publish {type(error).__name__}")
     world.log(publish.body.decode(), type(error).__name__)
+    if isinstance(error, ChannelClosed):
+        raise error
 
 
 async def submitter(world: World, actor: Actor) -> None:
     """Submits batches, whose outcomes it awaits one by one or with flush."""
     random = world.random(actor.name)
-    number = 0
-    async with world.connections[actor.connection].publisher(window=actor.width) as one:
-        world.invariants.publishers[one] = actor.width
-        while world.is_acting:
-            await anyio.sleep(random.expovariate(1 / (5 * actor.pace)))
-            batch: dict[Publish, Publication] = {}
-            for _ in range(random.randint(1, 40)):
-                number += 1
-                publish = _publish(world, actor, random, 0, number)
-                try:
-                    batch[publish] = await one.submit(
-                        publish.message, exchange=publish.exchange, routing_key=publish.queue, timeout=_timeout(publish)
-                    )
-                except Exception as error:  # noqa: BLE001 - each error is checked
-                    _failed(world, publish, error)
-            if random.random() < 0.5:
-                try:
-                    await one.flush()
-                except ExceptionGroup:
-                    world.count("flush failed")
-            for publish, publication in batch.items():
-                try:
-                    await publication
-                except Exception as error:  # noqa: BLE001 - each error is checked
-                    _failed(world, publish, error)
-                else:
-                    world.messages.confirm(publish)
-                    world.count("submit confirmed")
+    numbers = count(1)
+    while world.is_acting:
+        with _given_up(world, actor):
+            async with world.connections[actor.connection].publisher(window=actor.width) as one:
+                world.invariants.publishers[one] = actor.width
+                while world.is_acting:
+                    await world.pause(random.expovariate(1 / (5 * actor.pace)))
+                    await _submit_batch(world, actor, one, random, numbers)
+        await world.pause(1)
+
+
+async def _submit_batch(world: World, actor: Actor, one: Publisher, random: Random, numbers: Iterator[int]) -> None:
+    batch: dict[Publish, Publication] = {}
+    errors: list[Exception] = []
+    for _ in range(random.randint(1, 40)):
+        publish = _publish(world, actor, random, 0, next(numbers))
+        try:
+            batch[publish] = await one.submit(
+                publish.message, exchange=publish.exchange, routing_key=publish.queue, timeout=_timeout(publish)
+            )
+        except Exception as error:  # noqa: BLE001 - each error is checked
+            errors.append(error)
+            world.messages.fail(publish, error, world.now)
+    if random.random() < 0.5:
+        try:
+            await one.flush()
+        except ExceptionGroup:
+            world.count("flush failed")
+    for publish, publication in batch.items():
+        try:
+            await publication
+        except Exception as error:  # noqa: BLE001 - each error is checked
+            errors.append(error)
+            world.messages.fail(publish, error, world.now)
+            world.log(publish.body.decode(), type(error).__name__)
+        else:
+            world.messages.confirm(publish)
+            world.count("submit confirmed")
+    for error in errors:
+        world.count(f"submit {type(error).__name__}")
+        if isinstance(error, ChannelClosed):
+            raise error
 
 
 # --- consuming ------------------------------------------------------------------------------------------------------
@@ -141,7 +178,7 @@ async def consumer(world: World, actor: Actor) -> None:
     """Consumes, settles in many ways, stops now and then and begins again."""
     random = world.random(actor.name)
     while True:
-        try:
+        with _given_up(world, actor):
             async with (
                 world.connections[actor.connection].consumer(
                     actor.queue, prefetch=actor.width, on_cancel=random.choice(("raise", "resubscribe", "end"))
@@ -153,8 +190,6 @@ async def consumer(world: World, actor: Actor) -> None:
                     await _consume(world, random, one, tasks.start_soon)
                 finally:
                     world.invariants.consumers.pop(one, None)
-        except* (ConsumerCancelled, NotFound, ReplyError) as group:
-            world.log(actor.name, type(group.exceptions[0]).__name__)
         world.count("consumer ended")
         await anyio.sleep(random.uniform(0.1, 2))
 
@@ -212,7 +247,7 @@ async def declarer(world: World, actor: Actor) -> None:
                     await channel.declare_exchange(f"{name}-x", "topic")
                     await channel.bind_queue(name, f"{name}-x", "a.*")
                     await channel.publish(Message(name.encode()), exchange=f"{name}-x", routing_key="a.b")
-                    await anyio.sleep(random.expovariate(1 / actor.pace))
+                    await world.pause(random.expovariate(1 / actor.pace))
                     await _get(channel.get(name))
                     if random.random() < 0.1:
                         await channel.declare_queue(NOWHERE, passive=True)
@@ -224,7 +259,7 @@ async def declarer(world: World, actor: Actor) -> None:
         except (RequestTimeout, ConnectionLost) as error:
             world.log(actor.name, f"{type(error).__name__}: {error}")
             world.count(f"request {type(error).__name__}")
-        await anyio.sleep(random.expovariate(1 / (5 * actor.pace)))
+        await world.pause(random.expovariate(1 / (5 * actor.pace)))
 
 
 async def _get(getting: Awaitable[Delivery | None]) -> None:
@@ -247,48 +282,44 @@ async def server(world: World, actor: Actor) -> None:
         return Message(b"re:" + request.body)
 
     while True:
-        try:
+        with _given_up(world, actor):
             async with (
                 connection.consumer(actor.queue, prefetch=actor.width) as one,
                 connection.publisher() as replies,
             ):
                 await serve(one, replies, answer, concurrency=actor.width)
-        except (ConsumerCancelled, ReplyError, ChannelClosed) as error:
-            world.log(actor.name, type(error).__name__)
         await anyio.sleep(0.1)
 
 
 async def client(world: World, actor: Actor) -> None:
     """Calls the server, from several tasks, and checks that each reply is the answer to its request."""
     while world.is_acting:
-        try:
+        with _given_up(world, actor):
             async with (
                 world.connections[actor.connection].rpc_client(timeout=10) as rpc,
                 anyio.create_task_group() as tasks,
             ):
-
-                async def call_all(task: int) -> None:
-                    random = world.random(f"{actor.name} {task}")
-                    number = 0
-                    while world.is_acting:
-                        number += 1
-                        body = f"{actor.name}.{task}.{number}".encode()
-                        await anyio.sleep(random.expovariate(1 / actor.pace))
-                        try:
-                            reply = await rpc.call(Message(body), routing_key=actor.queue)
-                        except (Unroutable, ReplyTimeout, ConnectionLost, RemoteError, ReplyError) as error:
-                            world.count(f"call {type(error).__name__}")
-                            world.log(actor.name, type(error).__name__)
-                        else:
-                            world.count("call answered")
-                            if reply.body != b"re:" + body:
-                                world.broken(Violation(12, f"{body!r} got the reply {reply.body!r}"))
-
                 for task in range(actor.width):
-                    tasks.start_soon(call_all, task)
-        except* (ReplyError, ChannelClosed) as group:
-            world.log(actor.name, type(group.exceptions[0]).__name__)
-        await anyio.sleep(0.5)
+                    tasks.start_soon(_call_all, world, actor, rpc, task)
+        await world.pause(0.5)
+
+
+async def _call_all(world: World, actor: Actor, rpc: RpcClient, task: int) -> None:
+    random = world.random(f"{actor.name} {task}")
+    number = 0
+    while world.is_acting:
+        number += 1
+        body = f"{actor.name}.{task}.{number}".encode()
+        await world.pause(random.expovariate(1 / actor.pace))
+        try:
+            reply = await rpc.call(Message(body), routing_key=actor.queue)
+        except (Unroutable, ReplyTimeout, ConnectionLost, RemoteError, ReplyError) as error:
+            world.count(f"call {type(error).__name__}")
+            world.log(actor.name, type(error).__name__)
+        else:
+            world.count("call answered")
+            if reply.body != b"re:" + body:
+                world.broken(Violation(12, f"{body!r} got the reply {reply.body!r}"))
 
 
 KINDS: Final[dict[str, Callable[[World, Actor], Coroutine[Any, Any, None]]]] = {

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 import anyamqp
+from anyamqp.testing.embedded.points import Fault as BrokerFault
+from anyamqp.testing.embedded.points import Line, Passing
+from anyamqp.testing.faults import CloseChannel, CloseConnection, Finish, Reset
 from tools.simulate.messages import SIMULATED
-from tools.simulate.plan import VOLATILE, Fault
+from tools.simulate.plan import POINTS, VOLATILE, Fault
 
 if TYPE_CHECKING:
     from tools.simulate.world import World
@@ -34,10 +38,7 @@ async def end_all(world: World) -> None:
     """End the faults that last."""
     for network in world.networks.values():
         network.is_refusing = False
-    if world.broker.is_frozen:
-        world.broker.thaw()
-    world.broker.accept()
-    world.broker.unblock()
+    world.broker.faults.calm()
     await world.broker.start()
     await _declare_again(world)
 
@@ -57,7 +58,7 @@ async def _finish(world: World, fault: Fault) -> None:
 
 async def _cut(world: World, fault: Fault) -> None:
     if (wire := world.networks[fault.connection].wire) is not None:
-        wire.cut(fault.number)
+        wire.cut(fault.number % 40)
     await anyio.sleep(world.plan.heartbeat)
 
 
@@ -112,7 +113,7 @@ async def _close_connections(world: World, _: Fault) -> None:
 
 
 async def _close_channels(world: World, fault: Fault) -> None:
-    world.broker.close_channels(fault.number, SIMULATED, number=1 + fault.connection)
+    world.broker.close_channels(_code(fault), SIMULATED, number=1 + fault.connection)
     await anyio.lowlevel.checkpoint()
 
 
@@ -132,6 +133,45 @@ async def _declare_again(world: World) -> None:
         await channel.declare_queue(VOLATILE)
 
 
+async def _at(world: World, fault: Fault) -> None:
+    edge, method = POINTS[fault.number % len(POINTS)]
+    name = f"connection {fault.connection}"
+    armed = world.broker.faults.before if edge == "before" else world.broker.faults.after
+    point = armed(method, connection=None if method == "connection.tune-ok" else name, skip=fault.number % 3)
+    point.strike(_Noted(world, f"{fault.kind}, {edge} {method}", _of_point(fault)))
+    await anyio.sleep(fault.lasts)
+
+
+def _of_point(fault: Fault) -> BrokerFault:
+    if fault.kind == "reset at":
+        return Reset()
+    if fault.kind == "finish at":
+        return Finish()
+    if fault.kind == "close connection at":
+        return CloseConnection(320, f"CONNECTION_FORCED - {SIMULATED}")
+    return CloseChannel(_code(fault), SIMULATED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """A fault that is noted when it happens, which may be long after it was armed."""
+
+    world: World
+    text: str
+    fault: BrokerFault
+
+    def strike(self, line: Line, passing: Passing | None) -> None:
+        self.world.log("faults", self.text)
+        with self.world.invariants.trouble(is_silent=False):
+            self.fault.strike(line, passing)
+
+
+def _code(fault: Fault) -> int:
+    return _CODES[fault.number % len(_CODES)]
+
+
+_CODES: Final = (404, 406, 403, 405, 311)
+
 _ALL: Final[dict[str, Callable[[World, Fault], Awaitable[None]]]] = {
     "reset": _reset,
     "finish": _finish,
@@ -146,5 +186,9 @@ _ALL: Final[dict[str, Callable[[World, Fault], Awaitable[None]]]] = {
     "close connections": _close_connections,
     "close channels": _close_channels,
     "delete queue": _delete_queue,
+    "reset at": _at,
+    "finish at": _at,
+    "close connection at": _at,
+    "close channel at": _at,
 }
 _OF_ONE: Final = frozenset({"reset", "finish", "cut", "darken", "refuse"})

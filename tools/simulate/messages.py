@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from anyamqp import AnyamqpError, Message, NotFound, PublishTimeout, ReplyError, Unroutable
+from anyamqp import AnyamqpError, ChannelClosed, Message, NotFound, PublishTimeout, ReplyError, Unroutable
 from tools.simulate.plan import VOLATILE
 from tools.simulate.violation import Violation
 
@@ -86,8 +86,8 @@ class Messages:
             allowed = publish.queue in {NOWHERE, VOLATILE}
         elif isinstance(error, NotFound) and publish.exchange == MISSING:
             allowed = True
-        elif isinstance(error, ReplyError):
-            allowed = SIMULATED in error.text
+        elif isinstance(error, ReplyError | ChannelClosed):
+            allowed = SIMULATED in str(error)
         if not allowed:
             kind = 3 if isinstance(error, AnyamqpError) else 12
             self._broken(Violation(kind, f"{publish.body!r} ended with {type(error).__name__}: {error}"))

@@ -53,7 +53,7 @@ class Fault:
         kind: its name in :mod:`tools.simulate.faults`.
         connection: the connection that it hits, where it hits one.
         lasts: how long it lasts, in seconds, where it lasts.
-        number: a detail, such as a channel's number or a count of bytes.
+        number: what decides the details, such as a channel, a code or a count of bytes.
     """
 
     at: float
@@ -121,8 +121,36 @@ _WEIGHTS: Final = {
     "close connections": 2,
     "close channels": 4,
     "delete queue": 2,
+    "reset at": 3,
+    "finish at": 2,
+    "close channel at": 3,
+    "close connection at": 2,
 }
-_CODES: Final = (404, 406, 403, 405, 311)
+POINTS: Final = (
+    ("before", "connection.tune-ok"),
+    ("before", "connection.open"),
+    ("before", "channel.open"),
+    ("after", "channel.open"),
+    ("before", "confirm.select"),
+    ("after", "confirm.select"),
+    ("before", "basic.qos"),
+    ("before", "basic.consume"),
+    ("after", "basic.consume"),
+    ("before", "queue.declare"),
+    ("after", "queue.declare"),
+    ("before", "basic.publish"),
+    ("after", "basic.publish"),
+    ("before", "basic.deliver"),
+    ("after", "basic.deliver"),
+    ("before", "basic.ack"),
+    ("after", "basic.ack"),
+    ("before", "basic.return"),
+    ("before", "basic.cancel"),
+    ("before", "channel.close"),
+    ("after", "channel.close"),
+    ("before", "channel.close-ok"),
+)
+"""The points of the protocol at which faults happen."""
 
 
 def draw(seed: int, minutes: float) -> Plan:
@@ -159,7 +187,7 @@ def _draw_faults(random: Random, minutes: float, connections: int) -> tuple[Faul
     mean = random.choice((3.0, 15.0, 40.0))
     while at < minutes * 60:
         kind = random.choices(tuple(_WEIGHTS), tuple(_WEIGHTS.values()))[0]
-        number = random.choice(_CODES) if kind.startswith("close") else random.randint(0, 40)
+        number = random.randint(0, 10_000)
         faults.append(Fault(at, kind, random.randrange(connections), random.expovariate(1 / 6), number))
         at += random.expovariate(1 / mean)
     return tuple(faults)

@@ -78,7 +78,6 @@ class World:
         networks: the connections' ways to the broker, by number.
         connections: the connections, by number.
         messages: what was published, confirmed and delivered.
-        is_acting: whether actors begin anything new.
     """
 
     def __init__(self, outcome: Outcome) -> None:
@@ -86,13 +85,13 @@ class World:
         self.broker: Broker = Broker(heartbeat=self.plan.heartbeat)
         self.networks: dict[int, Network] = {}
         self.connections: dict[int, Connection] = {}
-        self.is_acting: bool = True
         self.watch: Watch = Watch(self.broken)
         self.invariants: Invariants = Invariants(self)
         self.messages: Messages = Messages(self.broken)
         self._outcome = outcome
         self._now: Callable[[], float] = lambda: 0.0
         self._over: anyio.Event | None = None
+        self._ends_at = 0.0
         self._last_at = 0.0
         self._steps_at_once = 0
 
@@ -100,6 +99,15 @@ class World:
     def now(self) -> float:
         """The virtual time in seconds."""
         return self._now()
+
+    @property
+    def is_acting(self) -> bool:
+        """Whether actors begin anything new."""
+        return self.now < self._ends_at
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, but no longer than actors act."""
+        await anyio.sleep(min(seconds, max(0.0, self._ends_at - self.now)))
 
     def random(self, name: str) -> Random:
         """Random numbers that belong to one name."""
@@ -178,6 +186,7 @@ class World:
         await self.invariants.leave()
 
     async def _act(self) -> None:
+        self._ends_at = self.now + self.plan.seconds
         async with anyio.create_task_group() as consumers:
             async with anyio.create_task_group() as actors:
                 for actor in self.plan.actors:
@@ -186,9 +195,8 @@ class World:
                 async with anyio.create_task_group() as happenings:
                     for fault in self.plan.faults:
                         happenings.start_soon(faults.happen, self, fault)
-                    await anyio.sleep(self.plan.seconds)
+                    await self.pause(self.plan.seconds)
                     happenings.cancel_scope.cancel()
-                self.is_acting = False
                 await faults.end_all(self)
                 self.log("world", "all faults have ended")
             await self.invariants.settle()

@@ -36,7 +36,7 @@ class Conditions:
     """
 
     def __init__(self, rules: Rules) -> None:
-        self.timers: Timers = Timers(anyio.current_time, self._reschedule, time.time() - anyio.current_time())
+        self.timers: Timers = Timers(anyio.current_time, self._reschedule)
         self.relief: Timers = Timers(anyio.current_time, self._reschedule)
         self.hosts: Hosts = Hosts(rules, self.timers)
         self.blocked: str | None = None
@@ -91,6 +91,7 @@ class Conditions:
 
     async def keep_time(self) -> None:
         """Do what is due, for ever; a frozen broker does it when it thaws."""
+        self.timers.epoch = time.time() - anyio.current_time()
         while True:
             self._rescheduled = anyio.Event()
             due = [self.relief.next_due, None if self.is_frozen else self.timers.next_due]

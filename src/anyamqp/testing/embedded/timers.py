@@ -33,12 +33,14 @@ class Timers:
     Args:
         clock: the time in seconds.
         wake: called when a timer is set that is due before all others.
+
+    Attributes:
         epoch: the time of day when the clock shows 0, in seconds since 1970.
     """
 
-    def __init__(self, clock: Callable[[], float], wake: Callable[[], None] = lambda: None, epoch: float = 0.0) -> None:
+    def __init__(self, clock: Callable[[], float], wake: Callable[[], None] = lambda: None) -> None:
         self.clock: Callable[[], float] = clock
-        self._epoch = epoch
+        self.epoch: float = 0.0
         self._wake = wake
         self._order = count()
         self._heap: list[tuple[float, int, Timer]] = []
@@ -51,7 +53,7 @@ class Timers:
     @property
     def time_of_day(self) -> datetime:
         """The time that messages carry."""
-        return datetime.fromtimestamp(int(self._epoch + self.now), UTC)
+        return datetime.fromtimestamp(int(self.epoch + self.now), UTC)
 
     @property
     def next_due(self) -> float | None:
