@@ -6,6 +6,7 @@
 # make law       change each cell of each table, and see that a test fails: writes docs/law.md (about 4 minutes)
 # make explore   play every order of events against the core, up to a depth: writes docs/explore.md (about 3 minutes)
 # make planted   plant fifty bugs, one at a time, and see which fast test finds each: writes docs/planted.md (about an hour)
+# make simulate  run worlds of connections, a broker and faults in virtual time: SEEDS=1-100 MINUTES=10 (docs/simulate.md)
 # make diagrams  draw the life cycles anew from their tables
 # make bench            anyamqp beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)
 # make bench-quick      one short round of the same, to the terminal (two minutes)
@@ -61,6 +62,12 @@ planted: $(DEV)
 
 law: $(DEV)
 	$(BIN)/python -m tools.law
+
+SEEDS := 1-100
+MINUTES := 10
+
+simulate: $(DEV)
+	$(BIN)/python -m tools.simulate --seeds $(SEEDS) --minutes $(MINUTES)
 
 bench: $(DEV)
 	scripts/ensure-rabbitmq

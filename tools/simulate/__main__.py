@@ -22,6 +22,8 @@ from tools.simulate.report import failure
 from tools.simulate.shrink import shrink
 from tools.simulate.world import Outcome, simulate
 
+_EVERY: Final = 50
+"""Worlds between two lines of progress."""
 _MOST_SEEDS: Final = 50
 """Seeds that are tried for a planted bug."""
 
@@ -68,7 +70,7 @@ def _run(seeds: Sequence[int], minutes: float, backend: str, workers: int) -> in
             if outcome.violation is not None:
                 failed.append(outcome)
                 _print(f"seed {outcome.plan.seed} on {outcome.backend}: {outcome.violation}")
-            if done % 100 == 0:
+            if done % _EVERY == 0:
                 _print(f"{done} worlds, {steps} steps, {len(failed)} failed, {time.monotonic() - begun:.0f} s")
     for outcome in failed[:3]:
         _print(failure(shrink(outcome)))

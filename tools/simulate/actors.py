@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from itertools import count
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -33,7 +33,7 @@ from anyamqp import (
 from anyamqp import serve_rpc as serve
 from tools.simulate.messages import MISSING, NOWHERE, Publish
 from tools.simulate.plan import Actor
-from tools.simulate.violation import Violation
+from tools.simulate.violation import Violation, innermost
 
 if TYPE_CHECKING:
     from tools.simulate.world import World
@@ -65,11 +65,9 @@ def _given_up(world: World, actor: Actor) -> Generator[None, None, None]:
     try:
         yield
     except* (ConsumerCancelled, NotFound, ReplyError, ChannelClosed, RequestTimeout) as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-        world.log(actor.name, f"{type(error).__name__}: {error}")
-        world.count(f"{actor.kind} {type(error).__name__}")
+        first = innermost(group)
+        world.log(actor.name, f"{type(first).__name__}: {first}")
+        world.count(f"{actor.kind} {type(first).__name__}")
 
 
 async def _publish_all(world: World, actor: Actor, one: Publisher, task: int, numbers: Iterator[int]) -> None:
@@ -165,10 +163,10 @@ async def _submit_batch(world: World, actor: Actor, one: Publisher, random: Rand
         else:
             world.messages.confirm(publish)
             world.count("submit confirmed")
-    for error in errors:
-        world.count(f"submit {type(error).__name__}")
-        if isinstance(error, ChannelClosed):
-            raise error
+    for failure in errors:
+        world.count(f"submit {type(failure).__name__}")
+        if isinstance(failure, ChannelClosed):
+            raise failure
 
 
 # --- consuming ------------------------------------------------------------------------------------------------------

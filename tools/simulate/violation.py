@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 
 class Violation(Exception):
     """An invariant does not hold.
@@ -14,3 +16,10 @@ class Violation(Exception):
     def __init__(self, number: int, text: str) -> None:
         super().__init__(f"invariant {number}: {text}")
         self.number: int = number
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The first exception in a group and in the groups within it; an exception that is no group is its own."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error

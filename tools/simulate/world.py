@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from random import Random
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
 import anyio
@@ -23,7 +23,7 @@ from tools.simulate.invariants import Invariants
 from tools.simulate.messages import Messages
 from tools.simulate.network import Network
 from tools.simulate.plan import CALLS, DURABLE, SETTLING, VOLATILE, Plan
-from tools.simulate.violation import Violation
+from tools.simulate.violation import Violation, innermost
 from tools.simulate.watch import Watch
 
 URL: Final = "amqp://guest:guest@broker/"
@@ -165,7 +165,7 @@ class World:
         except TimeoutError:
             self.broken(Violation(13, "the world did not end in time"))
         except Exception as error:  # noqa: BLE001 - whatever no actor expects is a finding
-            inner = _innermost(error)
+            inner = innermost(error)
             self.broken(inner if isinstance(inner, Violation) else Violation(12, f"unexpected {inner!r}"))
         finally:
             if self._over is not None:
@@ -267,9 +267,3 @@ def _reproducible(seed: int) -> Generator[None, None, None]:
             yield
     finally:
         logging.getLogger("anyamqp").setLevel(level)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return error
