@@ -19,6 +19,7 @@ from anyamqp import (
     ReplyError,
     ResourceLocked,
 )
+from anyamqp.testing.embedded.consumer_arguments import Terms
 from anyamqp.testing.embedded.exchanges import Exchange, topic_matches
 from anyamqp.testing.embedded.model import Model
 from anyamqp.testing.embedded.queues import Declaration, Queue
@@ -60,6 +61,8 @@ class Taker:
 
     def __init__(self, room: int = 1000) -> None:
         self.room = room
+        self.priority = 0
+        self.unacked = 0
         self.taken: list[Entry] = []
         self.is_cancelled = False
 
@@ -213,8 +216,8 @@ def test_requeued_messages_take_their_old_places_in_any_order(case: tuple[int, l
 def test_consumers_take_turns() -> None:
     waiting = queue(Model())
     one, other = Taker(), Taker()
-    waiting.add_consumer(one)
-    waiting.add_consumer(other)
+    waiting.add_consumer(one, Terms())
+    waiting.add_consumer(other, Terms())
     for number in range(4):
         waiting.put(Message(bytes([number])), "", "q")
     waiting.pump()
@@ -224,8 +227,8 @@ def test_consumers_take_turns() -> None:
 def test_full_consumers_are_skipped_and_messages_wait() -> None:
     waiting = queue(Model())
     full, one = Taker(0), Taker(2)
-    waiting.add_consumer(full)
-    waiting.add_consumer(one)
+    waiting.add_consumer(full, Terms())
+    waiting.add_consumer(one, Terms())
     for number in range(3):
         waiting.put(Message(bytes([number])), "", "q")
     waiting.pump()
@@ -239,7 +242,7 @@ def test_deleted_queue_cancels_its_consumers_and_loses_its_bindings_and_messages
     model.bind("x", "queue", "q", "")
     waiting.put(Message(b""), "", "q")
     consumer = Taker()
-    waiting.add_consumer(consumer)
+    waiting.add_consumer(consumer, Terms())
     assert model.delete_queue(waiting) == 1
     assert consumer.is_cancelled
     assert (model.queues, routed(model, "x"), model.exchanges["x"].bindings) == ({}, [], {})
@@ -248,7 +251,7 @@ def test_deleted_queue_cancels_its_consumers_and_loses_its_bindings_and_messages
 def test_used_queue_is_not_deleted_if_unused() -> None:
     model = Model()
     waiting = queue(model)
-    waiting.add_consumer(Taker())
+    waiting.add_consumer(Taker(), Terms())
     with pytest.raises(PreconditionFailed, match=r"^queue 'q' in vhost '/' in use$"):
         model.delete_queue(waiting, if_unused=True)
     assert "q" in model.queues

@@ -187,13 +187,7 @@ class Channel:
             wanted = Declaration(method.queue, method.durable, owner, method.auto_delete, method.arguments)
             queue = model.declare_queue(wanted, self.peer)
         self._last_queue = queue.name
-        reply = build(
-            methods.Queue.DeclareOk,
-            queue=queue.name,
-            message_count=len(queue.ready),
-            consumer_count=len(queue.consumers),
-        )
-        self._reply(reply, nowait=method.nowait)
+        self._reply(build(methods.Queue.DeclareOk, queue.name, *queue.counts), nowait=method.nowait)
 
     def on_queue_bind(self, method: methods.Queue.Bind) -> None:
         name = self._named(method.queue)
@@ -217,7 +211,7 @@ class Channel:
             self._reply(methods.Queue.DeleteOk(0), nowait=method.nowait)
             return
         queue = self._queue(name)
-        self.peer.model.check_deletable(queue, if_unused=method.if_unused, if_empty=method.if_empty)
+        queue.check_deletable(if_unused=method.if_unused, if_empty=method.if_empty)
         # The answer goes first: RabbitMQ, too, cancels the queue's consumers afterwards.
         self._reply(methods.Queue.DeleteOk(len(queue.ready)), nowait=method.nowait)
         self.peer.model.delete_queue(queue)
@@ -225,23 +219,22 @@ class Channel:
     def on_qos(self, method: methods.Basic.Qos) -> None:
         if method.prefetch_size:
             raise NotImplementedByBroker(f"NOT_IMPLEMENTED - prefetch_size!=0 ({method.prefetch_size})")
-        if method.global_:
-            self.deliveries.shared_prefetch = method.prefetch_count
-        else:
-            self.deliveries.prefetch = method.prefetch_count
+        self.deliveries.set_prefetch(method.prefetch_count, shared=method.global_)
         self._reply(methods.Basic.QosOk())
         self.deliveries.pump()
 
     def on_consume(self, method: methods.Basic.Consume) -> None:
         queue = self._queue(method.queue)
         tag = method.consumer_tag or self.peer.model.new_name("amq.ctag")
-        self.deliveries.add(queue, tag, no_ack=method.no_ack, exclusive=method.exclusive)
+        self.deliveries.add(queue, tag, no_ack=method.no_ack, exclusive=method.exclusive, arguments=method.arguments)
         self._reply(methods.Basic.ConsumeOk(tag), nowait=method.nowait)
         queue.pump()
 
     def on_cancel(self, method: methods.Basic.Cancel) -> None:
-        self.deliveries.remove(method.consumer_tag)
+        queue = self.deliveries.remove(method.consumer_tag)
         self._reply(methods.Basic.CancelOk(method.consumer_tag), nowait=method.nowait)
+        if queue is not None:
+            queue.pump()
 
     def on_get(self, method: methods.Basic.Get) -> None:
         queue = self._queue(method.queue)
@@ -250,6 +243,7 @@ class Channel:
             self._reply(methods.Basic.GetEmpty())
             return
         tag = self.deliveries.hand_out(queue, entry, None, no_ack=method.no_ack)
+        entry = queue.outgoing(entry, is_get=True)
         reply = build(methods.Basic.GetOk, tag, entry.redelivered, entry.exchange, entry.routing_key, len(queue.ready))
         self.peer.write_content(self.number, reply, entry)
 
@@ -264,9 +258,11 @@ class Channel:
         outcome = Outcome.REQUEUED if method.requeue else Outcome.REJECTED
         self.deliveries.settle(method.delivery_tag, outcome)
 
-    def on_recover(self, _: methods.Basic.Recover) -> None:
-        self.deliveries.settle(0, Outcome.RETURNED, multiple=True)
-        self._reply(methods.Basic.RecoverOk())
+    def on_recover(self, method: methods.Basic.Recover | methods.Basic.RecoverAsync) -> None:
+        if not method.requeue:
+            raise NotImplementedByBroker("NOT_IMPLEMENTED - requeue=false")
+        self.deliveries.settle(0, Outcome.RECOVERED, multiple=True)
+        self._reply(methods.Basic.RecoverOk(), nowait=isinstance(method, methods.Basic.RecoverAsync))
 
     def on_select(self, method: methods.Confirm.Select) -> None:
         self._confirms = True
@@ -299,6 +295,7 @@ _HANDLERS: dict[type[Method], Callable[..., None]] = {
     methods.Basic.Nack: Channel.on_nack,
     methods.Basic.Reject: Channel.on_reject,
     methods.Basic.Recover: Channel.on_recover,
+    methods.Basic.RecoverAsync: Channel.on_recover,
     methods.Confirm.Select: Channel.on_select,
     methods.Channel.Flow: Channel.on_flow,
     methods.Channel.FlowOk: Channel.on_flow_ok,

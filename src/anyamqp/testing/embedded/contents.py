@@ -6,6 +6,7 @@ The broker hands on what a publisher sent byte for byte; even where it changes a
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping
 from typing import Final
 
@@ -42,6 +43,8 @@ LONGEST: Final = 315_360_000_000
 """The most milliseconds of a time to live or of an expiry: ten years."""
 
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+")
+_LONG: Final = struct.Struct(">cq")
+
 _SIZES: Final = {"delivery_mode": 1, "priority": 1, "timestamp": 8}
 
 
@@ -87,6 +90,10 @@ class Content:
     def set_header(self, name: str, value: FieldValue) -> None:
         """Add a header, or replace the one of that name."""
         self.headers[name] = encoded_field(value)
+
+    def set_long(self, name: str, value: int) -> None:
+        """Add a header with an integer of 64 bits, or replace the one of that name."""
+        self.headers[name] = _LONG.pack(b"l", value)
 
     def sort_headers(self) -> None:
         """Sort the headers by name."""

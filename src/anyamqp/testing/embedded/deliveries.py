@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from anyamqp.errors import AccessRefused, NotAllowed, PreconditionFailed
+from anyamqp.errors import NotAllowed, PreconditionFailed
+from anyamqp.message import FieldTable
+from anyamqp.testing.embedded.consumer_arguments import Terms
 from anyamqp.testing.embedded.model import Model
 from anyamqp.testing.embedded.queues import Outcome, Queue
 from anyamqp.testing.embedded.ready import Entry
@@ -45,24 +47,28 @@ class Consumer:
     Attributes:
         tag: its tag.
         queue: the queue that it consumes.
+        priority: its ``x-priority``.
         unacked: number of its unsettled messages.
     """
 
-    def __init__(self, deliveries: Deliveries, tag: str, queue: Queue, *, no_ack: bool, prefetch: int) -> None:
-        self.tag = tag
-        self.queue = queue
-        self.unacked = 0
+    def __init__(self, deliveries: Deliveries, tag: str, queue: Queue, terms: Terms) -> None:
+        self.tag: str = tag
+        self.queue: Queue = queue
+        self.priority: int = terms.priority
+        self.unacked: int = 0
         self._deliveries = deliveries
-        self._no_ack = no_ack
-        self._prefetch = prefetch
+        self._terms = terms
 
     def can_take(self) -> bool:
         """Whether there is room in its prefetch, in its channel's, and in the connection's output."""
-        return (not self._prefetch or self.unacked < self._prefetch) and self._deliveries.have_room()
+        prefetch = 0 if self._terms.no_ack else self._terms.prefetch
+        return (not prefetch or self.unacked < prefetch) and self._deliveries.have_room(no_ack=self._terms.no_ack)
 
     def take(self, queue: Queue, entry: Entry) -> None:
         """Deliver a message."""
-        tag = self._deliveries.hand_out(queue, entry, None if self._no_ack else self, no_ack=self._no_ack)
+        no_ack = self._terms.no_ack
+        tag = self._deliveries.hand_out(queue, entry, None if no_ack else self, no_ack=no_ack)
+        entry = queue.outgoing(entry, is_get=False)
         method = build(methods.Basic.Deliver, self.tag, tag, entry.redelivered, entry.exchange, entry.routing_key)
         self._deliveries.peer.write_content(self._deliveries.number, method, entry)
 
@@ -94,26 +100,44 @@ class Deliveries:
 
     # --- consumers --------------------------------------------------------------------------------------------------
 
-    def add(self, queue: Queue, tag: str, *, no_ack: bool, exclusive: bool) -> None:
+    def set_prefetch(self, count: int, *, shared: bool) -> None:
+        """Set the prefetch of new consumers, or of all consumers together."""
+        if shared and self.peer.model.rules.shares_prefetch:
+            self.shared_prefetch = count
+        else:
+            self.prefetch = count
+
+    def add(self, queue: Queue, tag: str, *, no_ack: bool, exclusive: bool, arguments: FieldTable) -> None:
         """Add a consumer. Its deliveries begin with the next :meth:`pump`.
 
         Raises:
             NotAllowed: the channel already has a consumer with that tag.
-            AccessRefused: the queue has an exclusive consumer, or this one is exclusive and the queue has others.
+            ReplyError: the queue refuses the consumer.
         """
         if tag in self._consumers:
             raise NotAllowed(f"NOT_ALLOWED - attempt to reuse consumer tag '{tag}'")
-        if queue.consumers.is_exclusive or (exclusive and queue.consumers):
-            raise AccessRefused(f"ACCESS_REFUSED - queue '{queue.name}' in vhost '/' in exclusive use")
-        consumer = Consumer(self, tag, queue, no_ack=no_ack, prefetch=self.prefetch)
-        self._consumers[tag] = consumer
-        queue.add_consumer(consumer, exclusive=exclusive)
+        terms = Terms(
+            no_ack=no_ack,
+            exclusive=exclusive,
+            prefetch=self.prefetch,
+            shared_prefetch=self.shared_prefetch,
+            arguments=arguments,
+        )
+        queue.check_consumer(terms)
+        consumer = self._consumers[tag] = Consumer(self, tag, queue, terms)
+        queue.add_consumer(consumer, terms)
 
-    def remove(self, tag: str) -> None:
-        """End a consumer; an unknown tag is no error. An auto-delete queue is deleted with its last consumer."""
+    def remove(self, tag: str) -> Queue | None:
+        """End a consumer. An auto-delete queue is deleted with its last consumer.
+
+        Returns:
+            Its queue, in which messages may wait for another consumer; None if the tag is unknown.
+        """
         consumer = self._consumers.pop(tag, None)
-        if consumer is not None:
-            consumer.queue.remove_consumer(consumer)
+        if consumer is None:
+            return None
+        consumer.queue.remove_consumer(consumer)
+        return consumer.queue
 
     def forget(self, consumer: Consumer) -> None:
         """Remove a consumer whose queue is deleted; tell the client, if it has that capability."""
@@ -128,15 +152,16 @@ class Deliveries:
 
     def leave(self) -> None:
         """End the consumers of a closed channel, and requeue its unsettled deliveries."""
-        for tag in list(self._consumers):
-            self.remove(tag)
+        queues = [queue for tag in list(self._consumers) if (queue := self.remove(tag)) is not None]
         self._take_back(list(self._unacked), Outcome.RETURNED)
+        for queue in queues:
+            queue.pump()
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
-    def have_room(self) -> bool:
-        """Whether the prefetch that all consumers share and the connection's buffer have room."""
-        if self.shared_prefetch:
+    def have_room(self, *, no_ack: bool) -> bool:
+        """Whether the connection's buffer has room, and the prefetch that all consumers with acks share."""
+        if self.shared_prefetch and not no_ack:
             shared = sum(consumer is not None for _, _, consumer in self._unacked.values())
             if shared >= self.shared_prefetch:
                 return False
@@ -160,17 +185,21 @@ class Deliveries:
         """
         if (not multiple or tag) and tag not in self._unacked:
             raise PreconditionFailed(f"PRECONDITION_FAILED - unknown delivery tag {tag}")
-        self._take_back([one for one in self._unacked if one <= tag or not tag] if multiple else [tag], outcome)
+        tags = [one for one in self._unacked if one <= tag or not tag] if multiple else [tag]
+        for one in tags:
+            self._unacked[one][0].check_settlement(outcome)
+        self._take_back(tags, outcome)
 
     def _take_back(self, tags: list[int], outcome: Outcome) -> None:
-        queues: dict[str, Queue] = {}
-        for tag in tags if outcome is Outcome.DISCARDED else reversed(tags):
+        settled: dict[Queue, list[Entry]] = {}
+        for tag in tags:
             queue, entry, consumer = self._unacked.pop(tag)
-            queues[queue.name] = queue
+            settled.setdefault(queue, []).append(entry)
             if consumer is not None:
                 consumer.unacked -= 1
-            queue.settle(entry, outcome)
-        for queue in queues.values():
+        for queue, entries in settled.items():
+            queue.settle_all(entries, outcome)
+        for queue in settled:
             queue.pump()
         if self.shared_prefetch:
             self.pump()

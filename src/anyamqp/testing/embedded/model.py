@@ -27,6 +27,7 @@ from anyamqp.testing.embedded.queue_arguments import (
     queue_type,
 )
 from anyamqp.testing.embedded.queues import Declaration, Queue, Reason
+from anyamqp.testing.embedded.quorum import QuorumQueue
 from anyamqp.testing.embedded.ready import Entry
 from anyamqp.testing.embedded.record import Record
 from anyamqp.testing.embedded.routing import queues_reached
@@ -38,7 +39,7 @@ NO_ARGUMENTS: FieldTable = {}
 NO_LINE_ENDS: Final[Mapping[int, None]] = {ord("\r"): None, ord("\n"): None}
 """For ``str.translate``: RabbitMQ drops line ends from the names of exchanges and queues."""
 
-QUEUES: Mapping[str, type[Queue]] = {"classic": Queue}
+QUEUES: Mapping[str, type[Queue]] = {"classic": Queue, "quorum": QuorumQueue}
 """The types of queues by their names in ``x-queue-type``."""
 
 
@@ -183,20 +184,9 @@ class Model:
         self._named += 1
         return f"{prefix}-{self._named}"
 
-    def check_deletable(self, queue: Queue, *, if_unused: bool, if_empty: bool) -> None:
-        """Check the conditions of a deletion.
-
-        Raises:
-            PreconditionFailed: the queue has consumers or messages.
-        """
-        if if_unused and queue.consumers:
-            raise PreconditionFailed(f"PRECONDITION_FAILED - queue '{queue.name}' in vhost '{self.name}' in use")
-        if if_empty and queue.ready:
-            raise PreconditionFailed(f"PRECONDITION_FAILED - queue '{queue.name}' in vhost '{self.name}' not empty")
-
     def delete_queue(self, queue: Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """Delete a queue and cancel its consumers. Returns the number of deleted messages."""
-        self.check_deletable(queue, if_unused=if_unused, if_empty=if_empty)
+        queue.check_deletable(if_unused=if_unused, if_empty=if_empty)
         self.queues.pop(queue.name, None)
         queue.close()
         self._unbind_everywhere("queue", queue.name)

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
 
+from anyamqp.errors import AccessRefused, PreconditionFailed
 from anyamqp.message import FieldTable, Message
-from anyamqp.testing.embedded.consumers import Consumers, Taker
+from anyamqp.testing.embedded.consumer_arguments import Terms, check_consumer_arguments
+from anyamqp.testing.embedded.consumers import Consumers, SingleActive, Taker
 from anyamqp.testing.embedded.contents import time_to_live
 from anyamqp.testing.embedded.queue_arguments import Overflow, Settings
 from anyamqp.testing.embedded.ready import Entry, Ready
@@ -41,8 +43,10 @@ class Outcome(Enum):
     """By basic.nack, with requeue."""
     REQUEUED = auto()
     """By basic.reject, with requeue."""
+    RECOVERED = auto()
+    """By basic.recover."""
     RETURNED = auto()
-    """Its channel was closed, or basic.recover asked for it."""
+    """Its channel was closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +80,12 @@ class Host(Protocol):
     """The virtual host of a queue.
 
     Attributes:
+        name: its name.
         rules: how the version of RabbitMQ behaves that the broker follows.
         timers: what is to happen later.
     """
 
+    name: str
     rules: Rules
     timers: Timers
 
@@ -102,6 +108,7 @@ class Queue:
     Attributes:
         owner: the connection that has it exclusively.
         settings: its arguments, read.
+        is_single_active: whether one consumer gets all messages.
         ready: the messages that wait.
         unacked: how many messages are delivered and not settled.
     """
@@ -113,14 +120,44 @@ class Queue:
         self.auto_delete: bool = declaration.auto_delete
         self.arguments: FieldTable = declaration.arguments
         self.settings: Settings = Settings.read(declaration.arguments, host.rules)
-        self.ready: Ready = Ready(self.settings.max_priority)
-        self.consumers: Consumers[Subscriber] = Consumers()
-        self.unacked: int = 0
+        self.is_single_active: bool = declaration.arguments.get("x-single-active-consumer") is True
         self.host: Host = host
+        self.ready: Ready = self._new_ready()
+        self.consumers: Consumers[Subscriber] = self._new_consumers()
+        self.unacked: int = 0
         self._last_position = 0
         self._idle_timer: Timer | None = None
         self._head_timer: Timer | None = None
         self.renew()
+
+    @property
+    def told(self) -> str:
+        """The queue as error texts name it."""
+        return f"queue '{self.name}' in vhost '{self.host.name}'"
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The numbers of messages and of consumers that queue.declare-ok names."""
+        return len(self.ready), len(self.consumers)
+
+    def check_deletable(self, *, if_unused: bool, if_empty: bool) -> None:
+        """Check the conditions of a deletion.
+
+        Raises:
+            ReplyError: the queue has consumers or messages, or its type knows no such conditions.
+        """
+        if if_unused and self.consumers:
+            raise PreconditionFailed(f"PRECONDITION_FAILED - {self.told} in use")
+        if if_empty and self.ready:
+            raise PreconditionFailed(f"PRECONDITION_FAILED - {self.told} not empty")
+
+    def _new_ready(self) -> Ready:
+        return Ready(self.settings.max_priority)
+
+    def _new_consumers(self) -> Consumers[Subscriber]:
+        if self.is_single_active:
+            return SingleActive(by_priority=True, gives_way=False)
+        return Consumers()
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -133,7 +170,7 @@ class Queue:
         *,
         redelivered: bool = False,
     ) -> bool:
-        """Take a published message: deliver it, or keep it.
+        """Take a published message, or a dead letter: deliver it, or keep it.
 
         Args:
             message: the message.
@@ -153,7 +190,7 @@ class Queue:
             self._last_position,
             redelivered,
             self._expiry_of(message),
-            message.priority or 0,
+            self._priority_of(message),
             tuple(routing_keys),
         )
         if self.settings.overflow is not Overflow.DROP_HEAD and self._is_over(1, entry.size):
@@ -168,6 +205,19 @@ class Queue:
             self._drop_excess()
             self.drop_expired()
         return True
+
+    def check_settlement(self, outcome: Outcome) -> None:
+        """Check that a client may settle a delivery like this.
+
+        Raises:
+            ReplyError: the type of queue does not support it.
+        """
+
+    def settle_all(self, entries: list[Entry], outcome: Outcome) -> None:
+        """End deliveries, oldest first. :meth:`pump` is still to be called."""
+        # A message that goes back to its place passes those ahead of it: beginning with the last saves that.
+        for entry in entries if outcome in (Outcome.REJECTED, Outcome.DISCARDED) else reversed(entries):
+            self.settle(entry, outcome)
 
     def settle(self, entry: Entry, outcome: Outcome) -> None:
         """End a delivery that :meth:`take` or a consumer began, and was to be settled."""
@@ -192,6 +242,10 @@ class Queue:
         self.drop_expired()
         return entry
 
+    def outgoing(self, entry: Entry, *, is_get: bool) -> Entry:  # noqa: ARG002 - for subclasses
+        """A message as it is sent to a client, by basic.get or to a consumer."""
+        return entry
+
     def purge(self) -> int:
         """Drop all waiting messages. Returns their number."""
         self.drop_expired()
@@ -201,6 +255,7 @@ class Queue:
 
     def pump(self) -> None:
         """Deliver as many messages as possible."""
+        self.consumers.readmit()
         self.drop_expired()
         while self.ready and (consumer := self.consumers.next()) is not None:
             consumer.take(self, self.ready.popleft())
@@ -208,9 +263,20 @@ class Queue:
 
     # --- consumers --------------------------------------------------------------------------------------------------
 
-    def add_consumer(self, consumer: Subscriber, *, exclusive: bool = False) -> None:
-        """Add a consumer; :meth:`pump` begins its deliveries."""
-        self.consumers.add(consumer, exclusive=exclusive)
+    def check_consumer(self, terms: Terms) -> None:
+        """Check that a consumer may be added.
+
+        Raises:
+            AccessRefused: the queue has an exclusive consumer, or this one is exclusive and the queue has others.
+            PreconditionFailed: an argument is invalid.
+        """
+        check_consumer_arguments(self.told, "classic", terms.arguments, self.host.rules)
+        if self.consumers.is_exclusive or (terms.exclusive and (self.consumers or self.is_single_active)):
+            raise AccessRefused(f"ACCESS_REFUSED - {self.told} in exclusive use")
+
+    def add_consumer(self, consumer: Subscriber, terms: Terms) -> None:
+        """Add a consumer that :meth:`check_consumer` has passed; :meth:`pump` begins its deliveries."""
+        self.consumers.add(consumer, exclusive=terms.exclusive)
 
     def remove_consumer(self, consumer: Subscriber) -> None:
         """Remove a consumer. An auto-delete queue is deleted with its last one."""
@@ -263,6 +329,9 @@ class Queue:
     def _expiry_of(self, message: Message) -> float | None:
         ttls = [ttl for ttl in (self.settings.message_ttl, time_to_live(message)) if ttl is not None]
         return self.host.timers.now + min(ttls) if ttls else None
+
+    def _priority_of(self, message: Message) -> int:
+        return message.priority or 0
 
     def _expire(self) -> None:
         if not self.consumers:

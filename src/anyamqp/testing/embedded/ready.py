@@ -20,6 +20,8 @@ class Entry:
         priority: its level in a priority queue; 0 in all others.
         routing_keys: the keys that it was published with, the first of them in basic.publish; empty for that key only.
         has_failed: whether a consumer rejected it or left it behind.
+        delivery_count: how often it was given back to a quorum queue, as far as that counts towards the limit.
+        acquired_count: how often it was given back to a quorum queue.
     """
 
     message: Message
@@ -31,6 +33,8 @@ class Entry:
     priority: int = 0
     routing_keys: tuple[str, ...] = ()
     has_failed: bool = False
+    delivery_count: int = 0
+    acquired_count: int = 0
 
     @property
     def size(self) -> int:

@@ -28,6 +28,10 @@ class Rules:
         nack_counts_towards_limit: basic.nack with requeue counts towards a quorum queue's delivery limit, as
             basic.reject does.
         delivery_limit: of a quorum queue that names none; None for no limit.
+        tells_acquired_count: a quorum queue's deliveries say in ``x-acquired-count`` how often the message was given
+            back.
+        shares_prefetch: basic.qos with ``global`` holds for all consumers of the channel together; otherwise it is as
+            without.
         message_size: the largest body, in bytes.
         least_frame_max: the smallest frame_max that a client may ask for, in bytes.
         has_queue_modes: ``x-queue-mode`` is checked.
@@ -45,6 +49,8 @@ class Rules:
     sorts_returned_headers: bool
     nack_counts_towards_limit: bool
     delivery_limit: int | None
+    tells_acquired_count: bool
+    shares_prefetch: bool
     message_size: int
     least_frame_max: int
     has_queue_modes: bool
@@ -66,6 +72,8 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             sorts_returned_headers=False,
             nack_counts_towards_limit=True,
             delivery_limit=None,
+            tells_acquired_count=False,
+            shares_prefetch=True,
             message_size=128 * 1024 * 1024,
             least_frame_max=4096,
             has_queue_modes=True,
@@ -82,6 +90,8 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             sorts_returned_headers=True,
             nack_counts_towards_limit=True,
             delivery_limit=20,
+            tells_acquired_count=False,
+            shares_prefetch=True,
             message_size=16 * 1024 * 1024,
             least_frame_max=4096,
             has_queue_modes=True,
@@ -98,6 +108,8 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             sorts_returned_headers=True,
             nack_counts_towards_limit=False,
             delivery_limit=20,
+            tells_acquired_count=True,
+            shares_prefetch=False,
             message_size=16 * 1024 * 1024,
             least_frame_max=8192,
             has_queue_modes=False,
