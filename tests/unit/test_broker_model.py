@@ -15,6 +15,7 @@ from anyamqp import (
     FieldTable,
     Message,
     NotFound,
+    NotImplementedByBroker,
     PreconditionFailed,
     ReplyError,
     ResourceLocked,
@@ -24,6 +25,7 @@ from anyamqp.testing.embedded.exchanges import Exchange, topic_matches
 from anyamqp.testing.embedded.model import Model
 from anyamqp.testing.embedded.queues import Declaration, Queue
 from anyamqp.testing.embedded.ready import Entry
+from anyamqp.testing.embedded.versions import RULES
 
 ME, OTHER = object(), object()
 
@@ -140,6 +142,23 @@ def test_queue_bound_twice_gets_a_message_once() -> None:
     model.bind("x", "queue", "q", "#")
     model.bind("x", "queue", "q", "a.*")
     assert routed(model, "x", "a.b") == ["q"]
+
+
+def test_local_random_exchange_takes_its_queues_in_turn() -> None:
+    model = Model(rules=RULES["4.0"])
+    exchange(model, "x", "x-local-random")
+    assert routed(model, "x") == []
+    for name in ("one", "two"):
+        queue(model, name)
+        model.bind("x", "queue", name, "")
+    assert sorted([*routed(model, "x", "any"), *routed(model, "x")]) == ["one", "two"]
+
+
+def test_modulus_hash_exchange_of_rabbitmq_4_3_is_refused_by_name() -> None:
+    with pytest.raises(NotImplementedByBroker, match=r"^exchange type 'x-modulus-hash'$"):
+        exchange(Model(rules=RULES["4.3"]), "x", "x-modulus-hash")
+    with pytest.raises(PreconditionFailed, match=r"^unknown exchange type 'x-modulus-hash'$"):
+        exchange(Model(rules=RULES["4.0"]), "x", "x-modulus-hash")
 
 
 def test_unbound_queue_gets_nothing_more() -> None:
