@@ -154,7 +154,6 @@ async def test_channel_number_beyond_the_limit_is_not_allowed() -> None:
     ("data", "code"),
     [
         pytest.param(frame(METHOD, 1, b"\x00\x0a\x00\x0a", end=b"\xcd"), 501, id="end-byte"),
-        pytest.param(frame(METHOD, 1, b"\x00\x63\x00\x01"), 503, id="unknown-method"),
         pytest.param(encode_method(1, build(methods.Tx.Select)), 540, id="tx"),
         pytest.param(encode_method(1, build(methods.Channel.Open)), 504, id="second-open"),
         pytest.param(encode_method(2, build(methods.Basic.Ack)), 504, id="channel-not-open"),
@@ -166,9 +165,6 @@ async def test_channel_number_beyond_the_limit_is_not_allowed() -> None:
         pytest.param(body(1, b"abcd"), 505, id="body-without-header"),
         pytest.param(body(0, b"abcd"), 505, id="body-on-channel-0"),
         pytest.param(encode_method(1, build(methods.Basic.Publish)) * 2, 505, id="publish-without-content"),
-        pytest.param(
-            encode_method(1, build(methods.Basic.Publish)) + header(1, 1) + body(1, b"ab"), 501, id="body-too-long"
-        ),
         pytest.param(
             encode_method(1, build(methods.Basic.Publish, immediate=True)) + header(1, 0), 540, id="immediate"
         ),

@@ -13,7 +13,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from anyamqp.errors import InvalidUse, SettingsError
+from anyamqp.errors import InvalidUse, SettingsError, UnexpectedFailure
 from anyamqp.protocol.events import Tuning
 from anyamqp.testing.embedded.conditions import Conditions
 from anyamqp.testing.embedded.transport import Served
@@ -45,6 +45,8 @@ class Broker(Observed):
         tuning: the limits that it proposes to the next client.
         secrets: the secrets of connection.update-secret, oldest first.
         faults: how it fails, and when.
+        errors: the exceptions that its own code raised, which are bugs; each ended one connection at most. The end of
+            the block raises :class:`~anyamqp.UnexpectedFailure` if there are any.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Broker(Observed):
         self._credentials = f"{username}:{password}"
         self._connections: dict[Served, None] = {}
         super().__init__(conditions, self._connections)
+        self.errors: list[Exception] = conditions.errors
         self.faults: Faults = Faults(conditions, lambda: self._connections)
         self._is_stopped = False
         self._port: int | None = None
@@ -91,6 +94,11 @@ class Broker(Observed):
             connection.is_excused = True
         tasks.cancel_scope.cancel()
         await tasks.__aexit__(None, None, None)
+        if self.errors:
+            problem = f"the embedded broker failed at {len(self.errors)} places, which are bugs of anyamqp"
+            if exc is None:
+                raise UnexpectedFailure(problem) from self.errors[0]
+            exc.add_note(f"{problem}; the first: {self.errors[0]!r}")
 
     # --- listening --------------------------------------------------------------------------------------------------
 

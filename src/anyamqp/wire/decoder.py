@@ -212,7 +212,7 @@ def _fault(error: type[ReplyError], text: str) -> ReplyError:
 
 def _payload(kind: int, channel: int, data: bytes) -> Payload:
     if kind == METHOD:
-        return _method(data)
+        return decode_method(data)
     if kind == HEADER:
         try:
             return decode_header(data)
@@ -221,7 +221,14 @@ def _payload(kind: int, channel: int, data: bytes) -> Payload:
     return HeartbeatFrame()
 
 
-def _method(data: bytes) -> Method:
+def decode_method(data: bytes) -> Method:
+    """A method, from the payload of its frame.
+
+    Raises:
+        FrameError: the payload is too short.
+        CommandInvalid: there is no such method.
+        CommandSyntaxError: its arguments cannot be read.
+    """
     if len(data) < 4:
         raise _fault(FrameError, f"method frame with a payload of {len(data)} bytes")
     index = int.from_bytes(data[:4], "big")

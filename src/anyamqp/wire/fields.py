@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar, cast
 from anyamqp.errors import InvalidArgument
 from anyamqp.message import FieldValue
 
-_DEEPEST: Final = 64
+DEEPEST: Final = 64
 """How deep tables and arrays may be nested; Python's own limit would end in a RecursionError."""
 
 _OCTET, _SHORT, _LONG, _LONGLONG = (struct.Struct(f">{code}") for code in "BHIQ")
@@ -103,8 +103,8 @@ class Reader:
         return self._ended(array, end)
 
     def _container(self, depth: int) -> int:
-        if depth > _DEEPEST:
-            raise Malformed(f"tables nested deeper than {_DEEPEST}")
+        if depth > DEEPEST:
+            raise Malformed(f"tables nested deeper than {DEEPEST}")
         size = self.long()
         end = self.position + size
         if end > self._end:
@@ -223,8 +223,8 @@ def table(name: str, value: object, depth: int = 0) -> bytes:
         return bytes(4)
     if not isinstance(value, Mapping):
         raise InvalidArgument(f"{name}: {type(value).__name__} instead of a table")
-    if depth > _DEEPEST:
-        raise InvalidArgument(f"{name}: tables nested deeper than {_DEEPEST}")
+    if depth > DEEPEST:
+        raise InvalidArgument(f"{name}: tables nested deeper than {DEEPEST}")
     parts: list[bytes] = []
     for key, inner in cast("Mapping[object, object]", value).items():
         path = f"{name}.{key}"
@@ -266,8 +266,8 @@ def _field(name: str, value: object, depth: int) -> bytes:
 
 
 def _array(name: str, values: Sequence[object], depth: int) -> bytes:
-    if depth > _DEEPEST:
-        raise InvalidArgument(f"{name}: arrays nested deeper than {_DEEPEST}")
+    if depth > DEEPEST:
+        raise InvalidArgument(f"{name}: arrays nested deeper than {DEEPEST}")
     data = b"".join(_field(f"{name}[{index}]", value, depth) for index, value in enumerate(values))
     return _LONG.pack(len(data)) + data
 

@@ -10,12 +10,15 @@ from collections.abc import Callable
 
 from anyamqp.errors import (
     AccessRefused,
-    FrameError,
+    CommandInvalid,
     NotFound,
     NotImplementedByBroker,
-    UnexpectedFrame,
+    PreconditionFailed,
 )
+from anyamqp.testing.embedded.assembly import Command
+from anyamqp.testing.embedded.contents import Content
 from anyamqp.testing.embedded.copies import addressed
+from anyamqp.testing.embedded.decoding import check_properties, delivery_mode
 from anyamqp.testing.embedded.deliveries import Deliveries, Owner
 from anyamqp.testing.embedded.exchanges import Exchange
 from anyamqp.testing.embedded.model import NO_LINE_ENDS, Fate
@@ -23,9 +26,8 @@ from anyamqp.testing.embedded.queues import Declaration, Outcome, Queue
 from anyamqp.testing.embedded.ready import Entry
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
-from anyamqp.wire.frames import Payload, build
+from anyamqp.wire.frames import build
 from anyamqp.wire.methods import Method
-from anyamqp.wire.receiving import Header
 
 
 class Channel:
@@ -49,41 +51,21 @@ class Channel:
         self._confirms = False
         self._published = 0
         self._confirmed = 0
-        self._method: Method | None = None
-        self._header: Header | None = None
-        self._body: list[bytes | memoryview] = []
-
-    @property
-    def awaits_content(self) -> bool:
-        """Whether a method has come whose content has not come yet."""
-        return self._method is not None
 
     # --- methods of the client --------------------------------------------------------------------------------------
 
-    def receive(self, payload: Payload) -> None:
-        """Take a frame.
+    def receive(self, command: Command) -> None:
+        """Take a method, with its content.
 
         Raises:
             ReplyError: the client is at fault.
+            Violation: the message's properties cannot be read.
         """
-        if isinstance(payload, Method):
-            if self._method is not None:
-                raise UnexpectedFrame("UNEXPECTED_FRAME - expected content header or body")
-            if isinstance(payload, methods.Basic.Publish):
-                self._check_publish(payload)
-                self._method = payload
-            else:
-                self._call(payload)
-        elif isinstance(payload, Header):
-            if self._method is None or self._header is not None:
-                raise UnexpectedFrame("UNEXPECTED_FRAME - expected method frame, got content header instead")
-            self._header = payload
-            self._publish_if_complete()
-        elif isinstance(payload, bytes | memoryview):
-            if self._header is None:
-                raise UnexpectedFrame("UNEXPECTED_FRAME - expected content header")
-            self._body.append(payload)
-            self._publish_if_complete()
+        method, content, size = command
+        if isinstance(method, methods.Basic.Publish) and content is not None:
+            self._publish(method, content, size)
+        else:
+            self._call(method)
 
     def send_confirms(self) -> None:
         """Confirm all gathered publishes, in one frame."""
@@ -92,30 +74,32 @@ class Channel:
             self._confirmed = self._published
             self._reply(methods.Basic.Ack(self._published, multiple))
 
-    def _check_publish(self, method: methods.Basic.Publish) -> None:
+    def _check_publish(self, method: methods.Basic.Publish, message: Received, size: int) -> None:
+        rules, model = self.peer.model.rules, self.peer.model
         if method.immediate:
             raise NotImplementedByBroker("NOT_IMPLEMENTED - immediate=true")
-        if method.exchange and self.peer.model.exchange(method.exchange).internal:
-            raise AccessRefused(
-                f"ACCESS_REFUSED - cannot publish to internal exchange '{method.exchange}' "
-                f"in vhost '{self.peer.model.name}'"
+        if size > rules.message_size:
+            raise PreconditionFailed(
+                f"PRECONDITION_FAILED - message size {size} is larger than configured max size {rules.message_size}"
             )
+        if method.exchange and model.exchange(method.exchange).internal:
+            raise AccessRefused(
+                f"ACCESS_REFUSED - cannot publish to internal exchange '{method.exchange}' in vhost '{model.name}'"
+            )
+        check_properties(message.encoded)
+        if rules.checks_delivery_mode and (mode := delivery_mode(message.encoded)) not in (None, 1, 2):
+            raise PreconditionFailed(f"PRECONDITION_FAILED - invalid message: {{delivery_mode_unknown,{mode}}}")
 
-    def _publish_if_complete(self) -> None:
-        method, header = self._method, self._header
-        if header is None or not isinstance(method, methods.Basic.Publish):
-            return
-        size = sum(map(len, self._body))
-        if size > header.body_size:
-            raise FrameError("FRAME_ERROR - body larger than its header says")
-        if size < header.body_size:
-            return
-        message, routing_keys = addressed(Received(b"".join(self._body), header.encoded), method.routing_key)
-        self._method = self._header = None
-        self._body = []
+    def _publish(self, method: methods.Basic.Publish, message: Received, size: int) -> None:
+        self._check_publish(method, message, size)
+        message, routing_keys = addressed(message, method.routing_key)
         self.peer.has_published = True
         fate = self.peer.model.publish(message, method.exchange, routing_keys)
         if fate is Fate.UNROUTABLE and method.mandatory:
+            if self.peer.model.rules.sorts_returned_headers:
+                content = Content(message)
+                content.sort_headers()
+                message = content.message()
             entry = Entry(message, method.exchange, method.routing_key, 0)
             returned = build(methods.Basic.Return, 312, "NO_ROUTE", method.exchange, method.routing_key)
             self.peer.write_content(self.number, returned, entry)
@@ -130,7 +114,9 @@ class Channel:
     def _call(self, method: Method) -> None:
         handler = _HANDLERS.get(type(method))
         if handler is None:
-            raise NotImplementedByBroker(f"NOT_IMPLEMENTED - {method.name}")
+            if isinstance(method, _NOT_SUPPORTED):
+                raise NotImplementedByBroker(f"NOT_IMPLEMENTED - {method.name}")
+            raise CommandInvalid("COMMAND_INVALID - unimplemented method")
         handler(self, method)
 
     def _reply(self, method: Method, *, nowait: bool = False) -> None:
@@ -273,9 +259,8 @@ class Channel:
             raise NotImplementedByBroker("NOT_IMPLEMENTED - active=false")
         self._reply(methods.Channel.FlowOk(active=True))
 
-    def on_flow_ok(self, _: methods.Channel.FlowOk) -> None:
-        """Ignore a method."""
 
+_NOT_SUPPORTED = (methods.Basic.RecoverAsync, methods.Tx.Select, methods.Tx.Commit, methods.Tx.Rollback)
 
 _HANDLERS: dict[type[Method], Callable[..., None]] = {
     methods.Exchange.Declare: Channel.on_exchange_declare,
@@ -298,5 +283,4 @@ _HANDLERS: dict[type[Method], Callable[..., None]] = {
     methods.Basic.RecoverAsync: Channel.on_recover,
     methods.Confirm.Select: Channel.on_select,
     methods.Channel.Flow: Channel.on_flow,
-    methods.Channel.FlowOk: Channel.on_flow_ok,
 }

@@ -32,6 +32,7 @@ class Conditions:
         excused_until: the time on the event loop's clock until which a client may leave without a close handshake,
             because the broker was frozen.
         unexpected_closes: names of the connections whose client left without a close handshake.
+        errors: the exceptions that the broker's own code raised, which are bugs; each ended one connection at most.
         armed: the faults that wait for a point of the protocol.
     """
 
@@ -44,6 +45,7 @@ class Conditions:
         self.is_refusing: bool = False
         self.excused_until: float = 0.0
         self.unexpected_closes: list[str] = []
+        self.errors: list[Exception] = []
         self.armed: list[Armed] = []
         self._changed = anyio.Event()
         self._rescheduled = anyio.Event()
@@ -97,9 +99,12 @@ class Conditions:
             due = [self.relief.next_due, None if self.is_frozen else self.timers.next_due]
             with anyio.CancelScope(deadline=min((one for one in due if one is not None), default=float("inf"))):
                 await self._rescheduled.wait()
-            self.relief.run_due()
-            if not self.is_frozen:
-                self.timers.run_due()
+            try:
+                self.relief.run_due()
+                if not self.is_frozen:
+                    self.timers.run_due()
+            except Exception as error:  # noqa: BLE001 - a bug of the broker ends none of its connections
+                self.errors.append(error)
 
     def _reschedule(self) -> None:
         self._rescheduled.set()

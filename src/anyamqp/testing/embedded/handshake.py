@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from anyamqp.errors import NotAllowed
 from anyamqp.message import FieldTable
@@ -22,6 +22,10 @@ SERVER_PROPERTIES: FieldTable = {
         "publisher_confirms": True,
     },
 }
+
+LOGIN_REFUSED: Final = (
+    "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile."
+)
 
 
 class Login(Protocol):

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from anyamqp.testing.embedded.ready import Entry
 from anyamqp.wire import methods
-from anyamqp.wire.frames import encode_content, encode_method
+from anyamqp.wire.basic import Received, content_parts, encode_properties
+from anyamqp.wire.frames import encode_method
 from anyamqp.wire.methods import Method
 
 OUTPUT_BOUND = 1024 * 1024
@@ -65,7 +66,10 @@ class Output:
         Raises:
             InvalidArgument: the message's properties are larger than this client's frames.
         """
-        data = b"".join(encode_content(number, method, entry.message, self.frame_max))
+        message = entry.message
+        encoded = message.encoded if isinstance(message, Received) else encode_properties(message.properties)
+        frame = encode_method(number, method)
+        data = b"".join(content_parts(frame, number, encoded, message.body, self.frame_max))
         if isinstance(method, methods.Basic.Deliver):
             self._delivered_size += len(data)
         self.append(data, number, method)

@@ -17,25 +17,21 @@ from anyamqp.errors import (
     LoginRefused,
     NotAllowed,
     ReplyError,
-    UnexpectedFrame,
 )
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.heartbeat import Heartbeat
+from anyamqp.testing.embedded.assembly import Assembler, Command, decode_on_zero
 from anyamqp.testing.embedded.channel import Channel
-from anyamqp.testing.embedded.handshake import Login, check_tuning, start
+from anyamqp.testing.embedded.framing import PROTOCOL, Framing, RawFrame
+from anyamqp.testing.embedded.handshake import LOGIN_REFUSED, Login, check_tuning, start
 from anyamqp.testing.embedded.model import Hosts, Model
 from anyamqp.testing.embedded.output import Outgoing, Output
 from anyamqp.testing.embedded.ready import Entry
+from anyamqp.testing.embedded.violations import Crash, Violation
 from anyamqp.wire import methods
-from anyamqp.wire.decoder import Decoder
 from anyamqp.wire.frames import (
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
-    Frame,
-    HeartbeatFrame,
-    Payload,
-    ProtocolHeader,
-    method_name,
 )
 from anyamqp.wire.methods import Method
 
@@ -93,9 +89,10 @@ class Peer:
         self._takes_blocked = False
         self._takes_refusal = False
         self._awaited: type[Method] | None = None
-        self._decoder = Decoder(login.tuning.frame_max or 2**31, as_server=True)
+        self._framing = Framing(hosts.rules.least_frame_max)
+        self._frames: Iterator[RawFrame] = iter(())
+        self._assemblers: dict[int, Assembler] = {}
         self._heartbeat = Heartbeat(0, now)
-        self._frames: Iterator[Frame] = iter(())
         self._output = Output(wake, hosts.timers.clock, login.tuning.frame_max)
 
     # --- bytes and time ---------------------------------------------------------------------------------------------
@@ -109,26 +106,27 @@ class Peer:
     def feed(self, data: bytes, now: float) -> None:
         """Take received bytes; :meth:`step` handles their frames, all of them before the next bytes are taken."""
         self._heartbeat.read(now)
-        self._decoder.feed(data)
-        self._frames = self._decoder.frames()
+        self._framing.feed(data)
+        self._frames = self._framing.frames()
 
     def step(self, now: float) -> bool:
         """Handle the next frame. Returns whether there was one."""
         if self.is_over:
             return False
-        at_fault: Method | None = None
         try:
             frame = next(self._frames, None)
             if frame is not None:
-                at_fault = frame.payload if isinstance(frame.payload, Method) else None
-                self._pass(frame, now)
+                self._handle(frame, now)
                 return True
-        except ReplyError as error:
+        except Violation as violation:
             if self._awaited is None and not self.is_open:
                 self._refuse_protocol()
             else:
-                self.close(error.code, error.text, at_fault)
+                self.close(violation.error.code, violation.error.text, violation.at_fault)
             return True
+        except Crash:
+            self.is_over = self.is_graceful = True
+            return False
         for channel in self.channels.values():
             channel.send_confirms()
         return False
@@ -178,7 +176,7 @@ class Peer:
         for queue in [queue for queue in self.model.queues.values() if queue.owner is self]:
             self.model.delete_queue(queue)
 
-    def close(self, code: int, text: str, method: Method | None = None) -> None:
+    def close(self, code: int, text: str, method: Method | type[Method] | None = None) -> None:
         """Send connection.close, and end all channels at once. From now on, the client may close the transport."""
         if not self.is_closing and not self.is_over:
             self.is_closing = self.is_graceful = True
@@ -226,38 +224,43 @@ class Peer:
 
     # --- frames -----------------------------------------------------------------------------------------------------
 
-    def _pass(self, frame: Frame, now: float) -> None:
-        """Handle a frame, between the two looks of the watch."""
-        number, payload = frame
-        if self.watch is None:
-            self._handle(frame, now)
-            return
-        if (isinstance(payload, Method) and not self.watch.before(number, payload)) or self.is_over:
-            return
-        self._handle(frame, now)
-        channel = self.channels.get(number)
-        if channel is None or not channel.awaits_content:
-            self.watch.after(number)
-
-    def _handle(self, frame: Frame, now: float) -> None:
-        number, payload = frame
-        if isinstance(payload, ProtocolHeader):
-            if payload.data != PROTOCOL_HEADER:
+    def _handle(self, frame: RawFrame, now: float) -> None:
+        number = frame.channel
+        if frame.kind == PROTOCOL:
+            if frame.payload != PROTOCOL_HEADER:
                 self._refuse_protocol()
                 return
             self._awaited = methods.Connection.StartOk
             self.write(0, start())
         elif number == 0:
-            if isinstance(payload, Method):
-                self._handle_connection(payload, now)
-            elif not isinstance(payload, HeartbeatFrame) and not self.is_closing:
-                raise UnexpectedFrame("UNEXPECTED_FRAME - content on channel 0")
+            method = decode_on_zero(frame, is_closing=self.is_closing)
+            if method is not None:
+                self._pass(0, Command(method), now)
         elif self.is_closing:
             return
         elif not self.is_open:
-            raise ChannelError("CHANNEL_ERROR - connection is not open")
+            raise Violation(ChannelError("CHANNEL_ERROR - connection is not open"))
         else:
-            self._handle_channel(number, payload)
+            assembler = self._assemblers.setdefault(number, Assembler(self.model.rules))
+            command = assembler.take(frame)
+            if command is not None:
+                self._pass(number, command, now)
+            if number not in self.channels:
+                self._assemblers.pop(number, None)
+
+    def _pass(self, number: int, command: Command, now: float) -> None:
+        """Handle a method, between the two looks of the watch."""
+        if self.watch is not None and (not self.watch.before(number, command.method) or self.is_over):
+            return
+        try:
+            if number:
+                self._handle_channel(number, command)
+            else:
+                self._handle_connection(command.method, now)
+        except ReplyError as error:
+            raise Violation(error, type(command.method)) from error
+        if self.watch is not None:
+            self.watch.after(number)
 
     def _handle_connection(self, method: Method, now: float) -> None:
         if isinstance(method, methods.Connection.Close):
@@ -269,7 +272,8 @@ class Peer:
             self._login.update_secret(method.new_secret)
             self.write(0, methods.Connection.UpdateSecretOk())
         elif self._awaited is None or not isinstance(method, self._awaited):
-            raise ChannelError(f"CHANNEL_ERROR - unexpected method {method_name(method)} on channel 0")
+            state = "running" if self.is_open else "starting"
+            raise ChannelError(f"CHANNEL_ERROR - unexpected method in connection state {state}")
         elif isinstance(method, methods.Connection.StartOk):
             self._log_in(method)
         elif isinstance(method, methods.Connection.TuneOk):
@@ -298,11 +302,7 @@ class Peer:
             self.write(0, methods.Connection.Tune(*self._tuning))
             return
         if self._takes_refusal:
-            text = (
-                "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. "
-                "For details see the broker logfile."
-            )
-            self.close(LoginRefused.code, text)
+            self.close(LoginRefused.code, LOGIN_REFUSED)
         else:
             self.is_over = self.is_graceful = True
 
@@ -311,12 +311,13 @@ class Peer:
         self._awaited = methods.Connection.Open
         self._tuning = Tuning(method.channel_max, method.frame_max, method.heartbeat)
         self._output.frame_max = method.frame_max
-        self._decoder.max_frame_size = method.frame_max or 2**31
+        self._framing.frame_max = method.frame_max or self.model.rules.message_size + self.model.rules.least_frame_max
         self._heartbeat = Heartbeat(method.heartbeat, now)
 
-    def _handle_channel(self, number: int, payload: Payload) -> None:
+    def _handle_channel(self, number: int, command: Command) -> None:
+        method = command.method
         channel = self.channels.get(number)
-        if isinstance(payload, methods.Channel.Open):
+        if isinstance(method, methods.Channel.Open):
             if channel is not None:
                 raise ChannelError("CHANNEL_ERROR - second 'channel.open' seen")
             if self._tuning.channel_max and number > self._tuning.channel_max:
@@ -326,27 +327,27 @@ class Peer:
             self.channels[number] = Channel(self, number)
             self.write(number, methods.Channel.OpenOk())
         elif channel is None:
-            raise ChannelError(f"CHANNEL_ERROR - expected 'channel.open' on channel {number}")
-        elif isinstance(payload, methods.Channel.Close):
+            raise ChannelError("CHANNEL_ERROR - expected 'channel.open'")
+        elif isinstance(method, methods.Channel.Close):
             channel.send_confirms()
             channel.deliveries.leave()
             if not channel.is_closing:  # else the two closes cross, and the client's close-ok is still to come
                 del self.channels[number]
             self.write(number, methods.Channel.CloseOk())
-        elif isinstance(payload, methods.Channel.CloseOk):
+        elif isinstance(method, methods.Channel.CloseOk):
             if not channel.is_closing:
                 raise CommandInvalid("COMMAND_INVALID - unimplemented method")
             del self.channels[number]
         elif not channel.is_closing:
             try:
-                channel.receive(payload)
+                channel.receive(command)
             except ReplyError as error:
                 if error.hard:
                     raise
-                self.close_channel(channel, error.code, error.text, payload if isinstance(payload, Method) else None)
+                self.close_channel(channel, error.code, error.text, method)
 
 
-def _numbers(method: Method | None) -> tuple[int, int]:
+def _numbers(method: Method | type[Method] | None) -> tuple[int, int]:
     """The class and method ids of the method that caused a close; zeros if none did."""
     return (0, 0) if method is None else (method.index >> 16, method.index & 0xFFFF)
 

@@ -10,6 +10,7 @@ from typing import Final
 import anyio
 import anyio.abc
 
+from anyamqp.errors import InternalError
 from anyamqp.testing.embedded.conditions import Conditions
 from anyamqp.testing.embedded.handshake import Login
 from anyamqp.testing.embedded.output import Outgoing
@@ -22,6 +23,9 @@ from anyamqp.wire.methods import Method
 _CHUNK: Final = 64 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
 _BROKEN: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
+
+HANDSHAKE_PATIENCE: Final = 10.0
+"""Seconds that a client has for the handshake (RabbitMQ, handshake_timeout)."""
 
 CLOSE_PATIENCE: Final = 5.0
 """Seconds that a client has to answer connection.close."""
@@ -69,17 +73,23 @@ class Served:
                     tasks.start_soon(self._write)
                     tasks.start_soon(self._beat)
                     tasks.start_soon(self._drop)
+                    tasks.start_soon(self._limit_handshake)
                     await self._read()
                     if self.peer.is_over:
                         self._wake()
                         with anyio.move_on_after(LINGERING):
                             await self._linger()
                     tasks.cancel_scope.cancel()
+        except Exception as error:  # noqa: BLE001 - a bug of the broker ends one connection, and no other
+            self._conditions.errors.append(error)
         finally:
             is_excused = self.is_excused or anyio.current_time() <= self._conditions.excused_until
             if not self.peer.is_graceful and not is_excused:
                 self._conditions.unexpected_closes.append(self.peer.name)
-            self.peer.gone()
+            try:
+                self.peer.gone()
+            except Exception as error:  # noqa: BLE001
+                self._conditions.errors.append(error)
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                 await self._stream.aclose()
 
@@ -153,11 +163,20 @@ class Served:
             while not self.peer.takes_requests():
                 await self._output_sent.wait()
             self.peer.feed(data, anyio.current_time())
-            while self.peer.step(anyio.current_time()):
+            while self._step():
                 await self._wait_thawed()
             self.peer.set_blocked(self._conditions.blocked)
             if self.peer.is_open:
                 self._opened.set()
+
+    def _step(self) -> bool:
+        """Handle the next frame. A bug of the broker ends this connection, and no other."""
+        try:
+            return self.peer.step(anyio.current_time())
+        except Exception as error:  # noqa: BLE001
+            self._conditions.errors.append(error)
+            self.peer.close(InternalError.code, "INTERNAL_ERROR")
+            return False
 
     async def _linger(self) -> None:
         """Send the last frames, and read on until the client closes: unread input would turn the close into a reset."""
@@ -239,6 +258,17 @@ class Served:
                 await self._wait_thawed()
                 self.peer.slept(anyio.current_time())
         self._scope.cancel()
+
+    async def _limit_handshake(self) -> None:
+        """Give up a client that does not finish the handshake; the time of a freeze does not count."""
+        with anyio.move_on_after(HANDSHAKE_PATIENCE):
+            await self._opened.wait()
+        if self._is_frozen or self._conditions.is_frozen:
+            await self._wait_thawed()
+            await self._limit_handshake()
+        elif not self._opened.is_set():
+            self.peer.is_graceful = True
+            self._scope.cancel()
 
     async def _drop(self) -> None:
         """Give up a client that does not answer connection.close."""

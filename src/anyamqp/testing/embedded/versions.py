@@ -38,6 +38,9 @@ class Rules:
         least_max_priority: the highest priority of a queue whose ``x-max-priority`` is 0.
         failed_dead_letter_is_redelivered: a message that basic.reject or a closed channel gave back comes out of its
             dead letter queue as redelivered.
+        checks_body_frames: a body larger than its header says, or announced as larger than 512 MiB, is refused (501);
+            otherwise the broker waits for its end.
+        checks_delivery_mode: a delivery mode other than 1 and 2 is refused (406).
     """
 
     version: Version
@@ -56,6 +59,8 @@ class Rules:
     has_queue_modes: bool
     least_max_priority: int
     failed_dead_letter_is_redelivered: bool
+    checks_body_frames: bool
+    checks_delivery_mode: bool
 
 
 _TYPES: Final = ("direct", "fanout", "topic", "headers")
@@ -79,6 +84,8 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             has_queue_modes=True,
             least_max_priority=0,
             failed_dead_letter_is_redelivered=False,
+            checks_body_frames=False,
+            checks_delivery_mode=True,
         ),
         "4.0": Rules(
             version="4.0",
@@ -97,6 +104,8 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             has_queue_modes=True,
             least_max_priority=1,
             failed_dead_letter_is_redelivered=False,
+            checks_body_frames=False,
+            checks_delivery_mode=False,
         ),
         "4.3": Rules(
             version="4.3",
@@ -115,6 +124,8 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             has_queue_modes=False,
             least_max_priority=1,
             failed_dead_letter_is_redelivered=True,
+            checks_body_frames=True,
+            checks_delivery_mode=False,
         ),
     }
 )
