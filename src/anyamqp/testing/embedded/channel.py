@@ -166,7 +166,7 @@ class Channel:
     def on_queue_declare(self, method: methods.Queue.Declare) -> None:
         model = self.peer.model
         if method.passive:
-            queue = self._queue(method.queue)
+            queue = model.queue(method.queue, self.peer)
             queue.renew()
         else:
             owner = self.peer if method.exclusive else None
