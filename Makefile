@@ -2,6 +2,8 @@
 # make test      all checks and all tests with their branch coverage; installs RabbitMQ's server if the machine has none
 # make test-rabbitmq4   the broker tests on RabbitMQ 4.0 and 4.3, which it fetches once: scripts/ensure-rabbitmq4
 #                       (make test-rabbitmq-4.3: on one of them)
+# make test-clients     the embedded broker under the clients of others: kombu, Celery, AMQPStorm, and two for Node,
+#                       all of which it installs; needs node and npm
 # make check     linter, formatter, type checkers
 # make law       change each cell of each table, and see that a test fails: writes docs/law.md (about 4 minutes)
 # make explore   play every order of events against the core, up to a depth: writes docs/explore.md (about 3 minutes)
@@ -23,6 +25,7 @@
 VENV := .venv
 DEMO := $(VENV)/.demo
 DEV := $(VENV)/.dev
+CLIENTS := $(VENV)/.clients
 BIN := $(VENV)/bin
 export PYTHON
 
@@ -30,7 +33,7 @@ export PYTHON
 # A test that hangs ends its worker, and xdist gives it to the next one: once more is enough.
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
-.PHONY: demo test test-rabbitmq4 check diagrams explore law planted bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
+.PHONY: demo test test-rabbitmq4 test-clients check diagrams explore law planted bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
 
 demo: $(DEMO)
 	$(BIN)/feature-service demo
@@ -44,6 +47,9 @@ test-rabbitmq4: test-rabbitmq-4.0 test-rabbitmq-4.3
 test-rabbitmq-%: $(DEV)
 	scripts/ensure-rabbitmq4 $*
 	RABBITMQ_SCRIPTS=$$(scripts/ensure-rabbitmq4 --scripts $*) $(BIN)/python -m pytest $(PARALLEL) tests/broker
+
+test-clients: $(CLIENTS)
+	$(BIN)/python -m pytest tests/clients tests/clients/extra_clients.py
 
 check: $(DEV)
 	$(BIN)/ruff check
@@ -97,5 +103,5 @@ bench-startup: $(DEV)
 	scripts/ensure-rabbitmq
 	$(BIN)/python -m benchmarks.startup
 
-$(DEMO) $(DEV): pyproject.toml src/feature_service/pyproject.toml scripts/ensure-venv scripts/find-python
-	scripts/ensure-venv $(if $(filter $(DEV),$@),dev,demo)
+$(DEMO) $(DEV) $(CLIENTS): pyproject.toml src/feature_service/pyproject.toml scripts/ensure-venv scripts/find-python
+	scripts/ensure-venv $(patsubst $(VENV)/.%,%,$@)
