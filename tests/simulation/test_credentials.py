@@ -163,7 +163,7 @@ async def test_a_mechanism_from_the_function_is_logged_in_with() -> None:
         await anyio.lowlevel.checkpoint()
         return External()
 
-    with pytest.raises(LoginRefused, match="the broker offers PLAIN, not EXTERNAL"):
+    with pytest.raises(LoginRefused, match="the broker offers AMQPLAIN PLAIN, not EXTERNAL"):
         async with Broker() as broker, to(broker, credentials):
             pytest.fail("logged in")
 

@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyamqp.protocol.events import Tuning
-from anyamqp.testing.embedded.model import Hosts, Model
+from anyamqp.testing.embedded.hosts import Hosts
+from anyamqp.testing.embedded.model import Model
 from anyamqp.testing.embedded.peer import Peer
+from anyamqp.testing.embedded.users import Permissions, User
 from anyamqp.wire import methods
 from anyamqp.wire.decoder import Decoder
 from anyamqp.wire.frames import PROTOCOL_HEADER, build, encode_method, method_name
@@ -21,8 +23,8 @@ class AnyLogin:
 
     tuning = Tuning(channel_max=2047, frame_max=131072, heartbeat=60)
 
-    def check_credentials(self, response: str) -> bool:  # noqa: ARG002
-        return True
+    def log_in(self, mechanism: str, response: str) -> User:  # noqa: ARG002
+        return User("anybody", elsewhere=Permissions())
 
     def update_secret(self, secret: str) -> None:
         pass

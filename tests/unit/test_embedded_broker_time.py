@@ -104,8 +104,8 @@ async def test_connection_that_is_being_closed_gets_no_deliveries() -> None:
     async with serving(1) as (broker, peer), raw_peer(await broker.dial(), 1) as other:
         await peer.call(1, QUEUE, methods.Queue.DeclareOk)
         await peer.call(1, CONSUME, methods.Basic.ConsumeOk)
-        await peer.send(1, build(methods.Tx.Select))
-        assert (await peer.closed()).reply_code == 540
+        await peer.send(1, build(methods.Channel.Open))
+        assert (await peer.closed()).reply_code == 504
         assert broker.channels == [("raw", ()), ("raw", (1,))]
         await other.publish(1, b"m", routing_key="q")
         await peer.ended(within=10)

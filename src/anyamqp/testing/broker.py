@@ -6,6 +6,7 @@ the event loop's, so trio's ``MockClock`` gives it virtual time. No claim about 
 
 from __future__ import annotations
 
+import ssl
 from types import TracebackType
 from typing import Self
 
@@ -15,21 +16,23 @@ import anyio.lowlevel
 
 from anyamqp.errors import InvalidUse, SettingsError, UnexpectedFailure
 from anyamqp.protocol.events import Tuning
+from anyamqp.testing.administration import Administered
 from anyamqp.testing.embedded.conditions import Conditions
 from anyamqp.testing.embedded.transport import Served
+from anyamqp.testing.embedded.users import Permissions, User
 from anyamqp.testing.embedded.versions import RULES, Version
 from anyamqp.testing.faults import CLOSED_BY_FORCE, Faults
+from anyamqp.testing.listening import Listener
 from anyamqp.testing.memory import stream_pair
-from anyamqp.testing.views import Observed
 
 
-class Broker(Observed):
+class Broker(Administered):
     """An AMQP broker: ``async with Broker() as broker``.
 
     Clients connect through :meth:`dial` (``connect(..., dial=broker.dial)``), or over TCP after :meth:`listen`.
 
     Args:
-        username: the only user that may log in.
+        username: the user that may do everything; :meth:`add_user` adds others.
         password: its password.
         heartbeat: the interval that it proposes, in whole seconds; 0 for none.
         channel_max: highest channel number; 0 for no limit.
@@ -68,16 +71,13 @@ class Broker(Observed):
         self.secrets: list[str] = []
         self.tuning: Tuning = Tuning(channel_max, frame_max, int(heartbeat))
         conditions = Conditions(RULES[version])
-        self._expected_response = f"\0{username}\0{password}"
         self._credentials = f"{username}:{password}"
         self._connections: dict[Served, None] = {}
-        super().__init__(conditions, self._connections)
+        super().__init__(conditions, self._connections, User(username, password, elsewhere=Permissions()))
         self.errors: list[Exception] = conditions.errors
         self.faults: Faults = Faults(conditions, lambda: self._connections)
         self._is_stopped = False
-        self._port: int | None = None
-        self._listening: anyio.CancelScope | None = None
-        self._deafened = anyio.Event()
+        self._listeners: list[Listener] = []
         self._tasks: anyio.abc.TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -102,52 +102,47 @@ class Broker(Observed):
 
     # --- listening --------------------------------------------------------------------------------------------------
 
-    async def listen(self, port: int = 0) -> str:
-        """Listen on 127.0.0.1.
+    async def listen(self, port: int = 0, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> str:
+        """Listen on an address. The broker may listen on several.
 
         Args:
             port: the port; 0 for any that is free.
+            host: an address of this machine, such as ``::1``.
+            tls: a context with the broker's certificate (``ssl.PROTOCOL_TLS_SERVER``); None for plain TCP.
 
         Returns:
             The URL to connect to.
 
         Raises:
-            OSError: the port is taken.
+            OSError: the port is taken, or there is no such address.
         """
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
-        self._port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        self._listening = scope = anyio.CancelScope()
-        self._deafened = anyio.Event()
-        self._group().start_soon(self._accept, listener, scope, self._deafened)
+        listener = Listener(self._serve, host, tls)
+        await listener.open(port, self._group())
+        self._listeners.append(listener)
         return self.url
-
-    async def _accept(
-        self, listener: anyio.abc.Listener[anyio.abc.SocketStream], scope: anyio.CancelScope, deafened: anyio.Event
-    ) -> None:
-        try:
-            with scope:
-                # The connections outlive the listener.
-                await listener.serve(self._serve, self._group())
-        finally:
-            with anyio.CancelScope(shield=True):
-                await listener.aclose()
-            deafened.set()
 
     @property
     def port(self) -> int:
-        """The port it listens on.
+        """The port that it listens on since the last call of :meth:`listen`.
 
         Raises:
             InvalidUse: it does not listen.
         """
-        if self._port is None:
-            raise InvalidUse("the broker listens on no port: call listen() first")
-        return self._port
+        return self._last_listener().port
 
     @property
     def url(self) -> str:
-        """The URL to connect to over TCP."""
-        return f"amqp://{self._credentials}@127.0.0.1:{self.port}/"
+        """The URL to connect to, at the address of the last call of :meth:`listen`.
+
+        Raises:
+            InvalidUse: it does not listen.
+        """
+        return self._last_listener().url(self._credentials)
+
+    def _last_listener(self) -> Listener:
+        if not self._listeners:
+            raise InvalidUse("the broker listens on no port: call listen() first")
+        return self._listeners[-1]
 
     async def dial(self, _address: object = None) -> anyio.abc.ByteStream:
         """Connect over memory, to any address; fits ``connect(..., dial=broker.dial)``.
@@ -219,29 +214,23 @@ class Broker(Observed):
     def stop(self) -> None:
         """Die as a killed node: connections are reset, new ones refused, transient entities and messages lost."""
         self._is_stopped = True
-        if self._listening is not None:
-            self._listening.cancel()
+        for listener in self._listeners:
+            listener.stop()
         self.reset_connections()
         for host in self._conditions.hosts:
             host.restart()
 
     async def start(self) -> None:
-        """Come back after :meth:`stop`, on the same port, with the durable queues and their persistent messages.
+        """Come back after :meth:`stop`, on the same ports, with the durable queues and their persistent messages.
 
         Raises:
-            OSError: the port is taken meanwhile.
+            OSError: a port is taken meanwhile.
         """
         await anyio.lowlevel.checkpoint()
-        if self._is_stopped and self._port is not None:
-            await self._deafened.wait()
-            await self.listen(self._port)
+        if self._is_stopped:
+            for listener in self._listeners:
+                await listener.reopen(self._group())
         self._is_stopped = False
-
-    # --- logins -----------------------------------------------------------------------------------------------------
-
-    def check_credentials(self, response: str) -> bool:
-        """Whether user and password of a PLAIN response are right. A subclass may decide otherwise."""
-        return response == self._expected_response
 
     def update_secret(self, secret: str) -> None:
         """Take a new secret of a client; like RabbitMQ's own user database, the broker takes any.

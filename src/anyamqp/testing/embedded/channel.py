@@ -21,9 +21,11 @@ from anyamqp.testing.embedded.copies import addressed
 from anyamqp.testing.embedded.decoding import check_properties, delivery_mode
 from anyamqp.testing.embedded.deliveries import Deliveries, Owner
 from anyamqp.testing.embedded.exchanges import Exchange
-from anyamqp.testing.embedded.model import NO_LINE_ENDS, Fate
+from anyamqp.testing.embedded.model import NO_LINE_ENDS, Fate, Routed
 from anyamqp.testing.embedded.queues import Declaration, Outcome, Queue
 from anyamqp.testing.embedded.ready import Entry
+from anyamqp.testing.embedded.reply_to import REPLY_TO, Replies, is_reply_address
+from anyamqp.testing.embedded.transactions import Transaction
 from anyamqp.wire import methods
 from anyamqp.wire.basic import Received
 from anyamqp.wire.frames import build
@@ -48,6 +50,8 @@ class Channel:
         self.is_closing = False
         self.deliveries: Deliveries = Deliveries(peer, number)
         self._last_queue = ""
+        self._replies = Replies(peer.model.replies, self._deliver_reply)
+        self._transaction = Transaction(peer.model, self.deliveries, self._deliver)
         self._confirms = False
         self._published = 0
         self._confirmed = 0
@@ -74,6 +78,11 @@ class Channel:
             self._confirmed = self._published
             self._reply(methods.Basic.Ack(self._published, multiple))
 
+    def leave(self) -> None:
+        """End the consumers of a closed channel, and requeue its unsettled deliveries."""
+        self._replies.cancel()
+        self.deliveries.leave()
+
     def _check_publish(self, method: methods.Basic.Publish, message: Received, size: int) -> None:
         rules, model = self.peer.model.rules, self.peer.model
         if method.immediate:
@@ -82,6 +91,7 @@ class Channel:
             raise PreconditionFailed(
                 f"PRECONDITION_FAILED - message size {size} is larger than configured max size {rules.message_size}"
             )
+        self.peer.access.check_publish(method)
         if method.exchange and model.exchange(method.exchange).internal:
             raise AccessRefused(
                 f"ACCESS_REFUSED - cannot publish to internal exchange '{method.exchange}' in vhost '{model.name}'"
@@ -92,17 +102,15 @@ class Channel:
 
     def _publish(self, method: methods.Basic.Publish, message: Received, size: int) -> None:
         self._check_publish(method, message, size)
+        message = self._replies.addressed(message)
+        self.peer.access.check_user_id(message)
         message, routing_keys = addressed(message, method.routing_key)
         self.peer.has_published = True
-        fate = self.peer.model.publish(message, method.exchange, routing_keys)
-        if fate is Fate.UNROUTABLE and method.mandatory:
-            if self.peer.model.rules.sorts_returned_headers:
-                content = Content(message)
-                content.sort_headers()
-                message = content.message()
-            entry = Entry(message, method.exchange, method.routing_key, 0)
-            returned = build(methods.Basic.Return, 312, "NO_ROUTE", method.exchange, method.routing_key)
-            self.peer.write_content(self.number, returned, entry)
+        routed = self.peer.model.routed(message, method.exchange, routing_keys)
+        if self._transaction.is_selected:
+            self._transaction.publish(routed, mandatory=method.mandatory)
+            return
+        fate = self._deliver(routed, method.mandatory)
         if self._confirms:
             if fate is Fate.REFUSED:
                 self.send_confirms()  # of those before it
@@ -111,12 +119,28 @@ class Channel:
                 self._confirmed = self._published
                 self._reply(build(methods.Basic.Nack, self._published, multiple=True))
 
+    def _deliver(self, routed: Routed, mandatory: bool) -> Fate:
+        """Put a message into its queues, and return it if it has to reach one and reaches none."""
+        fate = self.peer.model.deliver(routed)
+        if fate is Fate.UNROUTABLE and mandatory:
+            message, routing_key = routed.message, routed.routing_keys[0]
+            if self.peer.model.rules.sorts_returned_headers:
+                content = Content(message)
+                content.sort_headers()
+                message = content.message()
+            returned = build(methods.Basic.Return, 312, "NO_ROUTE", routed.exchange, routing_key)
+            self.peer.write_content(self.number, returned, Entry(message, routed.exchange, routing_key, 0))
+        return fate
+
+    def _deliver_reply(self, tag: str, entry: Entry) -> None:
+        method = build(methods.Basic.Deliver, tag, self.deliveries.next_tag(), False, "", entry.routing_key)
+        self.peer.write_content(self.number, method, entry)
+
     def _call(self, method: Method) -> None:
         handler = _HANDLERS.get(type(method))
         if handler is None:
-            if isinstance(method, _NOT_SUPPORTED):
-                raise NotImplementedByBroker(f"NOT_IMPLEMENTED - {method.name}")
             raise CommandInvalid("COMMAND_INVALID - unimplemented method")
+        self.peer.access.check(method, self._last_queue)
         handler(self, method)
 
     def _reply(self, method: Method, *, nowait: bool = False) -> None:
@@ -165,6 +189,9 @@ class Channel:
 
     def on_queue_declare(self, method: methods.Queue.Declare) -> None:
         model = self.peer.model
+        if is_reply_address(method.queue):
+            self._declare_replies(method)
+            return
         if method.passive:
             queue = model.queue(method.queue, self.peer)
             queue.renew()
@@ -174,6 +201,11 @@ class Channel:
             queue = model.declare_queue(wanted, self.peer)
         self._last_queue = queue.name
         self._reply(build(methods.Queue.DeclareOk, queue.name, *queue.counts), nowait=method.nowait)
+
+    def _declare_replies(self, method: methods.Queue.Declare) -> None:
+        if not self.peer.model.replies.is_served(method.queue):
+            raise NotFound(f"NOT_FOUND - no queue '{method.queue}' in vhost '{self.peer.model.name}'")
+        self._reply(build(methods.Queue.DeclareOk, method.queue, 0, 1), nowait=method.nowait)
 
     def on_queue_bind(self, method: methods.Queue.Bind) -> None:
         name = self._named(method.queue)
@@ -210,13 +242,20 @@ class Channel:
         self.deliveries.pump()
 
     def on_consume(self, method: methods.Basic.Consume) -> None:
-        queue = self._queue(method.queue)
         tag = method.consumer_tag or self.peer.model.new_name("amq.ctag")
+        if method.queue == REPLY_TO:
+            self.deliveries.check_tag(tag)
+            self._replies.consume(tag, no_ack=method.no_ack)
+            self._reply(methods.Basic.ConsumeOk(tag), nowait=method.nowait)
+            return
+        queue = self._queue(method.queue)
         self.deliveries.add(queue, tag, no_ack=method.no_ack, exclusive=method.exclusive, arguments=method.arguments)
         self._reply(methods.Basic.ConsumeOk(tag), nowait=method.nowait)
         queue.pump()
 
     def on_cancel(self, method: methods.Basic.Cancel) -> None:
+        if method.consumer_tag == self._replies.tag:
+            self._replies.cancel()
         queue = self.deliveries.remove(method.consumer_tag)
         self._reply(methods.Basic.CancelOk(method.consumer_tag), nowait=method.nowait)
         if queue is not None:
@@ -234,15 +273,15 @@ class Channel:
         self.peer.write_content(self.number, reply, entry)
 
     def on_ack(self, method: methods.Basic.Ack) -> None:
-        self.deliveries.settle(method.delivery_tag, Outcome.ACKED, multiple=method.multiple)
+        self._settle(method.delivery_tag, Outcome.ACKED, multiple=method.multiple)
 
     def on_nack(self, method: methods.Basic.Nack) -> None:
         outcome = Outcome.NACKED if method.requeue else Outcome.DISCARDED
-        self.deliveries.settle(method.delivery_tag, outcome, multiple=method.multiple)
+        self._settle(method.delivery_tag, outcome, multiple=method.multiple)
 
     def on_reject(self, method: methods.Basic.Reject) -> None:
         outcome = Outcome.REQUEUED if method.requeue else Outcome.REJECTED
-        self.deliveries.settle(method.delivery_tag, outcome)
+        self._settle(method.delivery_tag, outcome, multiple=False)
 
     def on_recover(self, method: methods.Basic.Recover | methods.Basic.RecoverAsync) -> None:
         if not method.requeue:
@@ -250,7 +289,27 @@ class Channel:
         self.deliveries.settle(0, Outcome.RECOVERED, multiple=True)
         self._reply(methods.Basic.RecoverOk(), nowait=isinstance(method, methods.Basic.RecoverAsync))
 
+    def _settle(self, tag: int, outcome: Outcome, *, multiple: bool) -> None:
+        settle = self._transaction.settle if self._transaction.is_selected else self.deliveries.settle
+        settle(tag, outcome, multiple=multiple)
+
+    def on_tx_select(self, _: methods.Tx.Select) -> None:
+        if self._confirms:
+            raise PreconditionFailed("PRECONDITION_FAILED - cannot switch from confirm to tx mode")
+        self._transaction.is_selected = True
+        self._reply(methods.Tx.SelectOk())
+
+    def on_tx_commit(self, _: methods.Tx.Commit) -> None:
+        self._transaction.commit()
+        self._reply(methods.Tx.CommitOk())
+
+    def on_tx_rollback(self, _: methods.Tx.Rollback) -> None:
+        self._transaction.roll_back()
+        self._reply(methods.Tx.RollbackOk())
+
     def on_select(self, method: methods.Confirm.Select) -> None:
+        if self._transaction.is_selected:
+            raise PreconditionFailed("PRECONDITION_FAILED - cannot switch from tx to confirm mode")
         self._confirms = True
         self._reply(methods.Confirm.SelectOk(), nowait=method.nowait)
 
@@ -259,8 +318,6 @@ class Channel:
             raise NotImplementedByBroker("NOT_IMPLEMENTED - active=false")
         self._reply(methods.Channel.FlowOk(active=True))
 
-
-_NOT_SUPPORTED = (methods.Basic.RecoverAsync, methods.Tx.Select, methods.Tx.Commit, methods.Tx.Rollback)
 
 _HANDLERS: dict[type[Method], Callable[..., None]] = {
     methods.Exchange.Declare: Channel.on_exchange_declare,
@@ -282,5 +339,8 @@ _HANDLERS: dict[type[Method], Callable[..., None]] = {
     methods.Basic.Recover: Channel.on_recover,
     methods.Basic.RecoverAsync: Channel.on_recover,
     methods.Confirm.Select: Channel.on_select,
+    methods.Tx.Select: Channel.on_tx_select,
+    methods.Tx.Commit: Channel.on_tx_commit,
+    methods.Tx.Rollback: Channel.on_tx_rollback,
     methods.Channel.Flow: Channel.on_flow,
 }

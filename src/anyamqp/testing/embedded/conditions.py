@@ -6,7 +6,7 @@ import time
 
 import anyio
 
-from anyamqp.testing.embedded.model import Hosts
+from anyamqp.testing.embedded.hosts import Hosts
 from anyamqp.testing.embedded.points import Armed, Edge, Line, Passing
 from anyamqp.testing.embedded.timers import Timers
 from anyamqp.testing.embedded.versions import Rules

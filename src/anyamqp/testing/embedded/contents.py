@@ -83,6 +83,10 @@ class Content:
         """Remove the time to live."""
         self._values.pop("expiration", None)
 
+    def set_reply_to(self, address: str) -> None:
+        """Add an address for replies, or replace it."""
+        self._values["reply_to"] = fields.shortstr("reply_to", address)
+
     def drop_header(self, name: str) -> None:
         """Remove a header."""
         self.headers.pop(name, None)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from anyamqp.errors import NotAllowed, PreconditionFailed
 from anyamqp.message import FieldTable
+from anyamqp.testing.embedded.access import Access
 from anyamqp.testing.embedded.consumer_arguments import Terms
 from anyamqp.testing.embedded.model import Model
 from anyamqp.testing.embedded.queues import Outcome, Queue
@@ -22,9 +23,11 @@ class Owner(Protocol):
         model: the state that all connections share.
         takes_cancel: whether the client wants to be told of consumers that the broker ends.
         has_published: whether the client has published; the broker blocks only such clients.
+        access: the permissions of the user.
     """
 
     model: Model
+    access: Access
     takes_cancel: bool
     has_published: bool
 
@@ -96,6 +99,7 @@ class Deliveries:
         self.shared_prefetch = 0
         self._consumers: dict[str, Consumer] = {}
         self._unacked: dict[int, tuple[Queue, Entry, Consumer | None]] = {}
+        self._set_aside: dict[int, tuple[Queue, Entry, Consumer | None]] = {}
         self._last_tag = 0
 
     # --- consumers --------------------------------------------------------------------------------------------------
@@ -114,8 +118,7 @@ class Deliveries:
             NotAllowed: the channel already has a consumer with that tag.
             ReplyError: the queue refuses the consumer.
         """
-        if tag in self._consumers:
-            raise NotAllowed(f"NOT_ALLOWED - attempt to reuse consumer tag '{tag}'")
+        self.check_tag(tag)
         terms = Terms(
             no_ack=no_ack,
             exclusive=exclusive,
@@ -150,8 +153,18 @@ class Deliveries:
         for consumer in list(self._consumers.values()):
             consumer.queue.pump()
 
+    def check_tag(self, tag: str) -> None:
+        """Check that a new consumer may have a tag.
+
+        Raises:
+            NotAllowed: the channel already has a consumer with that tag.
+        """
+        if tag in self._consumers:
+            raise NotAllowed(f"NOT_ALLOWED - attempt to reuse consumer tag '{tag}'")
+
     def leave(self) -> None:
         """End the consumers of a closed channel, and requeue its unsettled deliveries."""
+        self.restore()
         queues = [queue for tag in list(self._consumers) if (queue := self.remove(tag)) is not None]
         self._take_back(list(self._unacked), Outcome.RETURNED)
         for queue in queues:
@@ -162,19 +175,25 @@ class Deliveries:
     def have_room(self, *, no_ack: bool) -> bool:
         """Whether the connection's buffer has room, and the prefetch that all consumers with acks share."""
         if self.shared_prefetch and not no_ack:
-            shared = sum(consumer is not None for _, _, consumer in self._unacked.values())
+            unsettled = (*self._unacked.values(), *self._set_aside.values())
+            shared = sum(consumer is not None for _, _, consumer in unsettled)
             if shared >= self.shared_prefetch:
                 return False
         return self.peer.has_room()
 
     def hand_out(self, queue: Queue, entry: Entry, consumer: Consumer | None, *, no_ack: bool) -> int:
         """Take note of a delivery. Returns its tag."""
-        self._last_tag += 1
+        tag = self.next_tag()
         if not no_ack:
             if consumer is not None:
                 consumer.unacked += 1
             queue.unacked += 1
-            self._unacked[self._last_tag] = (queue, entry, consumer)
+            self._unacked[tag] = (queue, entry, consumer)
+        return tag
+
+    def next_tag(self) -> int:
+        """A new delivery tag."""
+        self._last_tag += 1
         return self._last_tag
 
     def settle(self, tag: int, outcome: Outcome, *, multiple: bool = False) -> None:
@@ -183,12 +202,37 @@ class Deliveries:
         Raises:
             PreconditionFailed: there is no such delivery.
         """
+        self._take_back(self._chosen(tag, outcome, multiple=multiple), outcome)
+
+    def set_aside(self, tag: int, outcome: Outcome, *, multiple: bool) -> list[int]:
+        """Set deliveries aside that a transaction will settle. Returns their tags.
+
+        Raises:
+            PreconditionFailed: there is no such delivery.
+        """
+        tags = self._chosen(tag, outcome, multiple=multiple)
+        for one in tags:
+            self._set_aside[one] = self._unacked.pop(one)
+        return tags
+
+    def settle_set_aside(self, tags: list[int], outcome: Outcome) -> None:
+        """Settle deliveries that were set aside."""
+        for tag in tags:
+            self._unacked[tag] = self._set_aside.pop(tag)
+        self._take_back(tags, outcome)
+
+    def restore(self) -> None:
+        """Undo :meth:`set_aside` for all deliveries that are set aside."""
+        self._unacked = dict(sorted((self._unacked | self._set_aside).items()))
+        self._set_aside.clear()
+
+    def _chosen(self, tag: int, outcome: Outcome, *, multiple: bool) -> list[int]:
         if (not multiple or tag) and tag not in self._unacked:
             raise PreconditionFailed(f"PRECONDITION_FAILED - unknown delivery tag {tag}")
         tags = [one for one in self._unacked if one <= tag or not tag] if multiple else [tag]
         for one in tags:
             self._unacked[one][0].check_settlement(outcome)
-        self._take_back(tags, outcome)
+        return tags
 
     def _take_back(self, tags: list[int], outcome: Outcome) -> None:
         settled: dict[Queue, list[Entry]] = {}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 from anyamqp.errors import (
     AccessRefused,
@@ -30,6 +30,7 @@ from anyamqp.testing.embedded.queues import Declaration, Queue, Reason
 from anyamqp.testing.embedded.quorum import QuorumQueue
 from anyamqp.testing.embedded.ready import Entry
 from anyamqp.testing.embedded.record import Record
+from anyamqp.testing.embedded.reply_to import ReplyAddresses, is_reply_address
 from anyamqp.testing.embedded.routing import queues_reached
 from anyamqp.testing.embedded.timers import Timers
 from anyamqp.testing.embedded.versions import RULES, Rules
@@ -52,6 +53,22 @@ class Fate(Enum):
     """A queue refused it: the publisher gets basic.nack."""
 
 
+class Routed(NamedTuple):
+    """A message on its way from an exchange to queues.
+
+    Attributes:
+        message: the message.
+        exchange: the exchange that it was published to.
+        routing_keys: its routing key, and those of its headers ``CC`` and ``BCC``.
+        names: the queues that it goes to, and addresses for direct replies.
+    """
+
+    message: Message
+    exchange: str
+    routing_keys: tuple[str, ...]
+    names: tuple[str, ...]
+
+
 class Model:
     """The entities of one virtual host.
 
@@ -62,6 +79,7 @@ class Model:
 
     Attributes:
         record: the messages that clients have published.
+        replies: the addresses of channels that consume direct replies.
     """
 
     def __init__(self, name: str = "/", rules: Rules = RULES["3.10"], timers: Timers | None = None) -> None:
@@ -72,6 +90,7 @@ class Model:
         self.queues: dict[str, Queue] = {}
         self.record: Record = Record()
         self._named = 0
+        self.replies: ReplyAddresses = ReplyAddresses(self.new_name)
         self._dead_letters = DeadLetters(rules, self.timers, self._route_dead_letter)
         for one in own_exchanges(name, rules):
             self.exchanges[one.name] = one
@@ -184,6 +203,10 @@ class Model:
         self._named += 1
         return f"{prefix}-{self._named}"
 
+    def next_name(self, prefix: str) -> str:
+        """The name that :meth:`new_name` makes next."""
+        return f"{prefix}-{self._named + 1}"
+
     def delete_queue(self, queue: Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """Delete a queue and cancel its consumers. Returns the number of deleted messages."""
         queue.check_deletable(if_unused=if_unused, if_empty=if_empty)
@@ -263,7 +286,11 @@ class Model:
             self.delete_exchange(exchange.name, if_unused=False)
 
     def publish(self, message: Message, exchange: str, routing_keys: tuple[str, ...]) -> Fate:
-        """Put a message into the queues that it goes to.
+        """Put a message into the queues that it goes to: :meth:`routed`, then :meth:`deliver`."""
+        return self.deliver(self.routed(message, exchange, routing_keys))
+
+    def routed(self, message: Message, exchange: str, routing_keys: tuple[str, ...]) -> Routed:
+        """A message with its destinations. To the default exchange, these may be missing.
 
         Args:
             message: the message.
@@ -275,12 +302,22 @@ class Model:
             PreconditionFailed: its time to live is not one.
         """
         time_to_live(message)
-        queues = self.route(exchange, routing_keys, message)
+        return Routed(message, exchange, routing_keys, tuple(self._reached(exchange, routing_keys, message)))
+
+    def deliver(self, routed: Routed) -> Fate:
+        """Put a message into those of its queues that are there, and send it to the channels that await it."""
+        message, exchange, routing_keys, names = routed
         self.record.add(exchange, routing_keys[0], message)
+        queues = [self.queues[name] for name in names if name in self.queues]
         accepted = [queue.put(message, exchange, routing_keys[0], routing_keys) for queue in queues]
+        has_reached = bool(queues)
+        if not exchange:
+            for address in filter(is_reply_address, names):
+                self.replies.deliver(message, address)
+                has_reached |= self.replies.was_issued(address) and not self.rules.returns_direct_replies
         if not all(accepted):
             return Fate.REFUSED
-        return Fate.ROUTED if queues else Fate.UNROUTABLE
+        return Fate.ROUTED if has_reached else Fate.UNROUTABLE
 
     def dead_letter(self, queue: Queue, entry: Entry, reason: Reason) -> None:
         """Publish a message that a queue has dropped to the queue's dead letter exchange, if it has one."""
@@ -302,10 +339,13 @@ class Model:
         Raises:
             NotFound: there is no such exchange.
         """
-        names: Iterable[str] = dict.fromkeys(routing_keys)
-        if exchange:
-            names = queues_reached(self.exchanges, self.exchange(exchange), routing_keys, message, self.rules)
+        names = self._reached(exchange, routing_keys, message)
         return [self.queues[name] for name in names if name in self.queues]
+
+    def _reached(self, exchange: str, routing_keys: Sequence[str], message: Message) -> Iterable[str]:
+        if not exchange:
+            return dict.fromkeys(routing_keys)
+        return queues_reached(self.exchanges, self.exchange(exchange), routing_keys, message, self.rules)
 
     def restart(self) -> None:
         """The entities that survive a kill of the node: durable ones, with their persistent messages."""
@@ -343,38 +383,3 @@ def _locked(name: str, host: str) -> ResourceLocked:
         "originally declared on another connection or the exclusive property value does not match that of the "
         "original declaration."
     )
-
-
-class Hosts:
-    """The virtual hosts of a broker, by name.
-
-    Args:
-        rules: how the version of RabbitMQ behaves that the broker follows.
-        timers: what is to happen later, in all of them.
-    """
-
-    def __init__(self, rules: Rules = RULES["3.10"], timers: Timers | None = None) -> None:
-        self.rules: Rules = rules
-        self.timers: Timers = timers or Timers(lambda: 0.0)
-        self._hosts: dict[str, Model] = {}
-        self.add("/")
-
-    def get(self, name: str) -> Model | None:
-        """The virtual host of that name; None if there is none."""
-        return self._hosts.get(name)
-
-    def __getitem__(self, name: str) -> Model:
-        return self._hosts[name]
-
-    def __iter__(self) -> Iterator[Model]:
-        return iter(list(self._hosts.values()))
-
-    def add(self, name: str) -> Model:
-        """Add a virtual host; one that is there stays as it is."""
-        if name not in self._hosts:
-            self._hosts[name] = Model(name, self.rules, self.timers)
-        return self._hosts[name]
-
-    def remove(self, name: str) -> None:
-        """Remove a virtual host with all that is in it."""
-        del self._hosts[name]

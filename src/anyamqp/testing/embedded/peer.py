@@ -20,13 +20,16 @@ from anyamqp.errors import (
 )
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.heartbeat import Heartbeat
+from anyamqp.testing.embedded.access import Access
 from anyamqp.testing.embedded.assembly import Assembler, Command, decode_on_zero
 from anyamqp.testing.embedded.channel import Channel
 from anyamqp.testing.embedded.framing import PROTOCOL, Framing, RawFrame
-from anyamqp.testing.embedded.handshake import LOGIN_REFUSED, Login, check_tuning, start
-from anyamqp.testing.embedded.model import Hosts, Model
+from anyamqp.testing.embedded.handshake import Login, check_tuning, host_for, login_refused, start
+from anyamqp.testing.embedded.hosts import Hosts
+from anyamqp.testing.embedded.model import Model
 from anyamqp.testing.embedded.output import Outgoing, Output
 from anyamqp.testing.embedded.ready import Entry
+from anyamqp.testing.embedded.users import User
 from anyamqp.testing.embedded.violations import Crash, Violation
 from anyamqp.wire import methods
 from anyamqp.wire.frames import (
@@ -59,6 +62,8 @@ class Peer:
 
     Attributes:
         model: its virtual host.
+        user: who has logged in; one without a name before the login.
+        access: the user's permissions there.
         is_over: no more input is read; the transport closes after the output is sent.
         is_graceful: the close handshake was done, so the end of the transport is expected.
         is_closing: connection.close was sent; a client that does not answer will be dropped.
@@ -73,6 +78,8 @@ class Peer:
 
     def __init__(self, hosts: Hosts, login: Login, wake: Callable[[], None], now: float) -> None:
         self.model: Model = hosts["/"]
+        self.user: User = User("")
+        self.access: Access = Access(self.user, self.model)
         self._hosts = hosts
         self.is_over: bool = False
         self.is_graceful: bool = False
@@ -189,7 +196,7 @@ class Peer:
             return
         channel.send_confirms()
         channel.is_closing = True
-        channel.deliveries.leave()
+        channel.leave()
         self.write(channel.number, methods.Channel.Close(code, _cut(text), *_numbers(method)))
 
     def set_blocked(self, reason: str | None) -> None:
@@ -216,7 +223,7 @@ class Peer:
     def _leave_channels(self) -> None:
         channels, self.channels = self.channels, {}
         for channel in channels.values():
-            channel.deliveries.leave()
+            channel.leave()
 
     def _refuse_protocol(self) -> None:
         self._output.append(PROTOCOL_HEADER)
@@ -231,7 +238,7 @@ class Peer:
                 self._refuse_protocol()
                 return
             self._awaited = methods.Connection.StartOk
-            self.write(0, start())
+            self.write(0, start(self._hosts.rules))
         elif number == 0:
             method = decode_on_zero(frame, is_closing=self.is_closing)
             if method is not None:
@@ -279,10 +286,8 @@ class Peer:
         elif isinstance(method, methods.Connection.TuneOk):
             self._tune(method, now)
         elif isinstance(method, methods.Connection.Open):
-            host = self._hosts.get(method.virtual_host)
-            if host is None:
-                raise NotAllowed(f"NOT_ALLOWED - vhost {method.virtual_host} not found")
-            self.model = host
+            self.model = host_for(self.user, self._hosts, method.virtual_host)
+            self.access = Access(self.user, self.model)
             self._awaited = None
             self.is_open = True
             self.write(0, methods.Connection.OpenOk())
@@ -295,19 +300,19 @@ class Peer:
             self._takes_refusal = bool(capabilities.get("authentication_failure_close"))
             self.takes_cancel = bool(capabilities.get("consumer_cancel_notify"))
         self.name = str(properties.get("connection_name", "unnamed"))
-        if method.mechanism != "PLAIN":
-            raise CommandInvalid(f"COMMAND_INVALID - unknown authentication mechanism '{method.mechanism}'")
-        if self._login.check_credentials(method.response):
+        user = self._login.log_in(method.mechanism, method.response)
+        if user is not None:
+            self.user = user
             self._awaited = methods.Connection.TuneOk
             self.write(0, methods.Connection.Tune(*self._tuning))
             return
         if self._takes_refusal:
-            self.close(LoginRefused.code, LOGIN_REFUSED)
+            self.close(LoginRefused.code, login_refused(method.mechanism))
         else:
             self.is_over = self.is_graceful = True
 
     def _tune(self, method: methods.Connection.TuneOk, now: float) -> None:
-        check_tuning(self._tuning, method)
+        check_tuning(self._tuning, method, self._hosts.rules)
         self._awaited = methods.Connection.Open
         self._tuning = Tuning(method.channel_max, method.frame_max, method.heartbeat)
         self._output.frame_max = method.frame_max
@@ -317,20 +322,20 @@ class Peer:
     def _handle_channel(self, number: int, command: Command) -> None:
         method = command.method
         channel = self.channels.get(number)
-        if isinstance(method, methods.Channel.Open):
+        most = self._tuning.channel_max
+        if channel is None and most and len(self.channels) >= most:
+            text = f"number of channels opened ({most}) has reached the negotiated channel_max ({most})"
+            self.close(NotAllowed.code, f"NOT_ALLOWED - {text}")
+        elif isinstance(method, methods.Channel.Open):
             if channel is not None:
                 raise ChannelError("CHANNEL_ERROR - second 'channel.open' seen")
-            if self._tuning.channel_max and number > self._tuning.channel_max:
-                raise NotAllowed(
-                    f"NOT_ALLOWED - number of channels opened ({number}) has reached the negotiated maximum"
-                )
             self.channels[number] = Channel(self, number)
             self.write(number, methods.Channel.OpenOk())
         elif channel is None:
             raise ChannelError("CHANNEL_ERROR - expected 'channel.open'")
         elif isinstance(method, methods.Channel.Close):
             channel.send_confirms()
-            channel.deliveries.leave()
+            channel.leave()
             if not channel.is_closing:  # else the two closes cross, and the client's close-ok is still to come
                 del self.channels[number]
             self.write(number, methods.Channel.CloseOk())

@@ -34,6 +34,15 @@ class Rules:
             without.
         message_size: the largest body, in bytes.
         least_frame_max: the smallest frame_max that a client may ask for, in bytes.
+        mechanisms: the SASL mechanisms that it offers.
+        names_refused_access: a refusal names the permission that the user lacks.
+        passive_needs_configure: a passive declaration needs the permission to configure.
+        lost_queue_in_commit: how tx.commit ends when a queue is gone that a message was routed to: the message is
+            dropped, or returned if it was mandatory; the commit is refused (406); or the connection is closed (506).
+        routes_to_missing_queue: a message for a missing queue that was published in a transaction to the default
+            exchange reaches a queue that is declared before the commit.
+        returns_direct_replies: a mandatory reply to an address of ``amq.rabbitmq.reply-to`` is returned, although it is
+            delivered.
         has_queue_modes: ``x-queue-mode`` is checked.
         least_max_priority: the highest priority of a queue whose ``x-max-priority`` is 0.
         failed_dead_letter_is_redelivered: a message that basic.reject or a closed channel gave back comes out of its
@@ -56,6 +65,12 @@ class Rules:
     shares_prefetch: bool
     message_size: int
     least_frame_max: int
+    mechanisms: tuple[str, ...]
+    names_refused_access: bool
+    passive_needs_configure: bool
+    lost_queue_in_commit: Literal["dropped", "refused", "fatal"]
+    routes_to_missing_queue: bool
+    returns_direct_replies: bool
     has_queue_modes: bool
     least_max_priority: int
     failed_dead_letter_is_redelivered: bool
@@ -81,6 +96,12 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             shares_prefetch=True,
             message_size=128 * 1024 * 1024,
             least_frame_max=4096,
+            mechanisms=("AMQPLAIN", "PLAIN"),
+            names_refused_access=False,
+            passive_needs_configure=False,
+            lost_queue_in_commit="dropped",
+            routes_to_missing_queue=True,
+            returns_direct_replies=True,
             has_queue_modes=True,
             least_max_priority=0,
             failed_dead_letter_is_redelivered=False,
@@ -101,6 +122,12 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             shares_prefetch=True,
             message_size=16 * 1024 * 1024,
             least_frame_max=4096,
+            mechanisms=("AMQPLAIN", "ANONYMOUS", "PLAIN"),
+            names_refused_access=True,
+            passive_needs_configure=False,
+            lost_queue_in_commit="refused",
+            routes_to_missing_queue=False,
+            returns_direct_replies=True,
             has_queue_modes=True,
             least_max_priority=1,
             failed_dead_letter_is_redelivered=False,
@@ -121,6 +148,12 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             shares_prefetch=False,
             message_size=16 * 1024 * 1024,
             least_frame_max=8192,
+            mechanisms=("AMQPLAIN", "PLAIN", "ANONYMOUS"),
+            names_refused_access=True,
+            passive_needs_configure=True,
+            lost_queue_in_commit="fatal",
+            routes_to_missing_queue=False,
+            returns_direct_replies=False,
             has_queue_modes=False,
             least_max_priority=1,
             failed_dead_letter_is_redelivered=True,
