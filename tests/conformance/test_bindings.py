@@ -263,5 +263,33 @@ async def test_a_local_random_exchange_takes_queues_without_a_key(target: Target
         "Non empty binding 'key' key not permitted"
     )
     assert await target.refusal(declared, bind_exchange("amq.fanout", name)) == failed("Destination not found")
+    replicated = build(
+        methods.Queue.Declare, queue=unique("q"), durable=True, arguments={"x-queue-type": "quorum", "x-expires": 100}
+    )
+    assert await target.refusal(declared, replicated, bind_queue(replicated.queue, name)) == failed(
+        "Queue type rabbit_quorum_queue not valid for this exchange type"
+    )
     async with routes(target) as route:
         await route.peer.call(1, build(methods.Exchange.Delete, exchange=name), methods.Exchange.DeleteOk)
+
+
+# --- nowait ---------------------------------------------------------------------------------------------------------
+
+
+async def test_requests_without_an_answer_are_carried_out(target: Target) -> None:
+    async with routes(target) as route:
+        queue, source, destination = await route.queue(), unique("x"), await route.exchange("fanout")
+        declared = build(methods.Exchange.Declare, exchange=source, exchange_type="fanout", nowait=True)
+        linked = build(methods.Exchange.Bind, source=source, destination=destination, nowait=True)
+        bound = build(methods.Queue.Bind, queue=queue, exchange=destination, routing_key="", nowait=True)
+        await route.peer.send(1, declared, linked, bound)
+        assert await route.reached(source) == [queue]
+        await route.peer.send(1, build(methods.Exchange.Unbind, source=source, destination=destination, nowait=True))
+        assert await route.reached(source) == []
+        await route.peer.send(1, build(methods.Exchange.Delete, exchange=source, nowait=True))
+        assert not await route.exists(source)
+
+
+async def test_a_request_without_an_answer_is_refused_all_the_same(target: Target) -> None:
+    request = build(methods.Queue.Bind, queue="no-queue", exchange="amq.fanout", nowait=True)
+    assert await target.refusal(request) == missing("queue 'no-queue'")

@@ -79,6 +79,7 @@ async def refused_publish(target: Target, exchange: str, headers: FieldTable | N
         request = build(methods.Basic.Publish, exchange=exchange)
         await peer.say(*encode_content(1, request, Message(b"", headers=headers), peer.tuning.frame_max))
         close = await peer.expect(1, methods.Channel.Close)
+        assert (close.class_id << 16) + close.method_id == methods.Basic.Publish.index
         return Refusal("channel", close.reply_code, close.reply_text)
 
 
