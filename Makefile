@@ -9,6 +9,7 @@
 # make explore   play every order of events against the core, up to a depth: writes docs/explore.md (about 3 minutes)
 # make planted   plant fifty bugs, one at a time, and see which fast test finds each: writes docs/planted.md (about an hour)
 # make simulate  run worlds of connections, a broker and faults in virtual time: SEEDS=1-100 MINUTES=10 (docs/simulate.md)
+# make rows      play the scenes that take each row of the tables, on both loops: writes docs/rows.md (10 seconds)
 # make diagrams  draw the life cycles anew from their tables
 # make bench            anyamqp beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)
 # make bench-quick      one short round of the same, to the terminal (two minutes)
@@ -33,7 +34,7 @@ export PYTHON
 # A test that hangs ends its worker, and xdist gives it to the next one: once more is enough.
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
-.PHONY: demo test test-rabbitmq4 test-clients check diagrams explore law planted bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
+.PHONY: demo test test-rabbitmq4 test-clients check diagrams explore law rows simulate planted bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
 
 demo: $(DEMO)
 	$(BIN)/feature-service demo
@@ -59,6 +60,9 @@ check: $(DEV)
 
 diagrams: $(DEV)
 	$(BIN)/python -m tools.diagrams
+
+rows: $(DEV)
+	PYTHONPATH=tests $(BIN)/python -m support.scenes.report
 
 explore: $(DEV)
 	$(BIN)/python -m tools.explore

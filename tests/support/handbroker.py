@@ -54,10 +54,12 @@ class Habits:
     Attributes:
         silent_on: channels on which it answers nothing.
         silent_to: methods that it does not answer.
+        starts: whether it answers a protocol header with connection.start.
     """
 
     silent_on: set[int] = field(default_factory=set[int])
     silent_to: set[type[Method]] = field(default_factory=set[type[Method]])
+    starts: bool = True
 
 
 class ServedLink:
@@ -76,7 +78,8 @@ class ServedLink:
         self._stream = stream
         self._start = start
         self._habits = habits
-        self._unanswered: list[tuple[int, Method]] = []
+        self._unanswered: list[tuple[int, Method, Method]] = []
+        """Requests with their channels and the answers that they would have got."""
         self._tags: dict[int, int] = {}
         self._incoming: dict[int, tuple[methods.Basic.Publish, list[Header], list[bytes]]] = {}
 
@@ -112,8 +115,13 @@ class ServedLink:
 
     async def answer_all(self) -> None:
         """Answer all unanswered requests."""
-        waiting, self._unanswered = self._unanswered, []
-        for channel, answer in waiting:
+        await self.answer_to(Method)
+
+    async def answer_to(self, *kinds: type[Method]) -> None:
+        """Answer the unanswered requests of these kinds."""
+        waiting = [one for one in self._unanswered if isinstance(one[1], kinds)]
+        self._unanswered = [one for one in self._unanswered if not isinstance(one[1], kinds)]
+        for channel, _, answer in waiting:
             await self.tell(channel, answer)
         await settled()
 
@@ -174,7 +182,8 @@ class ServedLink:
             self._incoming[number][2].append(payload)
             self._note_if_whole(number)
         elif isinstance(payload, ProtocolHeader):
-            await self.tell(0, methods.Connection.Start(0, 9, {"product": "by hand"}, "PLAIN", "en_US"))
+            if self._habits.starts:
+                await self.tell(0, methods.Connection.Start(0, 9, {"product": "by hand"}, "PLAIN", "en_US"))
         elif isinstance(payload, Method):
             self.methods.append((number, payload))
             await self._take_method(number, payload)
@@ -189,7 +198,7 @@ class ServedLink:
         answer = _answer(method)
         if answer is not None:
             if number in self._habits.silent_on or type(method) in self._habits.silent_to:
-                self._unanswered.append((number, answer))
+                self._unanswered.append((number, method, answer))
             else:
                 await self.tell(number, answer)
 
@@ -223,6 +232,7 @@ _ANSWERS: dict[type[Method], Method] = {
     methods.Confirm.Select: methods.Confirm.SelectOk(),
     methods.Exchange.Declare: methods.Exchange.DeclareOk(),
     methods.Queue.Bind: methods.Queue.BindOk(),
+    methods.Queue.Delete: methods.Queue.DeleteOk(),
     methods.Basic.Get: methods.Basic.GetEmpty(),
     methods.Basic.Qos: methods.Basic.QosOk(),
     methods.Tx.Select: methods.Tx.SelectOk(),
@@ -262,6 +272,14 @@ class HandBroker:
 
     async def dial(self, _: object) -> anyio.abc.ByteStream:
         await settled()
+        return self.serve()
+
+    def serve(self) -> anyio.abc.ByteStream:
+        """The client's end of a new link.
+
+        Raises:
+            ConnectionRefusedError: the broker refuses new links.
+        """
         if self.is_refusing:
             raise ConnectionRefusedError(111, "Connection refused")
         ours, theirs = stream_pair()
