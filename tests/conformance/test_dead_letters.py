@@ -323,12 +323,40 @@ async def test_a_header_of_the_publisher_in_place_of_the_deaths(target: Target) 
             assert others(message) == summary(target, told, told)
 
 
-async def test_copies_are_named_in_the_death_and_follow_their_keys(target: Target) -> None:
+async def test_copies_are_named_in_a_death_until_a_dead_letter_key_replaces_them(target: Target) -> None:
     async with a_desk(target) as desk:
         dead = await desk.declare()
-        queue = await desk.declare(dead_letters_to(dead))
-        await desk.publish(queue, Message(b"x", headers={"CC": ["copy"]}))
-        await rejected(desk, queue)
+        second = await desk.declare(dead_letters_to(dead))
+        first = await desk.declare(dead_letters_to(second))
+        await desk.publish(first, Message(b"x", headers={"CC": ["copy"]}))
+        await rejected(desk, first)
+        await rejected(desk, second)
         message = (await desk.next(dead)).message
-        assert deaths(message) == [death("rejected", queue, queue, "copy")]
+        assert deaths(message) == [death("rejected", second, second), death("rejected", first, first, "copy")]
         assert ("CC" in others(message)) == (target.rules.version != "3.10")
+
+
+async def test_blind_copies_are_not_named_in_a_death(target: Target) -> None:
+    async with a_desk(target) as desk:
+        dead, blind = await desk.declare(), await desk.declare()
+        queue = await desk.declare(dead_letters_to(dead))
+        await desk.publish(queue, Message(b"x", headers={"BCC": [blind]}))
+        await rejected(desk, queue)
+        assert deaths((await desk.next(dead)).message) == [death("rejected", queue, queue)]
+        assert await desk.bodies(blind) == [b"x"]
+
+
+async def test_without_a_routing_key_a_dead_letter_keeps_the_keys_of_its_copies(target: Target) -> None:
+    async with a_desk(target) as desk:
+        copy, blind = await desk.declare(), await desk.declare()
+        queue = await desk.declare({"x-dead-letter-exchange": "amq.direct"})
+        for name in (copy, blind):
+            bind = build(methods.Queue.Bind, queue=name, exchange="amq.direct", routing_key=f"key-of-{name}")
+            await desk.peer.call(1, bind, methods.Queue.BindOk)
+        headers: FieldTable = {"CC": [f"key-of-{copy}"], "BCC": [f"key-of-{blind}"]}
+        await desk.publish(queue, Message(b"x", headers=headers))
+        await rejected(desk, queue)
+        for name in (copy, blind):
+            got = await desk.next(name)
+            assert got.method.routing_key == queue
+            assert deaths(got.message) == [death("rejected", queue, queue, f"key-of-{copy}")]

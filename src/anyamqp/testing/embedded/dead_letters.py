@@ -111,7 +111,11 @@ class DeadLetters:
                 found.put(message, exchange, keys[0], keys, redelivered=redelivered)
 
     def _death(self, queue: Queue, entry: Entry, reason: Reason, content: Content) -> Death:
-        keys: FieldValue = [entry.routing_key, *_copied_to(entry.message)]
+        copied = _copied_to(entry.message)
+        if not self._is_old:
+            # Those that the message has now: a dead letter routing key has replaced the keys of its earlier life.
+            copied = [key for key in entry.routing_keys[1:] if key in copied]
+        keys: FieldValue = [entry.routing_key, *copied]
         death: Death = {
             "count": 1,
             "reason": reason.value,
