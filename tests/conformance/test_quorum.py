@@ -44,7 +44,7 @@ async def fetch_all(client: Consuming, queue: str, *, channel: int = 1) -> list[
 # --- properties -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["quorum"])
+@pytest.mark.parametrize("kind", ["quorum", "stream"])
 @pytest.mark.parametrize(
     ("flags", "fault"),
     [

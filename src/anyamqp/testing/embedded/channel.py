@@ -231,7 +231,7 @@ class Channel:
         queue = self._queue(name)
         queue.check_deletable(if_unused=method.if_unused, if_empty=method.if_empty)
         # The answer goes first: RabbitMQ, too, cancels the queue's consumers afterwards.
-        self._reply(methods.Queue.DeleteOk(len(queue.ready)), nowait=method.nowait)
+        self._reply(methods.Queue.DeleteOk(queue.deletion_count), nowait=method.nowait)
         self.peer.model.delete_queue(queue)
 
     def on_qos(self, method: methods.Basic.Qos) -> None:

@@ -32,6 +32,7 @@ from anyamqp.testing.embedded.ready import Entry
 from anyamqp.testing.embedded.record import Record
 from anyamqp.testing.embedded.reply_to import ReplyAddresses, is_reply_address
 from anyamqp.testing.embedded.routing import queues_reached
+from anyamqp.testing.embedded.streams import StreamQueue
 from anyamqp.testing.embedded.timers import Timers
 from anyamqp.testing.embedded.versions import RULES, Rules
 
@@ -40,7 +41,7 @@ NO_ARGUMENTS: FieldTable = {}
 NO_LINE_ENDS: Final[Mapping[int, None]] = {ord("\r"): None, ord("\n"): None}
 """For ``str.translate``: RabbitMQ drops line ends from the names of exchanges and queues."""
 
-QUEUES: Mapping[str, type[Queue]] = {"classic": Queue, "quorum": QuorumQueue}
+QUEUES: Mapping[str, type[Queue]] = {"classic": Queue, "quorum": QuorumQueue, "stream": StreamQueue}
 """The types of queues by their names in ``x-queue-type``."""
 
 

@@ -140,6 +140,11 @@ class Queue:
         """The numbers of messages and of consumers that queue.declare-ok names."""
         return len(self.ready), len(self.consumers)
 
+    @property
+    def deletion_count(self) -> int:
+        """The number of messages that queue.delete-ok names."""
+        return len(self.ready)
+
     def check_deletable(self, *, if_unused: bool, if_empty: bool) -> None:
         """Check the conditions of a deletion.
 

@@ -55,6 +55,10 @@ class Timers:
         """The time that messages carry."""
         return datetime.fromtimestamp(int(self.epoch + self.now), UTC)
 
+    def when(self, time_of_day: datetime) -> float:
+        """The clock's time at a time of day."""
+        return time_of_day.timestamp() - self.epoch
+
     @property
     def next_due(self) -> float | None:
         """When the next timer is due; None if none is set."""
