@@ -55,7 +55,7 @@ test-clients: $(CLIENTS)
 check: $(DEV)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy src tests benchmarks tools
+	$(BIN)/mypy src tests benchmarks tools examples
 	$(BIN)/pyright
 
 diagrams: $(DEV)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from support.rabbitmq import Node
 
 pytest_plugins = ("pytester",)
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "testing"
+PLUGINS = ("-p", "no:cacheprovider", "-p", "no:anyamqp", "-p", "anyamqp.testing.plugin")
 
 SOURCE = """
 import anyio
@@ -43,9 +49,15 @@ async def test_it(amqp_broker, amqp_connection):
 
 def test_same_test_passes_on_rabbitmq_and_leaves_nothing_there(pytester: pytest.Pytester, shared_node: Node) -> None:
     pytester.makepyfile(SOURCE)
-    plugins = ("-p", "no:cacheprovider", "-p", "no:anyamqp", "-p", "anyamqp.testing.plugin")
-    pytester.runpytest_inprocess(*plugins).assert_outcomes(passed=2)
+    pytester.runpytest_inprocess(*PLUGINS).assert_outcomes(passed=2)
     before = shared_node.ctl("list_queues", "name")
-    pytester.runpytest_inprocess(*plugins, f"--amqp-url={shared_node.url}").assert_outcomes(passed=2)
+    pytester.runpytest_inprocess(*PLUGINS, f"--amqp-url={shared_node.url}").assert_outcomes(passed=2)
     assert shared_node.ctl("list_queues", "name") == before
     assert "of the plugin" not in shared_node.ctl("list_exchanges", "name")
+
+
+def test_worked_examples_pass_on_rabbitmq(pytester: pytest.Pytester, shared_node: Node) -> None:
+    for path in EXAMPLES.glob("*.py"):
+        shutil.copy(path, pytester.path)
+    result = pytester.runpytest_inprocess(*PLUGINS, f"--amqp-url={shared_node.url}")
+    result.assert_outcomes(passed=15, skipped=10)

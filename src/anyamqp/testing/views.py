@@ -299,18 +299,19 @@ class Observed:
         return model
 
 
-async def eventually(condition: Callable[[], T], *, within: float = 5.0, every: float = 0.002) -> T:
+async def eventually(condition: Callable[[], T], *, within: float = 5.0) -> T:
     """Wait until ``condition`` returns something true, and return that.
 
     Args:
-        condition: asked again and again. A LookupError, of a queue that is not there yet, counts as not true.
+        condition: asked again and again, after pauses that grow from a millisecond to a tenth of a second. A
+            LookupError, of a queue that is not there yet, counts as not true.
         within: seconds on the event loop's clock.
-        every: seconds between two looks.
 
     Raises:
         AssertionError: it did not become true in time; its cause is the last LookupError.
     """
     error: LookupError | None = None
+    pause = 0.001
     with anyio.move_on_after(within):
         while True:
             try:
@@ -320,7 +321,8 @@ async def eventually(condition: Callable[[], T], *, within: float = 5.0, every: 
             else:
                 if result:
                     return result
-            await anyio.sleep(every)
+            await anyio.sleep(pause)
+            pause = min(2 * pause, 0.1)
     raise AssertionError(f"did not become true within {within} s") from error
 
 
