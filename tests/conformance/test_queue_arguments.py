@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -9,7 +10,8 @@ import pytest
 
 from anyamqp import FieldTable, FieldValue
 from anyamqp.wire import methods
-from anyamqp.wire.frames import build, field_table
+from anyamqp.wire.frames import build, encode_method, field_table
+from support.amqp import METHOD, frame
 from support.conformance import Refusal, Target
 from support.queues import unique
 
@@ -194,6 +196,52 @@ async def test_other_arguments_are_refused(
     assert await target.refusal(declare(name, first), declare(name, second)) == failed(
         f"inequivalent arg '{key}' for queue '{name}' in vhost '/': received {received} but current is {current}"
     )
+
+
+# Clients of other languages send numbers in more types than this project's does.
+TYPED = [
+    (b"b", b"\x05", "byte", "5"),
+    (b"B", b"\x05", "unsignedbyte", "5"),
+    (b"s", b"\x00\x05", "short", "5"),
+    (b"u", b"\x00\x05", "unsignedshort", "5"),
+    (b"I", b"\x00\x00\x00\x05", "signedint", "5"),
+    (b"i", b"\x00\x00\x00\x05", "unsignedint", "5"),
+    (b"l", b"\x00\x00\x00\x00\x00\x00\x00\x05", "long", "5"),
+    (b"L", b"\x00\x00\x00\x00\x00\x00\x00\x05", "long", "5"),
+    (b"f", struct.pack(">f", 1.5), "float", "1.5"),
+    (b"d", struct.pack(">d", 1.5), "double", "1.5"),
+]
+
+
+def declare_typed(name: str, code: bytes, value: bytes) -> bytes:
+    """The frame of an exclusive declaration with x-max-length in a type of the test's choice."""
+    row = b"\x0cx-max-length" + code + value
+    plain = encode_method(1, declare(name, {}))
+    payload = plain[7:-5] + len(row).to_bytes(4, "big") + row
+    return frame(METHOD, 1, payload)
+
+
+@pytest.mark.parametrize(("code", "value", "kind", "text"), TYPED, ids=[code.decode() for code, *_ in TYPED])
+async def test_a_refusal_names_the_type_that_a_client_sent(
+    target: Target, code: bytes, value: bytes, kind: str, text: str
+) -> None:
+    name = unique("q")
+    async with target.raw(1) as peer:
+        await peer.call(1, declare(name, {}), methods.Queue.DeclareOk)
+        await peer.say(declare_typed(name, code, value))
+        close = await peer.expect(1, methods.Channel.Close)
+        assert Refusal("channel", close.reply_code, close.reply_text) == failed(
+            f"inequivalent arg 'x-max-length' for queue '{name}' in vhost '/': received the value '{text}' of type "
+            f"'{kind}' but current is none"
+        )
+
+
+async def test_all_types_of_integers_are_equivalent(target: Target) -> None:
+    name = unique("q")
+    async with target.raw(1) as peer:
+        for code, value, *_ in TYPED[:8]:
+            await peer.say(declare_typed(name, code, value))
+            await peer.expect(1, methods.Queue.DeclareOk)
 
 
 SAME: list[tuple[FieldTable, FieldTable]] = [

@@ -11,7 +11,7 @@ from typing import Final
 
 from anyamqp.errors import PreconditionFailed
 from anyamqp.message import FieldTable
-from anyamqp.testing.embedded.queue_arguments import amqp_type
+from anyamqp.testing.embedded.typed import amqp_type
 from anyamqp.testing.embedded.versions import Rules
 
 

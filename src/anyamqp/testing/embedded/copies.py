@@ -5,7 +5,7 @@ from __future__ import annotations
 from anyamqp.errors import PreconditionFailed
 from anyamqp.message import Message
 from anyamqp.testing.embedded.contents import Content
-from anyamqp.testing.embedded.queue_arguments import amqp_type
+from anyamqp.testing.embedded.typed import amqp_type
 from anyamqp.wire.basic import Received
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from anyamqp.errors import FrameError, NotImplementedByBroker, ReplyError
+from anyamqp.testing.embedded.typed import typed_table
 from anyamqp.testing.embedded.violations import Crash, Violation, as_numbers, internal_error
 from anyamqp.wire import methods
 from anyamqp.wire.decoder import decode_method
@@ -77,9 +78,15 @@ def decode(payload: bytes) -> Method:
         raise Violation(FrameError("FRAME_ERROR - Malformed UTF-8 in shortstr"))
     _refuse_depth(deepest)
     try:
-        return decode_method(payload)
+        method = decode_method(payload)
     except ReplyError as error:
         raise Violation(error, kind) from error
+    if isinstance(method, methods.Queue.Declare | methods.Exchange.Declare):
+        # Only here do the types of numbers show.
+        values: dict[str, Any] = {name: getattr(method, name) for name, _ in kind.parameters}
+        values["arguments"] = typed_table(tables[0])
+        return kind(*values.values())
+    return method
 
 
 def check_properties(encoded: bytes) -> None:

@@ -6,15 +6,9 @@ from anyamqp.errors import CommandInvalid, NotImplementedByBroker, PreconditionF
 from anyamqp.message import FieldTable
 from anyamqp.testing.embedded.exchanges import Exchange
 from anyamqp.testing.embedded.header_matching import MODES
-from anyamqp.testing.embedded.queue_arguments import (
-    amqp_type,
-    described,
-    erlang,
-    inequivalent,
-    queue_type,
-    term,
-)
+from anyamqp.testing.embedded.queue_arguments import described, inequivalent, queue_type
 from anyamqp.testing.embedded.queues import Queue
+from anyamqp.testing.embedded.typed import amqp_type, erlang, term
 from anyamqp.testing.embedded.versions import Rules
 
 _ALTERNATE = "alternate-exchange"

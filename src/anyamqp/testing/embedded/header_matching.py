@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from anyamqp.message import FieldTable, FieldValue
-from anyamqp.testing.embedded.queue_arguments import amqp_type
+from anyamqp.testing.embedded.typed import amqp_type
 from anyamqp.testing.embedded.versions import Rules
 
 MODES = ("all", "any", "all-with-x", "any-with-x")

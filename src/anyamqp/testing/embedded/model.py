@@ -19,13 +19,7 @@ from anyamqp.testing.embedded.dead_letters import DeadLetters
 from anyamqp.testing.embedded.exchange_arguments import check_alternate, check_binding, check_type
 from anyamqp.testing.embedded.exchange_arguments import check_equivalence as check_equivalence_of_exchange
 from anyamqp.testing.embedded.exchanges import Binding, Exchange, own_exchanges
-from anyamqp.testing.embedded.queue_arguments import (
-    check_arguments,
-    check_equivalence,
-    erlang,
-    inequivalent,
-    queue_type,
-)
+from anyamqp.testing.embedded.queue_arguments import check_arguments, check_equivalence, inequivalent, queue_type
 from anyamqp.testing.embedded.queues import Declaration, Queue, Reason
 from anyamqp.testing.embedded.quorum import QuorumQueue
 from anyamqp.testing.embedded.ready import Entry
@@ -34,6 +28,7 @@ from anyamqp.testing.embedded.reply_to import ReplyAddresses, is_reply_address
 from anyamqp.testing.embedded.routing import queues_reached
 from anyamqp.testing.embedded.streams import StreamQueue
 from anyamqp.testing.embedded.timers import Timers
+from anyamqp.testing.embedded.typed import erlang
 from anyamqp.testing.embedded.versions import RULES, Rules
 
 NO_ARGUMENTS: FieldTable = {}

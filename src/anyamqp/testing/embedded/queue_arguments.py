@@ -1,15 +1,13 @@
 """The arguments of queue.declare: which ones a type of queue knows, what they may be, and when two sets are equivalent.
 
 The rules and the texts are those of RabbitMQ's ``rabbit_amqqueue`` and ``rabbit_misc``. Arguments that no type of queue
-knows are allowed and without effect. AMQP has many integer types; here all integers that fit 32 bits count as
-``signedint``, and all others as ``long``.
+knows are allowed and without effect.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Final, Self, cast
@@ -18,6 +16,7 @@ from anyamqp.errors import PreconditionFailed
 from anyamqp.message import FieldTable, FieldValue
 from anyamqp.testing.embedded.contents import LONGEST
 from anyamqp.testing.embedded.intervals import interval, milliseconds
+from anyamqp.testing.embedded.typed import amqp_type, erlang
 from anyamqp.testing.embedded.versions import Rules
 
 _CLASSIC: Final = (
@@ -191,64 +190,6 @@ def inequivalent(what: str, key: str, wanted: str, known: str) -> PreconditionFa
     )
 
 
-def amqp_type(value: FieldValue) -> str:
-    """The name that RabbitMQ has for the AMQP type of a value."""
-    for kind, name in _NAMES:
-        if isinstance(value, kind):
-            return name
-    return "signedint" if isinstance(value, int) and -(2**31) <= value < 2**31 else "long"
-
-
-def erlang(value: FieldValue) -> str:
-    """A value as RabbitMQ writes it in an error text."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bytes | bytearray):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, datetime):
-        return str(int(value.timestamp()))
-    if isinstance(value, Decimal):
-        _, digits, exponent = value.as_tuple()
-        return f"{{{-int(exponent)},{int(''.join(map(str, digits)))}}}"
-    if isinstance(value, Mapping):
-        rows = (f"{{{term(key)},{amqp_type(one)},{term(one)}}}" for key, one in value.items())
-        return f"[{','.join(rows)}]"
-    if isinstance(value, list | tuple):
-        rows = (f"{{{amqp_type(one)},{term(one)}}}" for one in value)
-        return f"[{','.join(rows)}]"
-    return "undefined" if value is None else str(value)
-
-
-def term(value: FieldValue) -> str:
-    """A value as an Erlang term."""
-    if not isinstance(value, str | bytes | bytearray):
-        return erlang(value)
-    text = erlang(value)
-    if not text:
-        return "<<>>"
-    if any(not letter.isprintable() and letter not in "\n\r\t" for letter in text):
-        return f"<<{','.join(map(str, text.encode('utf-8', 'surrogateescape')))}>>"
-    return f'<<"{text.translate(_ESCAPES)}">>'
-
-
-_ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
-
-
-_NAMES: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
-    (bool, "bool"),
-    (str, "longstr"),
-    ((bytes, bytearray), "binary"),
-    (float, "double"),
-    (Decimal, "decimal"),
-    (datetime, "timestamp"),
-    (Mapping, "table"),
-    ((list, tuple), "array"),
-    (type(None), "void"),
-)
-
-
 def _known(kind: str, rules: Rules) -> tuple[str, ...]:
     known = _TYPES[kind]
     if rules.version != "3.10":
@@ -257,11 +198,13 @@ def _known(kind: str, rules: Rules) -> tuple[str, ...]:
 
 
 def _are_equal(known: FieldValue, wanted: FieldValue) -> bool:
-    classes = [_CLASSES.get(amqp_type(value), amqp_type(value)) for value in (known, wanted)]
-    return classes[0] == classes[1] and known == wanted
+    return _class_of(known) == _class_of(wanted) and known == wanted
 
 
-_CLASSES: Final = {"signedint": "int", "long": "int", "decimal": "int"}
+def _class_of(value: FieldValue) -> str:
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        return "number"
+    return "floating" if isinstance(value, float) else amqp_type(value)
 
 
 def described(arguments: FieldTable, key: str) -> str:

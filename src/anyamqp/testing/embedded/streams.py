@@ -19,10 +19,10 @@ from anyamqp.errors import InternalError, NotImplementedByBroker, PreconditionFa
 from anyamqp.message import FieldValue, Message
 from anyamqp.testing.embedded.consumer_arguments import Terms, check_consumer_arguments
 from anyamqp.testing.embedded.intervals import interval
-from anyamqp.testing.embedded.queue_arguments import erlang
 from anyamqp.testing.embedded.queues import Declaration, Host, Outcome, Queue, Subscriber
 from anyamqp.testing.embedded.quorum import check_replicated, with_headers
 from anyamqp.testing.embedded.ready import Entry
+from anyamqp.testing.embedded.typed import erlang
 
 _SEGMENT_SIZE: Final = 500_000_000
 """Bytes of a segment, unless ``x-stream-max-segment-size-bytes`` says otherwise."""
