@@ -1,12 +1,13 @@
 """The faults of the embedded broker: how it and the network before it fail, and when.
 
-A :class:`Fault` is something that happens to one connection. It happens at once, to all connections, or at a point of
-the protocol, to the connection that has come to it::
+A fault is something that happens to one connection. It happens at once, to all connections, or at a point of the
+protocol, to the connection that has come to it, or at random times, which a seed reproduces::
 
     broker.faults.reset()
     broker.faults.before("basic.ack", by="broker").reset()
     broker.faults.after("basic.publish", skip=9).close_channel(406, "PRECONDITION_FAILED - simulated")
     broker.faults.before("queue.declare", times=None).strike(Freeze(seconds=2))
+    broker.faults.schedule(7, Reset(), BlackHole(seconds=5), Block(seconds=1), every=(1, 10))
 
 A method of the client passes when the broker handles it, with its content; a method of the broker when it is given to
 the transport. All times are seconds on the event loop's clock.
@@ -14,22 +15,77 @@ the transport. All times are seconds on the event loop's clock.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from anyamqp.errors import InvalidUse
 from anyamqp.testing.embedded.conditions import Conditions
-from anyamqp.testing.embedded.points import Armed, Edge, Fault, Line, Passing, Sender
+from anyamqp.testing.embedded.moments import Moment, Point
+from anyamqp.testing.embedded.points import Armed, Edge, Fault, Line, Sender
+from anyamqp.testing.embedded.schedule import Schedule, Struck
+from anyamqp.testing.embedded.strikes import (
+    CLOSED_BY_FORCE,
+    ONLY_BEFORE,
+    BlackHole,
+    CancelConsumer,
+    CloseChannel,
+    CloseConnection,
+    Confirms,
+    Cut,
+    Delay,
+    Drop,
+    Finish,
+    Freeze,
+    HalfClose,
+    Hang,
+    OversizedFrame,
+    RefuseLogin,
+    Repeat,
+    Reset,
+    SendBytes,
+    SendMethod,
+    Throttle,
+    only_before,
+)
 from anyamqp.testing.embedded.timers import Timer
 from anyamqp.wire import methods
 from anyamqp.wire.frames import method_name
 from anyamqp.wire.methods import Method
 
-_NAMES: Final = frozenset(map(method_name, methods.INDEX_MAPPING.values()))
+__all__ = [
+    "CLOSED_BY_FORCE",
+    "BlackHole",
+    "Block",
+    "CancelConsumer",
+    "CloseChannel",
+    "CloseConnection",
+    "Confirms",
+    "Cut",
+    "Delay",
+    "Drop",
+    "Fault",
+    "Faults",
+    "Finish",
+    "Freeze",
+    "FreezeBroker",
+    "HalfClose",
+    "Hang",
+    "OversizedFrame",
+    "Point",
+    "Refuse",
+    "RefuseLogin",
+    "Repeat",
+    "Reset",
+    "Schedule",
+    "SendBytes",
+    "SendMethod",
+    "Struck",
+    "Throttle",
+]
 
-CLOSED_BY_FORCE: Final = "CONNECTION_FORCED - broker forced connection closure"
+_NAMES: Final = frozenset(map(method_name, methods.INDEX_MAPPING.values()))
 
 
 class Lines(Protocol):
@@ -38,155 +94,56 @@ class Lines(Protocol):
     def __call__(self) -> Iterable[Line]: ...
 
 
-# --- faults -----------------------------------------------------------------------------------------------------------
+# --- faults of the whole broker ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Reset:
-    """The transport ends as by RST; bytes under way are lost, in both directions."""
-
-    def strike(self, line: Line, passing: Passing | None) -> None:  # noqa: ARG002
-        line.reset()
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The transport ends as by FIN: the client receives all that was sent to it, then the end of the stream."""
-
-    def strike(self, line: Line, passing: Passing | None) -> None:  # noqa: ARG002
-        line.finish()
-
-
-@dataclass(frozen=True, slots=True)
-class HalfClose:
-    """The broker's direction ends: the client receives an end of the stream, and the broker goes on reading."""
-
-    def strike(self, line: Line, passing: Passing | None) -> None:  # noqa: ARG002
-        line.half_close()
-
-
-@dataclass(frozen=True, slots=True)
-class Freeze:
-    """The broker neither reads from the connection nor sends on it, not even heartbeats.
+class Refuse:
+    """The broker refuses new connections.
 
     Attributes:
-        seconds: for how long; None for ever, or until ``broker.faults.thaw()``.
+        seconds: for how long.
     """
 
-    seconds: float | None = None
+    seconds: float
 
-    def strike(self, line: Line, passing: Passing | None) -> None:  # noqa: ARG002
-        line.freeze(self.seconds)
+    def strike_all(self, faults: Faults) -> None:
+        faults.refuse(self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
-class CloseConnection:
-    """The broker sends connection.close; a client that does not answer is dropped after 5 s.
+class Block:
+    """The broker blocks publishing clients.
 
     Attributes:
-        code: the reply code.
-        text: the reply text.
+        seconds: for how long.
     """
 
-    code: int = 320
-    text: str = CLOSED_BY_FORCE
+    seconds: float
 
-    def strike(self, line: Line, passing: Passing | None) -> None:
-        line.peer.close(self.code, self.text, _cause(passing))
+    def strike_all(self, faults: Faults) -> None:
+        faults.block(seconds=self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
-class CloseChannel:
-    """The broker sends channel.close.
+class FreezeBroker:
+    """The broker stops answering.
 
     Attributes:
-        code: the reply code.
-        text: the reply text.
-        number: the channel's number; None for the channel on which a method passes, or for all channels.
+        seconds: for how long.
     """
 
-    code: int
-    text: str
-    number: int | None = None
+    seconds: float
 
-    def strike(self, line: Line, passing: Passing | None) -> None:
-        number = passing.channel if self.number is None and passing is not None else self.number
-        for channel in list(line.peer.channels.values()):
-            if number in (None, channel.number):
-                line.peer.close_channel(channel, self.code, self.text, _cause(passing))
+    def strike_all(self, faults: Faults) -> None:
+        faults.freeze(self.seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """The method does not arrive: the broker does not handle it, or does not send it."""
-
-    def strike(self, line: Line, passing: Passing | None) -> None:  # noqa: ARG002
-        _passing(self, passing).is_dropped = True
-
-
-def _cause(passing: Passing | None) -> Method | None:
-    """The method that a close names as its cause."""
-    return passing.method if passing is not None and passing.sender == "client" else None
-
-
-def _passing(fault: Fault, passing: Passing | None) -> Passing:
-    if passing is None:
-        raise InvalidUse(f"{fault}: this fault strikes only before a method: broker.faults.before(...)")
-    return passing
+AnyFault: TypeAlias = Fault | Refuse | Block | FreezeBroker
+"""A fault of a connection, or of the whole broker."""
 
 
 # --- when they happen -------------------------------------------------------------------------------------------------
-
-
-class Moment(ABC):
-    """When a fault happens, and a method for each fault that may."""
-
-    @abstractmethod
-    def strike(self, fault: Fault) -> None:
-        """Let a fault happen."""
-
-    def reset(self) -> None:
-        """End the transport as by RST: :class:`Reset`."""
-        self.strike(Reset())
-
-    def finish(self) -> None:
-        """End the transport as by FIN: :class:`Finish`."""
-        self.strike(Finish())
-
-    def half_close(self) -> None:
-        """End the broker's direction of the transport: :class:`HalfClose`."""
-        self.strike(HalfClose())
-
-    def freeze(self, seconds: float | None = None) -> None:
-        """Neither read nor send: :class:`Freeze`."""
-        self.strike(Freeze(seconds))
-
-    def close_connection(self, code: int = 320, text: str = CLOSED_BY_FORCE) -> None:
-        """Send connection.close: :class:`CloseConnection`."""
-        self.strike(CloseConnection(code, text))
-
-    def close_channel(self, code: int, text: str, *, number: int | None = None) -> None:
-        """Send channel.close: :class:`CloseChannel`."""
-        self.strike(CloseChannel(code, text, number))
-
-
-class Point(Moment):
-    """A point of the protocol: before or after a method passes.
-
-    Args:
-        arm: arms a fault for it.
-    """
-
-    def __init__(self, arm: Callable[[Fault], None]) -> None:
-        self._arm = arm
-
-    def strike(self, fault: Fault) -> None:
-        """Let a fault happen at this point, to the connection that comes to it."""
-        self._arm(fault)
-
-    def drop(self) -> None:
-        """Do not let the method through: :class:`Drop`."""
-        self.strike(Drop())
 
 
 class Faults(Moment):
@@ -200,10 +157,18 @@ class Faults(Moment):
     def __init__(self, conditions: Conditions, lines: Lines) -> None:
         self._conditions = conditions
         self._lines = lines
-        self._ends: dict[str, Timer] = {}
+        self._ends: dict[str, Timer | None] = {}
+        self._down: dict[str, Armed] = {}
+        self._schedules: list[Schedule[AnyFault]] = []
 
     def strike(self, fault: Fault) -> None:
-        """Let a fault happen to all connections, now."""
+        """Let a fault happen to all connections, now.
+
+        Raises:
+            InvalidUse: the fault strikes only before a method.
+        """
+        if isinstance(fault, ONLY_BEFORE):
+            raise only_before(fault)
         lines = list(self._lines())
         for line in lines:
             fault.strike(line, None)
@@ -254,9 +219,51 @@ class Faults(Moment):
         """
         return self._point("after", method, by, where, connection, skip, times)
 
+    def schedule(
+        self, seed: int, *faults: AnyFault, every: tuple[float, float], count: int | None = None
+    ) -> Schedule[AnyFault]:
+        """Let faults happen at random times, each to one connection. Under virtual time, the seed reproduces them.
+
+        Args:
+            seed: the seed.
+            faults: the faults, of which one is chosen each time.
+            every: the least and the most seconds between two of them.
+            count: how many happen; None for any number, until :meth:`calm` or :meth:`Schedule.stop`.
+
+        Raises:
+            InvalidUse: one of the faults strikes only before a method.
+        """
+        for fault in faults:
+            if isinstance(fault, ONLY_BEFORE):
+                raise only_before(fault)
+        schedule = Schedule(
+            seed, faults, every=every, count=count, timers=self._conditions.relief, strike=self._strike_any
+        )
+        self._schedules.append(schedule)
+        return schedule
+
+    def _strike_any(self, fault: AnyFault, source: random.Random) -> int | None:
+        if isinstance(fault, Refuse | Block | FreezeBroker):
+            fault.strike_all(self)
+            return None
+        lines = list(self._lines())
+        if not lines:
+            return None
+        place = source.randrange(len(lines))
+        fault.strike(lines[place], None)
+        if lines[place].peer.is_over:
+            lines[place].peer.gone()
+        return place
+
     def calm(self) -> None:
-        """End all faults that last, and forget those that wait for a point."""
+        """End all faults that last, and forget those that wait for a point or a time."""
         self._conditions.armed.clear()
+        self._down.clear()
+        for schedule in self._schedules:
+            schedule.stop()
+        self._schedules.clear()
+        self.release()
+        self.heal()
         self.thaw()
         self.accept()
         self.unblock()
@@ -273,6 +280,51 @@ class Faults(Moment):
         self._conditions.thaw()
         for line in self._lines():
             line.thaw()
+
+    def heal(self) -> None:
+        """End black holes, delays and throttles: what was held back arrives."""
+        for line in self._lines():
+            line.heal()
+
+    def refuse_logins(self, times: int | None = 1) -> None:
+        """Refuse the next logins, whatever the password is.
+
+        Args:
+            times: how many; None for all, until :meth:`calm`.
+        """
+        self.before("connection.start-ok", times=times).strike(RefuseLogin())
+
+    def queue_down(self, name: str) -> None:
+        """Behave as if the node of a queue were down: its consumers are cancelled, and requests for it get no answer.
+
+        A channel on which such a request comes answers nothing until :meth:`queue_up`. Messages still reach the queue.
+
+        Args:
+            name: the queue's name.
+        """
+
+        def is_for_it(method: Method) -> bool:
+            return getattr(method, "queue", None) == name
+
+        if name not in self._down:
+            armed = Armed(Hang(), "before", None, by="client", where=is_for_it, connection=None, skip=0, times=None)
+            self._down[name] = armed
+            self._conditions.armed.append(armed)
+        for line in self._lines():
+            for channel in list(line.peer.channels.values()):
+                channel.deliveries.cancel(queue=name)
+
+    def queue_up(self, name: str) -> None:
+        """End :meth:`queue_down`: the requests are answered."""
+        armed = self._down.pop(name, None)
+        if armed is not None:
+            armed.disarm()
+            self.release()
+
+    def release(self) -> None:
+        """Go on with the channels that hang, and answer what came on them."""
+        for line in self._lines():
+            line.release()
 
     def refuse(self, seconds: float | None = None) -> None:
         """Refuse new connections, for so many seconds; None for until :meth:`accept`."""
@@ -304,11 +356,7 @@ class Faults(Moment):
 
     def _lasts(self, fault: str, seconds: float | None, end: Callable[[], None]) -> None:
         """End a fault after so many seconds; of two faults of a kind, the later one decides."""
-        before = self._ends.pop(fault, None)
-        if before is not None:
-            before.cancel()
-        if seconds is not None:
-            self._ends[fault] = self._conditions.relief.after(seconds, end)
+        self._ends[fault] = self._conditions.end_after(seconds, end, self._ends.get(fault))
 
     def _point(
         self,
@@ -327,4 +375,4 @@ class Faults(Moment):
             armed = Armed(fault, edge, method, by=by, where=where, connection=connection, skip=skip, times=times)
             self._conditions.armed.append(armed)
 
-        return Point(arm)
+        return Point(edge, arm)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import anyio
 
 from anyamqp.testing.embedded.hosts import Hosts
 from anyamqp.testing.embedded.points import Armed, Edge, Line, Passing
-from anyamqp.testing.embedded.timers import Timers
+from anyamqp.testing.embedded.timers import Timer, Timers
 from anyamqp.testing.embedded.versions import Rules
 from anyamqp.wire.frames import method_name
 
@@ -74,6 +75,12 @@ class Conditions:
         if line.peer.is_over:
             line.peer.gone()
         self.armed = [armed for armed in self.armed if not armed.is_spent]
+
+    def end_after(self, seconds: float | None, end: Callable[[], None], before: Timer | None) -> Timer | None:
+        """End a fault after so many seconds, None for never, instead of when it was to end before."""
+        if before is not None:
+            before.cancel()
+        return None if seconds is None else self.relief.after(seconds, end)
 
     # --- waiting ----------------------------------------------------------------------------------------------------
 

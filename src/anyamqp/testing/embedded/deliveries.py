@@ -148,6 +148,18 @@ class Deliveries:
         if self.peer.takes_cancel:
             self.peer.write(self.number, methods.Basic.Cancel(consumer.tag, nowait=True))
 
+    def cancel(self, tag: str | None = None, queue: str | None = None) -> None:
+        """End consumers as RabbitMQ does when their queue becomes unavailable: the client is told.
+
+        Args:
+            tag: the tag of the consumer; None for any.
+            queue: the name of its queue; None for any.
+        """
+        for consumer in list(self._consumers.values()):
+            if tag in (None, consumer.tag) and queue in (None, consumer.queue.name):
+                self.remove(consumer.tag)
+                self.forget(consumer)
+
     def pump(self) -> None:
         """Deliver waiting messages to the consumers."""
         for consumer in list(self._consumers.values()):

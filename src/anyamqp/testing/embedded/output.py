@@ -23,12 +23,14 @@ class Outgoing(NamedTuple):
         method: the method; None for other frames.
         data: the bytes.
         since: when it was appended, on the broker's clock in seconds.
+        confirmed: the tags that a confirm settles.
     """
 
     channel: int
     method: Method | None
     data: bytes
     since: float
+    confirmed: range = range(0)
 
 
 class Output:
@@ -49,10 +51,11 @@ class Output:
         self._waiting: list[Outgoing] = []
         self._size = 0
         self._delivered_size = 0
+        self._last_confirmed: dict[int, int] = {}
 
     def append(self, data: bytes, number: int = 0, method: Method | None = None) -> None:
         """Append a frame, or a method with the frames of its content."""
-        self._waiting.append(Outgoing(number, method, data, self._clock()))
+        self._waiting.append(Outgoing(number, method, data, self._clock(), self._confirmed_by(number, method)))
         self._size += len(data)
         self._wake()
 
@@ -79,6 +82,15 @@ class Output:
         taken, self._waiting = self._waiting, []
         self._size = self._delivered_size = 0
         return taken
+
+    def _confirmed_by(self, number: int, method: Method | None) -> range:
+        if isinstance(method, methods.Channel.OpenOk):
+            self._last_confirmed.pop(number, None)
+        if not isinstance(method, methods.Basic.Ack | methods.Basic.Nack):
+            return range(0)
+        first = self._last_confirmed.get(number, 0) + 1
+        self._last_confirmed[number] = method.delivery_tag
+        return range(first, method.delivery_tag + 1)
 
     def has_room(self) -> bool:
         """Whether there is room for deliveries."""

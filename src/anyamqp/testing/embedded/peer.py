@@ -42,7 +42,7 @@ from anyamqp.wire.methods import Method
 class Watch(Protocol):
     """Sees the methods of the client before and after the broker handles them."""
 
-    def before(self, channel: int, method: Method) -> bool:
+    def before(self, channel: int, command: Command) -> bool:
         """A method has come. Returns whether the broker is to handle it."""
         ...
 
@@ -242,7 +242,7 @@ class Peer:
         elif number == 0:
             method = decode_on_zero(frame, is_closing=self.is_closing)
             if method is not None:
-                self._pass(0, Command(method), now)
+                self.handle(0, Command(method), now)
         elif self.is_closing:
             return
         elif not self.is_open:
@@ -251,13 +251,13 @@ class Peer:
             assembler = self._assemblers.setdefault(number, Assembler(self.model.rules))
             command = assembler.take(frame)
             if command is not None:
-                self._pass(number, command, now)
+                self.handle(number, command, now)
             if number not in self.channels:
                 self._assemblers.pop(number, None)
 
-    def _pass(self, number: int, command: Command, now: float) -> None:
+    def handle(self, number: int, command: Command, now: float) -> None:
         """Handle a method, between the two looks of the watch."""
-        if self.watch is not None and (not self.watch.before(number, command.method) or self.is_over):
+        if self.watch is not None and (not self.watch.before(number, command) or self.is_over):
             return
         try:
             if number:

@@ -31,6 +31,7 @@ class Passing:
         frames: the bytes that are sent for it, the frames of its content included; empty if the client sends it. A
             fault may change them.
         is_dropped: whether a fault has dropped it.
+        confirmed: the tags that a confirm of the broker settles.
     """
 
     sender: Sender
@@ -38,6 +39,7 @@ class Passing:
     method: Method
     frames: list[bytes] = field(default_factory=list[bytes])
     is_dropped: bool = False
+    confirmed: range = range(0)
 
 
 class Line(Protocol):
@@ -59,6 +61,44 @@ class Line(Protocol):
 
     def half_close(self) -> None:
         """End the broker's direction of the transport, and go on reading."""
+        ...
+
+    def send(self, data: bytes) -> None:
+        """Send bytes behind the output that waits."""
+        ...
+
+    def cut(self, count: int, *, resets: bool) -> None:
+        """Send so many bytes more, then end the transport as by FIN, or by RST."""
+        ...
+
+    def slow(self, *, latency: float, rate: float | None, seconds: float | None) -> None:
+        """Delay the broker's bytes.
+
+        Args:
+            latency: by how many seconds each frame is delayed.
+            rate: the most bytes in a second; None for no limit.
+            seconds: for how long; None for ever.
+        """
+        ...
+
+    def darken(self, seconds: float | None) -> None:
+        """Lose the network: bytes are held back in both directions, and neither side learns of it.
+
+        Args:
+            seconds: for how long; None for until :meth:`heal`.
+        """
+        ...
+
+    def heal(self) -> None:
+        """End :meth:`darken` and :meth:`slow`: what was held back arrives."""
+        ...
+
+    def hang(self, number: int) -> None:
+        """Answer nothing on a channel, until :meth:`release`."""
+        ...
+
+    def release(self) -> None:
+        """End :meth:`hang`: handle what the client sent meanwhile."""
         ...
 
     def freeze(self, seconds: float | None) -> None:

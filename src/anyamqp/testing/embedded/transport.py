@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import struct
 from typing import Final
 
 import anyio
@@ -13,15 +11,14 @@ import anyio.abc
 from anyamqp.errors import InternalError
 from anyamqp.testing.embedded.conditions import Conditions
 from anyamqp.testing.embedded.handshake import Login
+from anyamqp.testing.embedded.outlet import Outlet
 from anyamqp.testing.embedded.output import Outgoing
 from anyamqp.testing.embedded.peer import Peer
 from anyamqp.testing.embedded.points import Passing
 from anyamqp.testing.embedded.timers import Timer
-from anyamqp.testing.memory import MemoryStream
-from anyamqp.wire.methods import Method
+from anyamqp.testing.embedded.watching import Watcher
 
 _CHUNK: Final = 64 * 1024
-_RESET: Final = struct.pack("ii", 1, 0)
 _BROKEN: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 HANDSHAKE_PATIENCE: Final = 10.0
@@ -49,12 +46,18 @@ class Served:
 
     def __init__(self, login: Login, conditions: Conditions, stream: anyio.abc.ByteStream) -> None:
         self.peer: Peer = Peer(conditions.hosts, login, self._wake, anyio.current_time())
-        self.peer.watch = _Watch(self, conditions)
+        self._watcher = Watcher(self, conditions)
+        self.peer.watch = self._watcher
         self.is_excused: bool = False
         self._conditions = conditions
         self._stream = stream
         self._is_frozen = False
         self._thawing: Timer | None = None
+        self._raw = b""
+        self._is_dark = False
+        self._outlet = Outlet(stream, self._wait_thawed)
+        self._cut_resets = False
+        self._healing: Timer | None = None
         self._is_finished = False
         self._is_half_closed = False
         self._has_sent_end = False
@@ -75,6 +78,8 @@ class Served:
                     tasks.start_soon(self._drop)
                     tasks.start_soon(self._limit_handshake)
                     await self._read()
+                    if self._is_dark:
+                        await self._discard()
                     if self.peer.is_over:
                         self._wake()
                         with anyio.move_on_after(LINGERING):
@@ -101,13 +106,7 @@ class Served:
         The caller gives back deliveries, by ``peer.gone()``.
         """
         self._end()
-        if isinstance(self._stream, MemoryStream):
-            self._stream.reset()
-        else:
-            # There is no socket to reset if the client was faster.
-            with contextlib.suppress(OSError):
-                raw = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._outlet.reset()
         self._scope.cancel()
 
     def finish(self) -> None:
@@ -128,20 +127,55 @@ class Served:
     def freeze(self, seconds: float | None = None) -> None:
         """Neither read nor send, for so many seconds; None for until :meth:`thaw`."""
         self.is_excused = self._is_frozen = True
-        if self._thawing is not None:
-            self._thawing.cancel()
-        self._thawing = None if seconds is None else self._conditions.relief.after(seconds, self.thaw)
+        self._thawing = self._conditions.end_after(seconds, self.thaw, self._thawing)
 
     def thaw(self) -> None:
         """End :meth:`freeze`."""
         self._is_frozen = False
         self._conditions.announce()
 
+    def send(self, data: bytes) -> None:
+        """Send bytes behind the output that waits."""
+        self.is_excused = True
+        self._raw += data
+        self._wake()
+
+    def cut(self, count: int, *, resets: bool) -> None:
+        """Send so many bytes more, then end the transport as by FIN, or by RST."""
+        self.is_excused = True
+        self._outlet.left, self._cut_resets = count, resets
+
+    def slow(self, *, latency: float, rate: float | None, seconds: float | None) -> None:
+        """Delay the broker's bytes."""
+        self._outlet.latency, self._outlet.rate = latency, rate
+        self._healing = self._conditions.end_after(seconds, self.heal, self._healing)
+
+    def darken(self, seconds: float | None) -> None:
+        """Lose the network: bytes are held back in both directions, and neither side learns of it."""
+        self.is_excused = self._is_dark = True
+        self._healing = self._conditions.end_after(seconds, self.heal, self._healing)
+
+    def heal(self) -> None:
+        """End :meth:`darken` and :meth:`slow`: what was held back arrives."""
+        if self._is_dark and self.peer.is_over:
+            self._scope.cancel()  # the broker has given the client up meanwhile
+        self._is_dark = False
+        self._outlet.latency, self._outlet.rate = 0.0, None
+        self._conditions.announce()
+
+    def hang(self, number: int) -> None:
+        """Answer nothing on a channel, until :meth:`release`."""
+        self._watcher.hang(number)
+
+    def release(self) -> None:
+        """End :meth:`hang`: handle what the client sent meanwhile."""
+        self._watcher.release(anyio.current_time())
+
     def _end(self) -> None:
         self.is_excused = self.peer.is_over = True
 
     async def _wait_thawed(self) -> None:
-        while self._is_frozen or self._conditions.is_frozen:
+        while self._is_frozen or self._conditions.is_frozen or (self._is_dark and not self.peer.is_over):
             await self._conditions.wait_changed()
 
     # --- tasks ------------------------------------------------------------------------------------------------------
@@ -181,12 +215,15 @@ class Served:
     async def _linger(self) -> None:
         """Send the last frames, and read on until the client closes: unread input would turn the close into a reset."""
         await self._written.wait()
-        try:
+        with contextlib.suppress(*_BROKEN):
             await self._stream.send_eof()
+            await self._discard()
+
+    async def _discard(self) -> None:
+        """Read on until the client closes the transport."""
+        with contextlib.suppress(*_BROKEN):
             while True:
                 await self._stream.receive(_CHUNK)
-        except _BROKEN:
-            return
 
     async def _write(self) -> None:
         # The only task that sends: a transport allows one send at a time.
@@ -205,19 +242,20 @@ class Served:
     async def _write_next(self) -> bool:
         """Send all output, or wait for some. Returns whether there may be more."""
         await self._wait_thawed()
-        if self._is_finished:
+        if self._is_finished or self._is_dark:
             return False
-        outgoing = self.peer.take(anyio.current_time())
+        outgoing, raw, self._raw = self.peer.take(anyio.current_time()), self._raw, b""
         if self._is_half_closed and not self._has_sent_end:
             self._has_sent_end = True
             await self._stream.send_eof()
-        elif outgoing:
+        elif outgoing or raw:
             if self._is_half_closed:
                 pass
-            elif self._conditions.armed:
+            elif self._conditions.armed or not self._outlet.is_plain:
                 await self._send_each(outgoing)
+                await self._send(raw)
             else:
-                await self._stream.send(b"".join([one.data for one in outgoing]))
+                await self._stream.send(b"".join([*(one.data for one in outgoing), raw]))
             self._output_sent.set()
             self._output_sent = anyio.Event()
             self.peer.pump()
@@ -231,24 +269,35 @@ class Served:
     async def _send_each(self, outgoing: list[Outgoing]) -> None:
         """Send one frame after the other, so that faults can strike between them."""
         for one in outgoing:
+            if self._outlet.latency:
+                await anyio.sleep_until(one.since + self._outlet.latency)
             await self._wait_thawed()
+            if self._has_ended():
+                return
             if one.method is None:
-                await self._stream.send(one.data)
+                await self._send(one.data)
                 continue
-            passing = Passing("broker", one.channel, one.method, [one.data])
+            passing = Passing("broker", one.channel, one.method, [one.data], confirmed=one.confirmed)
             self._conditions.strike("before", passing, self)
             await self._wait_thawed()
             if self._has_ended():
                 return
             if not passing.is_dropped:
-                for frame in passing.frames:
-                    await self._stream.send(frame)
+                await self._send(b"".join(passing.frames))
+            passing.frames.clear()
             self._conditions.strike("after", passing, self)
-            if self._has_ended():
-                return
+
+    async def _send(self, data: bytes) -> None:
+        await self._outlet.send(data)
+        if self._outlet.left == 0 and not self._has_ended():
+            if self._cut_resets:
+                self.reset()
+            else:
+                self.finish()
+            self.peer.gone()
 
     def _has_ended(self) -> bool:
-        return self._is_finished or self._is_half_closed
+        return self._is_finished or self._is_half_closed or self._is_dark
 
     async def _beat(self) -> None:
         await self._opened.wait()
@@ -257,7 +306,12 @@ class Served:
             if self._is_frozen or self._conditions.is_frozen:
                 await self._wait_thawed()
                 self.peer.slept(anyio.current_time())
-        self._scope.cancel()
+        self.peer.gone()
+        if self._is_dark:
+            # The client does not learn that it was given up before the network is back.
+            self._conditions.announce()
+        else:
+            self._scope.cancel()
 
     async def _limit_handshake(self) -> None:
         """Give up a client that does not finish the handshake; the time of a freeze does not count."""
@@ -276,26 +330,3 @@ class Served:
         await anyio.sleep(CLOSE_PATIENCE)
         await self._wait_thawed()
         self._scope.cancel()
-
-
-class _Watch:
-    """Lets faults strike at the methods of a client."""
-
-    def __init__(self, served: Served, conditions: Conditions) -> None:
-        self._served = served
-        self._conditions = conditions
-        self._handled: dict[int, Method] = {}
-
-    def before(self, channel: int, method: Method) -> bool:
-        if not self._conditions.armed:
-            return True
-        passing = Passing("client", channel, method)
-        self._conditions.strike("before", passing, self._served)
-        if not passing.is_dropped:
-            self._handled[channel] = method
-        return not passing.is_dropped
-
-    def after(self, channel: int) -> None:
-        method = self._handled.pop(channel, None)
-        if method is not None:
-            self._conditions.strike("after", Passing("client", channel, method), self._served)
