@@ -12,6 +12,7 @@ import pytest
 
 from anyamqp.testing import Broker
 from anyamqp.testing.embedded.versions import RULES
+from support.administration import Administrator, EmbeddedCommands, NodeCommands
 from support.conformance import Target
 from support.rabbitmq import Node
 
@@ -25,7 +26,9 @@ async def target(request: pytest.FixtureRequest) -> AsyncGenerator[Target, None]
         async def dial(_: object) -> anyio.abc.ByteStream:
             return await anyio.connect_tcp(node.host, node.port)
 
-        yield Target(node.url, dial, node.rules, is_embedded=False)
+        yield Target(node.url, dial, node.rules, Administrator(NodeCommands(node)), is_embedded=False)
     else:
         async with Broker(version=request.param) as broker:
-            yield Target("amqp://guest:guest@memory/", broker.dial, RULES[request.param], is_embedded=True)
+            administrator = Administrator(EmbeddedCommands(broker))
+            url, rules = "amqp://guest:guest@memory/", RULES[request.param]
+            yield Target(url, broker.dial, rules, administrator, is_embedded=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import anyio
 import pytest
 
 from support.conformance import Refusal, Target
 from support.queues import unique
+from support.rawpeer import RawPeer
 from support.routes import declare_exchange, routes
 
 pytestmark = pytest.mark.anyio
@@ -41,3 +43,50 @@ async def test_a_decimal_as_another_alternate_exchange_is_refused(target: Target
         assert refusal.text.endswith("received '{1,15}' but current is 'first'")
     else:
         assert refusal == Refusal("connection", 541, "INTERNAL_ERROR")
+
+
+# --- handshake --------------------------------------------------------------------------------------------------------
+
+NOT_PLAIN = "SYNTAX_ERROR - the response of PLAIN is not NUL, user name, NUL, password"
+FAULTY_LOGINS = {
+    ("EXTERNAL", ""): (503, "COMMAND_INVALID - unknown authentication mechanism 'EXTERNAL'"),
+    ("PLAIN", "guest"): (502, NOT_PLAIN),
+    ("PLAIN", "guest\0guest\0guest"): (
+        502,
+        "SYNTAX_ERROR - the response of PLAIN is not NUL, user name, NUL, password",
+    ),
+    ("AMQPLAIN", "\xff"): (502, "SYNTAX_ERROR - the response of AMQPLAIN is not a table"),
+    ("AMQPLAIN", ""): (502, "SYNTAX_ERROR - the response of AMQPLAIN is missing LOGIN or PASSWORD"),
+}
+FAULTY_LIMITS = {
+    ("channel_max", 0): "channel_max = 0 (no limit) is higher than the maximum allowed value (2047)",
+    ("channel_max", 2048): "channel_max = 2048 is higher than the maximum allowed value (2047)",
+    ("frame_max", 0): "frame_max = 0 is higher than the maximum allowed value (131072)",
+    ("frame_max", 131073): "frame_max = 131073 is higher than the maximum allowed value (131072)",
+    ("frame_max", 4095): "frame_max = 4095 is lower than the minimum allowed value ({least})",
+}
+
+
+async def _shake_hands(
+    target: Target, mechanism: str, response: str, limits: dict[str, int], code: int, text: str
+) -> None:
+    async with await target.dial(None) as stream:
+        peer = RawPeer(stream)
+        await peer.log_in(mechanism=mechanism, response=response)
+        if limits:
+            await peer.tune(**limits)
+        if target.is_embedded:
+            close = await peer.closed()
+            assert (close.reply_code, close.reply_text) == (code, text)
+        else:
+            await peer.ended(within=10)
+
+
+async def test_a_fault_in_the_handshake_is_told(target: Target) -> None:
+    """RabbitMQ says nothing, and drops the transport after 3 s."""
+    async with anyio.create_task_group() as tasks:
+        for (mechanism, response), (code, text) in FAULTY_LOGINS.items():
+            tasks.start_soon(_shake_hands, target, mechanism, response, {}, code, text)
+        for (name, value), text in FAULTY_LIMITS.items():
+            told = f"NOT_ALLOWED - negotiated {text.format(least=target.rules.least_frame_max)}"
+            tasks.start_soon(_shake_hands, target, "PLAIN", "\0guest\0guest", {name: value}, 530, told)

@@ -13,6 +13,7 @@ import anyamqp
 from anyamqp import Channel, Connection, ReplyError
 from anyamqp.testing.embedded.versions import Rules
 from anyamqp.wire import methods
+from support.administration import Administrator
 from support.rawpeer import RawPeer, raw_peer
 
 Dial: TypeAlias = Callable[[object], Awaitable[anyio.abc.ByteStream]]
@@ -43,15 +44,17 @@ class Target:
         url: where it is; the user may do everything.
         dial: opens a transport to it.
         rules: how a RabbitMQ of its version behaves.
+        administrator: adds users and virtual hosts.
 
     Attributes:
         is_embedded: whether it is the embedded broker; only the short list of intended differences may ask.
     """
 
-    def __init__(self, url: str, dial: Dial, rules: Rules, *, is_embedded: bool) -> None:
+    def __init__(self, url: str, dial: Dial, rules: Rules, administrator: Administrator, *, is_embedded: bool) -> None:
         self.url: str = url
         self.dial: Dial = dial
         self.rules: Rules = rules
+        self.administrator: Administrator = administrator
         self.is_embedded: bool = is_embedded
 
     @asynccontextmanager
@@ -68,15 +71,33 @@ class Target:
             yield channel
 
     @asynccontextmanager
-    async def raw(self, *channels: int) -> AsyncGenerator[RawPeer, None]:
-        """A client that sends only the frames of the test, after its handshake, with channels of these numbers."""
+    async def raw(self, *channels: int, user: str = "guest", virtual_host: str = "/") -> AsyncGenerator[RawPeer, None]:
+        """A client that sends only the frames of the test, after its handshake, with channels of these numbers.
+
+        Args:
+            channels: numbers of channels to open.
+            user: its user, whose password is its name.
+            virtual_host: the virtual host that it opens.
+        """
         with anyio.fail_after(LIMIT):
-            async with raw_peer(await self.dial(None), *channels) as peer:
+            async with raw_peer(
+                await self.dial(None), *channels, response=f"\0{user}\0{user}", virtual_host=virtual_host
+            ) as peer:
                 yield peer
 
-    async def refusal(self, *requests: methods.Method) -> Refusal:
+    @asynccontextmanager
+    async def logged_in(self, user: str = "guest") -> AsyncGenerator[RawPeer, None]:
+        """A client that has logged in and not opened its connection yet."""
+        with anyio.fail_after(LIMIT):
+            async with await self.dial(None) as stream:
+                peer = RawPeer(stream)
+                await peer.log_in(response=f"\0{user}\0{user}")
+                await peer.tune()
+                yield peer
+
+    async def refusal(self, *requests: methods.Method, user: str = "guest") -> Refusal:
         """How the broker refuses the last of these requests, which are sent on a channel of their own."""
-        async with self.raw(1) as peer:
+        async with self.raw(1, user=user) as peer:
             await peer.send(1, *requests)
             while True:
                 frame = await peer.frame()

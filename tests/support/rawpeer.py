@@ -188,6 +188,8 @@ async def raw_peer(
     heartbeat: int = 0,
     name: str = "raw",
     capabilities: Mapping[str, FieldValue] = CAPABILITIES,
+    response: str = "\0guest\0guest",
+    virtual_host: str = "/",
 ) -> AsyncGenerator[RawPeer, None]:
     """A peer after its handshake, with channels of these numbers. On exit it closes the transport without a handshake.
 
@@ -197,12 +199,14 @@ async def raw_peer(
         heartbeat: the interval to agree on, in seconds. The peer itself never sends heartbeats.
         name: the connection's name.
         capabilities: the capabilities that it announces.
+        response: the response of PLAIN.
+        virtual_host: the virtual host that it opens.
     """
     async with stream:
         peer = RawPeer(stream)
-        await peer.log_in(name=name, capabilities=capabilities)
+        await peer.log_in(name=name, capabilities=capabilities, response=response)
         await peer.tune(heartbeat=heartbeat)
-        await peer.open(*channels)
+        await peer.open(*channels, virtual_host=virtual_host)
         yield peer
 
 

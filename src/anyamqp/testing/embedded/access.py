@@ -114,7 +114,10 @@ class Access:
             self._require("write", "exchange", dead_letters)
 
     def _check_passive(self, kind: _Kind, name: str) -> None:
-        if self._model.rules.passive_needs_configure and (kind == "queue" or name) and not is_reply_address(name):
+        """Any permission will do; the text of a refusal names the one to configure."""
+        if not self._model.rules.passive_needs_permission or (kind == "exchange" and not name):
+            return
+        if not is_reply_address(name) and not (self._may("read", name) or self._may("write", name)):
             self._require("configure", kind, name)
 
     def _check_binding(self, kind: _Kind, destination: str, source: str, routing_key: str) -> None:
@@ -131,10 +134,13 @@ class Access:
     # --- patterns ---------------------------------------------------------------------------------------------------
 
     def _require(self, right: _Right, kind: _Kind, name: str) -> None:
-        permissions = self._user.permissions_in(self._model.name) or Permissions("", "", "")
         shown = name.translate(NO_LINE_ENDS) or "amq.default"
-        if not _allows(getattr(permissions, right), shown):
+        if not self._may(right, shown):
             raise self._refused(right, f"{kind} '{shown}'")
+
+    def _may(self, right: _Right, name: str) -> bool:
+        permissions = self._user.permissions_in(self._model.name) or Permissions("", "", "")
+        return _allows(getattr(permissions, right), name)
 
     def _require_topic(self, right: Literal["write", "read"], exchange: str, routing_key: str) -> None:
         topics = self._user.topics.get((self._model.name, exchange))

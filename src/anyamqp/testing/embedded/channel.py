@@ -133,7 +133,7 @@ class Channel:
         return fate
 
     def _deliver_reply(self, tag: str, entry: Entry) -> None:
-        method = build(methods.Basic.Deliver, tag, self.deliveries.next_tag(), False, "", entry.routing_key)
+        method = build(methods.Basic.Deliver, tag, self.deliveries.tag_of_reply(), False, "", entry.routing_key)
         self.peer.write_content(self.number, method, entry)
 
     def _call(self, method: Method) -> None:
@@ -300,8 +300,7 @@ class Channel:
         self._reply(methods.Tx.SelectOk())
 
     def on_tx_commit(self, _: methods.Tx.Commit) -> None:
-        self._transaction.commit()
-        self._reply(methods.Tx.CommitOk())
+        self._transaction.commit(lambda: self._reply(methods.Tx.CommitOk()))
 
     def on_tx_rollback(self, _: methods.Tx.Rollback) -> None:
         self._transaction.roll_back()

@@ -203,6 +203,10 @@ class Deliveries:
             self._unacked[tag] = (queue, entry, consumer)
         return tag
 
+    def tag_of_reply(self) -> int:
+        """The delivery tag of a direct reply. Before 4.3, the next delivery has the same tag."""
+        return self.next_tag() if self.peer.model.rules.replies_have_a_queue else self._last_tag + 1
+
     def next_tag(self) -> int:
         """A new delivery tag."""
         self._last_tag += 1

@@ -310,7 +310,7 @@ class Model:
         if not exchange:
             for address in filter(is_reply_address, names):
                 self.replies.deliver(message, address)
-                has_reached |= self.replies.was_issued(address) and not self.rules.returns_direct_replies
+                has_reached |= self.replies.was_issued(address) and self.rules.replies_have_a_queue
         if not all(accepted):
             return Fate.REFUSED
         return Fate.ROUTED if has_reached else Fate.UNROUTABLE

@@ -252,8 +252,8 @@ class Peer:
             command = assembler.take(frame)
             if command is not None:
                 self.handle(number, command, now)
-            if number not in self.channels:
-                self._assemblers.pop(number, None)
+                if number not in self.channels:
+                    self._assemblers.pop(number, None)
 
     def handle(self, number: int, command: Command, now: float) -> None:
         """Handle a method, between the two looks of the watch."""

@@ -49,8 +49,11 @@ class Transaction:
         """
         self._settlements.append((self._deliveries.set_aside(tag, outcome, multiple=multiple), outcome))
 
-    def commit(self) -> None:
+    def commit(self, confirm: Callable[[], None]) -> None:
         """Deliver the messages, and settle the deliveries.
+
+        Args:
+            confirm: sends the answer, before the settlements lead to new deliveries.
 
         Raises:
             PreconditionFailed: the channel has not selected transactions, or a queue refuses a message or is gone.
@@ -61,8 +64,11 @@ class Transaction:
         settlements, self._settlements = self._settlements, []
         is_partial = False
         for routed, mandatory in publishes:
-            is_partial |= self._has_lost_a_queue(routed)
-            is_partial |= self._deliver(routed, mandatory) is Fate.REFUSED
+            has_lost = self._has_lost_a_queue(routed)
+            fate = self._deliver(routed, mandatory and not has_lost)
+            is_partial |= has_lost or fate is Fate.REFUSED
+        if not is_partial:
+            confirm()
         for tags, outcome in settlements:
             self._deliveries.settle_set_aside(tags, outcome)
         if is_partial:

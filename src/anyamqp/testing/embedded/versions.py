@@ -36,13 +36,13 @@ class Rules:
         least_frame_max: the smallest frame_max that a client may ask for, in bytes.
         mechanisms: the SASL mechanisms that it offers.
         names_refused_access: a refusal names the permission that the user lacks.
-        passive_needs_configure: a passive declaration needs the permission to configure.
+        passive_needs_permission: a passive declaration needs one of the permissions.
         lost_queue_in_commit: how tx.commit ends when a queue is gone that a message was routed to: the message is
             dropped, or returned if it was mandatory; the commit is refused (406); or the connection is closed (506).
         routes_to_missing_queue: a message for a missing queue that was published in a transaction to the default
             exchange reaches a queue that is declared before the commit.
-        returns_direct_replies: a mandatory reply to an address of ``amq.rabbitmq.reply-to`` is returned, although it is
-            delivered.
+        replies_have_a_queue: direct replies go through a kind of queue: each has a delivery tag of its own, and a
+            mandatory one is not returned although it is delivered.
         has_queue_modes: ``x-queue-mode`` is checked.
         least_max_priority: the highest priority of a queue whose ``x-max-priority`` is 0.
         failed_dead_letter_is_redelivered: a message that basic.reject or a closed channel gave back comes out of its
@@ -67,10 +67,10 @@ class Rules:
     least_frame_max: int
     mechanisms: tuple[str, ...]
     names_refused_access: bool
-    passive_needs_configure: bool
+    passive_needs_permission: bool
     lost_queue_in_commit: Literal["dropped", "refused", "fatal"]
     routes_to_missing_queue: bool
-    returns_direct_replies: bool
+    replies_have_a_queue: bool
     has_queue_modes: bool
     least_max_priority: int
     failed_dead_letter_is_redelivered: bool
@@ -98,10 +98,10 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             least_frame_max=4096,
             mechanisms=("AMQPLAIN", "PLAIN"),
             names_refused_access=False,
-            passive_needs_configure=False,
+            passive_needs_permission=False,
             lost_queue_in_commit="dropped",
             routes_to_missing_queue=True,
-            returns_direct_replies=True,
+            replies_have_a_queue=False,
             has_queue_modes=True,
             least_max_priority=0,
             failed_dead_letter_is_redelivered=False,
@@ -124,10 +124,10 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             least_frame_max=4096,
             mechanisms=("AMQPLAIN", "ANONYMOUS", "PLAIN"),
             names_refused_access=True,
-            passive_needs_configure=False,
+            passive_needs_permission=False,
             lost_queue_in_commit="refused",
             routes_to_missing_queue=False,
-            returns_direct_replies=True,
+            replies_have_a_queue=False,
             has_queue_modes=True,
             least_max_priority=1,
             failed_dead_letter_is_redelivered=False,
@@ -150,10 +150,10 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             least_frame_max=8192,
             mechanisms=("AMQPLAIN", "PLAIN", "ANONYMOUS"),
             names_refused_access=True,
-            passive_needs_configure=True,
+            passive_needs_permission=True,
             lost_queue_in_commit="fatal",
             routes_to_missing_queue=False,
-            returns_direct_replies=False,
+            replies_have_a_queue=True,
             has_queue_modes=False,
             least_max_priority=1,
             failed_dead_letter_is_redelivered=True,
