@@ -58,6 +58,7 @@ FAULTY_LOGINS = {
     ("AMQPLAIN", "\xff"): (502, "SYNTAX_ERROR - the response of AMQPLAIN is not a table"),
     ("AMQPLAIN", ""): (502, "SYNTAX_ERROR - the response of AMQPLAIN is missing LOGIN or PASSWORD"),
 }
+NO_LIMITS: dict[str, int] = {}
 FAULTY_LIMITS = {
     ("channel_max", 0): "channel_max = 0 (no limit) is higher than the maximum allowed value (2047)",
     ("channel_max", 2048): "channel_max = 2048 is higher than the maximum allowed value (2047)",
@@ -86,7 +87,7 @@ async def test_a_fault_in_the_handshake_is_told(target: Target) -> None:
     """RabbitMQ says nothing, and drops the transport after 3 s."""
     async with anyio.create_task_group() as tasks:
         for (mechanism, response), (code, text) in FAULTY_LOGINS.items():
-            tasks.start_soon(_shake_hands, target, mechanism, response, {}, code, text)
+            tasks.start_soon(_shake_hands, target, mechanism, response, NO_LIMITS, code, text)
         for (name, value), text in FAULTY_LIMITS.items():
             told = f"NOT_ALLOWED - negotiated {text.format(least=target.rules.least_frame_max)}"
             tasks.start_soon(_shake_hands, target, "PLAIN", "\0guest\0guest", {name: value}, 530, told)

@@ -81,7 +81,7 @@ async def test_a_request_needs_its_permission(target: Target, request_: Method |
 
 async def test_permission_comes_before_existence(target: Target) -> None:
     async with target.administrator.user(PREFIXED) as user, target.raw(1, user=user) as peer:
-        request = build(methods.Basic.Get, queue="r-q")
+        request: Method = build(methods.Basic.Get, queue="r-q")
         assert await closed_by(peer, request) == "NOT_FOUND - no queue 'r-q' in vhost '/'"
         assert await closed_by(peer, publish(Message(b""), "w-x")) == "NOT_FOUND - no exchange 'w-x' in vhost '/'"
         request = build(methods.Queue.Bind, queue="w-q", exchange="")
