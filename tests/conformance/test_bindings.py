@@ -172,6 +172,8 @@ async def test_another_connection_neither_binds_nor_unbinds_an_exclusive_queue(t
         assert await target.refusal(bind_queue(queue, "amq.direct", "another key")) == locked
         assert await target.refusal(unbind_queue(queue, "amq.direct", queue)) == locked
         assert await target.refusal(bind_queue(queue, "nowhere")) == missing("exchange 'nowhere'")
+        unknown = bind_queue(queue, "amq.headers", arguments={"x-match": "some"})
+        assert "Invalid x-match" in (await target.refusal(unknown)).text
 
 
 async def test_another_connection_may_unbind_what_is_not_bound_to_an_exclusive_queue(target: Target) -> None:

@@ -16,12 +16,12 @@ from anyamqp.errors import (
     PreconditionFailed,
 )
 from anyamqp.testing.embedded.assembly import Command
-from anyamqp.testing.embedded.contents import Content
 from anyamqp.testing.embedded.copies import addressed
 from anyamqp.testing.embedded.decoding import check_properties, delivery_mode
 from anyamqp.testing.embedded.deliveries import Deliveries, Owner
 from anyamqp.testing.embedded.exchanges import Exchange
 from anyamqp.testing.embedded.model import NO_LINE_ENDS, Fate, Routed
+from anyamqp.testing.embedded.normal_form import normal_form
 from anyamqp.testing.embedded.queues import Declaration, Outcome, Queue
 from anyamqp.testing.embedded.ready import Entry
 from anyamqp.testing.embedded.reply_to import REPLY_TO, Replies, is_reply_address
@@ -102,6 +102,8 @@ class Channel:
 
     def _publish(self, method: methods.Basic.Publish, message: Received, size: int) -> None:
         self._check_publish(method, message, size)
+        if self.peer.model.rules.rewrites_properties:
+            message = normal_form(message)
         message = self._replies.addressed(message)
         self.peer.access.check_user_id(message)
         message, routing_keys = addressed(message, method.routing_key)
@@ -124,10 +126,6 @@ class Channel:
         fate = self.peer.model.deliver(routed)
         if fate is Fate.UNROUTABLE and mandatory:
             message, routing_key = routed.message, routed.routing_keys[0]
-            if self.peer.model.rules.sorts_returned_headers:
-                content = Content(message)
-                content.sort_headers()
-                message = content.message()
             returned = build(methods.Basic.Return, 312, "NO_ROUTE", routed.exchange, routing_key)
             self.peer.write_content(self.number, returned, Entry(message, routed.exchange, routing_key, 0))
         return fate

@@ -43,6 +43,7 @@ LONGEST: Final = 315_360_000_000
 """The most milliseconds of a time to live or of an expiry: ten years."""
 
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+")
+_PLAIN: Final = re.compile(r"[+]?[0-9]+")
 _LONG: Final = struct.Struct(">cq")
 
 _SIZES: Final = {"delivery_mode": 1, "priority": 1, "timestamp": 8}
@@ -82,6 +83,12 @@ class Content:
     def drop_expiration(self) -> None:
         """Remove the time to live."""
         self._values.pop("expiration", None)
+
+    def simplify_expiration(self) -> None:
+        """Write a valid time to live as a plain number."""
+        text = self.expiration
+        if text is not None and _PLAIN.fullmatch(text) and int(text) <= LONGEST:
+            self._values["expiration"] = fields.shortstr("expiration", str(int(text)))
 
     def set_reply_to(self, address: str) -> None:
         """Add an address for replies, or replace it."""
@@ -163,5 +170,5 @@ def _rows(table: bytes) -> dict[str, bytes]:
         name = reader.shortstr()
         start = reader.position
         reader.value()
-        rows[name] = table[start : reader.position]
+        rows.setdefault(name, table[start : reader.position])  # RabbitMQ, too, takes the first of one name
     return rows

@@ -24,7 +24,8 @@ class Rules:
         has_log_exchange: there is an exchange ``amq.rabbitmq.log`` in the virtual host ``/``.
         headers_exchange_compares_numbers: a headers exchange finds 1 equal to 1.0, and equal times equal; otherwise
             numbers of different types differ, and a time in a header counts milliseconds, one in a binding seconds.
-        sorts_returned_headers: a message comes back with its header table sorted.
+        rewrites_properties: the broker reads the properties of each message and writes them anew, in their normal
+            form; otherwise it hands on the publisher's bytes.
         nack_counts_towards_limit: basic.nack with requeue counts towards a quorum queue's delivery limit, as
             basic.reject does.
         delivery_limit: of a quorum queue that names none; None for no limit.
@@ -58,7 +59,7 @@ class Rules:
     has_modulus_hash_exchange: bool
     has_log_exchange: bool
     headers_exchange_compares_numbers: bool
-    sorts_returned_headers: bool
+    rewrites_properties: bool
     nack_counts_towards_limit: bool
     delivery_limit: int | None
     tells_acquired_count: bool
@@ -89,7 +90,7 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             has_modulus_hash_exchange=False,
             has_log_exchange=False,
             headers_exchange_compares_numbers=True,
-            sorts_returned_headers=False,
+            rewrites_properties=False,
             nack_counts_towards_limit=True,
             delivery_limit=None,
             tells_acquired_count=False,
@@ -115,7 +116,7 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             has_modulus_hash_exchange=False,
             has_log_exchange=False,
             headers_exchange_compares_numbers=False,
-            sorts_returned_headers=True,
+            rewrites_properties=True,
             nack_counts_towards_limit=True,
             delivery_limit=20,
             tells_acquired_count=False,
@@ -141,7 +142,7 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             has_modulus_hash_exchange=True,
             has_log_exchange=True,
             headers_exchange_compares_numbers=False,
-            sorts_returned_headers=True,
+            rewrites_properties=True,
             nack_counts_towards_limit=False,
             delivery_limit=20,
             tells_acquired_count=True,
