@@ -186,8 +186,7 @@ class LinkMaker:
         failure = failure_of(raised)
         if failure is None:
             raise raised
-        while isinstance(failure, ExceptionGroup):
-            failure = cast("ExceptionGroup[Exception]", failure).exceptions[0]
+        failure = first_failure(failure)
         if not isinstance(failure, AnyamqpError) or not isinstance(raised, Exception):
             self._journal.unexpected(failure)
             unexpected = UnexpectedFailure(f"unexpected {type(failure).__name__}: {failure}")
@@ -220,6 +219,13 @@ class LinkMaker:
         if self._settings.name is not None:
             properties["connection_name"] = self._settings.name
         return {**properties, **self._settings.client_properties}
+
+
+def first_failure(failure: Exception) -> Exception:
+    """The first exception of a group, and of the groups in it; an exception that is no group as it is."""
+    while isinstance(failure, ExceptionGroup):
+        failure = cast("ExceptionGroup[Exception]", failure).exceptions[0]
+    return failure
 
 
 def _turns_of_this_loop() -> Turns:

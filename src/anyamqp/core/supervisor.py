@@ -19,6 +19,7 @@ import anyio
 import anyio.abc
 
 from anyamqp.core.host import ChannelHost
+from anyamqp.core.link_maker import first_failure
 from anyamqp.core.recovery import Recovery
 from anyamqp.core.recovery_hooks import RecoveryHooks
 from anyamqp.errors import (
@@ -182,8 +183,9 @@ class Supervisor(LinkOwner):
                     await self._work_on()
                     tasks.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 - a fault of ours must end as a state that everybody sees
-            self._journal.crashed(error)
-            self._fail(error)
+            fault = first_failure(error)
+            self._journal.crashed(fault)
+            self._fail(fault)
         finally:
             self._fire(ConnectionEvent.CLOSED)
 
