@@ -117,6 +117,32 @@ async def test_an_unknown_queue_mode_is_refused_where_there_are_modes(target: Ta
             await peer.call(1, declare(name, {"x-queue-mode": "fast"}), methods.Queue.DeclareOk)
 
 
+@pytest.mark.parametrize("kind", ["undefined", ""])
+async def test_some_versions_have_names_for_no_type(target: Target, kind: str) -> None:
+    name = unique("q")
+    if kind in target.rules.names_of_no_queue_type:
+        async with target.raw(1) as peer:
+            await peer.call(1, declare(name, {"x-queue-type": kind}), methods.Queue.DeclareOk)
+    else:
+        assert await target.refusal(declare(name, {"x-queue-type": kind})) == failed(
+            f"invalid arg 'x-queue-type' for queue '{name}' in vhost '/': \"unsupported queue type '{kind}'\""
+        )
+
+
+async def test_a_master_locator_is_refused_where_it_is_deprecated(target: Target) -> None:
+    request = declare(unique("q"), {"x-queue-master-locator": "min-masters"})
+    if target.rules.has_queue_master_locators:
+        async with target.raw(1) as peer:
+            await peer.call(1, request, methods.Queue.DeclareOk)
+    else:
+        text = (
+            "INTERNAL_ERROR - Feature `queue_master_locator` is deprecated.\nBy default, this feature is not permitted "
+            "anymore.\nThe feature will be removed from a future major RabbitMQ version, regardless of the "
+            "configuration; actual version to be determined.\nTo con..."
+        )
+        assert await target.refusal(request) == Refusal("connection", 541, text)
+
+
 VALID: list[FieldTable] = [
     {"x-max-length": 0, "x-max-length-bytes": 0, "x-message-ttl": 0},
     {"x-max-priority": 0},

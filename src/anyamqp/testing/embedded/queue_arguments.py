@@ -12,7 +12,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Final, Self, cast
 
-from anyamqp.errors import PreconditionFailed
+from anyamqp.errors import InternalError, PreconditionFailed
 from anyamqp.message import FieldTable, FieldValue
 from anyamqp.testing.embedded.contents import LONGEST
 from anyamqp.testing.embedded.intervals import interval, milliseconds
@@ -73,6 +73,16 @@ _SINCE_4_3: Final[Mapping[str, tuple[str, ...]]] = {
 _TYPES: Final[Mapping[str, tuple[str, ...]]] = {"classic": _CLASSIC, "quorum": _QUORUM, "stream": _STREAM}
 
 
+_NO_MASTER_LOCATOR: Final = (
+    "INTERNAL_ERROR - Feature `queue_master_locator` is deprecated.\n"
+    "By default, this feature is not permitted anymore.\n"
+    "The feature will be removed from a future major RabbitMQ version, regardless of the configuration; actual version "
+    "to be determined.\n"
+    "To continue using this feature when it is not permitted by default, set the following parameter in your "
+    "configuration:\n    deprecated_features.permit.queue_master_locator = true"
+)
+
+
 class Overflow(Enum):
     """What a queue that is full does with the next message (``x-overflow``)."""
 
@@ -124,7 +134,8 @@ class Settings:
 
 def queue_type(arguments: FieldTable) -> str:
     """The type of queue that arguments ask for: ``classic``, ``quorum`` or ``stream``."""
-    return _text(arguments, "x-queue-type") or "classic"
+    named = _text(arguments, "x-queue-type")
+    return "classic" if named in (None, "", "undefined") else named
 
 
 def check_arguments(queue: str, arguments: FieldTable, rules: Rules) -> None:
@@ -137,6 +148,7 @@ def check_arguments(queue: str, arguments: FieldTable, rules: Rules) -> None:
 
     Raises:
         PreconditionFailed: RabbitMQ refuses one of them.
+        InternalError: it refuses the argument as deprecated.
     """
     # The channel looks the exchange up before anything else is checked.
     exchange = arguments.get("x-dead-letter-exchange", "")
@@ -144,18 +156,21 @@ def check_arguments(queue: str, arguments: FieldTable, rules: Rules) -> None:
         raise PreconditionFailed(
             f"PRECONDITION_FAILED - invalid type '{amqp_type(exchange)}' for arg 'x-dead-letter-exchange' in {queue}"
         )
-    _check_value(queue, "x-queue-type", arguments)
+    if arguments.get("x-queue-type") not in rules.names_of_no_queue_type:
+        _check_value(queue, "x-queue-type", arguments, _check_type)
     kind = queue_type(arguments)
     known = _known(kind, rules)
-    for key in _CHECKS:
+    for key, check in _CHECKS.items():
         if key in known and (key != "x-queue-mode" or rules.has_queue_modes):
-            _check_value(queue, key, arguments)
+            _check_value(queue, key, arguments, check)
     others = {key for name in _TYPES for key in _known(name, rules)}.difference(known)
     for key in sorted(arguments):
         if key in others:
             raise PreconditionFailed(
                 f"PRECONDITION_FAILED - invalid arg '{key}' for {queue} of queue type rabbit_{kind}_queue"
             )
+    if "x-queue-master-locator" in arguments and not rules.has_queue_master_locators:
+        raise InternalError(_NO_MASTER_LOCATOR)
 
 
 def check_equivalence(queue: str, known: FieldTable, wanted: FieldTable, rules: Rules) -> None:
@@ -226,15 +241,15 @@ def _text(arguments: FieldTable, key: str) -> str | None:
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-def _check_value(queue: str, key: str, arguments: FieldTable) -> None:
-    if key in arguments:
-        fault = _CHECKS[key](arguments[key], arguments)
-        if fault is not None:
-            raise PreconditionFailed(f"PRECONDITION_FAILED - invalid arg '{key}' for {queue}: {fault}")
-
-
 _Check = Callable[[FieldValue, FieldTable], str | None]
 """The fault of a value as an Erlang term; None if it has none."""
+
+
+def _check_value(queue: str, key: str, arguments: FieldTable, check: _Check) -> None:
+    if key in arguments:
+        fault = check(arguments[key], arguments)
+        if fault is not None:
+            raise PreconditionFailed(f"PRECONDITION_FAILED - invalid arg '{key}' for {queue}: {fault}")
 
 
 def _whole(value: FieldValue, _: FieldTable) -> str | None:
@@ -311,6 +326,7 @@ def _wrong_type(value: FieldValue) -> str:
     return f"{{unacceptable_type,{amqp_type(value)}}}"
 
 
+_check_type: Final = _one_of("\"unsupported queue type '{}'\"", *_TYPES)
 _CHECKS: Final[Mapping[str, _Check]] = {
     "x-expires": _expiry,
     "x-message-ttl": _duration,
@@ -328,7 +344,6 @@ _CHECKS: Final[Mapping[str, _Check]] = {
     "x-consumer-timeout": _not_negative,
     "x-consumer-disconnected-timeout": _not_negative,
     "x-single-active-consumer": _flag,
-    "x-queue-type": _one_of("\"unsupported queue type '{}'\"", *_TYPES),
     "x-quorum-initial-group-size": _positive,
     "x-max-age": _max_age,
     "x-stream-max-segment-size-bytes": _not_negative,

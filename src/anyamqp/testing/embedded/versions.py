@@ -45,6 +45,8 @@ class Rules:
         replies_have_a_queue: direct replies go through a kind of queue: each has a delivery tag of its own, and a
             mandatory one is not returned although it is delivered.
         has_queue_modes: ``x-queue-mode`` is checked.
+        has_queue_master_locators: ``x-queue-master-locator`` is permitted; otherwise it closes the connection (541).
+        names_of_no_queue_type: values of ``x-queue-type`` that stand for the default.
         least_max_priority: the highest priority of a queue whose ``x-max-priority`` is 0.
         failed_dead_letter_is_redelivered: a message that basic.reject or a closed channel gave back comes out of its
             dead letter queue as redelivered.
@@ -73,6 +75,8 @@ class Rules:
     routes_to_missing_queue: bool
     replies_have_a_queue: bool
     has_queue_modes: bool
+    has_queue_master_locators: bool
+    names_of_no_queue_type: tuple[str, ...]
     least_max_priority: int
     failed_dead_letter_is_redelivered: bool
     checks_body_frames: bool
@@ -104,6 +108,8 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             routes_to_missing_queue=True,
             replies_have_a_queue=False,
             has_queue_modes=True,
+            has_queue_master_locators=True,
+            names_of_no_queue_type=(),
             least_max_priority=0,
             failed_dead_letter_is_redelivered=False,
             checks_body_frames=False,
@@ -130,6 +136,8 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             routes_to_missing_queue=False,
             replies_have_a_queue=False,
             has_queue_modes=True,
+            has_queue_master_locators=True,
+            names_of_no_queue_type=("undefined",),
             least_max_priority=1,
             failed_dead_letter_is_redelivered=False,
             checks_body_frames=False,
@@ -156,6 +164,8 @@ RULES: Final[Mapping[Version, Rules]] = MappingProxyType(
             routes_to_missing_queue=False,
             replies_have_a_queue=True,
             has_queue_modes=False,
+            has_queue_master_locators=False,
+            names_of_no_queue_type=("undefined", ""),
             least_max_priority=1,
             failed_dead_letter_is_redelivered=True,
             checks_body_frames=True,
