@@ -30,14 +30,14 @@ def rows(page: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in cells]
 
 
-@pytest.mark.parametrize("page", ["architecture.md", "features.md", "pains.md"])
+@pytest.mark.parametrize("page", ["architecture.md", "features.md", "pains.md", "testing-support.md"])
 def test_every_test_that_a_page_names_is_there(page: str) -> None:
     named = NAMED.findall((DOCS / page).read_text())
     assert named
     assert [f"{file}::{name}" for file, name in named if name not in functions(file)] == []
 
 
-@pytest.mark.parametrize("page", ["features.md", "pains.md"])
+@pytest.mark.parametrize("page", ["features.md", "pains.md", "testing-support.md"])
 def test_every_row_names_a_test_unless_it_says_later(page: str) -> None:
     assert [row[0] for row in rows(page) if not NAMED.search(row[-1]) and LATER not in row] == []
     assert [row[-1] for row in rows(page) if set(NAMED.sub("", row[-1])) - set(", ")] == []
