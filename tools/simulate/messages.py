@@ -53,12 +53,14 @@ class Messages:
         waiting: the publishes without an outcome, oldest first.
         confirmed: the bodies that were confirmed, with their queues.
         delivered: the bodies that were delivered.
+        given_up: the bodies of publishes that timed out or were cancelled.
     """
 
     def __init__(self, broken: Callable[[Violation], None]) -> None:
         self.waiting: dict[Publish, None] = {}
         self.confirmed: dict[bytes, str] = {}
         self.delivered: set[bytes] = set()
+        self.given_up: set[bytes] = set()
         self._broken = broken
 
     def begin(self, publish: Publish) -> None:
@@ -68,6 +70,7 @@ class Messages:
     def cancelled(self, publish: Publish) -> None:
         """Note that nobody waits for a publish any more."""
         self.waiting.pop(publish, None)
+        self.given_up.add(publish.body)
 
     def confirm(self, publish: Publish) -> None:
         """Note a confirmed publish."""
@@ -82,6 +85,7 @@ class Messages:
         allowed = False
         if isinstance(error, PublishTimeout):
             allowed = publish.deadline is not None and now >= publish.deadline - _EPSILON
+            self.given_up.add(publish.body)
         elif isinstance(error, Unroutable):
             allowed = publish.queue in {NOWHERE, VOLATILE}
         elif isinstance(error, NotFound) and publish.exchange == MISSING:

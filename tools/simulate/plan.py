@@ -178,7 +178,7 @@ def draw(seed: int, minutes: float) -> Plan:
     add("publisher", VOLATILE, 1)
     add("consumer", VOLATILE, random.choice((1, 10)))
     add("declarer", "", 1)
-    return Plan(seed, minutes, random.choice((4, 6, 10)), tuple(actors), _draw_faults(random, minutes, connections))
+    return Plan(seed, minutes, random.choice((6, 12, 24)), tuple(actors), _draw_faults(random, minutes, connections))
 
 
 def _draw_faults(random: Random, minutes: float, connections: int) -> tuple[Fault, ...]:

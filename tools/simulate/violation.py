@@ -16,6 +16,11 @@ class Violation(Exception):
     def __init__(self, number: int, text: str) -> None:
         super().__init__(f"invariant {number}: {text}")
         self.number: int = number
+        self.text: str = text
+
+    def __reduce__(self) -> tuple[type[Violation], tuple[int, str]]:
+        """Let it cross between processes."""
+        return Violation, (self.number, self.text)
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Container, Generator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import Any, Final
@@ -26,10 +26,13 @@ class Watch:
 
     Args:
         broken: called with each violation.
+        given_up: the bodies of publishes that timed out or were cancelled. Their order does not count: the broker may
+            read them from an old link long after the publishes on the new one.
     """
 
-    def __init__(self, broken: Callable[[Violation], None]) -> None:
+    def __init__(self, broken: Callable[[Violation], None], given_up: Container[bytes]) -> None:
         self._broken = broken
+        self._given_up = given_up
         self._states: dict[Lifecycle[Any, Any, Any], object] = {}
         self._outcomes: dict[PendingPublish, Confirmed | AnyamqpError] = {}
         self._deadlines: list[tuple[float, int, PendingPublish]] = []
@@ -140,7 +143,7 @@ class Watch:
 
     def _publish(self, publish: Callable[..., object], model: Model, message: Any, *given: Any, **named: Any) -> object:
         body = bytes(message.body)
-        if body not in self._seen and body.count(b":") == _COLONS:
+        if body not in self._seen and body.count(b":") == _COLONS and body not in self._given_up:
             self._seen.add(body)
             sender, _, number = body.rpartition(b":")
             if int(number) < self._last_of.get(sender, 0):

@@ -85,9 +85,9 @@ class World:
         self.broker: Broker = Broker(heartbeat=self.plan.heartbeat)
         self.networks: dict[int, Network] = {}
         self.connections: dict[int, Connection] = {}
-        self.watch: Watch = Watch(self.broken)
-        self.invariants: Invariants = Invariants(self)
         self.messages: Messages = Messages(self.broken)
+        self.watch: Watch = Watch(self.broken, self.messages.given_up)
+        self.invariants: Invariants = Invariants(self)
         self._outcome = outcome
         self._now: Callable[[], float] = lambda: 0.0
         self._over: anyio.Event | None = None
