@@ -178,6 +178,8 @@ def draw(seed: int, minutes: float) -> Plan:
     add("publisher", VOLATILE, 1)
     add("consumer", VOLATILE, random.choice((1, 10)))
     add("declarer", "", 1)
+    add("server", CALLS, random.randint(1, 3))
+    add("client", CALLS, random.randint(1, 3))
     return Plan(seed, minutes, random.choice((6, 12, 24)), tuple(actors), _draw_faults(random, minutes, connections))
 
 
