@@ -131,7 +131,7 @@ async def submitter(world: World, actor: Actor) -> None:
             async with world.connections[actor.connection].publisher(window=actor.width) as one:
                 world.invariants.publishers[one] = actor.width
                 while world.is_acting:
-                    await world.pause(random.expovariate(1 / (5 * actor.pace)))
+                    await world.pause(random.choice((0.1, random.expovariate(1 / (5 * actor.pace)))))
                     await _submit_batch(world, actor, one, random, numbers)
         await world.pause(1)
 

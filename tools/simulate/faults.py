@@ -137,7 +137,7 @@ async def _at(world: World, fault: Fault) -> None:
     edge, method = POINTS[fault.number % len(POINTS)]
     name = f"connection {fault.connection}"
     armed = world.broker.faults.before if edge == "before" else world.broker.faults.after
-    point = armed(method, connection=None if method == "connection.tune-ok" else name, skip=fault.number % 3)
+    point = armed(method, connection=None if method == "connection.tune-ok" else name, skip=fault.number % 7)
     point.strike(_Noted(world, f"{fault.kind}, {edge} {method}", _of_point(fault)))
     await anyio.sleep(fault.lasts)
 

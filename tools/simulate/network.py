@@ -162,11 +162,12 @@ class Network:
         self.on_bytes_sent: Callable[[Wire], None] = on_bytes_sent
         self._broker = broker
         self._random = random
+        self._slowness = random.choice((1, 1, 5))
         self._wires = 0
 
     def latency(self) -> float:
         """The seconds that the next bytes take."""
-        return self._random.choice((0.0, 0.0, 0.001, 0.005, 0.05))
+        return self._random.choice((0.0, 0.0, 0.001, 0.005, 0.05)) * self._slowness
 
     async def dial(self, address: Address) -> anyio.abc.ByteStream:
         """Open a transport."""

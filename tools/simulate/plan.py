@@ -121,12 +121,19 @@ _WEIGHTS: Final = {
     "close connections": 2,
     "close channels": 4,
     "delete queue": 2,
-    "reset at": 3,
-    "finish at": 2,
-    "close channel at": 3,
-    "close connection at": 2,
+    "reset at": 6,
+    "finish at": 3,
+    "close channel at": 5,
+    "close connection at": 3,
 }
+_PUBLISHING: Final = (
+    ("before", "basic.publish"),
+    ("after", "basic.publish"),
+    ("before", "basic.ack"),
+    ("after", "basic.ack"),
+)
 POINTS: Final = (
+    *(5 * _PUBLISHING),
     ("before", "connection.tune-ok"),
     ("before", "connection.open"),
     ("before", "channel.open"),
@@ -138,19 +145,15 @@ POINTS: Final = (
     ("after", "basic.consume"),
     ("before", "queue.declare"),
     ("after", "queue.declare"),
-    ("before", "basic.publish"),
-    ("after", "basic.publish"),
     ("before", "basic.deliver"),
     ("after", "basic.deliver"),
-    ("before", "basic.ack"),
-    ("after", "basic.ack"),
     ("before", "basic.return"),
     ("before", "basic.cancel"),
     ("before", "channel.close"),
     ("after", "channel.close"),
     ("before", "channel.close-ok"),
 )
-"""The points of the protocol at which faults happen."""
+"""The points of the protocol at which faults happen, some of them more often."""
 
 
 def draw(seed: int, minutes: float) -> Plan:
@@ -174,7 +177,8 @@ def draw(seed: int, minutes: float) -> Plan:
             add("publisher", queue, random.randint(1, 3))
         for _ in range(random.randint(1, 2)):
             add("consumer", queue, random.choice((1, 3, 10, 50)))
-    add("submitter", random.choice(DURABLE), random.choice((1, 4, 32)))
+    for width in (random.choice((1, 4)), 32):
+        add("submitter", random.choice(DURABLE), width)
     add("publisher", VOLATILE, 1)
     add("consumer", VOLATILE, random.choice((1, 10)))
     add("declarer", "", 1)

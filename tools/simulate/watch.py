@@ -14,7 +14,7 @@ from anyamqp.delivery import Delivery
 from anyamqp.errors import AnyamqpError
 from anyamqp.protocol.lifecycle.table import Lifecycle, Row, Step, Table
 from anyamqp.protocol.pending import Confirmed, Counters, PendingPublish
-from anyamqp.testing.embedded.model import Model
+from anyamqp.testing.embedded.model import Model, Routed
 from tools.simulate.violation import Violation
 
 _LATE: Final = 0.05
@@ -57,7 +57,7 @@ class Watch:
                 (Delivery, "__init__", self._arrive),
                 (Delivery, "_take", self._take),
                 (Delivery, "ack", self._ack),
-                (Model, "publish", self._publish),
+                (Model, "deliver", self._deliver),
             ):
                 stack.enter_context(patch.object(owner, name, _around(getattr(owner, name), around)))
             yield
@@ -141,15 +141,15 @@ class Watch:
             self._settled_up_to[place] = max(self._settled_up_to[place], delivery.delivery_tag)
         ack(delivery, multiple=multiple)
 
-    def _publish(self, publish: Callable[..., object], model: Model, message: Any, *given: Any, **named: Any) -> object:
-        body = bytes(message.body)
+    def _deliver(self, deliver: Callable[[Model, Routed], object], model: Model, routed: Routed) -> object:
+        body = bytes(routed.message.body)
         if body not in self._seen and body.count(b":") == _COLONS and body not in self._given_up:
             self._seen.add(body)
             sender, _, number = body.rpartition(b":")
             if int(number) < self._last_of.get(sender, 0):
                 self._broken(Violation(5, f"{body!r} reached the broker after {sender!r}:{self._last_of[sender]}"))
             self._last_of[sender] = int(number)
-        return publish(model, message, *given, **named)
+        return deliver(model, routed)
 
 
 _COLONS: Final = 2
