@@ -22,8 +22,6 @@ from tools.simulate.shrink import shrink
 from tools.simulate.world import Outcome, simulate
 
 _ROOT = Path(__file__).parents[2]
-_FOUND_BY = dict(zip((bug.name for bug in BUGS), (3, 5, 2, 7, 1, 6, 1, 3), strict=True))
-"""The first seed that finds each bug."""
 
 
 def log_of(outcome: Outcome) -> str:
@@ -31,7 +29,7 @@ def log_of(outcome: Outcome) -> str:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.parametrize("seed", range(1, 8))
 def test_world_keeps_the_invariants(seed: int, backend: str) -> None:
     outcome = simulate(draw(seed, 2), backend)
     assert outcome.violation is None, failure(outcome)
@@ -59,15 +57,15 @@ def test_world_does_not_depend_on_the_hashes_of_its_process() -> None:
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_planted_bug_is_found(bug: Bug) -> None:
-    assert find_bug(bug, [_FOUND_BY[bug.name]], 2) is not None
+    assert find_bug(bug, range(1, 11), 2) is not None
 
 
 def test_failure_is_shrunk_and_drawn() -> None:
     bug = next(bug for bug in BUGS if bug.name == "a transport is left open")
     plan = draw(1, 1)
     with bug.plant():
-        failed = shrink(simulate(plan, "asyncio"))
-    assert len(failed.plan.actors) == 1
+        failed = shrink(simulate(plan, "asyncio"), most_runs=60)
+    assert len(failed.plan.actors) < len(plan.actors) / 2
     assert len(failed.plan.faults) <= 1
     text = failure(failed)
     assert text.startswith("seed 1 on asyncio, step ")
