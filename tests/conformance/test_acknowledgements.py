@@ -199,6 +199,17 @@ async def test_recover_requeues_all(target: Target) -> None:
         assert [(one.body, one.tag, one.redelivered) for one in again] == [(b"1", 3, True), (b"2", 4, True)]
 
 
+async def test_recover_is_answered_before_the_messages_come_again(target: Target) -> None:
+    async with target.raw(1) as peer:
+        declare = build(methods.Queue.Declare, exclusive=True)
+        queue = (await peer.call(1, declare, methods.Queue.DeclareOk)).queue
+        await peer.publish(1, b"x", routing_key=queue)
+        await peer.call(1, build(methods.Basic.Consume, queue=queue), methods.Basic.ConsumeOk)
+        await peer.delivery(1)
+        await peer.call(1, methods.Basic.Recover(requeue=True), methods.Basic.RecoverOk)
+        assert (await peer.delivery(1))[0].redelivered
+
+
 async def test_recover_async_requeues_without_an_answer(target: Target) -> None:
     async with consuming(target) as client:
         queue = await client.declare()

@@ -7,7 +7,11 @@ from decimal import Decimal
 import anyio
 import pytest
 
+from anyamqp.message import FieldValue
+from anyamqp.wire import methods
+from anyamqp.wire.frames import build
 from support.conformance import Refusal, Target
+from support.consuming import consume, consuming
 from support.queues import unique
 from support.rawpeer import RawPeer
 from support.routes import declare_exchange, routes
@@ -91,3 +95,45 @@ async def test_a_fault_in_the_handshake_is_told(target: Target) -> None:
         for (name, value), text in FAULTY_LIMITS.items():
             told = f"NOT_ALLOWED - negotiated {text.format(least=target.rules.least_frame_max)}"
             tasks.start_soon(_shake_hands, target, "PLAIN", "\0guest\0guest", {name: value}, 530, told)
+
+
+# --- queues -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("key", "value"), [("x-consumer-timeout", 60_000), ("x-delayed-retry-type", "all")])
+async def test_an_argument_of_4_3_is_not_supported(target: Target, key: str, value: FieldValue) -> None:
+    """They would change when messages come again, so they are refused rather than ignored."""
+    if target.rules.version != "4.3":
+        pytest.skip("this version ignores it")
+    async with consuming(target) as client:
+        if target.is_embedded:
+            arguments: dict[str, FieldValue] = {"x-queue-type": "quorum", key: value}
+            declare = build(methods.Queue.Declare, queue=unique("q"), durable=True, arguments=arguments)
+            assert await target.refusal(declare) == Refusal("connection", 540, f"NOT_IMPLEMENTED - {key}")
+        else:
+            await client.declare(arguments={"x-queue-type": "quorum", key: value})
+
+
+async def test_a_stream_has_no_filter(target: Target) -> None:
+    """A filter would hold back messages, chunk by chunk."""
+    if target.rules.version == "3.10":
+        pytest.skip("this version ignores it")
+    async with consuming(target) as client:
+        stream = await client.declare(arguments={"x-queue-type": "stream"})
+        arguments = {"x-stream-filter": "a"}
+        if target.is_embedded:
+            refusal = await target.refusal(
+                build(methods.Basic.Qos, prefetch_count=1), consume(stream, arguments=arguments)
+            )
+            assert refusal == Refusal("connection", 540, "NOT_IMPLEMENTED - x-stream-filter")
+        else:
+            await client.consume(stream, prefetch=1, arguments=arguments)
+
+
+async def test_a_stream_counts_its_messages_at_once(target: Target) -> None:
+    """RabbitMQ counts them every five seconds."""
+    async with consuming(target) as client:
+        stream = await client.declare(arguments={"x-queue-type": "stream"})
+        await client.publish(stream, b"1", b"2")
+        count = await client.depth(stream)
+        assert count == 2 if target.is_embedded else count in (0, 2)

@@ -330,3 +330,53 @@ async def test_a_returned_message_goes_to_the_next_consumer(target: Target) -> N
         second = await client.take_one()
         assert (first.consumer, second.consumer) == ("a", "b")
         assert bodies([first, second]) == [b"1", b"1"]
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [{"x-max-length": 2}, {"x-max-length-bytes": 250}], ids=["length", "bytes"])
+@pytest.mark.parametrize("overflow", ["drop-head", "reject-publish-dlx"])
+async def test_a_full_queue_dead_letters_its_head_even_with_reject_publish_dlx(
+    target: Target, limit: dict[str, FieldValue], overflow: str
+) -> None:
+    async with consuming(target, 1, 2) as client:
+        dead_letters = await client.declare("dead")
+        dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead_letters}
+        queue = await client.declare("quorum", arguments={**QUORUM, **limit, **dead, "x-overflow": overflow})
+        await client.publish(queue, *(str(number).encode() * 100 for number in range(4)))
+        await client.consume(dead_letters, channel=2)
+        assert [one.body[:1] for one in await client.take(2)] == [b"0", b"1"]
+        assert [body[:1] for body, _ in await fetch_all(client, queue)] == [b"2", b"3"]
+
+
+@pytest.mark.parametrize("limit", [{"x-max-length": 2}, {"x-max-length-bytes": 250}], ids=["length", "bytes"])
+async def test_reject_publish_begins_with_the_message_after_the_first_too_many(
+    target: Target, limit: dict[str, FieldValue]
+) -> None:
+    async with consuming(target) as client:
+        queue = await client.declare("quorum", arguments={**QUORUM, **limit, "x-overflow": "reject-publish"})
+        bodies_sent = [str(number).encode() * 100 for number in range(5)]
+        assert [await client.try_publish(queue, body) for body in bodies_sent] == [True, True, True, False, False]
+        assert [body[:1] for body, _ in await fetch_all(client, queue)] == [b"0", b"1", b"2"]
+        assert [await client.try_publish(queue, body) for body in bodies_sent] == [True, True, True, False, False]
+
+
+async def test_a_returned_message_counts_towards_the_limit(target: Target) -> None:
+    async with consuming(target) as client:
+        queue = await client.declare("quorum", arguments={**QUORUM, "x-max-length": 2, "x-delivery-limit": 5})
+        await client.publish(queue, b"1", b"2")
+        await fetch(client, queue)
+        await client.publish(queue, b"3")
+        await client.nack(1)
+        assert await fetch_all(client, queue) == [(b"2", False), (b"3", False)]
+
+
+async def test_messages_expire(target: Target) -> None:
+    async with consuming(target, 1, 2) as client:
+        dead_letters = await client.declare("dead")
+        dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead_letters}
+        queue = await client.declare("quorum", arguments={**QUORUM, **dead, "x-message-ttl": 1})
+        await client.publish(queue, b"x")
+        await client.consume(dead_letters, channel=2)
+        assert (await client.take_one()).headers["x-first-death-reason"] == "expired"

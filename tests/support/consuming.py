@@ -147,6 +147,18 @@ class Consuming:
             while self._confirms < confirms:
                 await self._keep(await self.peer.frame())
 
+    async def try_publish(self, queue: str, body: bytes) -> bool:
+        """Publish a message. Returns whether the broker confirms it, or refuses it."""
+        method = build(methods.Basic.Publish, routing_key=queue)
+        message = Message(body, persistent=True)
+        await self.peer.say(*encode_content(PUBLISHING, method, message, self.peer.tuning.frame_max))
+        while True:
+            frame = await self.peer.frame()
+            if frame.channel == PUBLISHING and isinstance(frame.payload, methods.Basic.Ack | methods.Basic.Nack):
+                self._confirms = frame.payload.delivery_tag
+                return isinstance(frame.payload, methods.Basic.Ack)
+            await self._keep(frame)
+
     async def get(self, queue: str, *, channel: int = 1, no_ack: bool = False) -> Taken | None:
         """Fetch a message; None if there is none."""
         await self.peer.send(channel, build(methods.Basic.Get, queue=queue, no_ack=no_ack))

@@ -284,8 +284,7 @@ class Channel:
     def on_recover(self, method: methods.Basic.Recover | methods.Basic.RecoverAsync) -> None:
         if not method.requeue:
             raise NotImplementedByBroker("NOT_IMPLEMENTED - requeue=false")
-        self.deliveries.settle(0, Outcome.RECOVERED, multiple=True)
-        self._reply(methods.Basic.RecoverOk(), nowait=isinstance(method, methods.Basic.RecoverAsync))
+        self.deliveries.recover(is_answered=isinstance(method, methods.Basic.Recover))
 
     def _settle(self, tag: int, outcome: Outcome, *, multiple: bool) -> None:
         settle = self._transaction.settle if self._transaction.is_selected else self.deliveries.settle

@@ -220,6 +220,17 @@ class Deliveries:
         """
         self._take_back(self._chosen(tag, outcome, multiple=multiple), outcome)
 
+    def recover(self, *, is_answered: bool) -> None:
+        """Requeue all deliveries, after the answer to basic.recover.
+
+        Raises:
+            ReplyError: a queue cannot take its messages back.
+        """
+        tags = self._chosen(0, Outcome.RECOVERED, multiple=True)
+        if is_answered:
+            self.peer.write(self.number, methods.Basic.RecoverOk())
+        self._take_back(tags, Outcome.RECOVERED)
+
     def set_aside(self, tag: int, outcome: Outcome, *, multiple: bool) -> list[int]:
         """Set deliveries aside that a transaction will settle. Returns their tags.
 

@@ -198,7 +198,7 @@ class Queue:
             self._priority_of(message),
             tuple(routing_keys),
         )
-        if self.settings.overflow is not Overflow.DROP_HEAD and self._is_over(1, entry.size):
+        if self.settings.overflow is not Overflow.DROP_HEAD and self._is_full_for(entry):
             if self.settings.overflow is Overflow.REJECT_PUBLISH_DLX:
                 self.host.dead_letter(self, entry, Reason.MAXLEN)
             return False
@@ -348,6 +348,9 @@ class Queue:
         if self.settings.overflow is Overflow.DROP_HEAD:
             while self.ready and self._is_over(0, 0):
                 self.host.dead_letter(self, self.ready.popleft(), Reason.MAXLEN)
+
+    def _is_full_for(self, entry: Entry) -> bool:
+        return self._is_over(1, entry.size)
 
     def _is_over(self, more: int, more_size: int) -> bool:
         length, size = self.settings.max_length, self.settings.max_length_bytes

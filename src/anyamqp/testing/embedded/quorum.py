@@ -7,7 +7,7 @@ all that wait, in the order of the returns; deliveries are counted and limited; 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -28,6 +28,9 @@ _HIGHEST_PRIORITY: Final = 31
 
 _HIGH_IN_A_ROW: Final = 2
 """After so many messages, RabbitMQ 4.0 delivers one of normal priority, if there is one."""
+
+_RESUMES_AT: Final = 0.8
+"""How full a queue may be that accepts messages again, as a part of its limit."""
 
 
 class Returnable(Ready):
@@ -107,14 +110,17 @@ class QuorumQueue(Queue):
 
     Raises:
         PreconditionFailed: a quorum queue cannot have one of the properties.
+        NotImplementedByBroker: the embedded broker does not support an argument.
     """
 
     def __init__(self, declaration: Declaration, host: Host) -> None:
         check_replicated(declaration, host)
+        _check_supported(declaration, host.rules)
         super().__init__(declaration, host)
         if self.settings.overflow is Overflow.REJECT_PUBLISH_DLX:  # RabbitMQ logs a warning and takes the default
             self.settings = replace(self.settings, overflow=Overflow.DROP_HEAD)
         self._limit = _delivery_limit(declaration, host.rules)
+        self._is_rejecting = False
 
     def check_deletable(self, *, if_unused: bool, if_empty: bool) -> None:
         """Check the conditions of a deletion.
@@ -144,6 +150,24 @@ class QuorumQueue(Queue):
         """Add a consumer that :meth:`check_consumer` has passed; :meth:`pump` begins its deliveries."""
         super().add_consumer(consumer, replace(terms, exclusive=False))
 
+    def put(
+        self,
+        message: Message,
+        exchange: str,
+        routing_key: str,
+        routing_keys: Iterable[str] = (),
+        *,
+        redelivered: bool = False,
+    ) -> bool:
+        """Take a published message, or a dead letter.
+
+        With ``reject-publish``, the queue accepts messages until it is over its limit, and then refuses them until four
+        fifths of the limit are left.
+        """
+        accepted = super().put(message, exchange, routing_key, routing_keys, redelivered=redelivered)
+        self._is_rejecting = self._is_rejecting or self._is_over(0, 0)
+        return accepted
+
     def settle_all(self, entries: list[Entry], outcome: Outcome) -> None:
         """End deliveries, oldest first. :meth:`pump` is still to be called."""
         for entry in entries:
@@ -167,6 +191,7 @@ class QuorumQueue(Queue):
             self.ready.append(entry)
         else:
             self.ready.put_back(entry)
+            self._drop_excess()
 
     def outgoing(self, entry: Entry, *, is_get: bool) -> Entry:
         """A message as it is sent to a client: with the counts of its deliveries."""
@@ -191,6 +216,14 @@ class QuorumQueue(Queue):
             return Consumers()
         is_by_priority = self.host.rules.version != "3.10"
         return SingleActive(by_priority=is_by_priority, gives_way=is_by_priority)
+
+    def _is_full_for(self, entry: Entry) -> bool:  # noqa: ARG002 - a quorum queue looks at what it has already
+        length, size = self.settings.max_length, self.settings.max_length_bytes
+        if (length is None or len(self.ready) <= length * _RESUMES_AT) and (
+            size is None or self.ready.size <= size * _RESUMES_AT
+        ):
+            self._is_rejecting = False
+        return self._is_rejecting
 
     def _priority_of(self, message: Message) -> int:
         return _DEFAULT_PRIORITY if message.priority is None else message.priority
@@ -222,6 +255,16 @@ def with_headers(entry: Entry, headers: dict[str, int]) -> Entry:
         content.set_long(name, value)
     content.sort_headers()
     return replace(entry, message=content.message())
+
+
+def _check_supported(declaration: Declaration, rules: Rules) -> None:
+    if rules.version != "4.3":
+        return  # the arguments mean nothing there
+    arguments = declaration.arguments
+    if "x-consumer-timeout" in arguments:
+        raise NotImplementedByBroker("NOT_IMPLEMENTED - x-consumer-timeout")
+    if arguments.get("x-delayed-retry-type", "disabled") != "disabled":
+        raise NotImplementedByBroker("NOT_IMPLEMENTED - x-delayed-retry-type")
 
 
 def _delivery_limit(declaration: Declaration, rules: Rules) -> int | None:
