@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from decimal import Decimal
 from pathlib import Path
@@ -14,8 +15,10 @@ import anyamqp
 from anyamqp import TLS, Credentials, FrameError, InvalidArgument, Message, Properties, SettingsError
 from anyamqp.declarations import exchange_arguments, queue_declaration
 from anyamqp.net.tls import client_context
-from anyamqp.wire.basic import encode_properties
+from anyamqp.wire.basic import ACK_SIZE, Routes, encode_properties
 from anyamqp.wire.decoder import Decoder
+from anyamqp.wire.fields import Malformed
+from anyamqp.wire.receiving import decode_ack, decode_nack
 
 
 def nested(kind: type[Any], depth: int) -> Any:
@@ -110,3 +113,21 @@ def test_alert_of_a_tls_port_is_recognised() -> None:
     decoder.feed(b"\x15\x03\x03\x00\x02\x02\x28")
     with pytest.raises(FrameError, match="this is a port for TLS: its URL begins with amqps://"):
         list(decoder.frames())
+
+
+def test_routes_are_made_again_when_too_many_were_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Routes, "_MOST", 2)
+    routes = Routes()
+    first = routes.get("", "1", mandatory=True)
+    assert routes.get("", "1", mandatory=True) is first
+    for key in ("2", "3"):
+        routes.get("", key, mandatory=True)
+    again = routes.get("", "1", mandatory=True)
+    assert (again is first, again.routing_key) == (False, "1")
+
+
+@pytest.mark.parametrize(("change", "says"), [(-1, "a value runs over the end"), (1, "1 bytes too many")])
+@pytest.mark.parametrize("decode", [decode_ack, decode_nack])
+def test_confirm_of_a_wrong_size_is_malformed(decode: Callable[[bytes], object], change: int, says: str) -> None:
+    with pytest.raises(Malformed, match=says):
+        decode(bytes(ACK_SIZE + change))
