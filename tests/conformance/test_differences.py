@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from decimal import Decimal
 
 import anyio
@@ -9,7 +10,8 @@ import pytest
 
 from anyamqp.message import FieldValue
 from anyamqp.wire import methods
-from anyamqp.wire.frames import build
+from anyamqp.wire.frames import build, encode_method
+from support.amqp import header
 from support.conformance import Refusal, Target
 from support.consuming import consume, consuming
 from support.queues import unique
@@ -137,3 +139,24 @@ async def test_a_stream_counts_its_messages_at_once(target: Target) -> None:
         await client.publish(stream, b"1", b"2")
         count = await client.depth(stream)
         assert count == 2 if target.is_embedded else count in (0, 2)
+
+
+# --- contents ---------------------------------------------------------------------------------------------------------
+
+
+async def test_tables_nested_deeper_than_we_decode_are_refused_by_name(target: Target) -> None:
+    """RabbitMQ decodes them, however deep they are."""
+    rows = b""
+    for _ in range(100):
+        rows = b"\x01aF" + struct.pack(">I", len(rows)) + rows
+    headers = b"\x20\0" + struct.pack(">I", len(rows)) + rows
+    async with target.raw(1) as peer:
+        publish = encode_method(1, build(methods.Basic.Publish, routing_key="nowhere"))
+        await peer.say(publish, header(1, 0, properties=headers))
+        await peer.send(1, build(methods.Basic.Qos, prefetch_count=1))
+        if target.is_embedded:
+            close = await peer.closed()
+            told = (540, "NOT_IMPLEMENTED - tables nested deeper than 64")
+            assert (close.reply_code, close.reply_text) == told
+        else:
+            await peer.expect(1, methods.Basic.QosOk)

@@ -117,15 +117,6 @@ async def test_unknown_delivery_mode(target: Target) -> None:
         assert (close.reply_code, close.reply_text) == (406, text)
 
 
-async def test_tables_nested_deeper_than_we_decode_are_refused_by_name(target: Target) -> None:
-    """A difference on purpose: RabbitMQ decodes them."""
-    data = publish(HEADERS, nested(3000))
-    if target.is_embedded:
-        assert await close_of(target, data) == Close(540, "NOT_IMPLEMENTED - tables nested deeper than 64")
-    else:
-        assert await is_accepted(target, data)
-
-
 # --- the order of frames --------------------------------------------------------------------------------------------
 
 OUT_OF_PLACE = "UNEXPECTED_FRAME - expected method frame, got non method frame instead"

@@ -6,7 +6,9 @@ import anyio
 import anyio.abc
 import pytest
 
+from anyamqp import UnexpectedFailure
 from anyamqp.testing import Broker
+from anyamqp.testing.embedded.channel import Channel
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build, encode_method
 from support.rawpeer import CONSUME, QUEUE, Dial, fill, raw_peer, serving
@@ -151,3 +153,67 @@ async def test_starting_a_broker_that_runs_changes_nothing() -> None:
     async with serving(1, dial=over_tcp) as (broker, peer):
         await broker.start()
         await peer.call(1, QUEUE, methods.Queue.DeclareOk)
+
+
+# --- bugs of the broker ---------------------------------------------------------------------------------------------
+
+
+def fail(*_: object, **__: object) -> None:
+    raise RuntimeError("planted")
+
+
+async def test_bug_of_the_broker_ends_one_connection_and_is_raised_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Broker()
+    with pytest.raises(UnexpectedFailure, match="bugs of anyamqp") as caught:
+        await until_it_fails(broker, monkeypatch)
+    assert caught.value.__cause__ is broker.errors[0]
+    assert [str(error) for error in broker.errors] == ["planted"]
+
+
+async def until_it_fails(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with broker, raw_peer(await broker.dial(), 1) as peer, raw_peer(await broker.dial(), 1) as other:
+        with monkeypatch.context() as patched:
+            patched.setattr(Channel, "receive", fail)
+            await peer.send(1, QUEUE)
+            close = await peer.closed()
+        assert (close.reply_code, close.reply_text) == (541, "INTERNAL_ERROR")
+        await other.call(1, QUEUE, methods.Queue.DeclareOk)
+
+
+async def test_bug_of_the_broker_at_a_later_time_ends_no_connection() -> None:
+    async with serving(1) as (broker, peer):
+        broker.model.timers.after(0, fail)
+        await eventually(lambda: len(broker.errors) == 1)
+        await peer.call(1, QUEUE, methods.Queue.DeclareOk)
+        broker.errors.clear()
+
+
+async def raise_in(broker: Broker) -> None:
+    async with broker:
+        broker.errors.append(RuntimeError("planted"))
+        raise LookupError
+
+
+async def test_bug_of_the_broker_is_a_note_to_the_error_of_a_test() -> None:
+    with pytest.raises(LookupError) as caught:
+        await raise_in(Broker())
+    assert "RuntimeError('planted')" in caught.value.__notes__[0]
+
+
+# --- the last frames ------------------------------------------------------------------------------------------------
+
+
+@both_transports
+async def test_client_that_sends_on_after_its_close_is_not_reset(dial: Dial) -> None:
+    async with serving(1, dial=dial) as (broker, peer):
+        close = build(methods.Connection.Close, reply_code=200, reply_text="bye", class_id=0, method_id=0)
+        await peer.say(encode_method(0, close), bytes(100_000))
+        for _ in range(5):
+            await peer.say(bytes(100_000))
+        await peer.expect(0, methods.Connection.CloseOk)
+        with pytest.raises(anyio.EndOfStream):
+            await peer.frame()
+        await peer.say(bytes(100_000))
+        await peer.stream.aclose()
+        await eventually(lambda: broker.connection_count == 0)
+        assert broker.unexpected_closes == []

@@ -9,9 +9,9 @@ import trio.testing
 from anyamqp import SettingsError
 from anyamqp.testing import Broker
 from anyamqp.wire import methods
-from anyamqp.wire.frames import build
+from anyamqp.wire.frames import PROTOCOL_HEADER, build
 from support.amqp import HEARTBEAT, METHOD, frame
-from support.rawpeer import CONSUME, QUEUE, fill, raw_peer, serving
+from support.rawpeer import CONSUME, QUEUE, RawPeer, fill, raw_peer, serving
 
 
 @pytest.fixture
@@ -110,3 +110,28 @@ async def test_connection_that_is_being_closed_gets_no_deliveries() -> None:
         await other.publish(1, b"m", routing_key="q")
         await peer.ended(within=10)
         assert broker.queues["q"].bodies() == [b"m"]
+
+
+@pytest.mark.parametrize("said", [b"", PROTOCOL_HEADER], ids=["nothing", "protocol-header"])
+@pytest.mark.anyio
+async def test_client_that_does_not_finish_the_handshake_is_dropped_after_ten_seconds(said: bytes) -> None:
+    async with Broker() as broker, await broker.dial() as stream:
+        await stream.send(said)
+        began = anyio.current_time()
+        received = b"".join([data async for data in stream])
+        assert (received == b"") is (said == b"")
+        assert anyio.current_time() - began == pytest.approx(10, abs=0.1)
+        assert broker.unexpected_closes == []
+
+
+@pytest.mark.anyio
+async def test_time_in_which_the_broker_is_frozen_does_not_count_for_the_handshake() -> None:
+    async with Broker() as broker, await broker.dial() as stream:
+        peer = RawPeer(stream)
+        broker.freeze()
+        await peer.say(PROTOCOL_HEADER)
+        await anyio.sleep(60)
+        broker.thaw()
+        await peer.expect(0, methods.Connection.Start)
+        await anyio.sleep(9)
+        assert broker.connection_count == 1
