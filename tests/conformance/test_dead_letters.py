@@ -131,7 +131,7 @@ async def test_a_requeued_message_is_not_dead_lettered(target: Target) -> None:
 async def test_a_requeued_message_that_expires(target: Target, kind: type[methods.Basic.Reject]) -> None:
     async with a_desk(target) as desk:
         dead = await desk.declare()
-        queue = await desk.declare(dead_letters_to(dead, {"x-message-ttl": 100}))
+        queue = await desk.declare(dead_letters_to(dead, {"x-message-ttl": 300}))
         await desk.publish(queue, b"x")
         got = await desk.next(queue, no_ack=False)
         await desk.settle(build(kind, got.method.delivery_tag, requeue=True))

@@ -336,7 +336,8 @@ class Queue:
         return self.host.timers.now + min(ttls) if ttls else None
 
     def _priority_of(self, message: Message) -> int:
-        return message.priority or 0
+        # Most queues have no priorities, and need not decode the properties for them.
+        return (message.priority or 0) if self.settings.max_priority else 0
 
     def _expire(self) -> None:
         if not self.consumers:
