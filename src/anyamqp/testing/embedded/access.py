@@ -6,18 +6,37 @@ import re
 from typing import Literal, TypeAlias
 
 from anyamqp.errors import AccessRefused, PreconditionFailed
-from anyamqp.message import Message
 from anyamqp.testing.embedded.exchange_arguments import check_type
 from anyamqp.testing.embedded.model import NO_LINE_ENDS, Model
 from anyamqp.testing.embedded.reply_to import is_reply_address
 from anyamqp.testing.embedded.users import Permissions, TopicPermissions, User
 from anyamqp.wire import methods
+from anyamqp.wire.basic import Received
 from anyamqp.wire.methods import Method
 
 _Right: TypeAlias = Literal["configure", "write", "read"]
 _Kind: TypeAlias = Literal["exchange", "queue"]
 
 _EVERYTHING = ".*"
+_HAS_USER_ID = 1 << 4
+"""In the second byte of the property flags. Most messages have none, and need not be decoded."""
+
+_CHECKED = frozenset(
+    {
+        methods.Exchange.Declare,
+        methods.Exchange.Delete,
+        methods.Exchange.Bind,
+        methods.Exchange.Unbind,
+        methods.Queue.Declare,
+        methods.Queue.Delete,
+        methods.Queue.Bind,
+        methods.Queue.Unbind,
+        methods.Queue.Purge,
+        methods.Basic.Get,
+        methods.Basic.Consume,
+    }
+)
+"""The requests that need a permission, beside basic.publish."""
 
 
 class Access:
@@ -43,6 +62,8 @@ class Access:
             AccessRefused: the user may not.
             ReplyError: the request has another fault, which RabbitMQ finds before it looks at the permissions.
         """
+        if type(method) not in _CHECKED:
+            return
         match method:
             case methods.Exchange.Declare():
                 self._check_exchange_declare(method)
@@ -71,12 +92,14 @@ class Access:
         self._require("write", "exchange", method.exchange)
         self._require_topic("write", method.exchange, method.routing_key)
 
-    def check_user_id(self, message: Message) -> None:
+    def check_user_id(self, message: Received) -> None:
         """Check that a message names nobody else as its author.
 
         Raises:
             PreconditionFailed: it does.
         """
+        if not message.encoded[1] & _HAS_USER_ID:
+            return
         told = message.user_id
         if told is not None and told != self._user.name and "impersonator" not in self._user.tags:
             raise PreconditionFailed(

@@ -16,6 +16,7 @@ from anyamqp.testing.embedded.ready import Entry
 from anyamqp.wire.basic import Received
 
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
+_ENCODED: Final = REPLY_TO.encode()
 
 
 def is_reply_address(queue: str) -> bool:
@@ -102,7 +103,7 @@ class Replies:
         Raises:
             PreconditionFailed: it does, and the channel does not consume replies.
         """
-        if REPLY_TO.encode() not in message.encoded or message.reply_to != REPLY_TO:
+        if _ENCODED not in message.encoded or message.reply_to != REPLY_TO:
             return message
         if self.tag is None:
             raise PreconditionFailed("PRECONDITION_FAILED - fast reply consumer does not exist")
