@@ -79,6 +79,24 @@ async def test_a_request_needs_its_permission(target: Target, request_: Method |
         assert await closed_by(peer, request_) == refused(target, right, named, user)
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        build(methods.Queue.Declare, queue="q", arguments=field_table({"x-dead-letter-exchange": "x"})),
+        build(
+            methods.Exchange.Declare,
+            exchange="e",
+            exchange_type="fanout",
+            arguments=field_table({"alternate-exchange": "x"}),
+        ),
+    ],
+)
+async def test_messages_go_only_on_to_an_exchange_that_the_user_may_write_to(target: Target, request_: Method) -> None:
+    no_writer = Permissions(configure=".*", write="", read=".*")
+    async with target.administrator.user(no_writer) as user, target.raw(1, user=user) as peer:
+        assert await closed_by(peer, request_) == refused(target, "write", "exchange 'x'", user)
+
+
 async def test_permission_comes_before_existence(target: Target) -> None:
     async with target.administrator.user(PREFIXED) as user, target.raw(1, user=user) as peer:
         request: Method = build(methods.Basic.Get, queue="r-q")

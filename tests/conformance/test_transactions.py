@@ -183,13 +183,15 @@ async def test_a_queue_that_is_gone_at_the_commit(target: Target) -> None:
 # --- settlements ------------------------------------------------------------------------------------------------------
 
 
-async def test_prefetch_is_free_with_the_commit(target: Target) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+async def test_prefetch_is_free_with_the_commit(target: Target, shared: bool) -> None:
+    qos = build(methods.Basic.Qos, prefetch_count=1, global_=shared)
     async with transactional(target, b"one", b"two") as (peer, queue):
-        await peer.call(1, build(methods.Basic.Qos, prefetch_count=1), methods.Basic.QosOk)
+        await peer.call(1, qos, methods.Basic.QosOk)
         await peer.call(1, build(methods.Basic.Consume, queue=queue), methods.Basic.ConsumeOk)
         assert (await peer.delivery(1))[1] == b"one"
         await peer.send(1, build(methods.Basic.Ack, 1))
-        await peer.call(1, build(methods.Basic.Qos, prefetch_count=1), methods.Basic.QosOk)
+        await peer.call(1, qos, methods.Basic.QosOk)
         await commit(peer)
         assert (await peer.delivery(1))[1] == b"two"
 

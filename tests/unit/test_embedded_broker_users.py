@@ -57,12 +57,27 @@ async def test_removing_a_virtual_host_removes_its_permissions() -> None:
         broker.add_user("bob", "builder")
         broker.add_virtual_host("orders")
         broker.set_permissions("bob", "orders")
-        broker.set_topic_permissions("bob", "amq.topic", "orders")
+        broker.set_topic_permissions("bob", "amq.topic", "orders", write="^two")
         broker.remove_virtual_host("orders")
         broker.add_virtual_host("orders")
         with pytest.raises(NotAllowed, match="access to vhost 'orders' refused for user 'bob'"):
             async with anyamqp.connect("amqp://bob:builder@memory/orders", dial=broker.dial, reconnect=ONCE):
                 pass
+        broker.set_permissions("bob", "orders")
+        url = "amqp://bob:builder@memory/orders"
+        async with anyamqp.connect(url, dial=broker.dial) as connection, connection.publisher() as publisher:
+            await publisher.publish(anyamqp.Message(b""), exchange="amq.topic", routing_key="one", mandatory=False)
+
+
+async def test_connections_of_others_stay_open() -> None:
+    async with Broker() as broker, anyamqp.connect("amqp://guest:guest@memory/", dial=broker.dial) as connection:
+        broker.add_user("bob", "builder")
+        broker.add_virtual_host("orders")
+        broker.remove_user("bob")
+        broker.remove_virtual_host("orders")
+        async with connection.channel() as channel:
+            await channel.declare_queue("q")
+        assert broker.connections_total == 1
 
 
 async def test_names_that_are_not_there_are_named() -> None:
