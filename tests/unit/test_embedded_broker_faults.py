@@ -9,8 +9,10 @@ import pytest
 from anyamqp import UnexpectedFailure
 from anyamqp.testing import Broker
 from anyamqp.testing.embedded.channel import Channel
+from anyamqp.testing.embedded.strikes import Style
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build, encode_method
+from anyamqp.wire.methods import Method
 from support.rawpeer import CONSUME, QUEUE, Dial, fill, raw_peer, serving
 from support.waiting import eventually, running_tasks
 
@@ -217,3 +219,26 @@ async def test_client_that_sends_on_after_its_close_is_not_reset(dial: Dial) -> 
         await peer.stream.aclose()
         await eventually(lambda: broker.connection_count == 0)
         assert broker.unexpected_closes == []
+
+
+# --- confirms -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("style", "sent"),
+    [
+        ("doubled", [methods.Basic.Ack(3, True)] * 2),
+        ("single", [methods.Basic.Ack(1), methods.Basic.Ack(2), methods.Basic.Ack(3)]),
+        ("reversed", [methods.Basic.Ack(3), methods.Basic.Ack(2), methods.Basic.Ack(1)]),
+        ("multiple", [methods.Basic.Ack(3, True)]),
+        ("nacked", [methods.Basic.Nack(3, True, False)]),
+    ],
+)
+async def test_three_publishes_are_confirmed_in_each_style(style: Style, sent: list[Method]) -> None:
+    async with serving(1) as (broker, peer):
+        await peer.call(1, QUEUE, methods.Queue.DeclareOk)
+        await peer.call(1, build(methods.Confirm.Select), methods.Confirm.SelectOk)
+        broker.faults.before("basic.ack", by="broker").confirms(style)
+        await peer.publish(1, b"1", b"2", b"3", routing_key="q")
+        assert [(await peer.frame()).payload for _ in sent] == sent
+        await peer.call(1, QUEUE, methods.Queue.DeclareOk)

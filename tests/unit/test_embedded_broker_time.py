@@ -135,3 +135,16 @@ async def test_time_in_which_the_broker_is_frozen_does_not_count_for_the_handsha
         await peer.expect(0, methods.Connection.Start)
         await anyio.sleep(9)
         assert broker.connection_count == 1
+
+
+@pytest.mark.anyio
+async def test_client_that_was_given_up_in_a_black_hole_learns_of_it_when_the_network_is_back() -> None:
+    async with serving(1, heartbeat=10) as (broker, peer):
+        await peer.call(1, QUEUE, methods.Queue.DeclareOk)
+        await peer.call(1, CONSUME, methods.Basic.ConsumeOk)
+        broker.faults.black_hole()
+        with pytest.raises(TimeoutError):
+            await peer.frame(within=100)
+        assert (peer.heartbeats, broker.queues["q"].consumers) == (0, 0)
+        broker.faults.heal()
+        await peer.ended(within=1)
