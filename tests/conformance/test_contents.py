@@ -36,6 +36,7 @@ PROPERTIES: Final = {
     "transient": struct.pack(">H", 1 << 12) + b"\1",
     "persistent": struct.pack(">H", 1 << 12) + b"\2",
     "unknown-flags": b"\0\3",
+    "unknown-flag": b"\0\2",
     "cluster-id": b"\0\4\x02\xff\xfe",
     "no-utf-8": b"\x80\0\x02\xff\xfe",
     "empty-headers": b"\x20\0" + table(b""),
@@ -52,6 +53,7 @@ PROPERTIES: Final = {
 
 REWRITTEN: Final = {
     "unknown-flags": b"\0\0",
+    "unknown-flag": b"\0\0",
     "unsorted-headers": b"\x20\0" + table(b"\x01aV\x01zV"),
     "every-type": b"\x20\0"
     + table(b"".join(sorted(EVERY_TYPE)).replace(b"\x01LL", b"\x01Ll").replace(b"tt\x02", b"tt\x01")),
