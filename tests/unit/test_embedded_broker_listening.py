@@ -13,6 +13,7 @@ import trustme
 import anyamqp
 from anyamqp import TLS, Message, ReconnectPolicy
 from anyamqp.testing import Broker
+from support.rawpeer import RawPeer
 
 pytestmark = pytest.mark.anyio
 
@@ -23,17 +24,19 @@ class Papers:
     Attributes:
         server: a context with its certificate.
         client: settings that trust it.
+        ca_file: the certificate of its authority.
     """
 
     def __init__(self, folder: Path) -> None:
         ca = trustme.CA()
-        ca.cert_pem.write_to_path(folder / "ca.pem")
+        self.ca_file: Path = folder / "ca.pem"
+        ca.cert_pem.write_to_path(self.ca_file)
         self.server: ssl.SSLContext = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         ca.issue_cert("localhost", "127.0.0.1", "::1").private_key_and_cert_chain_pem.write_to_path(
             folder / "broker.pem"
         )
         self.server.load_cert_chain(folder / "broker.pem")
-        self.client: TLS = TLS(ca_file=folder / "ca.pem")
+        self.client: TLS = TLS(ca_file=self.ca_file)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,22 @@ async def test_a_client_that_speaks_no_tls_harms_nobody(papers: Papers) -> None:
                 await drained(stream)
         async with anyamqp.connect(url, tls=papers.client):
             pass
+
+
+async def test_a_direction_over_tls_ends_alone(papers: Papers) -> None:
+    async with Broker() as broker:
+        await broker.listen(tls=papers.server)
+        trusting = ssl.create_default_context(cafile=papers.ca_file)
+        async with await anyio.connect_tcp(
+            "127.0.0.1", broker.port, ssl_context=trusting, tls_standard_compatible=False
+        ) as stream:
+            peer = RawPeer(stream)
+            await peer.log_in()
+            await peer.tune(heartbeat=0)
+            await peer.open()
+            broker.faults.half_close()
+            await peer.ended()
+            assert broker.connection_count == 1
 
 
 async def test_a_client_connects_over_ipv6() -> None:
