@@ -41,7 +41,9 @@ demo: $(DEMO)
 
 test: check
 	scripts/ensure-rabbitmq
-	$(BIN)/python -m pytest $(PARALLEL) --cov
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report= --cov-fail-under=0
+	$(BIN)/coverage report --include='src/anyamqp/*'
+	$(BIN)/coverage report --include='src/feature_service/*' --fail-under=84
 
 test-rabbitmq4: test-rabbitmq-4.0 test-rabbitmq-4.3
 
