@@ -271,3 +271,23 @@ def test_the_count_of_deaths_has_64_bits(bench: Bench) -> None:
     raw = Content(entry.message).headers["x-death"]
     assert b"\x05countl" + (1).to_bytes(8, "big") in raw
     assert isinstance(Reader(raw).value(), list)
+
+
+def test_a_purged_queue_has_all_its_room_again(bench: Bench) -> None:
+    queue = bench.queue(max_length_bytes=3)
+    bench.publish(Message(b"123"))
+    assert queue.purge() == 1
+    bench.publish(Message(b"456"))
+    assert bodies(queue) == [b"456"]
+
+
+def test_a_circle_with_a_reject_in_it_goes_on(bench: Bench) -> None:
+    queue = bench.queue(**dead_letters_to("other"))
+    bench.queue("other", message_ttl=1000, **dead_letters_to("q"))
+    bench.publish(Message(b"x"))
+    entry = queue.take()
+    assert entry is not None
+    queue.unacked += 1
+    queue.settle(entry, Outcome.REJECTED)
+    bench.pass_to(101.0)
+    assert bodies(queue) == [b"x"]
