@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-import anyio.from_thread
 import pytest
 
 from anyamqp.testing import Broker
@@ -41,23 +39,6 @@ def run(pytester: pytest.Pytester) -> Run:
         return pytester.runpytest_inprocess(*plugins, "--strict-markers", *options)
 
     return run
-
-
-@asynccontextmanager
-async def listening() -> AsyncGenerator[Broker, None]:
-    async with Broker() as broker:
-        await broker.listen()
-        yield broker
-
-
-@pytest.fixture(scope="module")
-def other_broker() -> Generator[Broker, None, None]:
-    """A broker in another thread, in the place of a RabbitMQ."""
-    with (
-        anyio.from_thread.start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(listening()) as broker,
-    ):
-        yield broker
 
 
 PUBLISH_AND_LOOK = """

@@ -104,6 +104,14 @@ def test_declaration_without_an_answer_is_collected_at_once(wire: Wire) -> None:
     assert (wire.declared.queues, wire.declared.exchanges) == ({"orders"}, {"market"})
 
 
+def test_answer_after_a_refusal_belongs_to_the_next_request(wire: Wire) -> None:
+    wire.client(1, build(methods.Queue.Declare, queue="refused"))
+    wire.broker(1, methods.Channel.Close(406, "PRECONDITION_FAILED", 50, 10), methods.Channel.OpenOk())
+    wire.client(1, build(methods.Queue.Declare, queue="own", exclusive=True))
+    wire.broker(1, methods.Queue.DeclareOk("own", 0, 0))
+    assert wire.declared.queues == set()
+
+
 @pytest.mark.parametrize(
     ("declare", "answer"),
     [

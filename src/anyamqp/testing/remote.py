@@ -186,11 +186,13 @@ class RemoteBroker:
     ) -> None:
         try:
             while True:
-                data = await source.receive(_CHUNK)
+                try:
+                    data = await source.receive(_CHUNK)
+                except anyio.EndOfStream:
+                    await target.send_eof()
+                    return
                 watch(data)
                 await target.send(data)
-        except anyio.EndOfStream:
-            await target.send_eof()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             connection.cancel()
 
