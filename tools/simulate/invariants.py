@@ -168,10 +168,13 @@ class Invariants:
                 await connection.wait_ready(_PATIENCE + 3 * self._heartbeat)
             except ReadyTimeout as error:
                 raise Violation(14, f"connection {number} is not ready: {error}") from None
-        with anyio.move_on_after(120):
-            while self._missing():  # noqa: ASYNC110 - of the broker, which announces nothing
-                await anyio.sleep(0.25)
-        if missing := self._missing():
+        missing, since = self._missing(), self._world.now
+        while missing and self._world.now - since < 3 * _PATIENCE:
+            await anyio.sleep(1)
+            before, missing = len(missing), self._missing()
+            if len(missing) < before:
+                since = self._world.now
+        if missing:
             waiting = {body for queue in self._world.broker.queues.values() for body in queue.bodies()}
             lost = [body for body in missing if body not in waiting]
             unacked = sum(queue.unacked for queue in self._world.broker.queues.values())

@@ -16,8 +16,8 @@ VOLATILE: Final = "scratch"
 CALLS: Final = "calls"
 """The queue of the RPC server."""
 
-SETTLING: Final = 150.0
-"""Virtual seconds without faults at the end of a world, in which everything must come back."""
+SETTLING: Final = 1200.0
+"""Virtual seconds that a world may last longer than twice the time in which its actors act."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ class World:
 
     async def _play(self) -> None:
         try:
-            with anyio.fail_after(self.plan.seconds + 2 * SETTLING + 200):
+            with anyio.fail_after(2 * self.plan.seconds + SETTLING):
                 async with self.broker:
                     await self._play_on_broker()
         except TimeoutError:
