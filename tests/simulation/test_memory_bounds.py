@@ -24,7 +24,7 @@ from benchmarks import footprint
 from benchmarks.footprint import BODY_SIZE, Connect, Scale
 from support.amqp import opened
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]  # long, and it covers nothing that others do not
 
 URL = "amqp://guest:guest@memory/"
 

@@ -36,6 +36,8 @@ from anyamqp.wire import methods
 from support.handbroker import HandBroker, Sent, ServedLink, connected
 from tools.simulate import clock
 
+pytestmark = pytest.mark.no_cover  # long, and it covers nothing that others do not
+
 SEEDS: Final = 1000
 _SETTLING: Final = 0.3
 """Virtual seconds in which everything that was sent is handled."""

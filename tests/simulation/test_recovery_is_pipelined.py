@@ -22,7 +22,7 @@ from anyamqp.testing import Broker
 from support.distance import Distance
 from support.waiting import eventually
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]  # long, and it covers nothing that others do not
 
 URL = "amqp://guest:guest@memory/"
 LATENCY = 0.05

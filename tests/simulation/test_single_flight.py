@@ -22,7 +22,7 @@ from anyamqp import Address, Connection, ConnectionEvent, Message, ReconnectPoli
 from anyamqp.testing import Broker
 from support.waiting import eventually, running_tasks
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]  # long, and it covers nothing that others do not
 
 URL = "amqp://guest:guest@memory/?heartbeat=10"
 TASKS = 100

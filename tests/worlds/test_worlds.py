@@ -21,6 +21,8 @@ from tools.simulate.report import failure
 from tools.simulate.shrink import shrink
 from tools.simulate.world import Outcome, simulate
 
+pytestmark = pytest.mark.no_cover  # long, and it covers nothing that others do not
+
 _ROOT = Path(__file__).parents[2]
 
 
