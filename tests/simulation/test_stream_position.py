@@ -13,6 +13,7 @@ import anyamqp
 from anyamqp import Connection, ReconnectPolicy
 from anyamqp.testing import Broker
 from anyamqp.testing.embedded import channel as server_channel
+from anyamqp.testing.embedded import transport
 from anyamqp.testing.embedded.channel import Channel
 from anyamqp.wire import methods
 from anyamqp.wire.methods import Method
@@ -33,7 +34,7 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The stream offsets that the embedded broker, which has no streams, was asked for."""
+    """The stream offsets that the embedded broker was asked for."""
     offsets: list[object] = []
     handlers = cast("dict[type[Method], Callable[[Channel, Method], None]]", vars(server_channel)["_HANDLERS"])
     kind: type[Method] = methods.Basic.Consume
@@ -48,6 +49,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return offsets
 
 
+async def declare_elsewhere(broker: Broker) -> None:
+    """Declare the stream ``q`` on another connection, so that the consumer's own does not know what it is."""
+    async with anyamqp.connect(URL, dial=broker.dial) as connection, connection.channel() as channel:
+        await channel.declare_queue("q", queue_type="stream")
+
+
 async def lose(broker: Broker, connection: Connection) -> None:
     reconnects = connection.stats.reconnects
     broker.reset_connections()
@@ -59,9 +66,8 @@ async def test_messages_since_the_consumers_start_are_requested_again(asked: lis
     async with (
         Broker() as broker,
         anyamqp.connect(URL, dial=broker.dial, reconnect=AT_ONCE) as connection,
-        connection.channel() as channel,
     ):
-        await channel.declare_queue("q")
+        await declare_elsewhere(broker)
         async with connection.consumer("q", stream_offset="next"):
             await anyio.sleep(100)
             await lose(broker, connection)
@@ -90,24 +96,25 @@ async def test_other_beginnings_are_asked_for_as_they_were(offset: int | str, as
     async with (
         Broker() as broker,
         anyamqp.connect(URL, dial=broker.dial, reconnect=AT_ONCE) as connection,
-        connection.channel() as channel,
     ):
-        await channel.declare_queue("q")
+        await declare_elsewhere(broker)
         async with connection.consumer("q", stream_offset=offset):
             await anyio.sleep(10)
             await lose(broker, connection)
         assert asked == [offset, offset]
 
 
-async def test_an_interval_that_took_too_long_to_arrive_is_asked_for_again_with_more_room(asked: list[object]) -> None:
+async def test_an_interval_that_took_too_long_to_arrive_is_asked_for_again_with_more_room(
+    asked: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The broker counts it back from when it takes the request."""
+    monkeypatch.setattr(transport, "HANDSHAKE_PATIENCE", 60.0)
     async with (
         Broker() as broker,
         Distance(broker.dial, 3.0) as distance,
         anyamqp.connect(URL, dial=distance.dial, reconnect=AT_ONCE, connect_timeout=60) as connection,
-        connection.channel() as channel,
     ):
-        await channel.declare_queue("q")
+        await declare_elsewhere(broker)
         async with connection.consumer("q", stream_offset="next") as consumer:
             await anyio.sleep(100)
             await lose(broker, connection)

@@ -57,6 +57,9 @@ class Consumers(Generic[TakerT]):
         while place and self._turns[place - 1].priority < consumer.priority:
             place -= 1
         self._turns.insert(place, consumer)
+        self._admit(exclusive=exclusive)
+
+    def _admit(self, *, exclusive: bool) -> None:
         self.is_exclusive = self.is_exclusive or exclusive
 
     def remove(self, consumer: TakerT) -> None:
@@ -109,7 +112,7 @@ class SingleActive(Consumers[TakerT]):
     def add(self, consumer: TakerT, *, exclusive: bool = False) -> None:
         """Add a consumer."""
         self._turns.append(consumer)
-        self.is_exclusive = self.is_exclusive or exclusive
+        self._admit(exclusive=exclusive)
         if self._active is None:
             self._active = consumer
 

@@ -95,8 +95,8 @@ class Deliveries:
     def __init__(self, peer: Owner, number: int) -> None:
         self.peer = peer
         self.number = number
-        self.prefetch = 0
-        self.shared_prefetch = 0
+        self.prefetch: int = 0
+        self.shared_prefetch: int = 0
         self._consumers: dict[str, Consumer] = {}
         self._unacked: dict[int, tuple[Queue, Entry, Consumer | None]] = {}
         self._set_aside: dict[int, tuple[Queue, Entry, Consumer | None]] = {}

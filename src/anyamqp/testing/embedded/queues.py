@@ -226,12 +226,15 @@ class Queue:
 
     def settle(self, entry: Entry, outcome: Outcome) -> None:
         """End a delivery that :meth:`take` or a consumer began, and was to be settled."""
-        self.unacked -= 1
+        self._delivery_ended()
         entry.has_failed |= outcome in (Outcome.REJECTED, Outcome.REQUEUED, Outcome.RETURNED)
         if outcome in (Outcome.REJECTED, Outcome.DISCARDED):
             self.host.dead_letter(self, entry, Reason.REJECTED)
         elif outcome is not Outcome.ACKED:
             self.put_back(entry)
+
+    def _delivery_ended(self) -> None:
+        self.unacked -= 1
 
     def put_back(self, entry: Entry) -> None:
         """Requeue a message at its old place; it counts as redelivered. :meth:`pump` is still to be called."""

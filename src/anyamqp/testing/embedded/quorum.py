@@ -16,7 +16,7 @@ from anyamqp.message import Message
 from anyamqp.testing.embedded.consumer_arguments import Terms, check_consumer_arguments
 from anyamqp.testing.embedded.consumers import Consumers, SingleActive
 from anyamqp.testing.embedded.contents import Content
-from anyamqp.testing.embedded.queue_arguments import Overflow
+from anyamqp.testing.embedded.queue_arguments import Overflow, Settings
 from anyamqp.testing.embedded.queues import Declaration, Host, Outcome, Queue, Reason, Subscriber
 from anyamqp.testing.embedded.ready import Entry, Ready
 from anyamqp.testing.embedded.versions import Rules
@@ -68,7 +68,7 @@ class Returnable(Ready):
     def put_back(self, entry: Entry) -> None:
         """Add a message behind those that were returned before it."""
         self._returned.append(entry)
-        self.size += entry.size
+        self._added(entry)
 
     def popleft(self) -> Entry:
         """Remove the head.
@@ -84,8 +84,7 @@ class Returnable(Ready):
         else:
             self._since_normal = (self._since_normal + 1) % (_HIGH_IN_A_ROW + 1)
             return super().popleft()
-        self.size -= entry.size
-        return entry
+        return self._taken(entry)
 
     def clear(self) -> None:
         """Remove all messages."""
@@ -118,7 +117,7 @@ class QuorumQueue(Queue):
         _check_supported(declaration, host.rules)
         super().__init__(declaration, host)
         if self.settings.overflow is Overflow.REJECT_PUBLISH_DLX:  # RabbitMQ logs a warning and takes the default
-            self.settings = replace(self.settings, overflow=Overflow.DROP_HEAD)
+            self.settings: Settings = replace(self.settings, overflow=Overflow.DROP_HEAD)
         self._limit = _delivery_limit(declaration, host.rules)
         self._is_rejecting = False
 
@@ -178,7 +177,7 @@ class QuorumQueue(Queue):
         if outcome in (Outcome.ACKED, Outcome.REJECTED, Outcome.DISCARDED):
             super().settle(entry, outcome)
             return
-        self.unacked -= 1
+        self._delivery_ended()
         counts = outcome in (Outcome.REQUEUED, Outcome.RETURNED)
         entry.has_failed |= counts
         entry.redelivered = True

@@ -80,7 +80,7 @@ class Ready:
     def append(self, entry: Entry) -> None:
         """Add a message behind all others of its priority."""
         self._level(entry).append(entry)
-        self.size += entry.size
+        self._added(entry)
 
     def put_back(self, entry: Entry) -> None:
         """Add a message at its old place."""
@@ -90,7 +90,7 @@ class Ready:
             ahead.append(level.popleft())
         level.appendleft(entry)
         level.extendleft(reversed(ahead))
-        self.size += entry.size
+        self._added(entry)
 
     def popleft(self) -> Entry:
         """Remove the head.
@@ -100,10 +100,15 @@ class Ready:
         """
         for level in self._levels:
             if level:
-                entry = level.popleft()
-                self.size -= entry.size
-                return entry
+                return self._taken(level.popleft())
         raise IndexError("no message is ready")
+
+    def _added(self, entry: Entry) -> None:
+        self.size += entry.size
+
+    def _taken(self, entry: Entry) -> Entry:
+        self.size -= entry.size
+        return entry
 
     def keep(self, entries: list[Entry]) -> None:
         """Replace all messages by some of them, in their order."""

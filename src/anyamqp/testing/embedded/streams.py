@@ -139,7 +139,7 @@ class StreamQueue(Queue):
 
     def settle(self, entry: Entry, outcome: Outcome) -> None:  # noqa: ARG002 - all of them only make room
         """End a delivery. The message stays, and is not delivered again."""
-        self.unacked -= 1
+        self._delivery_ended()
 
     def take(self) -> Entry | None:
         """Refuse basic.get.
