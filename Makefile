@@ -2,6 +2,8 @@
 # make test      all checks and all tests with their branch coverage; installs RabbitMQ's server if the machine has none
 # make test-rabbitmq4   the broker tests on RabbitMQ 4.0 and 4.3, which it fetches once: scripts/ensure-rabbitmq4
 #                       (make test-rabbitmq-4.3: on one of them)
+# make test-python3.13  all tests that need no RabbitMQ on Python 3.13, which it fetches if the machine has none
+# make dist      both distributions in dist/, checked, installed in a clean environment and tried
 # make test-clients     the embedded broker under the clients of others: kombu, Celery, AMQPStorm, and two for Node,
 #                       all of which it installs; needs node and npm
 # make check     linter, formatter, type checkers
@@ -34,7 +36,10 @@ export PYTHON
 # A test that hangs ends its worker, and xdist gives it to the next one: once more is enough.
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
-.PHONY: demo test test-rabbitmq4 test-clients check diagrams explore law rows simulate planted bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
+# The tests that start no RabbitMQ.
+FAST := tests/unit tests/state tests/simulation tests/service tests/worlds tests/plugin
+
+.PHONY: demo dist test test-python3.13 test-rabbitmq4 test-clients check diagrams explore law rows simulate planted bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
 
 demo: $(DEMO)
 	$(BIN)/feature-service demo
@@ -50,6 +55,12 @@ test-rabbitmq4: test-rabbitmq-4.0 test-rabbitmq-4.3
 test-rabbitmq-%: $(DEV)
 	scripts/ensure-rabbitmq4 $*
 	RABBITMQ_SCRIPTS=$$(scripts/ensure-rabbitmq4 --scripts $*) $(BIN)/python -m pytest $(PARALLEL) tests/broker
+
+test-python3.13:
+	scripts/with-python3.13 -m pytest $(PARALLEL) $(FAST)
+
+dist: $(DEV)
+	scripts/check-distributions
 
 test-clients: $(CLIENTS)
 	$(BIN)/python -m pytest tests/clients tests/clients/extra_clients.py

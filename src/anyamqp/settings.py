@@ -34,7 +34,7 @@ from anyamqp.wire import fields
 if TYPE_CHECKING:
     import ssl
 
-VERSION = "0.1.0"
+VERSION = "1.0.0"
 DEFAULT_REQUEST_TIMEOUT = 60.0
 FRAME_MAX_FLOOR = 8192
 """RabbitMQ 4.1 and later refuse less (release notes of 4.1.0)."""
