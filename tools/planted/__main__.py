@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -21,38 +22,43 @@ LEAST: Final = 48
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.planted", description=__doc__)
     parser.add_argument("words", nargs="?", default="", help="only the bugs whose name contains this")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that run the tests of one bug")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="how many bugs are tried at the same time")
     given = parser.parse_args(arguments)
-    fates: list[Fate] = []
-    for bug in BUGS:
-        if given.words in bug.name:
-            fates.append(run(bug, given.workers))
-            sys.stdout.write(f"{_line(fates[-1])}\n")
+    bugs = [bug for bug in BUGS if given.words in bug.name]
+    found: dict[str, str | None] = {}
+    with ThreadPoolExecutor(given.workers) as pool:
+        for fate in pool.map(run, [None, *bugs]):
+            sys.stdout.write(f"{fate.seconds:5.0f} s  {_line(fate)}\n")
             sys.stdout.flush()
-    found = sum(fate.found_by is not None for fate in fates)
-    sys.stdout.write(f"{found} of {len(fates)} found\n")
+            if fate.bug is not None:
+                found[fate.bug.name] = fate.found_by
+            elif fate.found_by is not None:
+                sys.stdout.write("The tests must pass on the sources as they are; no bug was tried.\n")
+                pool.shutdown(cancel_futures=True)
+                return 2
+    count = sum(test is not None for test in found.values())
+    sys.stdout.write(f"{count} of {len(found)} found\n")
     if given.words:
         return 0
-    PAGE.write_text(_page(fates, found))
-    return 0 if found >= LEAST else 1
+    PAGE.write_text(_page(found, count))
+    return 0 if count >= LEAST else 1
 
 
 def _line(fate: Fate) -> str:
-    found = "NOT FOUND" if fate.found_by is None else f"found by {fate.found_by}"
-    return f"{fate.seconds:5.0f} s  {fate.bug.name}: {found}"
+    if fate.bug is None:
+        return "no bug: all tests pass" if fate.found_by is None else f"no bug: {fate.found_by} fails"
+    return f"{fate.bug.name}: {'NOT FOUND' if fate.found_by is None else f'found by {fate.found_by}'}"
 
 
-def _page(fates: Sequence[Fate], found: int) -> str:
+def _page(found: Mapping[str, str | None], count: int) -> str:
     rows = "\n".join(
-        f"| {fate.bug.name} | `{fate.bug.path}` | {f'`{fate.found_by}`' if fate.found_by else 'not found'} |"
-        for fate in fates
+        f"| {bug.name} | `{bug.path}` | {f'`{test}`' if (test := found[bug.name]) else 'not found'} |" for bug in BUGS
     )
     return f"""# Planted bugs
 
 `make planted` writes this page. It plants one bug at a time in a copy of the sources and runs the fast tests, those
-that start no RabbitMQ, until one fails. The bugs were written from the sources, without a look at the tests
-(`tools/planted/bugs.py`). **{found} of {len(fates)} are found.** Another run may name other tests, because they run in
-parallel.
+that start no RabbitMQ, until one fails; without a bug all of them pass. The bugs were written from the sources, without
+a look at the tests (`tools/planted/bugs.py`). **{count} of {len(found)} are found.**
 
 | bug | file | found by |
 | --- | --- | --- |
