@@ -1,6 +1,6 @@
 # make demo      the service under traffic while its broker fails
 # make test      all checks and all tests with their branch coverage; installs RabbitMQ's server if the machine has none
-# make test-rabbitmq4   the broker tests on RabbitMQ 4.0 and 4.3, which it fetches once: scripts/ensure-rabbitmq4
+# make test-rabbitmq4   the broker and conformance tests on RabbitMQ 4.0 and 4.3, which it fetches once: scripts/ensure-rabbitmq4
 #                       (make test-rabbitmq-4.3: on one of them)
 # make test-python3.13  all tests that need no RabbitMQ on Python 3.13, which it fetches if the machine has none
 # make dist      both distributions in dist/, checked, installed in a clean environment and tried
@@ -54,7 +54,8 @@ test-rabbitmq4: test-rabbitmq-4.0 test-rabbitmq-4.3
 
 test-rabbitmq-%: $(DEV)
 	scripts/ensure-rabbitmq4 $*
-	RABBITMQ_SCRIPTS=$$(scripts/ensure-rabbitmq4 --scripts $*) $(BIN)/python -m pytest $(PARALLEL) tests/broker
+	RABBITMQ_SCRIPTS=$$(scripts/ensure-rabbitmq4 --scripts $*) $(BIN)/python -m pytest $(PARALLEL) tests/broker tests/conformance \
+		-k "not embedded"
 
 test-python3.13:
 	scripts/with-python3.13 -m pytest $(PARALLEL) $(FAST)

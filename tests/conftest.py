@@ -41,7 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [test for _, tests in sorted(places, key=itemgetter(0)) for test in tests]
     for test in items:
         folder = test.path.parent.name
-        if folder == "broker" or (folder == "conformance" and ("rabbitmq" in test.name or "asyncio" in test.name)):
+        on_asyncio = folder in {"conformance", "simulation"} and "asyncio" in test.name
+        if folder == "broker" or on_asyncio or (folder == "conformance" and "rabbitmq" in test.name):
             test.add_marker("no_cover")
 
 

@@ -144,39 +144,21 @@ async def test_a_time_that_erlang_reads_is_accepted(target: Target, expiration: 
 # --- queues ---------------------------------------------------------------------------------------------------------
 
 
-async def is_there(desk: Desk, queue: str) -> bool:
-    """Whether a queue exists; publishing to it is no use of it."""
-    await desk.peer.publish(1, b"", routing_key=queue, mandatory=True)
-    payload = (await desk.peer.frame()).payload
-    if isinstance(payload, methods.Basic.Ack):
-        return True
-    assert isinstance(payload, methods.Basic.Return)
-    await desk.peer.content(1)
-    await desk.peer.expect(1, methods.Basic.Ack)
-    return False
-
-
-async def until_gone(desk: Desk, queue: str) -> None:
-    with anyio.fail_after(PATIENCE):
-        while await is_there(desk, queue):  # noqa: ASYNC110 - the broker announces nothing
-            await anyio.sleep(0.01)
-
-
 async def test_an_unused_queue_expires_with_its_messages(target: Target) -> None:
     async with a_desk(target) as desk:
         queue = await desk.declare({"x-expires": 100})
         await desk.publish(queue, b"x")
-        await until_gone(desk, queue)
+        await desk.until_gone(queue)
 
 
 async def test_a_queue_with_a_consumer_does_not_expire_until_the_consumer_is_gone(target: Target) -> None:
     async with a_desk(target) as desk:
         queue, witness = await desk.declare({"x-expires": 300}), await desk.declare({"x-expires": 350})
         tag = await desk.consume(queue)
-        await until_gone(desk, witness)
+        await desk.until_gone(witness)
         assert await desk.count(queue) == 0
         await desk.peer.call(1, build(methods.Basic.Cancel, tag), methods.Basic.CancelOk)
-        await until_gone(desk, queue)
+        await desk.until_gone(queue)
 
 
 @pytest.mark.parametrize("use", ["get", "declare", "declare passively"])
@@ -185,15 +167,15 @@ async def test_a_use_puts_the_end_of_a_queue_off(target: Target, use: str) -> No
         arguments = {"x-expires": 500}
         for _ in range(ATTEMPTS):
             unused, used = await desk.declare(arguments), await desk.declare(arguments)
-            await until_gone(desk, await desk.declare({"x-expires": 100}))
+            await desk.until_gone(await desk.declare({"x-expires": 100}))
             if use == "get":
                 await desk.get(used)
             elif use == "declare":
                 await desk.declare(arguments, name=used)
             else:
                 await desk.count(used)
-            await until_gone(desk, unused)
-            if await is_there(desk, used):
+            await desk.until_gone(unused)
+            if await desk.is_there(used):
                 return
         pytest.fail("both queues expired at once")
 
@@ -201,8 +183,8 @@ async def test_a_use_puts_the_end_of_a_queue_off(target: Target, use: str) -> No
 async def test_a_publish_does_not_put_the_end_of_a_queue_off(target: Target) -> None:
     async with a_desk(target) as desk:
         queue, step = await desk.declare({"x-expires": 100}), await desk.declare({"x-expires": 50})
-        await until_gone(desk, step)
+        await desk.until_gone(step)
         await desk.publish(queue, b"x")
         limit = await desk.declare({"x-expires": 1000})
-        await until_gone(desk, queue)
-        assert await is_there(desk, limit)
+        await desk.until_gone(queue)
+        assert await desk.is_there(limit)

@@ -289,9 +289,8 @@ async def test_arguments_without_effect_may_differ(target: Target, first: FieldT
 
 
 async def test_another_auto_delete_is_refused(target: Target) -> None:
-    name = unique("q")
     for first in (False, True):
-        second = not first
+        name, second = unique("q"), not first
         assert await target.refusal(
             declare(name, {}, auto_delete=first), declare(name, {"x-max-length": 1}, auto_delete=second)
         ) == failed(

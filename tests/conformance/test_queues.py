@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 
-import anyio
 import pytest
 
 from anyamqp.wire import methods
 from anyamqp.wire.frames import build
 from support.conformance import Refusal, Target
-from support.queueing import PATIENCE, Desk, a_desk
+from support.queueing import Desk, a_desk
 from support.queues import unique
 
 pytestmark = pytest.mark.anyio
@@ -230,28 +229,10 @@ async def test_an_exclusive_queue_goes_with_its_connection(target: Target) -> No
     async with a_desk(target) as other:
         async with a_desk(target) as desk:
             name = await desk.declare()
-        await until_gone(other, name)
+        await other.until_gone(name)
 
 
 # --- auto-delete ----------------------------------------------------------------------------------------------------
-
-
-async def exists(desk: Desk, name: str) -> bool:
-    """Whether a queue exists, without a request that would wait for it."""
-    await desk.peer.publish(1, b"", routing_key=name, mandatory=True)
-    payload = (await desk.peer.frame()).payload
-    if isinstance(payload, methods.Basic.Ack):
-        return True
-    assert isinstance(payload, methods.Basic.Return)
-    await desk.peer.content(1)
-    await desk.peer.expect(1, methods.Basic.Ack)
-    return False
-
-
-async def until_gone(desk: Desk, name: str) -> None:
-    with anyio.fail_after(PATIENCE):
-        while await exists(desk, name):  # noqa: ASYNC110 - the broker announces nothing
-            await anyio.sleep(0.01)
 
 
 async def test_an_auto_delete_queue_goes_with_its_last_consumer(target: Target) -> None:
@@ -261,7 +242,7 @@ async def test_an_auto_delete_queue_goes_with_its_last_consumer(target: Target) 
         await desk.peer.call(1, build(methods.Basic.Cancel, tags[0]), methods.Basic.CancelOk)
         assert (await desk.declare_ok(name=queue, passive=True)).consumer_count == 1
         await desk.peer.call(1, build(methods.Basic.Cancel, tags[1]), methods.Basic.CancelOk)
-        await until_gone(desk, queue)
+        await desk.until_gone(queue)
 
 
 async def test_an_auto_delete_queue_goes_with_the_channel_of_its_last_consumer(target: Target) -> None:
@@ -271,7 +252,7 @@ async def test_an_auto_delete_queue_goes_with_the_channel_of_its_last_consumer(t
         queue = await desk.declare(durable=True, auto_delete=True)
         await Desk(peer, 2).consume(queue)
         await peer.call(2, build(methods.Channel.Close, 200, "", 0, 0), methods.Channel.CloseOk)
-        await until_gone(desk, queue)
+        await desk.until_gone(queue)
 
 
 async def test_an_auto_delete_queue_that_nobody_consumed_stays(target: Target) -> None:
@@ -279,7 +260,7 @@ async def test_an_auto_delete_queue_that_nobody_consumed_stays(target: Target) -
         queue = await desk.declare(durable=True, auto_delete=True)
         await desk.publish(queue, b"x")
         await desk.next(queue)
-        assert await exists(desk, queue)
+        assert await desk.is_there(queue)
         await desk.delete(queue)
 
 
@@ -372,7 +353,7 @@ async def test_a_condition_that_holds_lets_a_queue_go(target: Target) -> None:
         queue = await desk.declare(durable=True)
         asked = build(methods.Queue.Delete, queue=queue, if_unused=True, if_empty=True)
         assert (await desk.peer.call(1, asked, methods.Queue.DeleteOk)).message_count == 0
-        assert not await exists(desk, queue)
+        assert not await desk.is_there(queue)
 
 
 async def test_messages_and_bindings_go_with_a_queue(target: Target) -> None:

@@ -28,7 +28,7 @@ from anyamqp.wire.methods import Method
 from support.amqp import content
 from support.waiting import eventually
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]  # long, and it covers nothing that others do not
 
 FRAME_MAX: Final = 131072
 MIB: Final = 1024 * 1024

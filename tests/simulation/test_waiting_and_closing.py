@@ -38,7 +38,7 @@ from anyamqp.testing import Broker
 from anyamqp.testing.memory import MemoryStream
 from support.waiting import Stopwatch, eventually, running_tasks
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]  # long, and it covers nothing that others do not
 
 URL = "amqp://guest:guest@memory/"
 STEADY = ReconnectPolicy(first=0.0, initial=1.0, factor=1.0, maximum=1.0, jitter=0.0)

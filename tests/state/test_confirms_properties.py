@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from anyamqp.protocol.confirms import Ledger
 
+pytestmark = pytest.mark.no_cover  # long, and it covers nothing that others do not
+
 
 class Settle(NamedTuple):
     """A confirm."""

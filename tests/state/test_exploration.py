@@ -14,6 +14,8 @@ from tools.explore.scenarios import DEEP, SHALLOW
 from tools.explore.search import Scenario, explore, few_collections
 from tools.explore.snapshot import freeze, thaw
 
+pytestmark = pytest.mark.no_cover  # long, and it covers nothing that others do not
+
 
 @pytest.fixture(autouse=True)
 def quick() -> Iterator[None]:

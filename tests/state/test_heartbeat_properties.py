@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from anyamqp.protocol.heartbeat import Heartbeat
 
+pytestmark = pytest.mark.no_cover  # long, and it covers nothing that others do not
+
 DAY = 24 * 3600.0
 
 intervals = st.sampled_from([0.5, 1.0, 5.0, 10.0, 60.0, 580.0])

@@ -31,6 +31,8 @@ from anyamqp.protocol.lifecycle import (
 )
 from anyamqp.protocol.lifecycle.table import Row, Table
 
+pytestmark = pytest.mark.no_cover  # long, and it covers nothing that others do not
+
 AnyTable: TypeAlias = Table[Any, Any, Any]
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from anyamqp.protocol.lifecycle.recovery import RECOVERY
 from anyamqp.protocol.lifecycle.table import Table
-from support.scenes.report import LOOPS, PLACE, TABLES, UNTAKEN, played, report, untaken
+from support.scenes.report import LOOPS, PLACE, TABLES, played, report, untaken
 from support.scenes.taken import Cell
 
 
@@ -25,7 +24,7 @@ def cells() -> Mapping[str, set[Cell]]:
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.kind)
 def test_real_code_takes_every_row(table: Table[Any, Any, Any], loop: str, cells: Mapping[str, set[Cell]]) -> None:
-    assert untaken(table, cells[loop]) == (list(UNTAKEN) if table is RECOVERY else [])
+    assert untaken(table, cells[loop]) == []
 
 
 def test_the_report_in_the_docs_is_current(cells: Mapping[str, set[Cell]]) -> None:

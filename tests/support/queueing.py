@@ -57,6 +57,26 @@ class Desk:
         """How many messages are ready."""
         return (await self.declare_ok(name=queue, passive=True)).message_count
 
+    async def is_there(self, queue: str) -> bool:
+        """Whether a queue exists, without a request that would wait for it or be a use of it.
+
+        A queue that is being deleted still counts: RabbitMQ 4.3 routes to it for a moment, and nacks.
+        """
+        await self.peer.publish(self.number, b"", routing_key=queue, mandatory=True)
+        payload = (await self.peer.frame()).payload
+        if isinstance(payload, methods.Basic.Ack | methods.Basic.Nack):
+            return True
+        assert isinstance(payload, methods.Basic.Return)
+        await self.peer.content(self.number)
+        await self.peer.expect(self.number, methods.Basic.Ack)
+        return False
+
+    async def until_gone(self, queue: str) -> None:
+        """Wait until a queue no longer exists."""
+        with anyio.fail_after(PATIENCE):
+            while await self.is_there(queue):  # noqa: ASYNC110 - the broker announces nothing
+                await anyio.sleep(0.01)
+
     async def publish(
         self, queue: str, *contents: bytes | Message, exchange: str = "", is_confirmed: bool = True
     ) -> None:

@@ -13,14 +13,14 @@ from support.recoveries import UNEXPLAINED, Case
 PLAN = """
                       BEGUN             DUE                   DECLARED              LANES_CLOSED      LANES_LATE        ALL_ANSWERED PATIENCE_OVER NO_NUMBER  OPENED       OPENED_EARLY ALL_BACK QUEUE_MISSED          LOST         CLOSED_UNEXPLAINED SUSPECTED
 IDLE                  DECLARING         IDLE                  -                     -                 -                 -            -             -          IDLE         -            -        IDLE                  IDLE         -                  CAREFUL_IDLE
-DECLARING             -                 DECLARING             CLOSING_LANES         -                 -                 -            -             -          -            -            -        DECLARING             IDLE         -                  -
-CLOSING_LANES         -                 CLOSING_LANES         -                     REOPENING         REOPENING         -            -             -          -            -            -        CLOSING_LANES         IDLE         -                  -
+DECLARING             -                 DECLARING             CLOSING_LANES         -                 -                 -            -             -          -            -            -        -                     IDLE         -                  -
+CLOSING_LANES         -                 CLOSING_LANES         -                     REOPENING         REOPENING         -            -             -          -            -            -        -                     IDLE         -                  -
 REOPENING             -                 REOPENING             -                     -                 -                 SETTLED      SETTLED       SETTLED    -            -            -        REOPENING             IDLE         CAREFUL_IDLE       -
 CAREFUL_IDLE          CAREFUL_DECLARING CAREFUL_IDLE          -                     -                 -                 -            -             -          CAREFUL_IDLE -            -        CAREFUL_IDLE          CAREFUL_IDLE -                  -
-CAREFUL_DECLARING     -                 CAREFUL_DECLARING     CAREFUL_CLOSING_LANES -                 -                 -            -             -          -            -            -        CAREFUL_DECLARING     CAREFUL_IDLE -                  -
-CAREFUL_CLOSING_LANES -                 CAREFUL_CLOSING_LANES -                     CAREFUL_REOPENING CAREFUL_REOPENING -            -             -          -            -            -        CAREFUL_CLOSING_LANES CAREFUL_IDLE -                  -
+CAREFUL_DECLARING     -                 CAREFUL_DECLARING     CAREFUL_CLOSING_LANES -                 -                 -            -             -          -            -            -        -                     CAREFUL_IDLE -                  -
+CAREFUL_CLOSING_LANES -                 CAREFUL_CLOSING_LANES -                     CAREFUL_REOPENING CAREFUL_REOPENING -            -             -          -            -            -        -                     CAREFUL_IDLE -                  -
 CAREFUL_REOPENING     -                 CAREFUL_REOPENING     -                     -                 -                 SETTLED      -             SETTLED    -            -            -        CAREFUL_REOPENING     CAREFUL_IDLE CAREFUL_IDLE       -
-SETTLED               -                 SETTLED               -                     -                 -                 -            -             SETTLED    COMPLETE     LATECOMERS   -        SETTLED               IDLE         CAREFUL_IDLE       -
+SETTLED               -                 SETTLED               -                     -                 -                 -            -             SETTLED    COMPLETE     LATECOMERS   -        -                     IDLE         CAREFUL_IDLE       -
 LATECOMERS            -                 LATECOMERS            -                     -                 -                 -            -             LATECOMERS -            -            COMPLETE LATECOMERS            IDLE         IDLE               -
 COMPLETE              -                 COMPLETE              -                     -                 -                 -            -             -          -            -            -        COMPLETE              IDLE         -                  -
 """  # noqa: E501
@@ -137,8 +137,10 @@ def test_cell(state: str, event: str, target: str) -> None:
     assert case.told == TELLS.get((state, event), [])
 
 
-@pytest.mark.parametrize("state", [state.name for state in RecoveryState])
-def test_a_missing_queue_is_declared_again_on_a_link_until_the_connection_opens(state: str) -> None:
-    is_declared_again = state in ON_LINK and state != "LATECOMERS"
+@pytest.mark.parametrize(
+    "state", [state for state, event, to in cells_of(PLAN) if event == "QUEUE_MISSED" and to != "-"]
+)
+def test_a_missing_queue_is_declared_again_while_channels_are_reopened(state: str) -> None:
+    is_declared_again = state in ("REOPENING", "CAREFUL_REOPENING")
     case = at(state)
     assert case.recovery.will_declare("r", case.now) is is_declared_again

@@ -26,6 +26,8 @@ from anyamqp.wire.frames import build, encode_method
 from support.amqp import Dialogue, all_events, content, opened
 from support.work import Work
 
+pytestmark = pytest.mark.no_cover  # long, and it covers nothing that others do not
+
 MANY_CHANNELS: Final = 1000
 MANY: Final = 10_000
 MESSAGES: Final = 200

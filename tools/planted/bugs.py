@@ -44,14 +44,14 @@ BUGS: Final = (
     Bug(
         "a publish that timed out is sent all the same",
         "protocol/outbox.py",
-        "and not self.backlog and now < pending.deadline:",
-        "and not self.backlog:",
+        "is PublisherState.FLOWING and now < pending.deadline:",
+        "is PublisherState.FLOWING:",
     ),
     Bug(
         "a new publish overtakes the backlog",
         "protocol/outbox.py",
-        "self._lifecycle.state is PublisherState.FLOWING and not self.backlog and",
-        "self._lifecycle.state is PublisherState.FLOWING and",
+        "            self.backlog.append(pending)\n            self._send_backlog(now)",
+        "            self.backlog.appendleft(pending)\n            self._send_backlog(now)",
     ),
     Bug(
         "room in the window is lost with each refused publish",

@@ -147,7 +147,7 @@ class Outbox:
         if pending.deadline < self._expires_at:
             self._expires_at = pending.deadline
             self._set_deadline()
-        if self._lifecycle.state is PublisherState.FLOWING and not self.backlog and now < pending.deadline:
+        if self._lifecycle.state is PublisherState.FLOWING and now < pending.deadline:  # then the backlog is empty
             self._send(pending)
             # If other tasks await confirms too, it is cheaper to send their publishes together.
             self.channel.flush(is_awaited=is_awaited and len(self.ledger) == 1)

@@ -18,7 +18,7 @@ from anyamqp.protocol.lifecycle.consumer import CONSUMER
 from anyamqp.protocol.lifecycle.entity import ENTITY
 from anyamqp.protocol.lifecycle.pool import POOL
 from anyamqp.protocol.lifecycle.publisher import PUBLISHER
-from anyamqp.protocol.lifecycle.recovery import RECOVERY, RecoveryEvent
+from anyamqp.protocol.lifecycle.recovery import RECOVERY
 from anyamqp.protocol.lifecycle.table import Row, Table
 from anyamqp.protocol.lifecycle.transaction import TRANSACTION
 from support.scenes import caller, channel, connection, consumer, publisher, recovery
@@ -39,17 +39,6 @@ TABLES: Final[tuple[Table[Any, Any, Any], ...]] = (
     ENTITY,
 )
 """The tables that run in production; that of a publish runs in tests only."""
-
-_NO_CONSUMER: Final = "no consumer has a channel on the link yet, and only the end of that channel tells of the queue"
-_AT_ONCE: Final = "the connection opens in the same step, in which no answer of the broker is read"
-UNTAKEN: Final[Mapping[tuple[str, str], str]] = {
-    (RecoveryEvent.QUEUE_MISSED.value, "DECLARING"): _NO_CONSUMER,
-    (RecoveryEvent.QUEUE_MISSED.value, "CLOSING_LANES"): _NO_CONSUMER,
-    (RecoveryEvent.QUEUE_MISSED.value, "CAREFUL_DECLARING"): _NO_CONSUMER,
-    (RecoveryEvent.QUEUE_MISSED.value, "CAREFUL_CLOSING_LANES"): _NO_CONSUMER,
-    (RecoveryEvent.QUEUE_MISSED.value, "SETTLED"): _AT_ONCE,
-}
-"""The rows of the recovery that nothing takes, by event and state, with the reason."""
 
 LOOPS: Final = tuple(sorted(BACKENDS))
 PLACE: Final = Path(__file__).parents[3] / "docs" / "rows.md"
@@ -92,8 +81,6 @@ def report(cells: Mapping[str, set[Cell]]) -> str:
     for table in TABLES:
         counts = [str(len(table.rows) - len(untaken(table, cells[loop]))) for loop in LOOPS]
         lines.append(f"| {table.kind} | {len(table.rows)} | {' | '.join(counts)} |")
-    lines += ["", "Nothing can take these rows of the recovery at present:", ""]
-    lines += [f"* `{event}` in {states}: {why}." for (event, states), why in UNTAKEN.items()]
     return "\n".join((*lines, ""))
 
 

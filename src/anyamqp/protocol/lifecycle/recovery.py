@@ -5,8 +5,9 @@ rest comes late. A *careful* recovery opens one channel at a time. It follows a 
 naming the request that was the reason, and ends once the connection may open.
 
 Absent on purpose: each link is lost before the next one begins; events that an effect finds out about come only in the
-states of that effect; no channel can be suspected before the first is opened; a careful recovery sends one request at a
-time, so it never suspects several.
+states of that effect; no channel can be suspected, and no consumer can miss its queue, before the first channel is
+opened; the connection opens in the step that settles, and reads no answer in between; a careful recovery sends one
+request at a time, so it never suspects several.
 """
 
 from __future__ import annotations
@@ -154,10 +155,8 @@ RECOVERY: Final[Table[RecoveryState, RecoveryEvent, RecoveryEffect]] = Table(
     Row(_E.DUE, (_S.LATECOMERS,), _S.LATECOMERS, (_F.CHECK_LATECOMERS,)),
     Ignored(_E.DUE, (*OFF_LINK, _S.SETTLED, _S.COMPLETE), "there is nothing to wait for"),
     # --- a queue is missing
-    *(
-        Row(_E.QUEUE_MISSED, (state,), state, (_F.DECLARE_AGAIN,))
-        for state in (*_BEFORE_SETTLED, *_CAREFUL_ON_LINK, _S.SETTLED)
-    ),
+    Row(_E.QUEUE_MISSED, (_S.REOPENING,), _S.REOPENING, (_F.DECLARE_AGAIN,)),
+    Row(_E.QUEUE_MISSED, (_S.CAREFUL_REOPENING,), _S.CAREFUL_REOPENING, (_F.DECLARE_AGAIN,)),
     Ignored(_E.QUEUE_MISSED, OPEN, "the user may have deleted it since the connection is OPEN"),
     Ignored(_E.QUEUE_MISSED, OFF_LINK, "there is no link to declare it on"),
     # --- the link ends
