@@ -97,3 +97,28 @@ async def test_a_delivery_whose_properties_cannot_be_read_is_delivered_and_costs
             _ = broken.message_id
         assert (sound.body, sound.message_id) == (b"sound", "1")
         assert connection.stats.link_number == 1
+
+
+async def test_a_returned_message_whose_properties_cannot_be_read_costs_the_link_and_nothing_else() -> None:
+    links: list[Lying] = []
+
+    async def dial(_: anyamqp.Address) -> anyio.abc.ByteStream:
+        links.append(Lying(await broker.dial()))
+        return links[-1]
+
+    async with (
+        Broker() as broker,
+        anyamqp.connect("amqp://guest:guest@memory/", dial=dial) as connection,
+        connection.channel() as channel,
+        connection.publisher() as publisher,
+    ):
+        await channel.declare_queue("q")
+        number = 2  # the publisher's channel
+        returned = methods.Basic.Return(312, "NO_ROUTE", "", "q")
+        lies = encode_method(number, returned) + header(number, 3, properties=b"\x80\x00\xffabc") + body(number, b"abc")
+        links[0].lies = lies
+        with anyio.fail_after(5):
+            receipt = await publisher.publish(Message(b"x"), routing_key="q")
+        assert (receipt.attempts, connection.stats.link_number) == (2, 2)
+        assert isinstance(connection.stats.last_error, anyamqp.FrameError)
+        assert "content header on channel 2" in str(connection.stats.last_error)

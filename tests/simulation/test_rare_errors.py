@@ -53,6 +53,15 @@ async def test_waiting_for_the_end_of_a_block_without_a_link_is_not_ready() -> N
             await connection.wait_unblocked(0)
 
 
+async def test_a_name_that_no_resolver_can_be_asked_for_is_named() -> None:
+    host = "\u00e4" * 70 + ".example"
+    with pytest.raises(ReadyTimeout, match="last error: resolving") as caught:
+        async with anyamqp.connect(f"amqp://{host}/", ready_timeout=0.05):
+            pass
+    assert isinstance(caught.value.__cause__, anyamqp.TransportError)
+    assert host in str(caught.value)
+
+
 # --- objects that show themselves -----------------------------------------------------------------------------------
 
 

@@ -111,3 +111,10 @@ async def test_certificate_of_the_client_is_shown_to_the_broker(papers: Papers) 
     tls = TLS(ca_file=papers.ca_file, certificate_file=papers.client_file)
     async with listening(context) as url, anyamqp.connect(url, tls=tls) as connection:
         assert connection.state is State.OPEN
+
+
+async def test_host_that_no_certificate_can_name_fails_the_connect_at_once() -> None:
+    async with Broker() as broker:
+        with pytest.raises(TLSError, match=r"TLS handshake with \.example:5671: server_hostname cannot .* leading dot"):
+            async with anyamqp.connect("amqps://.example/", dial=broker.dial):
+                pass

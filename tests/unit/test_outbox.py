@@ -615,6 +615,22 @@ def test_wait_for_room_ends_at_the_deadline() -> None:
 # --- a broker that is blocked ---------------------------------------------------------------------------------------
 
 
+def test_room_that_comes_as_the_patience_with_a_block_ends_is_given_back() -> None:
+    """The window opened in time, and the task that waited for it came too late."""
+    p = Publishing(window=1, policy=PublishPolicy(blocked_timeout=1.0))
+    p.publish(b"1")
+    late = PendingPublish(p.outbox.counters, p.outbox.ledger.outstanding()[0].route, "late", b"", b"2", math.inf)
+    waiter = p.outbox.wait_for_room(late, Bell(), p.now)
+    p.hold()
+    p.outbox.blocked("memory", p.now, p.now)
+    p.ack(1)
+    assert waiter.is_granted
+    p.advance(1.0)
+    with pytest.raises(ConnectionBlocked, match="memory"):
+        p.outbox.check_entered(late, p.now)
+    assert p.window.try_take(1)
+
+
 def test_block_holds_publishes_until_it_ends() -> None:
     p = Publishing()
     p.hold()
