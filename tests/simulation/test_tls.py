@@ -15,6 +15,7 @@ import trustme
 import anyamqp
 from anyamqp import TLS, Message, State, TLSError
 from anyamqp.testing import Broker
+from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -118,3 +119,12 @@ async def test_host_that_no_certificate_can_name_fails_the_connect_at_once() -> 
         with pytest.raises(TLSError, match=r"TLS handshake with \.example:5671: server_hostname cannot .* leading dot"):
             async with anyamqp.connect("amqps://.example/", dial=broker.dial):
                 pass
+
+
+async def test_handshake_that_fails_is_one_line_in_the_log_of_the_broker(
+    papers: Papers, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(papers.context(papers.other.issue_cert("127.0.0.1"))) as url:
+        await refusal(url, TLS(ca_file=papers.ca_file))
+        await eventually(lambda: "failed the TLS handshake" in caplog.text)
+    assert [record.exc_info for record in caplog.records if "TLS handshake" in record.getMessage()] == [None, None]

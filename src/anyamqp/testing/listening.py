@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import anyio.abc
+from anyio.abc import AnyByteStream
 from anyio.streams.tls import TLSListener, TLSStream
+
+from anyamqp.errors import reason_of
+
+_LOG = logging.getLogger("anyamqp.testing")
 
 
 class Listener:
@@ -74,7 +80,7 @@ class Listener:
                 if self._tls is None:
                     await listener.serve(self._serve, tasks)
                 else:
-                    await TLSListener(listener, self._tls, standard_compatible=False).serve(self._serve_tls, tasks)
+                    await _TLSListener(listener, self._tls, standard_compatible=False).serve(self._serve_tls, tasks)
         finally:
             with anyio.CancelScope(shield=True):
                 await listener.aclose()
@@ -82,6 +88,17 @@ class Listener:
 
     async def _serve_tls(self, stream: TLSStream) -> None:
         await self._serve(_HalfClosable(stream))
+
+
+class _TLSListener(TLSListener):
+    """A listener to which a failed handshake is one line in the log: the fault may be what a test wants to see."""
+
+    @staticmethod
+    async def handle_handshake_error(exc: BaseException, stream: AnyByteStream) -> None:
+        await anyio.aclose_forcefully(stream)
+        if not isinstance(exc, Exception):
+            raise exc
+        _LOG.warning("a client failed the TLS handshake: %s", reason_of(exc))
 
 
 class _HalfClosable(anyio.abc.ByteStream):
