@@ -12,8 +12,6 @@ import anyio.abc
 from anyio.abc import AnyByteStream
 from anyio.streams.tls import TLSListener, TLSStream
 
-from anyamqp.errors import reason_of
-
 _LOG = logging.getLogger("anyamqp.testing")
 
 
@@ -98,7 +96,7 @@ class _TLSListener(TLSListener):
         await anyio.aclose_forcefully(stream)
         if not isinstance(exc, Exception):
             raise exc
-        _LOG.warning("a client failed the TLS handshake: %s", reason_of(exc))
+        _LOG.warning("a client failed the TLS handshake: %r", exc)
 
 
 class _HalfClosable(anyio.abc.ByteStream):
