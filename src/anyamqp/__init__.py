@@ -64,6 +64,7 @@ from anyamqp.errors import (
     Unroutable,
 )
 from anyamqp.handlers import Handler
+from anyamqp.hooks import DeliveryHook, Hooks, Incoming, Outgoing, PublishHook, PublishKind, Settlement
 from anyamqp.message import FieldTable, FieldValue, Message, Properties
 from anyamqp.net.dialer import Dial
 from anyamqp.on_error import OnError
@@ -116,6 +117,7 @@ __all__ = [
     "DeadlineExceeded",
     "Decision",
     "Delivery",
+    "DeliveryHook",
     "Dial",
     "Entity",
     "External",
@@ -124,6 +126,8 @@ __all__ = [
     "FrameError",
     "Handler",
     "HeartbeatTimeout",
+    "Hooks",
+    "Incoming",
     "InternalError",
     "InvalidArgument",
     "InvalidPath",
@@ -145,10 +149,13 @@ __all__ = [
     "OnCancel",
     "OnError",
     "OutcomeUnknown",
+    "Outgoing",
     "Overflow",
     "PreconditionFailed",
     "Properties",
     "Publication",
+    "PublishHook",
+    "PublishKind",
     "PublishTimeout",
     "Publisher",
     "Queue",
@@ -168,6 +175,7 @@ __all__ = [
     "RpcClient",
     "Settings",
     "SettingsError",
+    "Settlement",
     "Side",
     "State",
     "Stats",

@@ -30,7 +30,6 @@ from anyamqp.protocol.requests import Purpose
 from anyamqp.queue import Queue
 from anyamqp.transaction import Transaction
 from anyamqp.wire import methods
-from anyamqp.wire.basic import Routes, encode_properties
 from anyamqp.wire.frames import build, method_name
 from anyamqp.wire.methods import Method
 
@@ -54,7 +53,6 @@ class Channel(Entered):
         self._shell = shell
         self._core = shell.channel
         self._wait = wait
-        self._routes = Routes()
 
     def __repr__(self) -> str:
         return f"<Channel {str(self._core).removeprefix('channel ')} {self.state.name}>"
@@ -285,7 +283,10 @@ class Channel(Entered):
         answer = await self._request(method, repeat=not no_ack)
         if answer.content is None or not isinstance(answer.reply, methods.Basic.GetOk):
             return None
-        return delivery_of(answer.reply, answer.content, None if no_ack else answer.link_channel)
+        delivery = delivery_of(answer.reply, answer.content, None if no_ack else answer.link_channel)
+        if (hooks := self._shell.host.hooks) is not None:
+            hooks.got(delivery, method.queue)
+        return delivery
 
     async def recover(self) -> None:
         """Return the unsettled messages that :meth:`get` fetched to their queues (basic.recover).
@@ -316,12 +317,11 @@ class Channel(Entered):
         self._check_entered()
         self._core.require_here()
         check_message(message, self._shell.host.max_message_size)
-        route = self._routes.get(exchange, routing_key, mandatory=False)
-        properties = encode_properties(message.properties)
-        if not self._core.is_writable:
-            await self._core.wait_writable("basic.publish")
-        self._core.core.publish(route, properties, message.body)
-        self._core.core.flush()
+        if (hooks := self._shell.host.hooks) is None:
+            await self._shell.publish(message, exchange, routing_key)
+        else:
+            with hooks.publishing(message, exchange, routing_key, "publish without confirm") as message:
+                await self._shell.publish(message, exchange, routing_key)
 
     def transaction(self) -> Transaction:
         """A transaction on this channel: ``async with channel.transaction() as transaction``."""

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from anyamqp.core.channel import LogicalChannel
 from anyamqp.core.host import ChannelHost
 from anyamqp.errors import AnyamqpError, ConnectionLost
+from anyamqp.message import Message
 from anyamqp.protocol.events import Content
 from anyamqp.protocol.lifecycle import ChannelState
 from anyamqp.protocol.ports import ChannelOwner
 from anyamqp.protocol.transactions import Transactions
 from anyamqp.queue import Queue, lasting_name
 from anyamqp.wire import methods
+from anyamqp.wire.basic import Routes, encode_properties
 from anyamqp.wire.methods import Method
 
 
@@ -33,6 +35,7 @@ class ChannelShell(ChannelOwner):
         self.channel: LogicalChannel = LogicalChannel(host, self)
         self.prefetch: int | None = None
         self.transactions: Transactions = Transactions()
+        self._routes = Routes()
 
     @property
     def is_new(self) -> bool:
@@ -59,6 +62,20 @@ class ChannelShell(ChannelOwner):
             ConnectionClosed: the connection is closed.
         """
         await self.channel.open_within(wait)
+
+    async def publish(self, message: Message, exchange: str, routing_key: str) -> None:
+        """Publish without a confirm.
+
+        Raises:
+            InvalidArgument: AMQP cannot carry the message.
+            RequestTimeout: it could not be sent within ``request_timeout``.
+        """
+        route = self._routes.get(exchange, routing_key, mandatory=False)
+        properties = encode_properties(message.properties)
+        if not self.channel.is_writable:
+            await self.channel.wait_writable("basic.publish")
+        self.channel.core.publish(route, properties, message.body)
+        self.channel.core.flush()
 
     # --- events of the channel --------------------------------------------------------------------------------------
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from anyamqp.checks import check_flag, check_seconds
 from anyamqp.connection import Connection
+from anyamqp.core.supervisor import Supervisor
 from anyamqp.endpoint import TLS, CredentialsSource
 from anyamqp.entities import TopologyRecovery
 from anyamqp.errors import SettingsError
+from anyamqp.hooks import Hooks
 from anyamqp.misuse import explained
 from anyamqp.net.dialer import Dial
 from anyamqp.settings import ReconnectPolicy, Settings
@@ -36,6 +38,7 @@ def connect(
     ready_timeout: float | None = 60.0,
     fail_fast: bool = True,
     dial: Dial | None = None,
+    hooks: Hooks | Sequence[Hooks] = (),
 ) -> Connection:
     """A connection to a broker: ``async with connect("amqp://guest:guest@localhost/") as connection``.
 
@@ -61,6 +64,8 @@ def connect(
             virtual hosts are tried again for ``refusal_grace``, and TLS as long as ``reconnect`` says.
         dial: opens the transport to an address, whose name it resolves itself; TLS runs on top of that transport. The
             default is TCP, trying one DNS record after the other.
+        hooks: observe transitions, publishes and deliveries, such as
+            :class:`anyamqp.extras.opentelemetry.OpenTelemetry`; see :class:`Hooks`.
 
     Raises:
         SettingsError: an argument or a part of a URL is wrong, or a file for TLS is missing or invalid.
@@ -69,6 +74,7 @@ def connect(
     check_flag("fail_fast", fail_fast, error=SettingsError)
     if dial is not None and not callable(dial):
         raise SettingsError(f"dial: {type(dial).__name__} is not an async function of an Address")
+    observers = _checked_hooks(hooks)
     if urls is None:
         settings = Settings.from_environment()
     elif isinstance(urls, Settings):
@@ -86,7 +92,16 @@ def connect(
         tls=_or(tls, settings.tls),
         topology_recovery=_or(topology_recovery, settings.topology_recovery),
     )
-    return Connection(settings, ready_timeout=ready_timeout, fail_fast=fail_fast, dial=dial)
+    supervisor = Supervisor(settings, fail_fast=fail_fast, dial=dial, hooks=observers)
+    return Connection(settings, supervisor, ready_timeout=ready_timeout)
+
+
+def _checked_hooks(hooks: Hooks | Sequence[Hooks]) -> Sequence[Hooks]:
+    observers = [hooks] if isinstance(hooks, Hooks) else list(hooks)
+    for one in observers:
+        if not isinstance(one, Hooks):
+            raise SettingsError(f"hooks: {type(one).__name__} is not a subclass of anyamqp.Hooks")
+    return observers
 
 
 def _or(given: T | None, otherwise: T) -> T:

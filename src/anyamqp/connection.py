@@ -17,7 +17,6 @@ from anyamqp.core.transition_stream import TransitionStream
 from anyamqp.errors import InvalidArgument, RequestTimeout
 from anyamqp.message import NO_PROPERTIES, FieldTable, Properties
 from anyamqp.misuse import Entered, explained
-from anyamqp.net.dialer import Dial
 from anyamqp.on_error import OnError
 from anyamqp.options import StreamOffset
 from anyamqp.pool import ChannelPool
@@ -50,11 +49,11 @@ class Connection(Entered):
     _kind = "a connection"
     _block = "async with connect(...) as connection"
 
-    def __init__(self, settings: Settings, *, ready_timeout: float | None, fail_fast: bool, dial: Dial | None) -> None:
+    def __init__(self, settings: Settings, supervisor: Supervisor, *, ready_timeout: float | None) -> None:
         self._settings = settings
         self._ready_timeout = ready_timeout
-        self._supervisor = Supervisor(settings, fail_fast=fail_fast, dial=dial)
-        self._scope = ConnectionScope(self._supervisor)
+        self._supervisor = supervisor
+        self._scope = ConnectionScope(supervisor)
 
     def __repr__(self) -> str:
         where = ", ".join(map(str, self._settings.addresses))

@@ -91,6 +91,7 @@ class Consumer(Entered):
         self._waiting = self._subscription.waiting
         self._position = self._subscription.position
         self._handed_out = 0
+        self._hooks = self._receiver.hooks
 
     @property
     def _is_new(self) -> bool:
@@ -105,6 +106,8 @@ class Consumer(Entered):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._hooks is not None:
+            self._hooks.close()
         await self._receiver.close()
 
     def __aiter__(self) -> Self:
@@ -112,6 +115,8 @@ class Consumer(Entered):
         return self
 
     async def __anext__(self) -> Delivery:
+        if self._hooks is not None:
+            self._hooks.next()
         self._handed_out += 1
         if self._waiting and not self._handed_out % _TURN:
             await anyio.lowlevel.checkpoint()  # so that a backlog cannot starve other tasks
@@ -132,6 +137,8 @@ class Consumer(Entered):
         delivery = self._waiting.popleft()
         if self._position.is_stream is not False:
             self._position.follow(delivery)
+        if self._hooks is not None:
+            self._hooks.handed_out(delivery)
         return delivery
 
     @property
@@ -223,6 +230,8 @@ class Consumer(Entered):
                     await anyio.lowlevel.checkpoint()  # raises the cancellation that the handler turned into an error
                 raise
             self._host.journal.handler_failed(self.queue, error)
+            if self._hooks is not None:
+                self._hooks.failed(delivery, error)
             if not delivery.is_settled:
                 await self._failures.settle(delivery, error, on_error, self.queue)
         else:

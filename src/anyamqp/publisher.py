@@ -65,6 +65,7 @@ class Publisher(Entered):
         check_flag("retry_nacked", retry_nacked)
         check_seconds("blocked_timeout", blocked_timeout, none="as long as each publish has")
         self._host = host
+        self._hooks = host.hooks
         self._loop = Loop()
         """The connection's event loop once the block has begun; before that one that runs in no known thread."""
         self._exchange = exchange
@@ -156,7 +157,8 @@ class Publisher(Entered):
         if surplus:
             raise surplus_error(Publisher.publish)
         shell = self._shell
-        pending = self._compose(message, exchange, routing_key, mandatory, timeout)
+        compose = self._compose if self._hooks is None else self._compose_observed
+        pending = compose(message, exchange, routing_key, mandatory, timeout)
         if not shell.try_enter(pending):
             await self._enter(pending)
         pending.is_observed = True
@@ -196,7 +198,8 @@ class Publisher(Entered):
             self._turn = 0
             await anyio.lowlevel.checkpoint()  # so that a large window cannot starve other tasks
         shell = self._shell
-        pending = self._compose(message, exchange, routing_key, mandatory, timeout)
+        compose = self._compose if self._hooks is None else self._compose_observed
+        pending = compose(message, exchange, routing_key, mandatory, timeout)
         if not shell.try_enter(pending):
             self._turn = 0
             await self._enter(pending)
@@ -252,6 +255,29 @@ class Publisher(Entered):
         deadline = now + self._timeout if timeout is UNSET else deadline_after(now, timeout)
         return PendingPublish(self._shell.outbox.counters, route, message_id, encoded, message.body, deadline)
 
+    def _compose_observed(
+        self,
+        message: Message,
+        exchange: str | None,
+        routing_key: str,
+        mandatory: bool | None,
+        timeout: float | Unset | None,
+    ) -> PendingPublish:
+        if self._hooks is None:
+            return self._compose(message, exchange, routing_key, mandatory, timeout)
+        self._check_entered()
+        self._loop.require_here(self._kind)
+        check_message(message, self._host.max_message_size)
+        to = self._exchange if exchange is None else exchange
+        observed, message = self._hooks.publish(message, to, routing_key, "publish")
+        try:
+            pending = self._compose(message, exchange, routing_key, mandatory, timeout)
+        except BaseException as error:
+            observed.ended(error)
+            raise
+        pending.observer = observed
+        return pending
+
     def _changes(self, properties: Properties) -> dict[str, Any]:
         """The properties that the publisher adds to a message with these properties."""
         changes = {name: value for name, value in self._defaults.items() if getattr(properties, name) is None}
@@ -262,5 +288,10 @@ class Publisher(Entered):
         return changes
 
     async def _enter(self, pending: PendingPublish) -> None:
-        await self._shell.enter(pending)
+        try:
+            await self._shell.enter(pending)
+        except BaseException as error:
+            if pending.observer is not None:
+                pending.observer.ended(error)
+            raise
         self._composed_at = self._loop.now()

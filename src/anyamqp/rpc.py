@@ -124,6 +124,12 @@ class RpcClient(Entered):
         self._check_entered()
         self._host.loop.require_here(self._kind)
         check_message(message, self._host.max_message_size)
+        if self._host.hooks is None:
+            return await self._call(message, exchange, routing_key, timeout)
+        with self._host.hooks.publishing(message, exchange, routing_key, "call") as message:
+            return await self._call(message, exchange, routing_key, timeout)
+
+    async def _call(self, message: Message, exchange: str, routing_key: str, timeout: float | Unset | None) -> Delivery:
         fresh_id = f"{self._id_prefix}{next(self._ids)}"
         properties = message.properties
         correlation_id = properties.correlation_id or fresh_id

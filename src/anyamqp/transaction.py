@@ -99,6 +99,13 @@ class Transaction(Entered):
             raise surplus_error(Transaction.publish)
         self._channel.require_here()
         check_message(message, self._shell.host.max_message_size)
+        if (hooks := self._shell.host.hooks) is None:
+            await self._publish(message, exchange, routing_key, mandatory=mandatory)
+        else:
+            with hooks.publishing(message, exchange, routing_key, "publish in transaction") as message:
+                await self._publish(message, exchange, routing_key, mandatory=mandatory)
+
+    async def _publish(self, message: Message, exchange: str, routing_key: str, *, mandatory: bool) -> None:
         route = Route(exchange, routing_key, mandatory=mandatory)
         properties = encode_properties(identified(message).properties)
         self._log.check_loss()

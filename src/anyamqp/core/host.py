@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import anyio
 
+from anyamqp.core.hooking import ConnectionHooks
 from anyamqp.core.journal import Journal, some_of
 from anyamqp.core.link_channel import LinkChannel
 from anyamqp.core.link_maker import LinkMaker
 from anyamqp.core.stats import Stats
 from anyamqp.errors import InvalidUse
+from anyamqp.hooks import Hooks
 from anyamqp.message import FieldTable
 from anyamqp.net.dialer import Dial
 from anyamqp.net.event_loop import Loop, next_news, running_loop
@@ -34,6 +36,7 @@ class ChannelHost:
         settings: the settings of the connection.
         fail_fast: whether the first connect gives up at once on an error that no retry can cure.
         dial: opens a transport in place of TCP.
+        hooks: observe the connection.
 
     Raises:
         SettingsError: a file of the TLS settings is missing or of the wrong kind.
@@ -43,6 +46,7 @@ class ChannelHost:
         journal: logs and counts.
         topology: records the entities that were declared.
         maker: dials, and makes links.
+        hooks: calls the user's hooks; None if there are none.
         timers: call functions later.
         loop: the event loop.
         link: the present link; None between two links.
@@ -51,11 +55,15 @@ class ChannelHost:
         settings: the settings of the connection.
     """
 
-    def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial | None) -> None:
+    def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial | None, hooks: Sequence[Hooks] = ()) -> None:
         self.settings: Settings = settings
         self.timers: Timers = Timers()
         self.journal: Journal = Journal(settings.name, self.timers.later)
         self.maker: LinkMaker = LinkMaker(settings, fail_fast=fail_fast, dial=dial, journal=self.journal)
+        self.hooks: ConnectionHooks | None = None
+        if hooks:
+            self.hooks = ConnectionHooks(hooks, self.journal, lambda: self.maker.address)
+            self.journal.listener = self.hooks.transition
         self.topology: Topology = Topology(settings.topology_recovery.mode)
         self.core: ConnectionCore[LinkChannel] = ConnectionCore(self.topology, self, self._new_link_channel)
         self.loop: Loop = Loop()
@@ -66,6 +74,8 @@ class ChannelHost:
     def begin(self) -> None:
         """The connection begins, on this event loop."""
         self.loop = self.journal.loop = running_loop()
+        if self.hooks is not None:
+            self.hooks.begun(self.settings.name, lambda: self.stats)
 
     def require_link(self) -> Link:
         """The present link.
@@ -132,7 +142,10 @@ class ChannelHost:
             reconnects=core.reconnects,
             open_channels=0 if link is None else link.session.channel_count,
             unconfirmed=sum(publisher.unconfirmed for publisher in core.publishers),
+            window=sum(publisher.window for publisher in core.publishers),
+            silent_for=None if link is None else self.loop.now() - link.session.received_at,
             blocked_since=None if core.block is None else core.block.since,
+            blocked_seconds=journal.blocked_seconds(self.loop.now()),
             last_error=journal.last_error,
             not_back=core.not_back,
             stale_acks=journal.stale_acks,

@@ -15,7 +15,7 @@ from anyamqp.core.limited_log import LimitedLog
 from anyamqp.core.transition_stream import TransitionStream
 from anyamqp.errors import printable, reason_of
 from anyamqp.net.event_loop import Loop
-from anyamqp.protocol.lifecycle import ChannelEvent, ConnectionEvent, LinkEvent, Transition
+from anyamqp.protocol.lifecycle import ChannelEvent, ConnectionEvent, LinkEvent, State, Transition
 from anyamqp.protocol.lifecycle.table import MACHINE_NAME
 
 _LOGGERS = {kind: logging.getLogger(f"anyamqp.{kind}") for kind in ("connection", "channel", "link")}
@@ -82,6 +82,7 @@ class Journal:
         dropped_transitions: transitions that slow readers of the streams missed.
         stalls: how often the event loop was late.
         last_error: the last error that ended a link or an attempt.
+        listener: called with each transition; None for nobody.
     """
 
     def __init__(self, name: str | None, later: Callable[[float, Callable[[], None]], object]) -> None:
@@ -93,10 +94,18 @@ class Journal:
         self.dropped_transitions: int = 0
         self.stalls: int = 0
         self.last_error: Exception | None = None
+        self.listener: Callable[[Transition], None] | None = None
         self._log = LimitedLog(f"{name}: " if name else "", later)
         # Weak, so that a stream disappears with its last reader.
         self._streams: weakref.WeakSet[TransitionStream] | None = None
         self._ended = False
+        self._blocked_since: float | None = None
+        self._blocked_before = 0.0
+        """Seconds of the blocks that have ended."""
+
+    def blocked_seconds(self, now: float) -> float:
+        """For how long the connection has been BLOCKED."""
+        return self._blocked_before + (0.0 if self._blocked_since is None else now - self._blocked_since)
 
     def stream(self) -> TransitionStream:
         """A stream of the transitions from now on.
@@ -117,6 +126,8 @@ class Journal:
     def record(self, transition: Transition) -> None:
         """Log a transition and pass it to the streams."""
         kind = transition.machine.partition(" ")[0]
+        if kind == "connection":
+            self._count_blocked(transition)
         logger = _LOGGERS[kind]
         routine = logging.INFO if isinstance(transition.event, ConnectionEvent) else logging.DEBUG
         level = logging.WARNING if transition.event in _ALARMING else routine
@@ -126,6 +137,15 @@ class Journal:
             logger.log(level, "%s%s [link %d]", self._log.prefix, transition, transition.link_number)
         for stream in self._streams or ():
             self.dropped_transitions += stream.push(transition)
+        if self.listener is not None:
+            self.listener(transition)
+
+    def _count_blocked(self, transition: Transition) -> None:
+        if self._blocked_since is not None:
+            self._blocked_before += transition.at - self._blocked_since
+            self._blocked_since = None
+        if transition.target is State.BLOCKED:
+            self._blocked_since = transition.at
 
     def retrying(self, error: Exception, address: str, delay: float) -> None:
         """Log the reason why there is no link, and the delay of the next dial."""

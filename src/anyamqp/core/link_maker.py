@@ -18,6 +18,7 @@ from anyio.lowlevel import RunVar
 
 from anyamqp.core.credentials import CredentialsKeeper
 from anyamqp.core.journal import Journal
+from anyamqp.endpoint import Address
 from anyamqp.errors import AnyamqpError, ConnectTimeout, UnexpectedFailure
 from anyamqp.message import FieldTable
 from anyamqp.net.dialer import Dial, Dialer
@@ -113,6 +114,11 @@ class LinkMaker:
         """Begin the first attempt, on the running event loop."""
         self._turns = _turns_of_this_loop()
         self._attempts.begin(anyio.current_time())
+
+    @property
+    def address(self) -> Address:
+        """The address of the present link, or of the present attempt."""
+        return self._addresses.address
 
     @property
     def login(self) -> str:

@@ -54,6 +54,10 @@ class OutboxShell(ChannelOwner):
     def unconfirmed(self) -> int:
         return self.outbox.counters.unsettled
 
+    @property
+    def window(self) -> int:
+        return self.outbox.window.count
+
     async def open(self) -> None:
         """Register the publisher, and wait until its channel is open."""
         self.outbox.enter()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from anyamqp.core.channel import LogicalChannel
+from anyamqp.core.hooking import ConsumerHooks
 from anyamqp.core.host import ChannelHost
 from anyamqp.core.link_channel import BlockFailed, LinkChannel
 from anyamqp.delivery import Delivery
@@ -34,6 +35,9 @@ class Receiver(ChannelOwner):
         request: the consumer's first basic.consume.
         subscription: makes the decisions.
         block_failed: settles a delivery whose block raised.
+
+    Attributes:
+        hooks: the hooks of its deliveries; None if the connection has none.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Receiver(ChannelOwner):
         """The link whose reading is paused until the consumer has caught up."""
         self._deadlines = Deadlines(host.later, self._expire)
         self._channel = LogicalChannel(host, self)
+        self.hooks: ConsumerHooks | None = None if host.hooks is None else host.hooks.consumer(lambda: self.queue)
 
     @property
     def queue(self) -> str:
@@ -149,7 +154,7 @@ class Receiver(ChannelOwner):
         if link_channel is None:
             return
         link_channel.on_failed = self._block_failed
-        settler = None if self._no_ack else link_channel
+        settler = None if self._no_ack else link_channel if self.hooks is None else self.hooks.settler(link_channel)
         deliveries = [
             delivery_of(method, message, settler)
             for method, message in contents

@@ -19,7 +19,11 @@ class Stats:
         reconnects: how often the connection was lost and came back.
         open_channels: channels in use on the current link.
         unconfirmed: publishes that wait for an outcome.
+        window: how many may wait, in the windows of all publishers together.
+        silent_for: seconds since bytes came from the broker; None without a link. A silent broker is given up after two
+            heartbeat intervals.
         blocked_since: when the broker blocked the connection, on the event loop's clock; None if it is not blocked.
+        blocked_seconds: for how long the connection has been BLOCKED so far, all blocks together.
         last_error: the last error that cost a link or an attempt; None if there was none.
         not_back: the entities, consumers and channels that are not back after the last loss, each with the reason:
             the broker does not answer for them, or they are locked until it notices the end of the last link.
@@ -38,7 +42,10 @@ class Stats:
     reconnects: int
     open_channels: int
     unconfirmed: int
+    window: int
+    silent_for: float | None
     blocked_since: float | None
+    blocked_seconds: float
     last_error: Exception | None
     not_back: tuple[str, ...]
     stale_acks: int

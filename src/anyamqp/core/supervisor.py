@@ -15,6 +15,8 @@ that calls on the connection raise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anyio
 import anyio.abc
 
@@ -28,6 +30,7 @@ from anyamqp.errors import (
     InvalidUse,
     LoginRefused,
 )
+from anyamqp.hooks import Hooks
 from anyamqp.message import FieldTable
 from anyamqp.net.dialer import Dial
 from anyamqp.net.event_loop import Flag, next_news
@@ -51,6 +54,7 @@ class Supervisor(LinkOwner):
         settings: the settings of the connection.
         fail_fast: whether the first connect gives up at once on an error that no retry can cure.
         dial: opens a transport in place of TCP.
+        hooks: observe the connection.
 
     Raises:
         SettingsError: a file of the TLS settings is missing or of the wrong kind.
@@ -59,13 +63,13 @@ class Supervisor(LinkOwner):
         host: the connection's parts, for the objects that live on it.
     """
 
-    def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial | None) -> None:
-        self.host: ChannelHost = ChannelHost(settings, fail_fast=fail_fast, dial=dial)
+    def __init__(self, settings: Settings, *, fail_fast: bool, dial: Dial | None, hooks: Sequence[Hooks] = ()) -> None:
+        self.host: ChannelHost = ChannelHost(settings, fail_fast=fail_fast, dial=dial, hooks=hooks)
         self._core = core = self.host.core
         self._maker = self.host.maker
         self._journal = self.host.journal
-        hooks = RecoveryHooks(settings.topology_recovery, core, self._journal)
-        self._recovery = core.recovery = Recovery(self.host, hooks.wanted, hooks.failed)
+        recovery_hooks = RecoveryHooks(settings.topology_recovery, core, self._journal)
+        self._recovery = core.recovery = Recovery(self.host, recovery_hooks.wanted, recovery_hooks.failed)
         self._finished = Flag()
         self._scope: anyio.CancelScope | None = None
         self._attempt: anyio.CancelScope | None = None

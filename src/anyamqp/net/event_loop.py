@@ -180,11 +180,18 @@ class _TrioLoop(Loop):
         import trio
 
         self.thread = get_ident()
-        self.now = trio.current_time
+        self._clock = trio.lowlevel.current_clock()
+        self.now = self._clock.current_time  # unlike trio.current_time, this works in every thread
         self.waiter = trio.Event
         self.is_running = trio.lowlevel.in_trio_run
         self._wait_readable = trio.lowlevel.wait_readable
         self._closed = trio.ClosedResourceError
+
+    def is_present(self) -> bool:
+        """Whether it is the loop that runs now: each run has a clock of its own."""
+        import trio
+
+        return self._clock is trio.lowlevel.current_clock()
 
     async def while_readable(self, source: socket.socket, read: Callable[[], bool]) -> None:
         goes_on = True
@@ -213,7 +220,7 @@ def running_loop() -> Loop:
             return last
         loop = _AsyncioLoop(running)
     elif library == "trio":
-        if isinstance(last, _TrioLoop):
+        if isinstance(last, _TrioLoop) and last.is_present():
             return last
         loop = _TrioLoop()
     else:

@@ -83,15 +83,13 @@ class Outbox:
         self.places: Places = Places(window)
         self.ledger: Ledger[PendingPublish] = self.places.ledger
         self.backlog: deque[PendingPublish] = self.places.backlog
-        self.suspects: int = 0
-        """How many publishes, from the oldest, to send one at a time."""
+        self.suspects: int = 0  # how many publishes, from the oldest, to send one at a time
         self.deadline: float = math.inf
         self.effects: list[OutboxEffect] = []
         self.block: Block = Block(policy.blocked_timeout)
         self._policy = policy
         self._lifecycle = PUBLISHER.begin()
-        self._refusal: AnyamqpError | None = None
-        """The error that every new publish raises; set by the effects FAIL_ALL and FAIL_WITH_CHANNEL."""
+        self._refusal: AnyamqpError | None = None  # for every new publish: from FAIL_ALL and FAIL_WITH_CHANNEL
         self._reopenings = Reopenings()
         self._expires_at = math.inf
 
@@ -341,6 +339,8 @@ class Outbox:
         else:
             pending.attempts += 1
             self.ledger.add(pending)
+            if pending.observer is not None:
+                pending.observer.sent(pending.attempts)
 
     def _set_suspects(self, count: int) -> None:
         had, self.suspects = self.suspects, count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 from anyamqp.errors import AnyamqpError, Nacked, OutcomeUnknown, PublishTimeout
 from anyamqp.protocol.contents import unroutable_of
@@ -80,6 +80,18 @@ class Counters:
         return ExceptionGroup(text, errors)
 
 
+class PublishObserver(Protocol):
+    """Is told of one publish."""
+
+    def sent(self, attempt: int) -> None:
+        """It was handed to a link, the first time or again."""
+        ...
+
+    def ended(self, error: BaseException | None) -> None:
+        """It has its outcome; None if it was confirmed."""
+        ...
+
+
 class PendingPublish:
     """A publish and its outcome.
 
@@ -101,6 +113,7 @@ class PendingPublish:
         "is_observed",
         "message_id",
         "number",
+        "observer",
         "outcome",
         "properties",
         "returned",
@@ -139,6 +152,7 @@ class PendingPublish:
         """Whether a caller awaits this outcome, so that flush need not raise it."""
         self.returned: methods.Basic.Return | None = None
         self.outcome: Confirmed | AnyamqpError | None = None
+        self.observer: PublishObserver | None = None
         self.settled: Wakeable | None = None
         """Wakes the tasks that wait for the outcome through a handle or in flush."""
         self.waiter: Wakeable | None = None
@@ -155,6 +169,8 @@ class PendingPublish:
                 outcome.add_note(f"while publishing message {self.message_id!r}")
             if not self.is_observed:
                 self.counters.keep_failure(self)
+        if self.observer is not None:
+            self.observer.ended(None if outcome is CONFIRMED else outcome)
         if self.waiter is not None:
             self.waiter.set()
         if self.settled is not None:

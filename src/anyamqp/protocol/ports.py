@@ -158,6 +158,11 @@ class Publishing(Protocol):
         """Publishes that wait for their outcome."""
         ...
 
+    @property
+    def window(self) -> int:
+        """The most publishes that may wait for their outcome."""
+        ...
+
     def on_blocked(self) -> None:
         """The broker accepts no publishes."""
         ...

@@ -79,7 +79,7 @@ class Session:
     ) -> None:
         self.bytes_received: int = 0
         """Bytes that :meth:`receive` has taken."""
-        self._received_at = now
+        self.received_at: float = now
         self._decoder = Decoder(proposal.frame_max, joins_deliveries=True)
         self._reading: Iterator[Event] | None = None
         """The events of the received bytes, made one by one; None when all bytes are read."""
@@ -169,7 +169,7 @@ class Session:
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes from the broker. Never raises: a fault in them ends the session."""
         self.bytes_received += len(data)
-        self._received_at = now
+        self.received_at = now
         self._zero.heartbeat.read(now)
         self._decoder.feed(data)
         self._reading = self._read() if self._reading is None else chain(self._reading, self._read())
@@ -203,14 +203,14 @@ class Session:
                 if lifecycle.state is LinkState.OPEN and channel:
                     receive(channel, payload)
                 else:
-                    zero.receive(channel, payload, self._received_at)
+                    zero.receive(channel, payload, self.received_at)
         except (LoginRefused, CredentialsUnavailable, InvalidArgument) as error:
             # Faults in the answers of the handshake, not in the broker's bytes.
-            zero.die(error, self._received_at)
+            zero.die(error, self.received_at)
         except ReplyError as error:
             while events:
                 yield events.popleft()
-            zero.break_off(error, self._received_at)
+            zero.break_off(error, self.received_at)
 
     def output(self, now: float) -> list[bytes | memoryview]:
         """The next pieces to send, which count as sent: about 1 MiB at most, unless one frame is larger."""

@@ -37,10 +37,13 @@ class Window:
     Args:
         count: how many messages the window holds.
         size: how many bytes it holds.
+
+    Attributes:
+        count: how many messages it holds.
     """
 
     def __init__(self, count: int, size: int) -> None:
-        self._count = count
+        self.count: int = count
         self._size = size
         self._used_count = 0
         self._used_size = 0
@@ -93,7 +96,7 @@ class Window:
             waiter.waker.set()
 
     def _take_if_free(self, size: int) -> bool:
-        fits = self._used_count < self._count and self._used_size + size <= self._size
+        fits = self._used_count < self.count and self._used_size + size <= self._size
         if not fits and self._used_count:
             return False
         self._used_count += 1
