@@ -141,7 +141,7 @@ class ChannelHost:
             dials=journal.dials,
             reconnects=core.reconnects,
             open_channels=0 if link is None else link.session.channel_count,
-            unconfirmed=sum(publisher.unconfirmed for publisher in core.publishers),
+            unconfirmed=self._unconfirmed,
             window=sum(publisher.window for publisher in core.publishers),
             silent_for=None if link is None else self.loop.now() - link.session.received_at,
             blocked_since=None if core.block is None else core.block.since,
@@ -163,7 +163,13 @@ class ChannelHost:
     ) -> None:
         """The public state of the connection or of a channel changed."""
         now = anyio.current_time()
-        self.journal.record(Transition(machine, source, event, target, now, reason, self.maker.number))
+        transition = Transition(machine, source, event, target, now, reason, self.maker.number)
+        is_back = event is ConnectionEvent.OPENED
+        self.journal.record(transition, unconfirmed=self._unconfirmed if is_back else 0)
+
+    @property
+    def _unconfirmed(self) -> int:
+        return sum(publisher.unconfirmed for publisher in self.core.publishers)
 
     # --- channels ---------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from anyamqp.core.limited_log import LimitedLog
 from anyamqp.core.transition_stream import TransitionStream
@@ -48,6 +49,14 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
 logging.getLogger("transitions.core").addFilter(_is_not_ours)
 
 
+class _Loss(NamedTuple):
+    """A loss that is not over: when and why it began, and how often the connection had dialed by then."""
+
+    at: float
+    reason: str | None
+    dials: int
+
+
 class _Printable:
     """An error whose text is made printable when its line is written."""
 
@@ -58,6 +67,21 @@ class _Printable:
 
     def __str__(self) -> str:
         return printable(str(self._error))
+
+
+def _some(count: int, noun: str, plural: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else plural}"
+
+
+def _fields_of(transition: Transition) -> dict[str, object]:
+    return {
+        "machine": transition.machine,
+        "event": transition.event.value,
+        "from_state": transition.source.name,
+        "state": transition.target.name,
+        "reason": transition.reason,
+        "link": transition.link_number,
+    }
 
 
 def some_of(missing: Sequence[str]) -> str:
@@ -95,10 +119,11 @@ class Journal:
         self.stalls: int = 0
         self.last_error: Exception | None = None
         self.listener: Callable[[Transition], None] | None = None
-        self._log = LimitedLog(f"{name}: " if name else "", later)
+        self._log = LimitedLog(name, later)
         # Weak, so that a stream disappears with its last reader.
         self._streams: weakref.WeakSet[TransitionStream] | None = None
         self._ended = False
+        self._loss: _Loss | None = None
         self._blocked_since: float | None = None
         self._blocked_before = 0.0
         """Seconds of the blocks that have ended."""
@@ -123,22 +148,44 @@ class Journal:
             self._streams.add(stream)
         return stream
 
-    def record(self, transition: Transition) -> None:
-        """Log a transition and pass it to the streams."""
+    def record(self, transition: Transition, *, unconfirmed: int = 0) -> None:
+        """Log a transition and pass it to the streams.
+
+        Args:
+            transition: the transition.
+            unconfirmed: for a connection that is back, the publishes that are sent now.
+        """
         kind = transition.machine.partition(" ")[0]
+        text, fields = "%s%s [link %d]", _fields_of(transition)
         if kind == "connection":
             self._count_blocked(transition)
+            text += self._story(transition, unconfirmed, fields)
         logger = _LOGGERS[kind]
         routine = logging.INFO if isinstance(transition.event, ConnectionEvent) else logging.DEBUG
         level = logging.WARNING if transition.event in _ALARMING else routine
         if (limited := _LIMITED.get(transition.event)) is not None:
-            self._log.write(f"{limited} {kind}", logger, level, "%s%s [link %d]", transition, transition.link_number)
-        else:
-            logger.log(level, "%s%s [link %d]", self._log.prefix, transition, transition.link_number)
+            arguments = (transition, transition.link_number)
+            self._log.write(f"{limited} {kind}", logger, level, text, *arguments, fields=fields)
+        elif logger.isEnabledFor(level):
+            extra = self._log.fields(fields)
+            logger.log(level, text, self._log.prefix, transition, transition.link_number, extra=extra)
         for stream in self._streams or ():
             self.dropped_transitions += stream.push(transition)
         if self.listener is not None:
             self.listener(transition)
+
+    def _story(self, transition: Transition, unconfirmed: int, fields: dict[str, object]) -> str:
+        """What a line tells of a loss that is over; its fields get the figures."""
+        if transition.event is ConnectionEvent.LOST and self._loss is None:
+            self._loss = _Loss(transition.at, transition.reason, self.dials)
+        if transition.event is not ConnectionEvent.OPENED or (loss := self._loss) is None:
+            return ""
+        self._loss = None
+        away, dials = transition.at - loss.at, self.dials - loss.dials
+        fields |= {"away": away, "dials": dials, "unconfirmed": unconfirmed, "lost_because": loss.reason}
+        again = f"; {_some(unconfirmed, 'unconfirmed publish', 'es')} sent" if unconfirmed else ""
+        reason = (loss.reason or "no reason is known").replace("%", "%%")
+        return f"; away for {away:.1f} s, {_some(dials, 'dial', 's')}{again}; it was lost because: {reason}"
 
     def _count_blocked(self, transition: Transition) -> None:
         if self._blocked_since is not None:
@@ -149,14 +196,16 @@ class Journal:
 
     def retrying(self, error: Exception, address: str, delay: float) -> None:
         """Log the reason why there is no link, and the delay of the next dial."""
-        text = "%sno link: %s; dialing %s in %.1f s"
-        self._log.write("retry", _CONNECTION, logging.WARNING, text, reason_of(error), address, delay)
+        text, why = "%sno link: %s; dialing %s in %.1f s", reason_of(error)
+        fields = {"reason": why, "address": address, "delay": delay}
+        self._log.write("retry", _CONNECTION, logging.WARNING, text, why, address, delay, fields=fields)
 
     def not_renewed(self, error: Exception, expires_in: float, delay: float) -> None:
         """Log that the credentials on an open link could not be renewed, and the delay of the next attempt."""
         when = f"expire in {expires_in:.1f} s" if expires_in > 0 else "have expired"
         text = "%sthe credentials %s and were not renewed: %s; asking again in %.1f s"
-        self._log.write("renewal", _CONNECTION, logging.WARNING, text, when, error, delay)
+        fields = {"reason": str(error), "expires_in": expires_in, "delay": delay}
+        self._log.write("renewal", _CONNECTION, logging.WARNING, text, when, error, delay, fields=fields)
 
     def crashed(self, error: Exception) -> None:
         """Log a bug of anyamqp, with its traceback."""
@@ -170,7 +219,7 @@ class Journal:
         """Log that this process blocked its event loop."""
         self.stalls += 1
         text = "%sthe event loop was blocked for %.1f s: heartbeats were late, so the broker may drop this connection"
-        self._log.write("stall", _LOGGERS["link"], logging.WARNING, text, seconds)
+        self._log.write("stall", _LOGGERS["link"], logging.WARNING, text, seconds, fields={"seconds": seconds})
 
     def stale_ack(self) -> None:
         """Count an ack, nack or reject that was not sent because its link was gone."""
@@ -180,12 +229,12 @@ class Journal:
         """Log a confirm that nothing waited for."""
         self.unknown_confirms += 1
         text = "%sthe broker confirmed tag %d, which nothing waits for"
-        self._log.write("confirm", _LOGGERS["channel"], logging.WARNING, text, tag)
+        self._log.write("confirm", _LOGGERS["channel"], logging.WARNING, text, tag, fields={"delivery_tag": tag})
 
     def handler_failed(self, queue: str, error: BaseException) -> None:
         """Log an exception that a handler of deliveries raised, with its traceback."""
-        text = "%sa handler of queue %r failed"
-        self._log.write(f"handler of {queue}", _LOGGERS["channel"], logging.ERROR, text, queue, error=error)
+        text, kind, fields = "%sa handler of queue %r failed", f"handler of {queue}", {"queue": queue}
+        self._log.write(kind, _LOGGERS["channel"], logging.ERROR, text, queue, error=error, fields=fields)
 
     def consumer_cancelled(self, queue: str) -> None:
         """Log that the broker cancelled a consumer whose queue still exists, and that it consumes again."""
@@ -193,29 +242,34 @@ class Journal:
             "%sthe broker cancelled the consumer of queue %r, which exists: an acknowledgement may have taken longer "
             "than consumer_timeout; consuming again"
         )
-        self._log.write(f"cancel of {queue}", _LOGGERS["channel"], logging.WARNING, text, queue)
+        fields = {"queue": queue}
+        self._log.write(f"cancel of {queue}", _LOGGERS["channel"], logging.WARNING, text, queue, fields=fields)
 
     def delivery_rejected(self, queue: str, message_id: str | None, failures: int, error: Exception) -> None:
         """Log that a message was rejected, which drops it unless its queue dead-letters it."""
         text = "%smessage %r of queue %r is rejected after %d failures; the last: %s: %s"
         arguments = (message_id, queue, failures, type(error).__name__, _Printable(error))
-        self._log.write(f"rejections of {queue}", _LOGGERS["channel"], logging.ERROR, text, *arguments)
+        fields = {"queue": queue, "message_id": message_id, "failures": failures, "error_type": type(error).__name__}
+        self._log.write(f"rejections of {queue}", _LOGGERS["channel"], logging.ERROR, text, *arguments, fields=fields)
 
     def hook_failed(self, hook: str, error: Exception) -> None:
         """Log an exception that a user's hook raised, with its traceback."""
-        self._log.write(hook, _CONNECTION, logging.ERROR, "%s%s raised", hook, error=error)
+        self._log.write(hook, _CONNECTION, logging.ERROR, "%s%s raised", hook, error=error, fields={"hook": hook})
 
     def entity_failed(self, entity: str, error: Exception) -> None:
         """Log that an entity could not be declared again after a reconnect."""
         self.last_error = error
+        text, why = "%s%s could not be recovered: %s", reason_of(error)
         self._log.write(
-            "entity", _CONNECTION, logging.ERROR, "%s%s could not be recovered: %s", entity, reason_of(error)
+            "entity", _CONNECTION, logging.ERROR, text, entity, why, fields={"entity": entity, "reason": why}
         )
 
     def not_back(self, missing: Sequence[str]) -> None:
         """Log that the connection is open without some of its entities, consumers or channels."""
         text = "%sopen, but not everything is back; retrying: %s"
-        self._log.write("recovery", _CONNECTION, logging.WARNING, text, some_of(missing))
+        self._log.write(
+            "recovery", _CONNECTION, logging.WARNING, text, some_of(missing), fields={"missing": tuple(missing)}
+        )
 
     def back(self) -> None:
         """Log that the rest is back as well."""
