@@ -150,6 +150,27 @@ def test_returns_of_equal_publishes_belong_to_them_in_their_order() -> None:
     assert outcomes(*publishes) == [Unroutable, Unroutable, CONFIRMED]
 
 
+def test_a_return_out_of_order_belongs_to_a_publish_that_was_not_returned_yet() -> None:
+    p = Publishing()
+    one, other, two = p.publish(b"x", message_id="same"), p.publish(b"y"), p.publish(b"x", message_id="same")
+    p.send_back(b"x", "same")
+    p.send_back(b"x", "same")
+    p.send_back(b"y", other.message_id)
+    p.ack(3, multiple=True)
+    assert outcomes(one, other, two) == [Unroutable] * 3
+
+
+def test_a_late_return_of_an_equal_publish_is_not_taken_for_one_that_was_returned() -> None:
+    """The first was returned, then one after it, and only then the second that looks like the first."""
+    p = Publishing()
+    one, two, other = p.publish(b"x", message_id="same"), p.publish(b"x", message_id="same"), p.publish(b"y")
+    p.send_back(b"x", "same")
+    p.send_back(b"y", other.message_id)
+    p.send_back(b"x", "same")
+    p.ack(3, multiple=True)
+    assert outcomes(one, two, other) == [Unroutable] * 3
+
+
 def test_returns_on_a_new_channel_are_matched_from_its_beginning() -> None:
     p = Publishing()
     for number in range(3):

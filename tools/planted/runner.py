@@ -66,9 +66,18 @@ def run(bug: Bug | None) -> Fate:
             timeout=_LIMIT,
             check=False,
         )
-    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
-    found_by = failed[1] if failed else None if done.returncode == 0 else "the tests do not run"
-    return Fate(bug, found_by, time.monotonic() - began)
+    return Fate(bug, _finder(done), time.monotonic() - began)
+
+
+def _finder(done: subprocess.CompletedProcess[str]) -> str | None:
+    """The test that failed, or that came to no end; None if all passed."""
+    if done.returncode == 0:
+        return None
+    if failed := re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE):
+        return failed[1]
+    # pytest-timeout ends the process, and shows the stack of each thread; tests/conftest.py names one after the test.
+    hung = re.search(r"Stack of (tests/\S.*?) \(\d+\)", done.stdout + done.stderr)
+    return f"{hung[1]} (no end)" if hung else "the tests do not run"
 
 
 def plant(bug: Bug, root: Path) -> None:
