@@ -1,6 +1,7 @@
 """anyamqp: an AMQP 0-9-1 client on anyio in which nothing confirmed is lost, nothing hangs, and anyone can see why."""
 
 from anyamqp.channel import Channel
+from anyamqp.codecs import Codec, JsonCodec
 from anyamqp.connecting import connect
 from anyamqp.connection import Connection
 from anyamqp.consumer import Consumer
@@ -59,6 +60,7 @@ from anyamqp.errors import (
     Side,
     TLSError,
     TransportError,
+    UndecodableBody,
     UnexpectedFailure,
     UnexpectedFrame,
     Unroutable,
@@ -68,7 +70,15 @@ from anyamqp.hooks import DeliveryHook, Hooks, Incoming, Outgoing, PublishHook, 
 from anyamqp.message import FieldTable, FieldValue, Message, Properties
 from anyamqp.net.dialer import Dial
 from anyamqp.on_error import OnError
-from anyamqp.options import Overflow, QueueOptions, QueueType, StreamOffset
+from anyamqp.options import (
+    DeadLetterStrategy,
+    DelayedRetry,
+    LeaderLocator,
+    Overflow,
+    QueueOptions,
+    QueueType,
+    StreamOffset,
+)
 from anyamqp.pool import ChannelPool
 from anyamqp.protocol.events import Tuning
 from anyamqp.protocol.failures import Decision, Retry
@@ -81,6 +91,7 @@ from anyamqp.queue import Queue
 from anyamqp.rpc import RpcClient, serve_rpc
 from anyamqp.settings import VERSION, ReconnectPolicy, Settings
 from anyamqp.transaction import Transaction
+from anyamqp.typed import TypedConsumer, TypedDelivery, TypedPublisher, TypedRpcClient, typed_handler
 
 __version__ = VERSION
 
@@ -98,6 +109,7 @@ __all__ = [
     "ChannelPool",
     "CloseFacts",
     "CloseFrame",
+    "Codec",
     "CommandInvalid",
     "CommandSyntaxError",
     "ConnectTimeout",
@@ -114,8 +126,10 @@ __all__ = [
     "CredentialsSource",
     "CredentialsUnavailable",
     "Cure",
+    "DeadLetterStrategy",
     "DeadlineExceeded",
     "Decision",
+    "DelayedRetry",
     "Delivery",
     "DeliveryHook",
     "Dial",
@@ -133,6 +147,8 @@ __all__ = [
     "InvalidPath",
     "InvalidTransition",
     "InvalidUse",
+    "JsonCodec",
+    "LeaderLocator",
     "LinkEvent",
     "LinkState",
     "Login",
@@ -187,12 +203,18 @@ __all__ = [
     "TransitionStream",
     "TransportError",
     "Tuning",
+    "TypedConsumer",
+    "TypedDelivery",
+    "TypedPublisher",
+    "TypedRpcClient",
+    "UndecodableBody",
     "UnexpectedFailure",
     "UnexpectedFrame",
     "Unroutable",
     "__version__",
     "connect",
     "serve_rpc",
+    "typed_handler",
 ]
 
 

@@ -80,7 +80,7 @@ class Connection(Entered):
         self._require_here()
         await self._scope.end()
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Close the connection: every later call on it raises :class:`ConnectionClosed`.
 
         Leaving the block does it as well. Takes ``close_timeout`` seconds at most, may be called from any task and more

@@ -216,6 +216,19 @@ class Consumer(Entered):
         if ends:
             raise ends[0]
 
+    async def fail(self, delivery: Delivery, error: Exception) -> None:
+        """Treat a delivery of this consumer as one whose handler raised: log the error, and let ``on_error`` decide.
+
+        Args:
+            delivery: the delivery; nothing happens to one that is settled.
+            error: the reason.
+        """
+        self._host.journal.handler_failed(self.queue, error)
+        if self._hooks is not None:
+            self._hooks.failed(delivery, error)
+        if not delivery.is_settled:
+            await self._failures.settle(delivery, error, self._on_error, self.queue)
+
     async def _handle(self, delivery: Delivery, handler: Handler, on_error: OnError) -> None:
         try:
             await handler(delivery)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from threading import get_ident
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias
 
 from anyamqp.checks import check_seconds
-from anyamqp.errors import InvalidUse
+from anyamqp.errors import InvalidUse, UndecodableBody
 from anyamqp.message import FieldTable, Message
+
+_Raised: TypeAlias = type[BaseException] | None
 
 
 class Settler(Protocol):
@@ -119,6 +122,64 @@ class Delivery:
         """The message's headers; empty if it has none."""
         return self.message.headers or {}
 
+    def json(self) -> Any:
+        """The body as JSON.
+
+        Raises:
+            UndecodableBody: it is no JSON in UTF-8. In ``async with delivery`` or a handler, the delivery has failed.
+        """
+        from json import loads  # here, because few programs that import anyamqp need it
+
+        try:
+            return loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise UndecodableBody(f"{self!r}: no JSON: {error}") from error
+
+    @property
+    def content_type(self) -> str | None:
+        """MIME type of the body."""
+        return self.message.content_type
+
+    @property
+    def content_encoding(self) -> str | None:
+        """MIME encoding of the body."""
+        return self.message.content_encoding
+
+    @property
+    def persistent(self) -> bool | None:
+        """Whether a durable queue keeps the message over a broker restart."""
+        return self.message.persistent
+
+    @property
+    def priority(self) -> int | None:
+        """0 to 255, used by priority queues."""
+        return self.message.priority
+
+    @property
+    def expiration(self) -> float | None:
+        """Seconds after which a queue drops the message."""
+        return self.message.expiration
+
+    @property
+    def timestamp(self) -> datetime | None:
+        """When the message was made."""
+        return self.message.timestamp
+
+    @property
+    def type(self) -> str | None:
+        """The application's name for the kind of message."""
+        return self.message.type
+
+    @property
+    def user_id(self) -> str | None:
+        """The user who published it, verified by the broker."""
+        return self.message.user_id
+
+    @property
+    def app_id(self) -> str | None:
+        """The name of the application that made the message."""
+        return self.message.app_id
+
     @property
     def message_id(self) -> str | None:
         """The message's id; it stays the same when its publisher sends the message again."""
@@ -215,9 +276,7 @@ class Delivery:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, exc_type: _Raised, exc: BaseException | None, traceback: TracebackType | None) -> None:  # noqa: PYI036 - here "type" is the property
         if self._settler is None or self.is_settled:
             return
         if exc is None:

@@ -26,6 +26,7 @@
     │   ├── ReplyTimeout            an RPC server did not answer in time
     │   └── PublishTimeout          no outcome in time; ``sent`` says whether the broker may have the message
     ├── MalformedProperties         a delivered message has properties that cannot be read
+    ├── UndecodableBody             the body of a message is not what a codec can read
     ├── Unroutable                  mandatory message returned: no queue took it
     ├── Nacked                      the broker refused the message
     ├── RemoteError                 an RPC server answered with an error
@@ -367,6 +368,17 @@ class Nacked(AnyamqpError):
     def __init__(self, message_id: str | None) -> None:
         super().__init__(f"message {message_id!r} was refused by the broker (basic.nack)")
         self.message_id = message_id
+
+
+class UndecodableBody(AnyamqpError):
+    """The body of a message is no JSON, or not what the codec of a typed consumer or client reads.
+
+    The program that published it is at fault. A delivery whose body cannot be decoded has failed, and ``on_error``
+    decides about it.
+    """
+
+    blame = Blame.CALLER
+    cure = Cure.CHANGE
 
 
 class RemoteError(AnyamqpError):

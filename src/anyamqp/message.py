@@ -130,6 +130,26 @@ class Message:
     def __reduce__(self) -> tuple[object, ...]:
         return _remade, (self.body, self.properties)
 
+    @classmethod
+    def json(cls, value: object, **properties: Unpack[PropertyValues]) -> Message:
+        """A message with a value as JSON, in UTF-8, and the content type ``application/json``.
+
+        Args:
+            value: what :func:`json.dumps` takes; NaN and infinities are no JSON.
+            properties: any of :class:`Properties`, by name.
+
+        Raises:
+            InvalidArgument: the value is no JSON.
+        """
+        from json import dumps  # here, because few programs that import anyamqp need it
+
+        try:
+            body = dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidArgument(f"value: no JSON: {error}") from error
+        properties.setdefault("content_type", "application/json")
+        return cls(body, **properties)
+
     def replace(self, **changes: Unpack[PropertyValues]) -> Message:
         """A message with the same body, and the same properties but for those given."""
         _refuse_unknown("Message.replace", changes)

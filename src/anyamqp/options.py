@@ -7,8 +7,9 @@ lettering, priorities, single active consumers, quorum queues and streams.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal, TypeAlias, TypedDict
+from typing import Final, Literal, TypeAlias, TypedDict
 
 from anyamqp.checks import check_choice, check_flag, check_text, check_whole
 from anyamqp.errors import InvalidArgument
@@ -16,12 +17,18 @@ from anyamqp.message import FieldTable, FieldValue
 
 QueueType: TypeAlias = Literal["classic", "quorum", "stream"]
 Overflow: TypeAlias = Literal["drop-head", "reject-publish", "reject-publish-dlx"]
+LeaderLocator: TypeAlias = Literal["client-local", "balanced"]
+DeadLetterStrategy: TypeAlias = Literal["at-most-once", "at-least-once"]
+DelayedRetry: TypeAlias = Literal["disabled", "all", "returned", "failed"]
 StreamOffset: TypeAlias = int | datetime | str
 """Where to begin to read a stream: ``first``, ``last`` (the last chunk), ``next`` (messages from now on), the offset
 of a message, a time with a time zone, or an interval back from now such as ``1h`` (units Y, M, D, h, m, s)."""
 
 _QUEUE_TYPES = ("classic", "quorum", "stream")
 _OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")
+_LEADER_LOCATORS = ("client-local", "balanced")
+_DEAD_LETTER_STRATEGIES = ("at-most-once", "at-least-once")
+_DELAYED_RETRIES = ("disabled", "all", "returned", "failed")
 
 
 class QueueOptions(TypedDict, total=False):
@@ -40,6 +47,20 @@ class QueueOptions(TypedDict, total=False):
         max_priority: the highest priority, 1 to 255, of a classic queue with priorities.
         single_active_consumer: whether only one consumer at a time receives messages.
         delivery_limit: how often a quorum queue delivers a message before it drops or dead-letters it.
+        dead_letter_strategy: ``at-most-once`` (the default), or ``at-least-once`` for a quorum queue that keeps a
+            message until the dead letter queue has it; the latter needs ``overflow="reject-publish"``.
+        queue_leader_locator: where the leader of a new queue is placed: ``client-local`` (the default), on the node of
+            the client, or ``balanced``.
+        quorum_initial_group_size: on how many nodes a quorum queue begins.
+        quorum_target_group_size: to how many nodes it grows (RabbitMQ 4.0 or later).
+        initial_cluster_size: on how many nodes a stream begins.
+        max_age: whole seconds for which a stream keeps its messages.
+        stream_max_segment_size_bytes: the size of a stream's segments in bytes; whole segments are dropped.
+        delayed_retry_type: which returned messages a quorum queue holds back before it delivers them again (RabbitMQ
+            4.3 or later): ``all``, those ``returned`` without a failure, those that ``failed``, or none (``disabled``,
+            the default).
+        delayed_retry_min: for how many seconds at the first return; times the number of returns for later ones.
+        delayed_retry_max: for how many seconds at most.
     """
 
     queue_type: QueueType
@@ -53,6 +74,16 @@ class QueueOptions(TypedDict, total=False):
     max_priority: int
     single_active_consumer: bool
     delivery_limit: int
+    dead_letter_strategy: DeadLetterStrategy
+    queue_leader_locator: LeaderLocator
+    quorum_initial_group_size: int
+    quorum_target_group_size: int
+    initial_cluster_size: int
+    max_age: int
+    stream_max_segment_size_bytes: int
+    delayed_retry_type: DelayedRetry
+    delayed_retry_min: float
+    delayed_retry_max: float
 
 
 def queue_arguments(arguments: FieldTable | None, options: QueueOptions) -> FieldTable:
@@ -96,21 +127,42 @@ def _is_interval(text: str) -> bool:
     return len(text) > 1 and text[:-1].isascii() and text[:-1].isdecimal() and text[-1] in "YMDhms"
 
 
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "queue_type": _QUEUE_TYPES,
+    "overflow": _OVERFLOWS,
+    "dead_letter_strategy": _DEAD_LETTER_STRATEGIES,
+    "queue_leader_locator": _LEADER_LOCATORS,
+    "delayed_retry_type": _DELAYED_RETRIES,
+}
+_SECONDS: Final = {"message_ttl": 0, "expires": 1, "delayed_retry_min": 0, "delayed_retry_max": 0}
+"""The options in seconds, each with its least number of milliseconds."""
+_WHOLE: Final[Mapping[str, tuple[int, int]]] = {
+    "max_length": (0, 2**63 - 1),
+    "max_length_bytes": (0, 2**63 - 1),
+    "delivery_limit": (0, 2**63 - 1),
+    "max_priority": (1, 255),
+    "quorum_initial_group_size": (1, 2**31 - 1),
+    "quorum_target_group_size": (1, 2**31 - 1),
+    "initial_cluster_size": (1, 2**31 - 1),
+    "stream_max_segment_size_bytes": (1, 3_000_000_000),
+}
+"""The options that are whole numbers, each with the least and the greatest."""
+_TEXTS: Final = ("dead_letter_exchange", "dead_letter_routing_key")
+
+
 def _checked(name: str, value: object) -> FieldValue:
-    if name in ("message_ttl", "expires"):
-        return _milliseconds(name, value, least=1 if name == "expires" else 0)
-    if name == "queue_type":
-        return check_choice(name, value, _QUEUE_TYPES)
-    if name == "overflow":
-        return check_choice(name, value, _OVERFLOWS)
-    if name in ("max_length", "max_length_bytes", "delivery_limit"):
-        return check_whole(name, value, 0, 2**63 - 1)
-    if name == "max_priority":
-        return check_whole(name, value, 1, 255)
+    if name in _SECONDS:
+        return _milliseconds(name, value, least=_SECONDS[name])
+    if name in _CHOICES:
+        return check_choice(name, value, _CHOICES[name])
+    if name in _WHOLE:
+        return check_whole(name, value, *_WHOLE[name])
+    if name in _TEXTS:
+        return check_text(name, value)
     if name == "single_active_consumer":
         return check_flag(name, value)
-    if name in ("dead_letter_exchange", "dead_letter_routing_key"):
-        return check_text(name, value)
+    if name == "max_age":
+        return f"{check_whole(name, value, 1, unit='seconds')}s"
     known = ", ".join(QueueOptions.__annotations__)
     raise InvalidArgument(f"{name}: no option of queues; known are {known}; everything else goes into arguments")
 

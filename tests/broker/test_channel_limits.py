@@ -238,7 +238,7 @@ async def test_waiting_ends_when_the_connection_is_closed(shared_node: Node) -> 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(wait)
                 await anyio.wait_all_tasks_blocked()
-                await connection.aclose()
+                await connection.close()
         assert ended == ["ConnectionClosed"]
 
 

@@ -184,11 +184,11 @@ async def test_several_tasks_may_close_at_once(shared_node: Node) -> None:
     async with nothing_left(shared_node), anyamqp.connect(shared_node.url) as connection:
         async with anyio.create_task_group() as tasks:
             for _ in range(5):
-                tasks.start_soon(connection.aclose)
+                tasks.start_soon(connection.close)
             tasks.start_soon(connection.wait_closed)
         with pytest.raises(ConnectionClosed):
             await connection.wait_ready()
-        await connection.aclose()
+        await connection.close()
 
 
 async def reconnecting(node: Node, proxy: FaultProxy, connection: Connection) -> None:
@@ -246,7 +246,7 @@ async def test_close_while_reconnecting_ends_all_that_waits(shared_node: Node) -
                     tasks.start_soon(ends, "iteration", consumer.__anext__)
                     tasks.start_soon(ends, "wait_ready", connection.wait_ready)
                     await eventually(lambda: connection.stats.unconfirmed == 1)
-                    await connection.aclose()
+                    await connection.close()
         assert ended == {"publish", "declare", "iteration", "wait_ready"}
 
 

@@ -203,7 +203,7 @@ async def test_closing_the_connection_costs_no_delivery_limit(shared_node: Node)
         for _ in range(closes):
             async with anyamqp.connect(shared_node.url) as connection, connection.consumer(bench.queue) as consumer:
                 (await next_of(consumer)).requeue(failed=False)
-                await connection.aclose()
+                await connection.close()
         left: set[bytes] = set()
         async with bench.connection.consumer(bench.queue) as consumer:
             while len(left) < 5:

@@ -204,7 +204,7 @@ async def test_wait_unblocked_ends_with_the_connection(alarmed_node: Node) -> No
             provoking = await bench.block(publisher)
             tasks.start_soon(wait)
             await anyio.wait_all_tasks_blocked()
-            await bench.connection.aclose()
+            await bench.connection.close()
             with pytest.raises(ConnectionClosed):
                 await provoking
         assert len(raised) == 1
@@ -312,7 +312,7 @@ async def test_closing_while_blocked_is_bounded_by_the_close_timeout(alarmed_nod
         provoking = await bench.block(publisher)
         waiting = await publisher.submit(Message(b"waits"), routing_key=bench.queue)
         started = anyio.current_time()
-        await bench.connection.aclose()
+        await bench.connection.close()
         assert anyio.current_time() - started < 1.0 + 1.5
         assert bench.connection.state is State.CLOSED
         for publication in (provoking, waiting):

@@ -158,7 +158,7 @@ async def test_close_may_come_from_within_an_iteration(shared_node: Node) -> Non
                 async def consume() -> None:
                     async for delivery in consumer:
                         delivery.ack()
-                        await connection.aclose()
+                        await connection.close()
 
                 with pytest.raises(ConnectionClosed):
                     await consume()
@@ -176,7 +176,7 @@ async def test_close_may_come_from_a_handler(shared_node: Node) -> None:
 
                 async def stop(delivery: Delivery) -> None:
                     delivery.ack()
-                    await connection.aclose()
+                    await connection.close()
 
                 with pytest.raises(ConnectionClosed):
                     await consumer.process(stop, concurrency=4)

@@ -171,7 +171,7 @@ async def assert_broker_counts(node: Node, connection: Connection, channels: int
 async def delete_and_close(connection: Connection, queue: str) -> None:
     async with connection.channel() as channel:
         await channel.delete_queue(queue)
-    await connection.aclose()
+    await connection.close()
 
 
 async def test_publishes_survive_a_broker_that_is_killed_twice(mortal_node: Node) -> None:

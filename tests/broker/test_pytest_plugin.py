@@ -42,7 +42,7 @@ async def test_it(amqp_broker, amqp_connection):
         with pytest.raises(LookupError, match="no queue 'nowhere' in "):
             amqp_broker.queue("nowhere")
         await eventually(lambda: amqp_broker.connection("test").channels == (1, 2))
-    await amqp_connection.aclose()
+    await amqp_connection.close()
     await eventually(lambda: not amqp_broker.connections)
 """
 

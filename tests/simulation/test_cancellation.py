@@ -151,7 +151,7 @@ async def test_cancelled_close_still_closes() -> None:
                 connection.consumer("q"),
             ):
                 await publisher.publish(Message(b"confirmed"), routing_key="q")
-                await connection.aclose()
+                await connection.close()
 
         at = 1
         while await cancel_at(at, close_early):

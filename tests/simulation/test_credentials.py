@@ -485,7 +485,7 @@ async def test_what_cannot_be_carried_is_refused_and_not_shown(secret: str, reas
 
 async def test_update_on_a_closed_connection_says_so() -> None:
     async with Guarded() as broker, to(broker, STATIC) as connection:
-        await connection.aclose()
+        await connection.close()
         with pytest.raises(ConnectionClosed):
             await connection.update_secret("new")
 

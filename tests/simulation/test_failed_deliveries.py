@@ -494,7 +494,7 @@ async def test_closing_the_connection_gives_back_without_a_failure() -> None:
         async with bench.connection.consumer("q", prefetch=2), bench.connection.consumer("q", prefetch=2):
             await eventually(lambda: bench.queue == (0, 4))
             await anyio.wait_all_tasks_blocked()
-            await bench.connection.aclose()
+            await bench.connection.close()
         assert bench.settled() == ["Basic.Cancel"] * 2 + ["Basic.Nack"] * 4
         assert bench.queue == (4, 0)
 
@@ -504,7 +504,7 @@ async def test_closing_the_connection_ends_the_pause() -> None:
         await bench.publish(b"x")
         async with bench.connection.consumer("q") as consumer:
             (await next_of(consumer)).requeue(after=30)
-            await bench.connection.aclose()
+            await bench.connection.close()
         assert bench.settled() == ["Basic.Cancel", "Basic.Reject"]
         assert bench.queue == (1, 0)
 
@@ -518,7 +518,7 @@ async def test_closing_the_connection_while_a_consumer_stops_gives_back() -> Non
             bench.broker.freeze()
             tasks.start_soon(consumer.stop)
             await anyio.wait_all_tasks_blocked()
-            tasks.start_soon(bench.connection.aclose)
+            tasks.start_soon(bench.connection.close)
             await anyio.wait_all_tasks_blocked()
             bench.broker.thaw()
         assert bench.settled() == ["Basic.Cancel", "Basic.Nack", "Basic.Nack"]

@@ -225,7 +225,7 @@ async def test_close_is_answered_although_reading_had_stopped() -> None:
         peers.flood(FLOW)
         await still()
         peers.latest.is_flooding = False
-        tasks.start_soon(connection.aclose)
+        tasks.start_soon(connection.close)
         await still()
         peers.latest.take(math.inf)
         with anyio.fail_after(60):

@@ -201,7 +201,7 @@ ELSEWHERE: dict[str, Use] = {
     "wait_ready": lambda one: one.connection.wait_ready(1),
     "wait_closed": lambda one: one.connection.wait_closed(),
     "update_secret": lambda one: one.connection.update_secret("x"),
-    "aclose": lambda one: one.connection.aclose(),
+    "connection.close": lambda one: one.connection.close(),
     "transition": lambda one: anext(one.transitions),
     "transitions()": lambda one: anext(one.connection.transitions()),
 }

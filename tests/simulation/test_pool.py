@@ -90,7 +90,7 @@ async def test_who_waits_too_long_is_told_so_and_takes_nothing() -> None:
 
 async def test_a_borrowing_that_fails_leaves_its_room() -> None:
     async with connected() as (_, connection), connection.channel_pool(1) as pool:
-        await connection.aclose()
+        await connection.close()
         for _ in range(2):
             with pytest.raises(ConnectionClosed):
                 async with pool.channel(5):

@@ -235,7 +235,7 @@ async def test_closing_the_connection_during_stop_ends_it_quietly() -> None:
         bench.broker.freeze()
         tasks.start_soon(consumer.stop)
         await anyio.wait_all_tasks_blocked()
-        tasks.start_soon(bench.connection.aclose)
+        tasks.start_soon(bench.connection.close)
         await anyio.wait_all_tasks_blocked()
         bench.broker.thaw()
 
@@ -332,7 +332,7 @@ async def test_closing_the_connection_ends_process_with_connection_closed_after_
 
             tasks.start_soon(process)
             await anyio.wait_all_tasks_blocked()
-            await bench.connection.aclose()
+            await bench.connection.close()
         assert sorted(ended) == [b"0", b"1"]
         assert running_tasks() < before
 

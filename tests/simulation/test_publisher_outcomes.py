@@ -299,7 +299,7 @@ async def test_closing_the_connection_fails_unconfirmed_publishes() -> None:
         async with connection.publisher() as publisher:
             broker.freeze()
             publication = await publisher.submit(Message(b"x"), routing_key="q")
-            await connection.aclose()
+            await connection.close()
             with pytest.raises(ConnectionClosed) as caught:
                 await publication
             assert caught.value.__cause__ is None

@@ -123,7 +123,7 @@ class Script:
                 await self._step(broker, publisher, tasks)
                 assert publisher.unconfirmed <= self._options["window"]
             if self.closes_connection:
-                await connection.aclose()
+                await connection.close()
             await self._answer_all(broker)
         for number, fate in enumerate(self._fates):
             assert len(fate.outcomes) == 1, (number, fate)

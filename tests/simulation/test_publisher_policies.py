@@ -521,7 +521,7 @@ async def test_closing_the_connection_ends_waiting_retries_at_once() -> None:
         await broker.link.nack(1)
         await settled()
         watch = Stopwatch()
-        await connection.aclose()
+        await connection.close()
         assert isinstance(await outcome(nacked), ConnectionClosed)
         assert watch.seconds < 0.05
         await anyio.sleep(5)
@@ -811,7 +811,7 @@ async def test_closing_while_blocked_fails_waiting_publishes_in_time() -> None:
         await broker.link.block()
         (waiting,) = await submit(publisher, b"x")
         watch = Stopwatch()
-        await connection.aclose()
+        await connection.close()
         assert watch.seconds <= 2
         assert isinstance(await outcome(waiting), ConnectionClosed)
 

@@ -99,7 +99,7 @@ async def test_consumer_that_waits_for_its_queue_ends_with_the_connection() -> N
         async with connection.consumer("q", on_cancel="resubscribe") as consumer:
             await channel.delete_queue("q")
             await eventually(lambda: not consumer.is_consuming)
-            await connection.aclose()
+            await connection.close()
             with anyio.fail_after(5), pytest.raises(anyamqp.ConnectionClosed):
                 await anext(consumer)
 

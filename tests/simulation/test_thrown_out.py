@@ -174,6 +174,6 @@ async def test_a_paused_publisher_is_closed_with_its_connection(monkeypatch: pyt
             bouncer.begin(broker)
             await anyio.sleep(1)
             waiting = await publisher.submit(Message(b"waits"), routing_key="q", timeout=None)
-            await connection.aclose()
+            await connection.close()
             with anyio.fail_after(5), pytest.raises(ConnectionClosed):
                 await waiting

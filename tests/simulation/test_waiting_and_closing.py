@@ -145,7 +145,7 @@ async def test_calls_before_readiness_wait_for_it() -> None:
 async def test_nothing_works_before_the_block_is_entered() -> None:
     async with Broker() as broker:
         connection = anyamqp.connect(URL, dial=broker.dial)
-        for call in (connection.wait_ready, connection.wait_closed, connection.aclose, connection.channel().__aenter__):
+        for call in (connection.wait_ready, connection.wait_closed, connection.close, connection.channel().__aenter__):
             with pytest.raises(InvalidUse):
                 await call()
 
@@ -431,7 +431,7 @@ async def test_transitions_tell_the_whole_story_in_order() -> None:
 
 async def test_transitions_end_at_once_on_a_closed_connection() -> None:
     async with Broker() as broker, anyamqp.connect(URL, dial=broker.dial) as connection:
-        await connection.aclose()
+        await connection.close()
         assert [transition async for transition in connection.transitions()] == []
 
 
@@ -446,7 +446,7 @@ async def test_a_slow_reader_of_transitions_learns_how_many_it_missed() -> None:
                 for _ in range(500):
                     async with connection.channel():
                         pass
-                await connection.aclose()
+                await connection.close()
             held = [transition async for transition in slow]
         assert len(held) == 1024
         assert slow.dropped == connection.stats.dropped_transitions == len(prompt) - 1024
@@ -513,8 +513,8 @@ async def test_loss_while_blocked_ends_the_block() -> None:
 async def test_closing_twice_is_closing_once() -> None:
     async with Broker() as broker:
         async with anyamqp.connect(URL, dial=broker.dial) as connection:
-            await connection.aclose()
-            await connection.aclose()
+            await connection.close()
+            await connection.close()
             assert connection.state is State.CLOSED
             with pytest.raises(ConnectionClosed) as caught:
                 await connection.wait_ready()
@@ -543,7 +543,7 @@ async def test_closing_from_another_task_ends_what_waits() -> None:
             tasks.start_soon(watch)
             await anyio.wait_all_tasks_blocked()
             for _ in range(3):
-                tasks.start_soon(connection.aclose)
+                tasks.start_soon(connection.close)
         assert sorted(ended) == ["consumer", "wait_closed"]
         assert connection.state is State.CLOSED
     assert broker.unexpected_closes == []
@@ -555,7 +555,7 @@ async def test_closing_takes_no_longer_than_close_timeout() -> None:
         async with anyamqp.connect(settings, dial=broker.dial) as connection:
             broker.freeze()
             watch = Stopwatch()
-            await connection.aclose()
+            await connection.close()
             assert watch.seconds == 3
         broker.thaw()
 
@@ -594,7 +594,7 @@ async def test_closing_while_recovering_ends_quietly(moment: str) -> None:
             await anyio.sleep(0.5)
             assert connection.state is State.RECONNECTING
             watch = Stopwatch()
-            await connection.aclose()
+            await connection.close()
             assert watch.seconds <= 5
             assert connection.stats.state is State.CLOSED
         broker.thaw()
@@ -821,7 +821,7 @@ async def test_closes_that_begin_one_after_the_other_share_one_close_timeout() -
                 tasks.start_soon(channel.close)
                 await anyio.sleep(1)
         assert watch.seconds == 3
-        await connection.aclose()
+        await connection.close()
         assert watch.seconds < 4
         broker.thaw()
 
@@ -861,7 +861,7 @@ async def test_a_cancelled_stop_takes_nothing_from_the_closes_that_follow(is_fai
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(at, 2, broker.thaw)
                 watch = Stopwatch()
-                await connection.aclose()
+                await connection.close()
                 assert watch.seconds == 2
 
 
@@ -873,7 +873,7 @@ async def test_stopping_a_consumer_counts_towards_the_one_close_timeout() -> Non
             broker.freeze()
             watch = Stopwatch()
             await consumer.stop()
-        await connection.aclose()
+        await connection.close()
         assert 3 <= watch.seconds < 4
         broker.thaw()
 
@@ -957,7 +957,7 @@ async def test_close_while_a_lost_transport_is_still_being_closed_waits_for_no_p
             if transition.event is ConnectionEvent.LOST:
                 break
         watch = Stopwatch()
-        await connection.aclose()
+        await connection.close()
         assert watch.seconds == 0.3
 
 

@@ -40,7 +40,7 @@ def test_a_connection_can_be_made_before_there_is_an_event_loop() -> None:
 
 
 SHOWN = {
-    anyamqp.Connection: "aclose channel channel_pool consumer publisher rpc_client server_properties state stats "
+    anyamqp.Connection: "channel channel_pool close consumer publisher rpc_client server_properties state stats "
     "transitions tuning update_secret wait_closed wait_ready wait_unblocked",
     anyamqp.Channel: "bind_exchange bind_queue close declare_exchange declare_queue delete_exchange delete_queue get "
     "publish purge_queue recover set_qos state transaction unbind_exchange unbind_queue",
@@ -48,9 +48,10 @@ SHOWN = {
     anyamqp.Queue: "consumer_count message_count name",
     anyamqp.Publisher: "flush publish submit unconfirmed",
     anyamqp.Publication: "is_settled message_id wait",
-    anyamqp.Consumer: "consumer_tag is_consuming on_error process queue stop",
-    anyamqp.Delivery: "ack body consumer_tag correlation_id delivery_count delivery_tag exchange headers is_settled "
-    "is_stale message message_count message_id nack redelivered reject reply_to requeue routing_key stream_offset",
+    anyamqp.Consumer: "consumer_tag fail is_consuming on_error process queue stop",
+    anyamqp.Delivery: "ack app_id body consumer_tag content_encoding content_type correlation_id delivery_count "
+    "delivery_tag exchange expiration headers is_settled is_stale json message message_count message_id nack "
+    "persistent priority redelivered reject reply_to requeue routing_key stream_offset timestamp type user_id",
     anyamqp.RpcClient: "call",
     anyamqp.Transaction: "is_open publish",
 }

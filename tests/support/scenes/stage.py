@@ -119,7 +119,7 @@ class Stage:
 
     async def close(self) -> None:
         """Begin to close the connection."""
-        await self.begin(self.connection.aclose)
+        await self.begin(self.connection.close)
 
     # --- users --------------------------------------------------------------------------------------------------------
 
