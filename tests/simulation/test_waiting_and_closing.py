@@ -36,6 +36,7 @@ from anyamqp import (
 )
 from anyamqp.testing import Broker
 from anyamqp.testing.memory import MemoryStream
+from anyamqp.wire.frames import HEARTBEAT_FRAME
 from support.waiting import Stopwatch, eventually, running_tasks
 
 pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]  # long, and it covers nothing that others do not
@@ -995,6 +996,44 @@ async def test_silent_broker_is_found_after_two_intervals_exactly(interval: int)
         assert isinstance(connection.stats.last_error, HeartbeatTimeout)
         broker.thaw()
         await connection.wait_ready(60)
+
+
+class Noting(anyio.abc.ByteStream):
+    """A transport that notes when the client sends a heartbeat."""
+
+    def __init__(self, inner: anyio.abc.ByteStream) -> None:
+        self.heartbeats: list[float] = []
+        self._inner = inner
+        self._watch = Stopwatch()
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        return await self._inner.receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        if item == HEARTBEAT_FRAME:
+            self.heartbeats.append(self._watch.seconds)
+        await self._inner.send(item)
+
+    async def send_eof(self) -> None:
+        await self._inner.send_eof()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def test_heartbeats_go_out_while_the_broker_is_slow_to_open() -> None:
+    """Invariant 9. A world in virtual time, seed 571, found it: they began with connection.open-ok."""
+    noting: list[Noting] = []
+
+    async def dial(address: anyamqp.Address) -> anyio.abc.ByteStream:
+        noting.append(Noting(await broker.dial(address)))
+        return noting[-1]
+
+    async with Broker(heartbeat=6) as broker:
+        broker.faults.before("connection.open-ok").freeze(10)
+        async with anyamqp.connect(URL, dial=dial, heartbeat=6, connect_timeout=20) as connection:
+            assert connection.stats.link_number == 1
+            assert noting[0].heartbeats == [3.0, 6.0, 9.0]
 
 
 class Muted(anyio.abc.ByteStream):

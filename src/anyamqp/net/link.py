@@ -25,7 +25,7 @@ from anyamqp.protocol.blame import guilty_request
 from anyamqp.protocol.dispatch import Dispatcher, LinkOwner, Witness
 from anyamqp.protocol.events import Ended
 from anyamqp.protocol.lifecycle import LinkState, Transition
-from anyamqp.protocol.lifecycle.link import HANDSHAKE
+from anyamqp.protocol.lifecycle.link import HANDSHAKE, LOGIN
 from anyamqp.protocol.ports import ChannelHandler
 from anyamqp.protocol.requests import Purpose
 from anyamqp.protocol.session import Session
@@ -312,7 +312,8 @@ class Link:
                 await added.wait()
 
     async def _beat(self) -> None:
-        await self.wait_open()
+        while self.session.state in LOGIN:
+            await next_news(self._steps)
         while not self.has_ended:
             now = anyio.current_time()
             # A broker that does not take its answers causes the silence itself (invariant 9).

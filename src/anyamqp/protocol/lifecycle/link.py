@@ -81,8 +81,9 @@ _S: TypeAlias = LinkState
 _E: TypeAlias = LinkEvent
 _F: TypeAlias = LinkEffect
 
-_LOGIN = (_S.AWAITING_START, _S.AWAITING_TUNE)
-HANDSHAKE: Final = (*_LOGIN, _S.AWAITING_OPEN_OK)
+LOGIN: Final = (_S.AWAITING_START, _S.AWAITING_TUNE)
+"""The states before connection.tune, which agrees on the heartbeat."""
+HANDSHAKE: Final = (*LOGIN, _S.AWAITING_OPEN_OK)
 """The states before connection.open-ok."""
 _OVER = "events after the end change nothing"
 _LEAVING = "once connection.close is sent, all but close and close-ok is discarded (AMQP 0-9-1, 2.2.4)"
@@ -99,7 +100,7 @@ LINK: Final[Table[LinkState, LinkEvent, LinkEffect]] = Table(
     Row(_E.RENEWED, (_S.OPEN,), _S.OPEN, (_F.TELL_RENEWED,)),
     Ignored(_E.CHANNEL_FRAME, (_S.OPEN,), "the channels take it"),
     Row(_E.CLOSE, (_S.OPEN,), _S.CLOSING, (_F.SEND_CLOSE,)),
-    Row(_E.THEIR_CLOSE, _LOGIN, _S.CLOSED, (_F.CONFIRM_CLOSE, _F.TELL_REFUSED)),
+    Row(_E.THEIR_CLOSE, LOGIN, _S.CLOSED, (_F.CONFIRM_CLOSE, _F.TELL_REFUSED)),
     Row(_E.THEIR_CLOSE, (_S.AWAITING_OPEN_OK, _S.OPEN), _S.CLOSED, (_F.CONFIRM_CLOSE, _F.TELL_ENDED)),
     # If both closes cross, ours counts: the broker has agreed to it.
     Row(_E.THEIR_CLOSE, (_S.CLOSING,), _S.CLOSED, (_F.CONFIRM_CLOSE, _F.TELL_CLOSED)),
