@@ -74,8 +74,7 @@ class Link:
         self._stream = stream
         self._steps = Wakers()
         """Woken when the session's state has changed."""
-        self._writer_waits: Waiter | None = None
-        """Set while the writer has nothing to do."""
+        self._writer_waits: Waiter | None = None  # set while the writer has nothing to do
         self._unsent: Sequence[Piece] = ()
         """The rest of output that was only partly sent without a wait."""
         self._output_taken = Wakers()
