@@ -37,7 +37,7 @@ export PYTHON
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
 # The tests that start no RabbitMQ.
-FAST := tests/unit tests/state tests/simulation tests/service tests/worlds tests/plugin
+FAST := tests/unit tests/state tests/simulation tests/service tests/worlds tests/plugin tests/extras
 
 .PHONY: demo dist test test-python3.13 test-rabbitmq4 test-clients check diagrams explore law rows simulate planted bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from tools.planted.bugs import Bug
 
 ROOT: Final = Path(__file__).parents[2]
-FAST: Final = ("tests/unit", "tests/state", "tests/simulation", "tests/service")
+FAST: Final = ("tests/unit", "tests/state", "tests/simulation", "tests/extras", "tests/service")
 """The tests that start no RabbitMQ."""
 
 _LEFT_OUT: Final = tuple(f"tests/unit/test_{name}.py" for name in ("benchmarks", "distributions", "planted", "types"))
