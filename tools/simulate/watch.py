@@ -11,7 +11,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from anyamqp.delivery import Delivery
-from anyamqp.errors import AnyamqpError
+from anyamqp.errors import AnyamqpError, PublishTimeout
 from anyamqp.protocol.lifecycle.table import Lifecycle, Row, Step, Table
 from anyamqp.protocol.pending import Confirmed, Counters, PendingPublish
 from anyamqp.testing.embedded.model import Model, Routed
@@ -33,6 +33,7 @@ class Watch:
     def __init__(self, broken: Callable[[Violation], None], given_up: Container[bytes]) -> None:
         self._broken = broken
         self._given_up = given_up
+        self._timed_out: set[bytes] = set()
         self._states: dict[Lifecycle[Any, Any, Any], object] = {}
         self._outcomes: dict[PendingPublish, Confirmed | AnyamqpError] = {}
         self._deadlines: list[tuple[float, int, PendingPublish]] = []
@@ -119,6 +120,8 @@ class Watch:
         heapq.heappush(self._deadlines, (pending.deadline, next(self._order), pending))
 
     def _settle(self, settle: Callable[..., None], pending: PendingPublish, outcome: Confirmed | AnyamqpError) -> None:
+        if isinstance(outcome, PublishTimeout):
+            self._timed_out.add(bytes(pending.body))  # now: its publisher may learn of it much later
         settle(pending, outcome)
         if pending.outcome is not self._outcomes.setdefault(pending, outcome):
             self._broken(Violation(3, f"the outcome of {pending.message_id} changed"))
@@ -141,9 +144,12 @@ class Watch:
             self._settled_up_to[place] = max(self._settled_up_to[place], delivery.delivery_tag)
         ack(delivery, multiple=multiple)
 
+    def _is_given_up(self, body: bytes) -> bool:
+        return body in self._timed_out or body in self._given_up
+
     def _deliver(self, deliver: Callable[[Model, Routed], object], model: Model, routed: Routed) -> object:
         body = bytes(routed.message.body)
-        if body not in self._seen and body.count(b":") == _COLONS and body not in self._given_up:
+        if body not in self._seen and body.count(b":") == _COLONS and not self._is_given_up(body):
             self._seen.add(body)
             sender, _, number = body.rpartition(b":")
             if int(number) < self._last_of.get(sender, 0):
