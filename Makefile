@@ -12,6 +12,7 @@
 # make planted   plant fifty bugs, one at a time, and see which fast test finds each: writes docs/planted.md (about an hour)
 # make simulate  run worlds of connections, a broker and faults in virtual time: SEEDS=1-100 MINUTES=10 (docs/simulate.md)
 # make rows      play the scenes that take each row of the tables, on both loops: writes docs/rows.md (10 seconds)
+# make docs      the site in build/site, from docs/ and the docstrings; a broken link is an error
 # make diagrams  draw the life cycles anew from their tables
 # make bench            anyamqp beside the other clients and a bare socket: writes docs/benchmarks.md (about 15 minutes)
 # make bench-quick      one short round of the same, to the terminal (two minutes)
@@ -39,7 +40,7 @@ PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 # The tests that start no RabbitMQ.
 FAST := tests/unit tests/state tests/simulation tests/service tests/worlds tests/plugin tests/extras
 
-.PHONY: demo dist test test-python3.13 test-rabbitmq4 test-clients check diagrams explore law rows simulate planted bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
+.PHONY: demo dist docs test test-python3.13 test-rabbitmq4 test-clients check diagrams explore law rows simulate planted bench bench-quick bench-growth bench-micro bench-profile bench-recovery bench-startup
 
 demo: $(DEMO)
 	$(BIN)/feature-service demo
@@ -71,6 +72,10 @@ check: $(DEV)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy src tests benchmarks tools examples
 	$(BIN)/pyright
+
+docs: $(DEV)
+	$(BIN)/python -m tools.errors_page
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 diagrams: $(DEV)
 	$(BIN)/python -m tools.diagrams

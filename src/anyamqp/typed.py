@@ -60,7 +60,10 @@ class TypedPublisher(Generic[T]):
 
         Args:
             value: the value.
-            exchange, routing_key, mandatory, timeout: as for :meth:`Publisher.publish`.
+            exchange: as for :meth:`Publisher.publish`, like the next three.
+            routing_key: the routing key.
+            mandatory: whether it is an error if no queue takes the message.
+            timeout: seconds until :class:`PublishTimeout`.
             properties: properties of the message, by name.
 
         Raises:
@@ -155,7 +158,8 @@ class TypedConsumer(Generic[T]):
 
         Args:
             handler: an async function of a value and its delivery.
-            concurrency, on_error: as for :meth:`Consumer.process`.
+            concurrency: how many handlers run at a time.
+            on_error: the policy for failed deliveries, see :data:`OnError`.
 
         Raises:
             AnyamqpError: as :meth:`Consumer.process` raises it.

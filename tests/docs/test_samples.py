@@ -26,7 +26,7 @@ from anyamqp.testing import Broker
 
 ROOT: Final = Path(__file__).parents[2]
 GUIDE: Final = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "guide").glob("*.md"))
-PAGES: Final = ("README.md", "docs/observability.md", *GUIDE)
+PAGES: Final = ("README.md", "docs/index.md", "docs/observability.md", *GUIDE)
 FENCED: Final = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN: Final = {
     ("README.md", "amqp_broker"): "a test for pytest: examples/testing has the same",
