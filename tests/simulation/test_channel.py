@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 import anyamqp
-from anyamqp import Channel, Connection, InvalidArgument, InvalidUse, Message, RequestTimeout, Settings
+from anyamqp import Channel, ChannelClosed, Connection, InvalidArgument, InvalidUse, Message, RequestTimeout, Settings
 from anyamqp.testing import Broker
 from support.waiting import eventually
 
@@ -136,3 +136,19 @@ async def test_a_channel_is_entered_once_and_stays_open() -> None:
             async with channel:
                 pytest.fail("entered twice")
         await channel.declare_queue("other")
+
+
+async def test_number_of_a_channel_that_the_client_closed_for_its_input_is_free_once_the_broker_confirms() -> None:
+    settings = replace(Settings.from_urls(URL), max_message_size=10)
+    async with Broker(channel_max=1) as broker:
+        async with anyamqp.connect(URL, dial=broker.dial) as other, other.channel() as channel:
+            await channel.declare_queue("q")
+            await channel.publish(Message(bytes(11)), routing_key="q")
+        async with anyamqp.connect(settings, dial=broker.dial) as connection:
+            broker.faults.before("channel.close-ok").delay(0.1, seconds=1)
+            async with connection.channel() as channel:
+                with pytest.raises(ChannelClosed, match="max_message_size is 10"):
+                    await channel.get("q")
+            with anyio.fail_after(5):
+                async with connection.channel(wait=30):
+                    assert connection.stats.open_channels == 1
