@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from anyamqp.checks import check_flag, check_seconds
 from anyamqp.connection import Connection
@@ -98,7 +98,7 @@ def connect(
 
 def _checked_hooks(hooks: Hooks | Sequence[Hooks]) -> Sequence[Hooks]:
     observers = [hooks] if isinstance(hooks, Hooks) else list(hooks)
-    for one in observers:
+    for one in cast("Sequence[object]", observers):
         if not isinstance(one, Hooks):
             raise SettingsError(f"hooks: {type(one).__name__} is not a subclass of anyamqp.Hooks")
     return observers
