@@ -83,6 +83,7 @@ class PlainHost:
     request_timeout: float = 30.0
     close_timeout: float = CLOSE_TIMEOUT
     lock_grace: float = lock_grace(0)
+    hooks: None = None
 
     def __init__(self) -> None:
         self.loop: Clock = Clock()
