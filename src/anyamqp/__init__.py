@@ -1,4 +1,27 @@
-"""anyamqp: an AMQP 0-9-1 client on anyio in which nothing confirmed is lost, nothing hangs, and anyone can see why."""
+"""An AMQP 0-9-1 client for RabbitMQ, on asyncio and trio: nothing confirmed is lost, nothing hangs, anyone can see why.
+
+    async with anyamqp.connect("amqp://guest:guest@localhost/") as connection:
+        async with connection.channel() as channel:
+            await channel.declare_queue("orders")
+        async with connection.publisher() as publisher:         # confirms; sends again after a loss
+            await publisher.publish(Message(b"tea"), routing_key="orders")
+        async with connection.consumer("orders") as consumer:   # goes on over reconnects
+            async for delivery in consumer:
+                async with delivery:                            # ack, or what on_error says
+                    print(delivery.body)
+
+Begin with ``help(anyamqp.connect)``. A :class:`Connection` makes everything else:
+
+    connection.channel()        declare, bind, get, transactions            :class:`Channel`
+    connection.publisher()      publish with confirms                       :class:`Publisher`
+    connection.consumer(queue)  deliveries, handlers side by side           :class:`Consumer`
+    connection.rpc_client()     ask; :func:`serve_rpc` answers              :class:`RpcClient`
+    connection.transitions()    every change, with its reason               :class:`TransitionStream`
+    connection.stats            a snapshot                                  :class:`Stats`
+
+Errors are one tree under :class:`AnyamqpError`; each says whose fault it is (``blame``) and whether a retry can help
+(``cure``). :mod:`anyamqp.testing` is a broker for tests, :mod:`anyamqp.extras` has traces, metrics and codecs.
+"""
 
 from anyamqp.channel import Channel
 from anyamqp.codecs import Codec, JsonCodec
