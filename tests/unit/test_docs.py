@@ -30,7 +30,9 @@ def rows(page: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in cells]
 
 
-@pytest.mark.parametrize("page", ["architecture.md", "features.md", "pains.md", "testing-support.md"])
+@pytest.mark.parametrize(
+    "page", ["architecture.md", "features.md", "pains.md", "ru/feature-service.md", "testing-support.md"]
+)
 def test_every_test_that_a_page_names_is_there(page: str) -> None:
     named = NAMED.findall((DOCS / page).read_text())
     assert named
