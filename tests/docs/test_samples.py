@@ -25,8 +25,13 @@ from anyamqp import Connection, Delivery, Message
 from anyamqp.testing import Broker
 
 ROOT: Final = Path(__file__).parents[2]
-GUIDE: Final = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "guide").glob("*.md"))
-PAGES: Final = ("README.md", "docs/index.md", "docs/observability.md", *GUIDE)
+FOLDERS: Final = ("guide", "how-to", "coming-from")
+PAGES: Final = (
+    "README.md",
+    "docs/index.md",
+    "docs/observability.md",
+    *sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / "docs" / folder).glob("*.md")),
+)
 FENCED: Final = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN: Final = {
     ("README.md", "amqp_broker"): "a test for pytest: examples/testing has the same",
