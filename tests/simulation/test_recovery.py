@@ -866,3 +866,21 @@ async def test_a_fault_in_a_timer_costs_neither_the_connection_nor_other_timers(
         with pytest.raises(ExceptionGroup):
             await unlucky.flush()
         assert connection.stats.link_number == 1
+
+
+async def test_an_auto_delete_queue_stays_gone_once_its_last_consumer_has_gone() -> None:
+    async with (
+        Broker() as broker,
+        anyamqp.connect(URL, dial=broker.dial) as connection,
+        connection.channel() as channel,
+    ):
+        await channel.declare_queue("passing", auto_delete=True)
+        await channel.declare_queue("lasting", auto_delete=True)
+        async with connection.consumer("lasting"):
+            async with connection.consumer("passing"), connection.consumer("passing"):
+                pass
+            assert set(broker.queues) == {"lasting"}
+            broker.reset_connections()
+            await eventually(lambda: connection.stats.reconnects == 1)
+            await connection.wait_ready(10)
+            assert set(broker.queues) == {"lasting"}
