@@ -378,6 +378,23 @@ async def test_a_hook_that_raises_is_logged_and_harms_nothing(caplog: pytest.Log
     }
 
 
+async def test_a_hook_that_raises_in_a_cancelled_task_does_not_hide_the_cancellation() -> None:
+    class Sour(PublishHook):
+        def ended(self, error: BaseException | None) -> None:
+            raise RuntimeError(f"in ended: {error}")
+
+    class Hooking(Hooks):
+        def publish(self, outgoing: Outgoing) -> PublishHook:
+            assert outgoing.message
+            return Sour()
+
+    async with connected(Hooking()) as (broker, connection), connection.publisher() as publisher:
+        broker.faults.before("basic.ack").drop()
+        with anyio.move_on_after(0.05) as scope:
+            await publisher.publish(Message(b"a"), routing_key="q")
+        assert scope.cancelled_caught
+
+
 async def test_what_is_no_hook_is_refused_before_anything_happens() -> None:
     with pytest.raises(SettingsError, match=r"hooks: str is not a subclass of anyamqp\.Hooks"):
         anyamqp.connect(URL, hooks=["x"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]

@@ -13,7 +13,6 @@ from anyamqp.delivery import Delivery, Settler
 from anyamqp.endpoint import Address
 from anyamqp.hooks import DeliveryHook, Hooks, Incoming, Outgoing, PublishHook, PublishKind, Settlement
 from anyamqp.message import FieldValue, Message
-from anyamqp.net.event_loop import failure_of
 from anyamqp.protocol.lifecycle import Transition
 
 H = TypeVar("H", PublishHook, DeliveryHook)
@@ -39,13 +38,10 @@ class _Guarded(Generic[H]):
 
 
 def guarded(journal: Journal, call: Callable[..., Any], *arguments: object) -> Any:
-    """Call a hook. An exception is logged, and None returned; a cancellation or an interrupt is raised."""
+    """Call a hook. An exception is logged, and None returned; an interrupt is raised."""
     try:
         return call(*arguments)
-    except BaseException as raised:
-        error = failure_of(raised)
-        if error is None:
-            raise
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         journal.hook_failed("a hook", error)
         return None
 
