@@ -385,7 +385,7 @@ async def test_a_hook_that_raises_in_a_cancelled_task_does_not_hide_the_cancella
 
     class Hooking(Hooks):
         def publish(self, outgoing: Outgoing) -> PublishHook:
-            assert outgoing.message
+            assert outgoing.message.body == b"a"
             return Sour()
 
     async with connected(Hooking()) as (broker, connection), connection.publisher() as publisher:
