@@ -97,7 +97,7 @@ async def test_an_exchange_that_costs_the_link_when_it_is_declared_again_is_give
     """As after a restart of the broker without the plugin that had the exchange's type: the rest must go on."""
     exchange = unique("exchange")
     settings = replace(anyamqp.Settings.from_urls(own_node.url), reconnect=anyamqp.ReconnectPolicy.constant(0.05))
-    with anyio.fail_after(30):
+    with anyio.fail_after(100):
         async with (
             anyamqp.connect(settings) as connection,
             connection.channel() as owner,
